@@ -1,0 +1,231 @@
+"""Typed, frozen settings: what a ConfigDict becomes at the border of the program.
+
+`configs/*.py` are plain `ml_collections` documents; `from_dict` turns one into a `Config` and refuses, by name, every
+field that is missing, unknown or of the wrong type. No field has a default: a config says all that it does.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from dfm_jax.errors import UserError
+
+
+class ConfigError(UserError):
+    """A setting is missing, unknown, of the wrong type or inconsistent with another one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewSamplingConfig:
+    """How context and target frames are drawn from a scene. Gaps are counted in frames of the data set."""
+
+    rule: str  # 'realestate10k' (forwards or backwards in a clip), 'co3d' (around an object) or 'toy' (by azimuth)
+    min_frame_gap: int  # smallest distance between first context and first target frame, frames
+    max_frame_gap: int  # largest one, frames
+    min_context: int  # fewest context views
+    max_context: int  # most context views; fewer are padded and masked
+    num_target: int  # target views; the first is noised, the others are only supervised
+    flip_probability: float  # chance to mirror all images (and cameras) of an example
+    scale_jitter: float  # relative range of a random scaling of the world; 0.2 is +-20 %
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    name: str  # data set (folder) below `dir`
+    dir: str  # where prepared data sets lie
+    split: str  # split to train on
+    eval_split: str  # split to sample and evaluate on
+    near: float  # distance at which rays start, units of the prepared scene
+    far: float  # distance at which rays end
+    toy_scenes: int  # scenes to generate when the data set is 'toy' and missing
+    view_sampling: ViewSamplingConfig
+    num_threads: int  # reading threads
+    num_workers: int  # reading processes; 0 reads in this one
+    prefetch: int  # batches held ready
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """DiT encoder."""
+
+    depth: int  # transformer blocks
+    width: int  # channels of a token
+    num_heads: int
+    features: int  # channels of a feature map
+    absolute_pose: bool  # whether the view's absolute pose modulates the transformer (CO3D)
+    remat: bool  # recompute transformer blocks in the backward pass
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldConfig:
+    """Pixel-aligned, time-conditioned radiance field."""
+
+    width: int  # hidden units
+    view_blocks: int  # residual blocks run for every view, before the views are averaged
+    joint_blocks: int  # residual blocks run after it
+    density_bias: float  # initial bias of the density output, so that the field starts half transparent
+
+
+@dataclasses.dataclass(frozen=True)
+class RayMarchingConfig:
+    num_coarse: int  # samples of the coarse pass
+    num_fine: int  # importance samples; 0: the coarse field is the result
+    num_conditioning: int  # samples of the deterministic estimate (single pass)
+    chunk_size: int  # rays rendered at once, per scene
+    background: float  # colour behind the scene, [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    pixel_grid: str  # 'centres', or 'corners' for the published corner-aligned grid
+    compute_dtype: str  # of the networks: 'float32' or 'bfloat16'
+    rendered_features: int  # feature channels that a field renders beside colour
+    estimate_size: int  # side of the deterministic estimate, pixels; resized to image_size
+    encoder: EncoderConfig
+    conditioning_field: FieldConfig
+    scene_field: FieldConfig
+    ray_marching: RayMarchingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionConfig:
+    num_timesteps: int
+    guidance_dropout: float  # chance to train an example without its context images
+    high_noise_fraction: float  # share of the timesteps drawn from [high_noise_from, num_timesteps)
+    high_noise_from: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights. The loss on the target views has weight 1."""
+
+    estimate: float  # deterministic estimate, mean squared error
+    coarse: float  # colour of the coarse field, mean squared error
+    distortion: float
+    smoothness: float  # edge-aware smoothness of inverse depth; needs patches
+    pixels: str  # 'patch': a square patch a view; 'random': independent pixels
+    patch_size: int  # side of a patch, pixels; 'random' draws patch_size^2 pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    learning_rate: float
+    warmup_steps: int
+    decay_steps: int  # length of the cosine decay
+    b1: float
+    b2: float
+    clip_norm: float  # of the global gradient
+    ema_decay: float
+    ema_every: int  # steps between updates of the average
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    data: int  # devices along 'data'; -1: all that are left
+    fsdp: int  # devices along 'fsdp', over which parameters are split; -1: all that are left
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    num_steps: int
+    batch_size: int  # global, scenes
+    accumulate: int  # micro-batches a step
+    checkpoint_every: int  # steps
+    keep_checkpoints: int
+    log_every: int  # steps
+    sample_every: int  # steps between logged sample images; 0: never
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    num_scenes: int  # context images to sample from
+    num_samples: int  # samples of each
+    num_steps: int  # denoising steps
+    guidance: float  # 1: none
+    temperature: float  # scales the initial noise
+    threshold_quantile: float  # of dynamic thresholding; 1: none
+    video_frames: int
+    video_path: str  # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    seed: int
+    image_size: int  # side of the square images, pixels
+    init_from: str  # workdir whose parameters to start from; '': none
+    data: DataConfig
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    loss: LossConfig
+    train: TrainConfig
+    sample: SampleConfig
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Typed settings from a (nested) mapping such as a ConfigDict.
+
+    Raises:
+      ConfigError: naming all missing, unknown and ill-typed fields at once, or the first inconsistency.
+    """
+    problems: list[str] = []
+    config = _build(Config, values, "", problems)
+    if problems:
+        raise ConfigError("the config cannot be used:\n  " + "\n  ".join(problems))
+    _check_consistency(config)
+    return config
+
+
+def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
+    if not isinstance(values, Mapping) and not hasattr(values, "keys"):
+        problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")
+        return None
+    types = typing.get_type_hints(cls)
+    problems += [f"config.{prefix}{k} is not a setting (known here: {', '.join(types)})" for k in values if k not in types]
+    made = {}
+    for name, kind in types.items():
+        where = f"config.{prefix}{name}"
+        if name not in values:
+            problems.append(f"{where} is missing")
+        elif dataclasses.is_dataclass(kind):
+            made[name] = _build(kind, values[name], f"{prefix}{name}.", problems)
+        else:
+            made[name] = _convert(kind, values[name], where, problems)
+    return cls(**made) if len(made) == len(types) else None
+
+
+def _convert(kind: type, value: Any, where: str, problems: list[str]) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        problems.append(f"{where} must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _check_consistency(config: Config) -> None:
+    views, loss, marching = config.data.view_sampling, config.loss, config.model.ray_marching
+    rules = [
+        (config.image_size % 4 == 0, "config.image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
+        (0 < config.data.near < config.data.far, "config.data: 0 < near < far does not hold"),
+        (1 <= views.min_context <= views.max_context, "config.data.view_sampling: 1 <= min_context <= max_context does not hold"),
+        (1 <= views.min_frame_gap <= views.max_frame_gap, "config.data.view_sampling: 1 <= min_frame_gap <= max_frame_gap does not hold"),
+        (views.num_target >= 1, "config.data.view_sampling.num_target must be at least 1"),
+        (config.model.pixel_grid in ("centres", "corners"), "config.model.pixel_grid must be 'centres' or 'corners'"),
+        (config.model.compute_dtype in ("float32", "bfloat16"), "config.model.compute_dtype must be 'float32' or 'bfloat16'"),
+        (config.model.encoder.width % config.model.encoder.num_heads == 0, "config.model.encoder.width must be a multiple of num_heads"),
+        (config.model.encoder.width % 4 == 0, "config.model.encoder.width must be a multiple of 4 (position code)"),
+        (marching.num_coarse >= 3, "config.model.ray_marching.num_coarse must be at least 3"),
+        (loss.pixels in ("patch", "random"), "config.loss.pixels must be 'patch' or 'random'"),
+        (1 <= loss.patch_size <= config.image_size, "config.loss.patch_size must lie between 1 and image_size"),
+        (loss.smoothness == 0 or loss.pixels == "patch", "config.loss.smoothness needs config.loss.pixels='patch'"),
+        (config.train.accumulate >= 1 and config.train.batch_size % config.train.accumulate == 0,
+         "config.train.batch_size must be a multiple of config.train.accumulate"),
+        (config.sample.video_path in ("interpolate", "orbit", "dataset"), "config.sample.video_path must be 'interpolate', 'orbit' or 'dataset'"),
+        (0 < config.sample.threshold_quantile <= 1, "config.sample.threshold_quantile must lie in (0, 1]"),
+        (0 <= config.diffusion.high_noise_from < config.diffusion.num_timesteps, "config.diffusion.high_noise_from must lie in [0, num_timesteps)"),
+    ]  # fmt: skip
+    for holds, message in rules:
+        if not holds:
+            raise ConfigError(message)

@@ -1,0 +1,96 @@
+"""The data that passes between modules: frozen, named, with shapes.
+
+Letters: `b` scene, `v` context view, `t` target view, `h w` pixels, `c` channels, `r` ray, `s` sample along a ray.
+Cameras follow OpenCV (x right, y down, z forward). Images are channels-last floats in [0, 1]. Distances run along
+unit rays, in the units of the scene.
+"""
+
+from flax import struct
+from jax import Array
+
+
+@struct.dataclass
+class Camera:
+    """Pinhole cameras.
+
+    `intrinsics` are normalised: the first row of the pixel matrix is divided by the image width, the second by its
+    height, so that they hold for every resolution of the same picture.
+    """
+
+    camera_to_world: Array  # [*batch, 4, 4]
+    intrinsics: Array  # [*batch, 3, 3]
+
+
+@struct.dataclass
+class Views:
+    """Posed images of the same scenes.
+
+    `valid` marks real views: padding views (and only they) are False, and must not change any result.
+    `absolute_pose` is each view's `camera_to_world` in the data set's own world, while `camera` is relative to the
+    first context view; only encoders that are told the absolute pose read it.
+    """
+
+    images: Array  # [b, v, h, w, 3] in [0, 1]
+    camera: Camera  # [b, v]
+    absolute_pose: Array  # [b, v, 3, 4]
+    valid: Array  # [b, v] bool
+
+
+@struct.dataclass
+class Example:
+    """A batch of training or evaluation scenes.
+
+    Target view 0 is the one that diffusion noises; the others are novel views that are only rendered and supervised.
+    The first context view is always valid. `index` is the position in the global, infinite training sequence
+    (random keys are folded with it).
+    """
+
+    context: Views  # [b, v]
+    target: Views  # [b, t]
+    near: Array  # [b] distance at which rays start
+    far: Array  # [b] distance at which rays end
+    index: Array  # [b] int32
+
+
+@struct.dataclass
+class Rays:
+    """Rays with unit directions."""
+
+    origins: Array  # [*batch, r, 3]
+    directions: Array  # [*batch, r, 3], unit length
+
+
+@struct.dataclass
+class Scene:
+    """A radiance field, held as the feature maps that it is looked up in: one per encoded view."""
+
+    features: Array  # [b, v, h, w, c]
+    camera: Camera  # [b, v]
+    timestep: Array  # [b, v] noise level that each view was encoded at; 0 for clean context
+    valid: Array  # [b, v] bool
+    near: Array  # [b]
+    far: Array  # [b]
+
+
+@struct.dataclass
+class Rendering:
+    """What a ray marcher sees. `coarse_rgb` is what the proposal (coarse) field alone renders; it equals `rgb` where
+    there is no fine pass."""
+
+    rgb: Array  # [*batch, r, 3] in [0, 1]
+    depth: Array  # [*batch, r] expected distance, not divided by the opacity
+    features: Array  # [*batch, r, c]
+    weights: Array  # [*batch, r, s] in [0, 1], at most 1 in sum
+    distances: Array  # [*batch, r, s], ascending
+    coarse_rgb: Array  # [*batch, r, 3]
+
+
+@struct.dataclass
+class Denoised:
+    """One denoising step: the x0-prediction in [-1, 1], the scene that was rendered to make it, its rendering and the
+    deterministic estimate (both at target view 0)."""
+
+    x0: Array  # [b, h, w, 3] in [-1, 1]
+    scene: Scene
+    rendering: Rendering  # [b, h * w]
+    estimate: Rendering  # [b, h' * w']
