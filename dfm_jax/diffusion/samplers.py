@@ -1,0 +1,73 @@
+"""Samplers: free functions over any callable that returns the denoised data.
+
+Notation. `x_t` data at noise level `t` of T, `x_T` initial noise, `x0` the denoiser's prediction of the clean data,
+`t = -1` clean data; `b` batch, `n` sampling steps.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from dfm_jax.diffusion.process import noise_from_x0
+from dfm_jax.diffusion.schedule import Schedule
+
+# (x_t [b, ...], timestep [b] int32, step [] int32: 0 for the first denoising step) -> x0 [b, ...]
+DenoiseFn = Callable[[Array, Array, Array], Array]
+
+
+def sampling_timesteps(num_timesteps: int, num_steps: int) -> np.ndarray:
+    """The noise levels that a sampler visits: `num_steps + 1` falling integers from `num_timesteps - 1` to -1.
+
+    They are `linspace(-1, num_timesteps - 1, num_steps + 1)`, rounded down, in integer arithmetic: in floats, levels
+    that are whole numbers would come out one too low here and there.
+
+    Raises:
+      ValueError: unless 1 <= num_steps <= num_timesteps.
+    """
+    if not 1 <= num_steps <= num_timesteps:
+        raise ValueError(f"the number of sampling steps must lie between 1 and {num_timesteps}, not {num_steps}")
+    return (np.arange(num_steps, -1, -1) * num_timesteps // num_steps - 1).astype(np.int32)
+
+
+def ddim(
+    denoise_fn: DenoiseFn,
+    x_T: Float[Array, "b *data"],
+    schedule: Schedule,
+    num_steps: int,
+    *,
+    x0_transform: Callable[[Array], Array] = lambda x0: x0,
+    return_trajectory: bool = False,
+) -> Float[Array, "b *data"] | tuple[Float[Array, "b *data"], Float[Array, "states b *data"]]:
+    """Deterministic DDIM (Song et al., *Denoising Diffusion Implicit Models*, 2021, eq. 12 with sigma = 0).
+
+    Args:
+      denoise_fn: `(x_t, timestep [b] int32, step [] int32) -> x0`; `step` counts from 0, for keys folded with it.
+      x_T: the initial noise, scaled by the temperature if there is one.
+      num_steps: denoising steps, at most T.
+      x0_transform: applied to every prediction (dynamic thresholding, say); the noise is computed from its result.
+      return_trajectory: whether to return the states as well.
+    Returns:
+      x0, and with `return_trajectory` the states [num_steps + 1, b, ...], from x_T to x0.
+    Raises:
+      ValueError: unless 1 <= num_steps <= T.
+    """
+    times = sampling_timesteps(schedule.num_timesteps, num_steps)
+    # At t = -1 there is no noise: with rates 1 and 0 the last step returns x0 like any other.
+    next_signal_rate = jnp.append(schedule.signal_rate[times[1:-1]], 1.0)
+    next_noise_rate = jnp.append(schedule.noise_rate[times[1:-1]], 0.0)
+
+    def denoising_step(x_t: Array, inputs: tuple[Array, Array, Array, Array]) -> tuple[Array, Array | None]:
+        step, time, signal_rate, noise_rate = inputs
+        timestep = jnp.full(x_t.shape[0], time)
+        x0 = x0_transform(denoise_fn(x_t, timestep, step))
+        noise = noise_from_x0(schedule, x_t, timestep, x0)
+        x_next = signal_rate * x0 + noise_rate * noise
+        return x_next, x_next if return_trajectory else None
+
+    steps = jnp.arange(num_steps, dtype=jnp.int32)
+    x0, states = jax.lax.scan(denoising_step, x_T, (steps, jnp.asarray(times[:-1]), next_signal_rate, next_noise_rate))
+    return (x0, jnp.concatenate([x_T[None], states])) if return_trajectory else x0

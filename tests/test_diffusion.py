@@ -1,0 +1,189 @@
+"""Laws of the diffusion process, guidance and samplers; the schedule against an independent reference."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
+from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
+from dfm_jax.diffusion.samplers import ddim, sampling_timesteps
+from dfm_jax.diffusion.schedule import cosine_schedule, schedule_from_betas
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+# --- schedule
+
+
+def test_cosine_schedule_equals_the_closed_form_where_beta_is_not_bounded():
+    # Away from the bound, the product of the betas telescopes to f(t + 1) / f(0).
+    schedule = cosine_schedule(1000)
+    f = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(schedule.alpha_bar[:-1], (f[1:] / f[0])[:-1], rtol=1e-6)
+    assert schedule.beta[-1] == np.float32(0.999)
+
+
+def test_cosine_schedule_has_the_published_values():
+    # Recorded from the published model's schedule, T = 1000.
+    schedule = cosine_schedule(1000)
+    published = {
+        "beta": [4.1284224e-05, 4.6141751e-05, 0.7499994, 0.999],
+        "alpha_bar": [0.9999587, 0.99991256, 2.428767e-06, 2.428767e-09],
+        "signal_rate": [0.9999794, 0.9999563, 1.5584502e-03, 4.9282520e-05],
+        "noise_rate": [0.00642528, 0.00935008, 0.9999988, 1.0],
+        "posterior_variance": [0.0, 2.1789496e-05, 0.7499939, 0.99899757],
+    }
+    for name, values in published.items():
+        rates = np.asarray(getattr(schedule, name))[[0, 1, -2, -1]]
+        np.testing.assert_allclose(rates, values, rtol=1e-6, err_msg=name)
+
+
+def test_schedule_rates_are_consistent_and_fall():
+    schedule = cosine_schedule(200)
+    np.testing.assert_allclose(schedule.signal_rate**2 + schedule.noise_rate**2, 1, rtol=1e-6)
+    np.testing.assert_allclose(jnp.cumprod(1 - schedule.beta), schedule.alpha_bar, rtol=1e-4)
+    assert bool(jnp.all(jnp.diff(schedule.alpha_bar) < 0))
+    assert schedule.num_timesteps == 200
+
+
+@pytest.mark.parametrize("betas", [[], [0.1, 0.0], [0.1, 1.0], [float("nan")], [[0.1]]])
+def test_schedule_refuses_impossible_betas(betas):
+    with pytest.raises(ValueError, match="betas"):
+        schedule_from_betas(np.array(betas))
+
+
+# --- process
+
+
+def test_noise_and_x0_round_trip():
+    schedule = cosine_schedule()
+    timestep = jnp.array([0, 20, 500, 900])
+    x0, noise = normal(0, 4, 5, 3), normal(1, 4, 5, 3)
+    x_t = add_noise(schedule, x0, timestep, noise)
+    # At t = 0 the noise is divided by 0.006, at t = 900 the data by 0.15, which is what the tolerances allow for.
+    np.testing.assert_allclose(noise_from_x0(schedule, x_t, timestep, x0), noise, atol=1e-4)
+    np.testing.assert_allclose(x0_from_noise(schedule, x_t, timestep, noise), x0, atol=1e-5)
+
+
+def test_noising_steps_compose():
+    # One step from 0 to t has the variance of t small steps: x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) noise.
+    schedule = cosine_schedule(50)
+    signal, variance = 1.0, 0.0
+    for beta in np.asarray(schedule.beta, np.float64)[:30]:
+        signal, variance = signal * np.sqrt(1 - beta), variance * (1 - beta) + beta
+    timestep, one, zero = jnp.array([29]), jnp.ones((1, 1)), jnp.zeros((1, 1))
+    np.testing.assert_allclose(add_noise(schedule, one, timestep, zero), [[signal]], rtol=1e-5)
+    np.testing.assert_allclose(add_noise(schedule, zero, timestep, one), [[np.sqrt(variance)]], rtol=1e-5)
+
+
+def test_every_example_has_its_own_timestep():
+    schedule, timestep = cosine_schedule(), jnp.array([3, 700])
+    x0, noise = normal(0, 2, 4, 4, 3), normal(1, 2, 4, 4, 3)
+    batch = add_noise(schedule, x0, timestep, noise)
+    for i in range(2):
+        alone = add_noise(schedule, x0[i : i + 1], timestep[i : i + 1], noise[i : i + 1])
+        np.testing.assert_array_equal(batch[i], alone[0])
+
+
+# --- guidance
+
+
+def test_guidance_1_is_the_conditional_prediction_and_0_the_unconditional_one():
+    cond, uncond = normal(0, 2, 3), normal(1, 2, 3)
+    np.testing.assert_array_equal(classifier_free_guidance(cond, uncond, 1.0), cond)
+    np.testing.assert_allclose(classifier_free_guidance(cond, uncond, 0.0), uncond, atol=1e-6)
+    np.testing.assert_allclose(classifier_free_guidance(cond, uncond, 2.0), 2 * cond - uncond, rtol=1e-5, atol=1e-6)
+
+
+def test_threshold_leaves_images_in_range_alone():
+    x0 = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1, maxval=1)
+    np.testing.assert_array_equal(dynamic_threshold(x0, 0.95), x0)
+
+
+def test_threshold_equals_numpy_per_image():
+    x0 = normal(0, 3, 8, 8, 3) * jnp.array([0.2, 1.0, 4.0]).reshape(3, 1, 1, 1)
+    for image, got in zip(np.asarray(x0), dynamic_threshold(x0, 0.9), strict=True):
+        limit = max(1, np.quantile(np.abs(image), 0.9))
+        np.testing.assert_allclose(got, np.clip(image, -limit, limit) / limit, rtol=1e-5, atol=1e-6)
+
+
+def test_threshold_brings_everything_into_range_unless_it_is_off():
+    x0 = 5 * normal(0, 2, 16)
+    assert jnp.abs(dynamic_threshold(x0, 0.5)).max() <= 1
+    np.testing.assert_array_equal(dynamic_threshold(x0, 1.0), x0)
+
+
+# --- samplers
+
+
+def test_sampling_timesteps():
+    np.testing.assert_array_equal(sampling_timesteps(1000, 4), [999, 749, 499, 249, -1])
+    np.testing.assert_array_equal(sampling_timesteps(1000, 3), [999, 665, 332, -1])
+    np.testing.assert_array_equal(sampling_timesteps(1000, 1), [999, -1])
+    np.testing.assert_array_equal(sampling_timesteps(7, 7), np.arange(6, -2, -1))
+    assert sampling_timesteps(1000, 76)[-2] == 12  # 1000 / 76 - 1 = 12.2
+    for num_steps in (0, 1001):
+        with pytest.raises(ValueError, match="between 1 and 1000"):
+            sampling_timesteps(1000, num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 50])
+def test_ddim_with_an_oracle_returns_its_x0(num_steps):
+    x0 = normal(0, 2, 4, 4, 3)
+    sampled = ddim(lambda x_t, timestep, step: x0, normal(1, *x0.shape), cosine_schedule(), num_steps)
+    np.testing.assert_array_equal(sampled, x0)
+
+
+def test_ddim_trajectory_keeps_the_initial_noise_of_an_oracle():
+    # With the true x0 known, every state lies on the line between data and the first state's noise.
+    schedule, x0, x_T = cosine_schedule(), normal(0, 2, 3), normal(1, 2, 3)
+    final, states = ddim(lambda x_t, timestep, step: x0, x_T, schedule, 4, return_trajectory=True)
+    assert states.shape == (5, 2, 3)
+    np.testing.assert_array_equal(states[0], x_T)
+    np.testing.assert_array_equal(states[-1], final)
+    noise = noise_from_x0(schedule, x_T, jnp.full(2, 999), x0)
+    for state, t in zip(states[1:-1], (749, 499, 249), strict=True):
+        np.testing.assert_allclose(state, add_noise(schedule, x0, jnp.full(2, t), noise), atol=1e-5)
+
+
+def test_ddim_equals_a_numpy_loop():
+    schedule, x_T = cosine_schedule(), normal(0, 2, 6) * 2
+
+    def denoise(x, t, step, sin):
+        return 1.5 * sin(x * (1.0 + 0.1 * step)) + t / 2000
+
+    def denoise_fn(x_t, timestep, step):
+        assert timestep.dtype == step.dtype == jnp.int32
+        return denoise(x_t, timestep[:, None].astype(jnp.float32), step.astype(jnp.float32), jnp.sin)
+
+    got = ddim(denoise_fn, x_T, schedule, 5, x0_transform=lambda x0: dynamic_threshold(x0, 0.8))
+
+    alpha_bar = np.asarray(schedule.alpha_bar, np.float64)
+    times = np.linspace(-1, 999, 6).astype(int)[::-1]
+    x = np.asarray(x_T, np.float64)
+    for step, (t, t_next) in enumerate(itertools.pairwise(times)):
+        x0 = denoise(x, t, step, np.sin)
+        limit = np.maximum(1, np.quantile(np.abs(x0), 0.8, axis=1, keepdims=True))
+        x0 = np.clip(x0, -limit, limit) / limit
+        noise = (x - np.sqrt(alpha_bar[t]) * x0) / np.sqrt(1 - alpha_bar[t])
+        x = x0 if t_next < 0 else np.sqrt(alpha_bar[t_next]) * x0 + np.sqrt(1 - alpha_bar[t_next]) * noise
+    np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)
+
+
+def test_ddim_with_the_optimal_denoiser_draws_the_gaussian_that_it_denoises():
+    # For data N(m, s^2), E[x0 | x_t] is linear in x_t, and the sampler must carry N(0, 1) to N(m, s^2).
+    schedule, mean, deviation = cosine_schedule(), 0.4, 0.3
+
+    def denoise_fn(x_t, timestep, step):
+        signal_rate, noise_rate = schedule.signal_rate[timestep][:, None], schedule.noise_rate[timestep][:, None]
+        gain = signal_rate * deviation**2 / (signal_rate**2 * deviation**2 + noise_rate**2)
+        return mean + gain * (x_t - signal_rate * mean)
+
+    samples = ddim(denoise_fn, normal(0, 4000, 1), schedule, 100)
+    assert abs(float(samples.mean()) - mean) < 0.02
+    assert abs(float(samples.std()) - deviation) < 0.02
