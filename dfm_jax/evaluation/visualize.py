@@ -1,0 +1,115 @@
+"""Pictures and videos of scenes: depth in colour, labelled grids, mp4 files, and the preview logged during training.
+
+Images are [h, w, 3], float in [0, 1] or uint8; what goes to a file or a logger is uint8.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio.v3 as iio
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Pictures smaller than this are enlarged by whole pixels, so that a person (and a video codec) can see them.
+MIN_SIDE = 192
+_PAPER = (255, 255, 255)
+_INK = (40, 40, 48)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Images in [0, 1] (clipped to it) as uint8, rounded; uint8 images as they are."""
+    if image.dtype == np.uint8:
+        return image
+    return np.round(np.clip(np.asarray(image, np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def enlarge(images: np.ndarray, min_side: int = MIN_SIDE) -> np.ndarray:
+    """Images [*batch, h, w, c] with every pixel repeated until the shorter side has at least `min_side` pixels."""
+    factor = max(1, -(-min_side // min(images.shape[-3:-1])))
+    return images.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def resize_nearest(image: np.ndarray, side: int) -> np.ndarray:
+    """A square-ish image [h, w, 3] at [side, side, 3], nearest pixel."""
+    return np.asarray(Image.fromarray(to_uint8(image)).resize((side, side), Image.Resampling.NEAREST))
+
+
+def colour_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
+    """Distances [*batch, h, w] as colours [*batch, h, w, 3] in [0, 1]: near bright, far (and beyond) dark.
+
+    Coloured by inverse distance, in which equal steps look like equal steps.
+    """
+    closeness = (1.0 / np.clip(depth, near, far) - 1.0 / far) / (1.0 / near - 1.0 / far)
+    return matplotlib.colormaps["magma"](closeness)[..., :3]
+
+
+def empty_where_transparent(depth: np.ndarray, opacity: np.ndarray, far: float) -> np.ndarray:
+    """Expected distances [*] of what rays hit, from `depth` that is not divided by the `opacity` [*]; the rest of a
+    ray that is not stopped counts as `far`."""
+    return depth + (1.0 - opacity) * far
+
+
+def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Per-pixel variance [h, w, 3] of samples as a glow over their `mean` [h, w, 3] in grey: [h, w, 3] in [0, 1].
+
+    The glow is in proportion to the standard deviation over colours, 0.35 (near the largest that colours that differ
+    by full channels reach) and more at full strength.
+    """
+    strength = np.clip(np.sqrt(variance.mean(-1, keepdims=True)) / 0.35, 0.0, 1.0)
+    grey = mean.mean(-1, keepdims=True) * 0.55
+    glow = matplotlib.colormaps["inferno"](0.35 + 0.6 * strength[..., 0])[..., :3]
+    return (1.0 - strength) * grey + strength * glow
+
+
+def grid(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    column_labels: Sequence[str],
+    row_labels: Sequence[str] = (),
+    *,
+    side: int = MIN_SIDE,
+    gap: int = 6,
+) -> np.ndarray:
+    """A contact sheet: rows of square cells with labels above the columns and left of the rows.
+
+    Args:
+      rows: images, or None for an empty cell; every row as long as `column_labels`.
+      column_labels: text above each column; an empty text is left out.
+      row_labels: text left of each row; none: no room is kept for it.
+      side: side of a cell, pixels.
+      gap: pixels between cells.
+    Returns:
+      uint8 [H, W, 3].
+    """
+    font = ImageFont.load_default(max(11, side // 13))
+    left = gap + (int(max(font.getlength(t) for t in row_labels)) + gap if row_labels else 0)
+    top = gap + int(1.6 * font.size)
+    sheet = Image.new("RGB", (left + len(column_labels) * (side + gap), top + len(rows) * (side + gap)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for j, text in enumerate(column_labels):
+        draw.text((left + j * (side + gap) + side / 2, top - gap), text, _INK, font, anchor="ms")
+    for i, row in enumerate(rows):
+        y = top + i * (side + gap)
+        if row_labels:
+            draw.text((left - gap, y + side / 2), row_labels[i], _INK, font, anchor="rm")
+        for j, image in enumerate(row):
+            if image is not None:
+                sheet.paste(Image.fromarray(resize_nearest(image, side)), (left + j * (side + gap), y))
+    return np.asarray(sheet)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    Image.fromarray(to_uint8(image)).save(path)
+
+
+def write_video(path: Path, frames: np.ndarray, *, fps: int = 20) -> None:
+    """Frames [n, h, w, 3] as an H.264 mp4 that browsers play, small frames enlarged.
+
+    Sides are cut to even lengths, which the codec's 4:2:0 colour needs.
+    """
+    frames = enlarge(to_uint8(frames))
+    height, width = (side - side % 2 for side in frames.shape[1:3])
+    iio.imwrite(
+        path, frames[:, :height, :width], plugin="FFMPEG", fps=fps, codec="libx264", macro_block_size=2,
+        output_params=["-crf", "16", "-movflags", "+faststart"],
+    )  # fmt: skip

@@ -1,0 +1,39 @@
+"""Numbers that say how good images and samples are. Pure numpy; images are floats in [0, 1], channels last."""
+
+import numpy as np
+
+
+def psnr(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of images [*batch, h, w, 3], over each image's pixels and channels: [*batch].
+
+    Equal images give infinity.
+    """
+    error = np.mean((np.asarray(image, np.float64) - np.asarray(truth, np.float64)) ** 2, axis=(-3, -2, -1))
+    with np.errstate(divide="ignore"):
+        return -10.0 * np.log10(error)
+
+
+def total_variation(counts: np.ndarray, probabilities: np.ndarray) -> float:
+    """Total variation distance between observed counts [k] and a known distribution [k]: 0 equal, 1 disjoint.
+
+    Raises:
+      ValueError: there is nothing to count.
+    """
+    counts, probabilities = np.asarray(counts, np.float64), np.asarray(probabilities, np.float64)
+    if counts.sum() <= 0:
+        raise ValueError("total variation of no counts at all")
+    return float(0.5 * np.abs(counts / counts.sum() - probabilities / probabilities.sum()).sum())
+
+
+def nearest_mode(pixels: np.ndarray, modes: np.ndarray) -> np.ndarray:
+    """The index of the mode [k, 3] nearest to the mean of the pixels [p, 3]."""
+    return int(np.argmin(np.linalg.norm(pixels.mean(0) - modes, axis=-1)))
+
+
+def mode_share(pixels: np.ndarray, modes: np.ndarray, radius: float = 0.25) -> float:
+    """The largest share of pixels [p, 3] that lie within `radius` (Euclidean, colour units) of one mode [k, 3].
+
+    A mean colour would hide a face in two tones, each of another mode; this does not.
+    """
+    distances = np.linalg.norm(pixels[:, None] - modes[None], axis=-1)  # [p, k]
+    return float(np.max(np.mean(distances <= radius, axis=0)))

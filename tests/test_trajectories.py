@@ -1,0 +1,119 @@
+"""Laws of the camera paths."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from dfm_jax import trajectories
+from dfm_jax.structs import Camera
+
+FRAMES = 24
+
+
+def look_at(position, centre=(0.0, 0.0, 0.0), up=(0.0, 0.0, 1.0)):
+    """camera_to_world of a level OpenCV camera."""
+    position = np.asarray(position, float)
+    forward = np.asarray(centre, float) - position
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :4] = np.stack([right, np.cross(forward, right), forward, position], axis=-1)
+    return pose
+
+
+def ring(azimuths, elevation=28.0, radius=4.0, centre=(0.0, 0.0, 0.0)):
+    """Cameras on one orbit around `centre`, relative to the first of them; and the centre in that frame."""
+    a, e = np.radians(azimuths), np.radians(elevation)
+    offsets = radius * np.stack([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.full_like(a, np.sin(e))], -1)
+    poses = np.stack([look_at(np.asarray(centre) + o, centre) for o in offsets])
+    to_first = np.linalg.inv(poses[0])
+    intrinsics = np.tile(np.array([[1.4, 0, 0.5], [0, 1.4, 0.5], [0, 0, 1]]), (len(poses), 1, 1))
+    return Camera(to_first @ poses, intrinsics), (to_first @ np.append(centre, 1.0))[:3]
+
+
+@pytest.fixture
+def cameras():
+    return ring(np.array([10.0, 170.0, 250.0]), centre=(0.3, -0.2, 0.5))
+
+
+@pytest.mark.parametrize("name", ["interpolate", "orbit", "dataset"])
+def test_path_starts_at_the_context_camera_and_is_rigid(cameras, name):
+    cameras, _ = cameras
+    path = trajectories.make_path(name, cameras, target=1, near=2.0, far=6.0, num_frames=FRAMES, recorded=cameras)
+    poses = path.camera.camera_to_world
+    assert path.order.shape == (FRAMES,) and set(path.order) <= set(range(len(poses)))
+    np.testing.assert_allclose(poses[path.order[0]], cameras.camera_to_world[0], atol=1e-9)
+    np.testing.assert_allclose(
+        poses[:, :3, :3] @ poses[:, :3, :3].mT, np.tile(np.eye(3), (len(poses), 1, 1)), atol=1e-9
+    )
+    np.testing.assert_allclose(np.linalg.det(poses[:, :3, :3]), 1.0, atol=1e-9)
+    np.testing.assert_array_equal(poses[:, 3], np.tile([0, 0, 0, 1], (len(poses), 1)))
+    np.testing.assert_allclose(path.camera.intrinsics, np.tile(cameras.intrinsics[:1], (len(poses), 1, 1)))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("name", ["interpolate", "orbit", "dataset"])
+def test_path_has_the_frames_asked_for(cameras, name, num_frames):
+    path = trajectories.make_path(
+        name, cameras[0], target=1, near=2.0, far=6.0, num_frames=num_frames, recorded=cameras[0]
+    )
+    assert len(path.order) == num_frames and path.order.max() < len(path.camera.camera_to_world)
+
+
+def test_orbit_keeps_radius_elevation_and_looks_at_the_centre(cameras):
+    cameras, centre = cameras
+    np.testing.assert_allclose(trajectories.scene_centre(cameras, 2.0, 6.0), centre, atol=1e-9)
+    poses = trajectories.orbit(cameras, centre, FRAMES).camera.camera_to_world
+    to_centre = centre - poses[:, :3, 3]
+    np.testing.assert_allclose(np.linalg.norm(to_centre, axis=-1), 4.0, atol=1e-9)
+    np.testing.assert_allclose(to_centre / 4.0, poses[:, :3, 2], atol=1e-9)
+    up = trajectories.up_direction(cameras)
+    np.testing.assert_allclose(poses[:, :3, 2] @ up, -np.sin(np.radians(28.0)), atol=2e-3)
+    turned = poses[:, :3, 3] - poses[:, :3, 3].mean(0)
+    assert np.linalg.norm(turned.sum(0)) < 1e-9  # a whole turn, evenly spaced
+
+
+def test_up_is_exact_for_level_cameras_though_they_all_look_down(cameras):
+    cameras, centre = ring(np.array([0.0, 40.0, 80.0]), elevation=35.0)  # one side only: their mean up leans
+    true_up = np.linalg.inv(look_at(4.0 * np.array([np.cos(np.radians(35)), 0, np.sin(np.radians(35))])))[:3, 2]
+    assert np.degrees(np.arccos(trajectories.up_direction(cameras) @ true_up)) < 1.0
+    average = -cameras.camera_to_world[:, :3, 1].mean(0)
+    assert np.degrees(np.arccos(average / np.linalg.norm(average) @ true_up)) > 10.0
+
+
+def test_centre_of_cameras_that_look_the_same_way_is_mid_depth_of_the_first():
+    cameras, _ = ring(np.array([0.0, 0.0]))
+    cameras.camera_to_world[1, :3, 3] = [0.1, 0.0, 1.0]
+    np.testing.assert_allclose(trajectories.scene_centre(cameras, 1.0, 9.0), [0.0, 0.0, 5.0], atol=1e-9)
+
+
+def test_interpolation_goes_around_the_object_through_the_target_and_on(cameras):
+    cameras, centre = cameras
+    start, end = (Camera(cameras.camera_to_world[i], cameras.intrinsics[i]) for i in (0, 1))
+    poses = trajectories.interpolate(start, end, 11).camera.camera_to_world
+    np.testing.assert_allclose(np.linalg.norm(poses[:, :3, 3] - centre, axis=-1), 4.0, atol=1e-9)
+    turned = Rotation.from_matrix(poses[:, :3, :3]).magnitude()  # relative to the context camera, which is the identity
+    np.testing.assert_allclose(turned[:-1], np.radians(160.0) * np.linspace(0, 1.25, 7)[:-1], atol=1e-9)
+    np.testing.assert_allclose(turned[-1], np.radians(160.0))  # 200 degrees one way are 160 the other
+
+
+def test_interpolation_of_parallel_cameras_is_straight_and_blends_intrinsics():
+    far_pose = np.eye(4)
+    far_pose[:3, 3] = [1.0, 0.0, 4.0]
+    path = trajectories.interpolate(Camera(np.eye(4), np.eye(3)), Camera(far_pose, 2 * np.eye(3)), 8)
+    positions = path.camera.camera_to_world[:, :3, 3]
+    np.testing.assert_allclose(positions, np.linspace(0, 1.25, 5)[:, None] * far_pose[:3, 3], atol=1e-9)
+    np.testing.assert_allclose(path.camera.intrinsics[:, 0, 0], np.minimum(1 + np.linspace(0, 1.25, 5), 2.0))
+    np.testing.assert_array_equal(path.order, [0, 1, 2, 3, 4, 3, 2, 1])
+
+
+def test_following_passes_every_recorded_camera():
+    cameras, _ = ring(np.array([0.0, 30.0, 80.0]))
+    path = trajectories.follow(cameras, 9)
+    np.testing.assert_allclose(path.camera.camera_to_world[[0, 4, 8]], cameras.camera_to_world, atol=1e-9)
+
+
+def test_unknown_path_is_refused(cameras):
+    with pytest.raises(ValueError, match="spiral"):
+        trajectories.make_path("spiral", cameras[0], target=1, near=1.0, far=2.0, num_frames=3)
