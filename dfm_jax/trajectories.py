@@ -84,9 +84,8 @@ def follow(recorded: Camera, num_frames: int) -> Trajectory:
     at = np.linspace(0.0, count - 1, num_frames)
     before = np.minimum(np.floor(at).astype(int), max(count - 2, 0))
     after = np.minimum(before + 1, count - 1)
-    steps = [
-        _between(_camera(recorded, i), _camera(recorded, j), w[None]) for i, j, w in zip(before, after, at - before)
-    ]
+    legs = zip(before, after, at - before, strict=True)
+    steps = [_between(_camera(recorded, i), _camera(recorded, j), way[None]) for i, j, way in legs]
     poses = np.concatenate([step.camera_to_world for step in steps])
     return Trajectory(Camera(poses, np.concatenate([step.intrinsics for step in steps])), np.arange(num_frames))
 
