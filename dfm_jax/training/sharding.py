@@ -1,0 +1,143 @@
+"""Which device holds what, and the one place where the training step is compiled.
+
+The mesh has two axes. The batch is split over both; large parameters (with their optimiser state and average) are split
+over 'fsdp' and replicated over 'data'.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dfm_jax.config import MeshConfig
+from dfm_jax.errors import UserError
+
+Rules = Sequence[tuple[str, P]]
+
+# The first rule whose expression is found in an array's path ('params/encoder/blocks/mlp/kernel') decides.
+PARAMETER_RULES: Rules = (
+    (r"/(bias|scale)$", P()),  # vectors (stacked over blocks at most): not worth a gather
+)
+SMALLEST_SPLIT = 2**16  # elements; smaller arrays are replicated
+
+
+def initialize_distributed(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
+    """Joins this process to the others of the run; to be called before anything else of jax.
+
+    Args:
+      coordinator: host:port of process 0. '' leaves all three to jax, which knows TPU pods, SLURM, MPI and Kubernetes.
+      num_processes: of the whole run.
+      process_id: of this one, from 0.
+
+    Raises:
+      UserError: if the others cannot be found.
+    """
+    try:
+        if coordinator:
+            jax.distributed.initialize(coordinator, num_processes=num_processes, process_id=process_id)
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot join the other processes of this run ({error}); outside of a TPU pod, SLURM, MPI or Kubernetes "
+            "give --coordinator=HOST:PORT, --num_processes and --process_id"
+        ) from error
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh ('data', 'fsdp') over all devices of all processes (or the given ones).
+
+    Raises:
+      UserError: if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": config.data, "fsdp": config.fsdp}
+    fixed = [size for size in sizes.values() if size != -1]
+    product = int(np.prod(fixed))
+    fits = all(size > 0 for size in fixed) and len(devices) % product == 0
+    if len(fixed) == 0 or not fits or (len(fixed) == 2 and product != len(devices)):
+        raise UserError(
+            f"config.train.mesh asks for data={config.data}, fsdp={config.fsdp}, but there are {len(devices)} devices; "
+            "the two must multiply to that, and one of them may be -1 (all that are left)"
+        )
+    shape = [len(devices) // product if size == -1 else size for size in sizes.values()]
+    return jax.make_mesh(shape, tuple(sizes), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Splits the leading axis over all devices."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Raises UserError unless every micro-batch divides evenly over the devices."""
+    if (batch_size // accumulate) % mesh.size:
+        raise UserError(
+            f"config.train.batch_size / config.train.accumulate = {batch_size // accumulate} scenes cannot be split "
+            f"over {mesh.size} devices: choose a multiple"
+        )
+
+
+def shard_batch(example: Any, mesh: Mesh) -> Any:
+    """Global arrays [b, ...] from this process's part of the batch, leaves [b / processes, ...]."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), example)
+
+
+def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Rules = PARAMETER_RULES) -> P:
+    """How an array of the state is split: by the first rule that matches, else along its largest axis that can be."""
+    for expression, spec in rules:
+        if re.search(expression, path):
+            return spec
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or np.prod(shape) < SMALLEST_SPLIT or not divisible:
+        return P()
+    split = max(divisible, key=lambda axis: shape[axis])
+    return P(*[None] * split, "fsdp")
+
+
+def state_shardings(state: Any, mesh: Mesh, rules: Rules = PARAMETER_RULES) -> Any:
+    """A NamedSharding for every array of a state or of its shapes."""
+
+    def sharding(path: tuple, x: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, partition_spec(name, x.shape, mesh.shape["fsdp"], rules))
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def abstract_state(init: Callable[[Array], Any], mesh: Mesh) -> Any:
+    """The shapes of what `init(key)` makes, each with its sharding; nothing is computed."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = state_shardings(shapes, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
+def initialize(init: Callable[[Array], Any], key: Array, mesh: Mesh) -> Any:
+    """`init(key)`, made already sharded: no device ever holds all of it."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(init, mesh))
+    return jax.jit(init, out_shardings=shardings)(key)
+
+
+def compile_train_step(step: Callable, state: Any, mesh: Mesh) -> Callable:
+    """Compiles `step(state, example, key) -> (state, metrics)`. The state is donated; metrics are replicated.
+
+    Args:
+      state: the state or its shapes.
+    """
+    shardings = state_shardings(state, mesh)
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
