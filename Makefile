@@ -1,0 +1,69 @@
+# Everything on a machine that has Python >= 3.11 and make. Nothing is installed outside .venv.
+#
+#   make demo       train on procedural scenes, sample from one picture each, write an index.html
+#   make test       the test suite
+#   make test-slow  the tests that take minutes
+#   make lint       style and formatting
+#   make clean      remove .venv, the demo's output and caches
+#
+#   make PYTHON=/path/to/python3.12 ...   builds .venv with that Python
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_CONFIG := configs/toy.py
+DEMO_DIR := runs/demo
+DEMO_PAGE := $(DEMO_DIR)/samples/index.html
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-slow lint clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m dfm_jax.main --config=$(DEMO_CONFIG) --workdir=$(DEMO_DIR) --mode=train
+	$(BIN)/python -m dfm_jax.main --config=$(DEMO_CONFIG) --workdir=$(DEMO_DIR) --mode=sample
+	@test -f $(DEMO_PAGE) || { echo "error: $(DEMO_PAGE) was not written" >&2; exit 1; }
+	@echo "Look at: file://$(CURDIR)/$(DEMO_PAGE)"
+	@if [ "$$(uname)" = Darwin ]; then open $(DEMO_PAGE) || true; \
+	elif [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
+		xdg-open $(DEMO_PAGE) >/dev/null 2>&1 & \
+	fi
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR) .jax_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The newest Python that is on the path, is new enough and runs (a version manager's stand-in may be there and not run).
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "error: no Python 3.11 or newer found$(if $(PYTHON), at $(PYTHON)); install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "error: $$found cannot make virtual environments; install its venv package (Debian, Ubuntu: python3-venv)" >&2; \
+		exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(VENV)
+
+# The marks are set only after a complete installation; they are older than setup.py once that has changed.
+$(VENV)/.installed: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: setup.py $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@

@@ -1,0 +1,59 @@
+"""Package metadata. The version ranges hold for Python 3.11 (jax 0.10.2) and for 3.12 and newer (jax 0.11)."""
+
+import pathlib
+
+import setuptools
+
+REQUIREMENTS = [
+    "jax>=0.10.2,<0.12",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "tensorflow-datasets>=4.9.10",  # writes and reads array_record without TensorFlow
+    "array-record>=0.8.6",
+    "grain>=0.2.18,<0.3",
+    "clu==0.0.12",
+    "tensorboardX>=2.6.5",
+    "ml-collections>=1.1",
+    "absl-py",
+    "numpy>=2.1",
+    "scipy",
+    "einops",
+    "jaxtyping",
+    "pillow",
+    "matplotlib",
+    "imageio",
+    "imageio-ffmpeg",  # brings the ffmpeg binary along
+]
+
+EXTRAS = {
+    "cuda": ["jax[cuda13]"],
+    "cuda12": ["jax[cuda12]"],
+    "tpu": ["jax[tpu]"],
+    "beam": ["apache-beam>=2.77"],
+    "convert": ["torch", "safetensors"],  # torch only to read .pt files
+    "viewer": ["viser"],
+    "test": ["pytest>=8", "beartype", "chex", "hypothesis", "ruff>=0.14"],
+}
+
+setuptools.setup(
+    name="dfm_jax",
+    version="0.1.0",
+    description="Diffusion with Forward Models in JAX: sample whole 3D scenes from one photograph",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["dfm_jax", "dfm_jax.*"]),
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
