@@ -1,0 +1,165 @@
+"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config}`.
+
+Saving is asynchronous and atomic: a directory named by a step is complete, whatever killed the run. Arrays are restored
+against an abstract target, so that the devices need not be those of the run that saved them.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from dfm_jax.config import Config
+from dfm_jax.errors import UserError
+from dfm_jax.training.state import Params, TrainState
+
+# The fields that say what is trained: a run goes on only with the ones it began with ...
+DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")
+# ... except those that only say how it is computed.
+COMPUTING = ("model.compute_dtype", "model.encoder.remat", "model.ray_marching.chunk_size")
+ABSENT = "(absent)"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir; a context manager, which waits for the last save to end."""
+
+    def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None):
+        """Opens the directory. With `keep`, the number of checkpoints to keep, it is made and tidied for writing."""
+        self.directory = _directory(workdir)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if keep is None else ocp.checkpoint_managers.LatestN(keep),
+            cleanup_tmp_directories=keep is not None,
+            create=keep is not None,
+        )
+        # Known handlers make an item's shapes readable before the item.
+        handlers = {name: ocp.StandardCheckpointHandler() for name in ("params", "opt_state", "ema")}
+        handlers["config"] = ocp.JsonCheckpointHandler()
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, config: Config) -> None:
+        """Begins to save the state after `step` steps, which may be donated at once; nothing to do if it is saved."""
+        if step == self.latest_step():
+            return
+        items = {name: ocp.args.StandardSave(getattr(state, name)) for name in ("params", "opt_state", "ema")}
+        items["config"] = ocp.args.JsonSave(dataclasses.asdict(config))
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def config(self, step: int) -> dict[str, Any]:
+        """The settings of the run that saved it, as a nested dict."""
+        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+    def shapes(self, step: int, item: str) -> Params:
+        """What a saved item holds: a tree of things with `shape` and `dtype`."""
+        return self._manager.item_metadata(step)[item].tree
+
+    def restore_item(self, step: int, item: str, target: Params) -> Params:
+        """One item, placed as the target (ShapeDtypeStructs with shardings) says.
+
+        Raises:
+          UserError: listing the arrays that are missing, unexpected or of another shape.
+        """
+        check_same_parameters(self.shapes(step, item), target, f"{self.directory}/{step}/{item}")
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """The whole state, placed as the target says.
+
+        Raises:
+          UserError: as `restore_item`.
+        """
+        items = {name: self.restore_item(step, name, getattr(target, name)) for name in ("params", "opt_state", "ema")}
+        return TrainState(step=jax.device_put(jnp.int32(step), target.step.sharding), **items)
+
+
+def restore_params(
+    workdir: str | pathlib.Path, which: str = "ema", target: Params | None = None
+) -> tuple[Params, int, dict[str, Any]]:
+    """The latest parameters of a workdir, with their step and the settings of the run, as a nested dict.
+
+    Args:
+      which: 'ema' (the average) or 'params'.
+      target: ShapeDtypeStructs with shardings; None: whatever is saved, on the first device.
+
+    Raises:
+      UserError: if there is no checkpoint, or its parameters are not the target's (all differences are listed).
+    """
+    if not _directory(workdir).is_dir():
+        raise UserError(f"there is no checkpoint in {_directory(workdir)}: is this the --workdir of a training run?")
+    with Checkpoints(workdir) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise UserError(f"no checkpoint in {_directory(workdir)} is complete: let the training run save one first")
+        if target is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            saved = checkpoints.shapes(step, which)
+            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)
+        return checkpoints.restore_item(step, which, target), step, checkpoints.config(step)
+
+
+def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
+    """The differences that do not stop a run from going on, one 'field: saved -> now' each.
+
+    Raises:
+      UserError: listing those that do, the fields that define what is trained.
+    """
+    old, new = _flatten(saved), _flatten(dataclasses.asdict(config))
+    names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
+    lines = {name: f"config.{name}: {old.get(name, ABSENT)!r} -> {new.get(name, ABSENT)!r}" for name in names}
+    fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, COMPUTING)]
+    if fatal:
+        raise UserError(
+            f"{_directory(workdir)} holds a checkpoint of another config (saved -> now):\n  "
+            + "\n  ".join(fatal)
+            + "\nchoose another --workdir, or go on with the saved settings"
+        )
+    return [lines[name] for name in names]
+
+
+def check_same_parameters(saved: Params, expected: Params, where: str) -> None:
+    """Compares the names and shapes of two trees.
+
+    Raises:
+      UserError: listing every array that is missing from `saved`, unexpected in it, or of another shape.
+    """
+    old, new = ({_name(path): tuple(x.shape) for path, x in _leaves(tree)} for tree in (saved, expected))
+    problems = [f"missing: {name} {new[name]}" for name in new if name not in old]
+    problems += [f"unexpected: {name} {old[name]}" for name in old if name not in new]
+    problems += [f"{name} is {old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]]
+    if problems:
+        raise UserError(f"the arrays in {where} are not those of this model:\n  " + "\n  ".join(problems))
+
+
+def _directory(workdir: str | pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def _leaves(tree: Any) -> list[tuple[tuple, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _below(name: str, groups: tuple[str, ...]) -> bool:
+    return any(name == group or name.startswith(f"{group}.") for group in groups)

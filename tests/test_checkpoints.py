@@ -1,0 +1,122 @@
+"""Saving and restoring the state, and what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.config import MeshConfig, OptimizerConfig
+from dfm_jax.errors import UserError
+from dfm_jax.training import checkpoints, sharding
+from dfm_jax.training.checkpoints import Checkpoints
+from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.state import create
+from dfm_jax.training.step import train_step
+
+TX = make_optimizer(OptimizerConfig(1e-2, 1, 10, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    name: str = "toy"
+    dir: str = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Stands for the program's config: of the same form, smaller."""
+
+    seed: int = 0
+    num_steps: int = 10
+    data: Data = Data()
+
+
+def init(key):
+    return create({"field": {"kernel": jax.random.normal(key, (3, 2)), "bias": jnp.zeros(2)}}, TX)
+
+
+def mesh():
+    return sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:1])
+
+
+def step(state):
+    def loss(params, x, key):
+        noise = jax.random.normal(key, (2,))
+        return jnp.mean((x @ params["field"]["kernel"] + (params["field"]["bias"] + noise)[None]) ** 2), {}
+
+    return train_step(
+        state, jnp.ones((4, 3)), jax.random.key(1), tx=TX, loss=loss, accumulate=1, ema_decay=0.9, ema_every=1
+    )[0]
+
+
+def test_save_restore_step_equals_step_bit_for_bit(tmp_path):
+    state = step(step(init(jax.random.key(0))))
+    with Checkpoints(tmp_path, keep=2) as store:
+        assert store.latest_step() is None
+        store.save(2, state, Settings())
+    with Checkpoints(tmp_path, keep=2) as store:
+        restored = store.restore(store.latest_step(), sharding.abstract_state(init, mesh()))
+        assert store.config(2) == dataclasses.asdict(Settings())
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    jax.tree.map(np.testing.assert_array_equal, step(restored), step(state))
+
+
+def test_items_lie_where_scripts_look_for_them_and_old_ones_go(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as store:
+        for n in (1, 2, 3):
+            store.save(n, init(jax.random.key(n)), Settings())
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+    for item in ("params", "opt_state", "ema", "config"):
+        assert (tmp_path / "checkpoints" / "3" / item).is_dir()
+
+
+def test_the_average_or_the_parameters_are_read_alone(tmp_path):
+    state = step(init(jax.random.key(0)))
+    with Checkpoints(tmp_path, keep=1) as store:
+        store.save(7, state, Settings(seed=5))
+    ema, at, config = checkpoints.restore_params(tmp_path)
+    params, _, _ = checkpoints.restore_params(tmp_path, which="params")
+    assert (at, config["seed"]) == (7, 5)
+    jax.tree.map(np.testing.assert_array_equal, ema, state.ema)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    assert not np.array_equal(ema["field"]["kernel"], params["field"]["kernel"])
+
+
+def test_no_checkpoint_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="there is no checkpoint in"):
+        checkpoints.restore_params(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="is complete"):
+        checkpoints.restore_params(tmp_path)
+
+
+def test_missing_unexpected_and_misshapen_parameters_are_all_listed(tmp_path):
+    with Checkpoints(tmp_path, keep=1) as store:
+        store.save(1, init(jax.random.key(0)), Settings())
+    target = sharding.abstract_state(
+        lambda key: {"field": {"kernel": jnp.zeros((3, 4)), "scale": jnp.zeros(2)}}, mesh()
+    )
+    with pytest.raises(UserError) as error:
+        checkpoints.restore_params(tmp_path, target=target)
+    message = str(error.value)
+    assert "missing: field/scale (2,)" in message
+    assert "unexpected: field/bias (2,)" in message
+    assert "field/kernel is (3, 2), not (3, 4)" in message
+
+
+def test_another_config_is_refused_with_both_values_but_length_and_place_are_free():
+    saved = dataclasses.asdict(Settings())
+    assert checkpoints.check_same_config(saved, Settings(), "w") == []
+    free = checkpoints.check_same_config(saved, Settings(num_steps=20, data=Data(dir="elsewhere")), "w")
+    assert free == ["config.num_steps: 10 -> 20", "config.data.dir: 'data' -> 'elsewhere'"]
+    with pytest.raises(UserError) as error:
+        checkpoints.check_same_config(saved, Settings(seed=3, num_steps=20, data=Data("other")), "w")
+    assert "config.seed: 0 -> 3" in str(error.value)
+    assert "config.data.name: 'toy' -> 'other'" in str(error.value)
+    assert "num_steps" not in str(error.value)
+    del saved["seed"]
+    with pytest.raises(UserError, match=r"config\.seed: '\(absent\)' -> 0"):
+        checkpoints.check_same_config(saved, Settings(), "w")
