@@ -219,6 +219,8 @@ def _check_consistency(config: Config) -> None:
         (marching.num_coarse >= 3, "config.model.ray_marching.num_coarse must be at least 3"),
         (loss.pixels in ("patch", "random"), "config.loss.pixels must be 'patch' or 'random'"),
         (1 <= loss.patch_size <= config.image_size, "config.loss.patch_size must lie between 1 and image_size"),
+        (loss.coarse == 0 or marching.num_fine > 0,
+         "config.loss.coarse needs a coarse pass: config.model.ray_marching.num_fine is 0"),
         (loss.smoothness == 0 or loss.pixels == "patch", "config.loss.smoothness needs config.loss.pixels='patch'"),
         (config.train.accumulate >= 1 and config.train.batch_size % config.train.accumulate == 0,
          "config.train.batch_size must be a multiple of config.train.accumulate"),

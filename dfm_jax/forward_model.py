@@ -1,0 +1,297 @@
+"""Forward models: how a signal that nobody observes makes the observations that are seen.
+
+`ForwardModel` is what diffusion with forward models needs of one (Tewari et al. 2023, section 3): infer a signal from
+observations, and observe a signal. The denoiser, the losses and the samplers are written against it.
+`RadianceFieldModel` is the one for 3D scenes: signals are radiance fields, and observing is volume rendering.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Bool, Float, Key, Num
+
+from dfm_jax.config import LossConfig, ModelConfig
+from dfm_jax.geometry import cast_rays, pixel_grid
+from dfm_jax.models.dit import DiTEncoder
+from dfm_jax.models.radiance_field import RadianceField
+from dfm_jax.rendering.render import Field, in_chunks, render_hierarchical, render_single_pass
+from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene, Views
+
+Params = dict[str, Any]
+MID_GREY = 0.5
+
+
+class ForwardModel(Protocol):
+    """A pair of functions, `signal = infer(observations)` and `observation = forward(signal, query)`, and what ties
+    them to an example. Diffusion runs on observations, in a range of about [-1, 1]; `b` is the batch."""
+
+    def infer(self, params: Params, example: Any, x_t: Array, timestep: Array) -> tuple[Any, Any]:
+        """Signal seen in the context and in a noisy observation `x_t [b, ...]` at noise level `timestep [b]`; and a
+        deterministic estimate of that observation, made from the context alone."""
+
+    def forward(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Any:
+        """Observation of a signal. `keys [b]`: randomness, if the model has any; None: deterministic."""
+
+    def target(self, example: Any) -> tuple[Array, Any]:
+        """The observation that is noised, `x0 [b, ...]`, and the query that makes it."""
+
+    def supervision(self, example: Any, keys: Array) -> tuple[Any, Array]:
+        """A query to train on, and the observation it should make, in diffusion's range."""
+
+    def estimate_target(self, example: Any) -> Array:
+        """The observation that the deterministic estimate should make, in diffusion's range."""
+
+    def to_x0(self, observation: Any) -> Array:
+        """An observation in diffusion's range, in the layout of its query."""
+
+    def drop_context(self, example: Any, dropped: Array) -> Any:
+        """The example without its context where `dropped [b]` (classifier-free guidance)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RadianceFieldModel:
+    """Scenes as radiance fields, observed by volume rendering (the model of the paper).
+
+    Frozen and hashable: it holds settings only. Parameters are a plain dict of the parts `encoder`,
+    `conditioning_field` (its single MLP) and `scene_field` (`coarse` and, with importance sampling, `fine`).
+    """
+
+    config: ModelConfig
+    image_size: int
+    loss: LossConfig
+
+    # --- networks -----------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.dtype(self.config.compute_dtype)
+
+    @property
+    def encoder(self) -> DiTEncoder:
+        return DiTEncoder(self.config.encoder, self.dtype)
+
+    def field(self, name: str) -> RadianceField:
+        """One MLP of the field `name`, 'conditioning_field' or 'scene_field'."""
+        sizes = getattr(self.config, name)
+        return RadianceField(sizes, self.config.rendered_features, self.config.pixel_grid, self.dtype)
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """New parameters, float32."""
+        size, channels = self.image_size, 3 + 3 + 1 + self.config.rendered_features
+        keys = jax.random.split(key, 4)
+        pose = jnp.eye(4)[None]
+        images = jnp.zeros((1, size, size, channels))
+        encoder = self.encoder.init(keys[0], images[..., :3], images, jnp.zeros((1,)), pose[:, :3])
+        camera = Camera(pose[:, None], jnp.eye(3)[None, None])
+        features = jnp.zeros((1, 1, 4, 4, self.config.encoder.features))
+        ones = jnp.ones((1, 1))
+        scene = Scene(features, camera, ones, ones > 0, ones[0], ones[0])
+        init = lambda name, k: self.field(name).init(k, scene, jnp.zeros((1, 1, 3)))["params"]
+        scene_field = {"coarse": init("scene_field", keys[2])}
+        if self.config.ray_marching.num_fine:
+            scene_field["fine"] = init("scene_field", keys[3])
+        return {
+            "encoder": encoder["params"],
+            "conditioning_field": init("conditioning_field", keys[1]),
+            "scene_field": scene_field,
+        }
+
+    # --- the pair -----------------------------------------------------------------------------------------------
+
+    def infer(
+        self, params: Params, example: Example, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
+    ) -> tuple[Scene, Rendering]:
+        """The scene seen in the context views and one noisy target image in [-1, 1]; and the deterministic estimate
+        `[b, s * s]` of that image, `s = estimate_size`."""
+        clean = encode_views(params, self, example.context, jnp.zeros(example.context.valid.shape))
+        clean = clean.replace(near=example.near, far=example.far)
+        target = jax.tree.map(lambda x: x[:, 0], example.target)
+        estimate = estimate_image(params, self, clean, target.camera)
+        inputs = jnp.concatenate([x_t, self._estimate_channels(estimate)], axis=-1)
+        features = self._apply_encoder(params, "encode_noisy", inputs, timestep, target.absolute_pose)
+        return add_view(clean, features, target.camera, timestep), estimate
+
+    def forward(
+        self, params: Params, signal: Scene, query: Rays, keys: Key[Array, "b"] | None = None
+    ) -> Rendering:
+        return render(params, self, signal, query, keys)
+
+    # --- what ties it to an example -----------------------------------------------------------------------------
+
+    def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
+        camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
+        return 2 * example.target.images[:, 0] - 1, image_rays(camera, self.image_size, self.config.pixel_grid)
+
+    def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
+        """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""
+        num_views, size = example.target.images.shape[1], self.image_size
+        draw = partial(draw_pixels, num_views=num_views, image_size=size, loss=self.loss)
+        pixels = jax.vmap(draw)(keys)
+        rows = rearrange(example.target.images, "b t h w c -> b t (h w) c")
+        truth = jnp.take_along_axis(rows, pixels[..., None], axis=2)
+        xy = rearrange(pixel_grid(size, size, self.config.pixel_grid), "h w xy -> (h w) xy")[pixels]
+        rays = cast_rays(example.target.camera, xy)
+        flat = lambda x: rearrange(x, "b t r c -> b (t r) c")
+        return jax.tree.map(flat, rays), 2 * flat(truth) - 1
+
+    def estimate_target(self, example: Example) -> Float[Array, "b r 3"]:
+        size = self.config.estimate_size
+        image = 2 * example.target.images[:, 0] - 1
+        if size != self.image_size:
+            image = jax.image.resize(image, (image.shape[0], size, size, 3), "bilinear")
+        return rearrange(image, "b h w c -> b (h w) c")
+
+    def to_x0(self, observation: Rendering) -> Float[Array, "b r 3"]:
+        return 2 * observation.rgb - 1
+
+    def drop_context(self, example: Example, dropped: Bool[Array, "b"]) -> Example:
+        images = jnp.where(dropped[:, None, None, None, None], MID_GREY, example.context.images)
+        return example.replace(context=example.context.replace(images=images))
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _apply_encoder(self, params: Params, method: str, *inputs: Array) -> Array:
+        features = self.encoder.apply({"params": params["encoder"]}, *inputs, method=method)
+        return features.astype(self.dtype)
+
+    def _estimate_channels(self, estimate: Rendering) -> Float[Array, "b h w k"]:
+        """`[colour in [-1, 1] 3 | distance 1 | features]`, at the size of the image."""
+        size = self.config.estimate_size
+        values = jnp.concatenate([2 * estimate.rgb - 1, estimate.depth[..., None], estimate.features], axis=-1)
+        image = rearrange(values, "b (h w) k -> b h w k", h=size)
+        if size != self.image_size:
+            shape = (image.shape[0], self.image_size, self.image_size, image.shape[-1])
+            image = jax.image.resize(image, shape, "bilinear")
+        return image
+
+
+def encode_views(params: Params, nets: RadianceFieldModel, views: Views, timestep: Num[Array, "b v"]) -> Scene:
+    """One feature map for every view, with its camera and noise level. `near` and `far` are left at 0: they belong to
+    the example, not to its views."""
+    flat = lambda x: rearrange(x, "b v ... -> (b v) ...")
+    features = nets._apply_encoder(
+        params, "encode_clean", 2 * flat(views.images) - 1, flat(timestep), flat(views.absolute_pose)
+    )
+    features = rearrange(features, "(b v) h w c -> b v h w c", b=views.valid.shape[0])
+    unknown = jnp.zeros(views.valid.shape[0])
+    return Scene(features, views.camera, timestep, views.valid, unknown, unknown)
+
+
+def add_view(scene: Scene, features: Float[Array, "b h w c"], camera: Camera, timestep: Num[Array, "b"]) -> Scene:
+    """The scene with one more (last) feature view, which is valid."""
+    last = Scene(
+        features=features,
+        camera=camera,
+        timestep=timestep.astype(scene.timestep.dtype),
+        valid=jnp.ones(timestep.shape, bool),
+        near=scene.near,
+        far=scene.far,
+    )
+    append = lambda a, b: jnp.concatenate([a, b[:, None]], axis=1)
+    joined = jax.tree.map(append, scene.replace(near=None, far=None), last.replace(near=None, far=None))
+    return joined.replace(near=scene.near, far=scene.far)
+
+
+def bind_field(params: Params, field: RadianceField, scene: Scene) -> Field:
+    """The field as a plain function of points `[b, r, s, 3]`: bound before anything transforms it."""
+    variables = {"params": params}
+    prepared = field.apply(variables, scene, method="prepare")
+
+    def query(points: Float[Array, "b r s 3"]) -> tuple[Float[Array, "b r s"], Float[Array, "b r s c"]]:
+        flat = rearrange(points, "b r s xyz -> b (r s) xyz")
+        density, radiance = field.apply(variables, prepared, flat, method="query")
+        samples = points.shape[2]
+        return (
+            rearrange(density, "b (r s) -> b r s", s=samples),
+            rearrange(radiance, "b (r s) c -> b r s c", s=samples),
+        )
+
+    return query
+
+
+def image_rays(camera: Camera, size: int, grid: str) -> Rays:
+    """Rays through all pixels of a square image, row-major: `r = size * size`."""
+    xy = rearrange(pixel_grid(size, size, grid), "h w xy -> 1 (h w) xy")
+    return cast_rays(camera, xy)
+
+
+def estimate_image(params: Params, nets: RadianceFieldModel, context: Scene, camera: Camera) -> Rendering:
+    """The deterministic estimate: the context alone, through the conditioning field, in a single pass."""
+    marching = nets.config.ray_marching
+    field = bind_field(params["conditioning_field"], nets.field("conditioning_field"), context)
+    settings = dict(num_samples=marching.num_conditioning, background=marching.background)
+    rays = image_rays(camera, nets.config.estimate_size, nets.config.pixel_grid)
+    once = lambda rays: render_single_pass(field, rays, context.near, context.far, **settings)
+    return in_chunks(once, marching.chunk_size, rays)
+
+
+def render(
+    params: Params,
+    nets: RadianceFieldModel,
+    scene: Scene,
+    rays: Rays,
+    keys: Key[Array, "b"] | None = None,
+) -> Rendering:
+    """What the scene looks like along `rays [b, r]`.
+
+    Args:
+      keys: one per scene, for the importance samples; None places them deterministically.
+    """
+    num_rays, num_fine = rays.origins.shape[1], nets.config.ray_marching.num_fine
+    uniforms = None
+    if keys is not None and num_fine:
+        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (num_rays, num_fine)))(keys)
+    return render_with_uniforms(params, nets, scene, rays, uniforms)
+
+
+def render_with_uniforms(
+    params: Params,
+    nets: RadianceFieldModel,
+    scene: Scene,
+    rays: Rays,
+    uniforms: Float[Array, "b r m"] | None,
+) -> Rendering:
+    """`render` with the importance samples' uniform numbers given (None: deterministic)."""
+    marching = nets.config.ray_marching
+    bind = lambda name: bind_field(params["scene_field"][name], nets.field("scene_field"), scene)
+    coarse = bind("coarse")
+    if not marching.num_fine:
+        single = partial(render_single_pass, num_samples=marching.num_coarse, background=marching.background)
+        return in_chunks(lambda r: single(coarse, r, scene.near, scene.far), marching.chunk_size, rays)
+    sampling = dict(num_coarse=marching.num_coarse, num_fine=marching.num_fine, background=marching.background)
+    double = partial(render_hierarchical, coarse, bind("fine"), near=scene.near, far=scene.far, **sampling)
+    return in_chunks(lambda r, u: double(r, uniforms=u), marching.chunk_size, rays, uniforms)
+
+
+def render_image(
+    params: Params,
+    nets: RadianceFieldModel,
+    scene: Scene,
+    camera: Camera,
+    keys: Key[Array, "b"] | None = None,
+    size: int | None = None,
+) -> Rendering:
+    """The whole square image of `camera [b]`, row-major, `r = size * size` (default: the model's image size)."""
+    rays = image_rays(camera, size or nets.image_size, nets.config.pixel_grid)
+    return render(params, nets, scene, rays, keys)
+
+
+def draw_pixels(key: Key[Array, ""], *, num_views: int, image_size: int, loss: LossConfig) -> Num[Array, "t r"]:
+    """Row-major indices of the pixels of each target view that a loss looks at: one patch, or independent pixels."""
+    count = loss.patch_size**2
+    if loss.pixels == "random":
+        return jax.random.randint(key, (num_views, count), 0, image_size**2)
+    corner = jax.random.randint(key, (num_views, 2), 0, image_size - loss.patch_size + 1)
+    return patch_pixels(corner[:, 0], corner[:, 1], loss.patch_size, image_size)
+
+
+def patch_pixels(top: Num[Array, "t"], left: Num[Array, "t"], size: int, image_size: int) -> Num[Array, "t r"]:
+    """Row-major indices of square patches, `r = size * size`."""
+    offset = jnp.arange(size)
+    rows, columns = top[:, None, None] + offset[:, None], left[:, None, None] + offset
+    return rearrange(rows * image_size + columns, "t i j -> t (i j)")

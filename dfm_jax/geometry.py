@@ -1,0 +1,98 @@
+"""Pinhole cameras: pixels to rays and back.
+
+Notation: `xy` and `uv` are image coordinates normalised to [0, 1] (x right, y down); `p` is a point; a pose is a 4x4
+`camera_to_world`. Cameras follow OpenCV. Distances run along unit rays, not along the optical axis.
+
+All products are float32-exact on every backend: a TPU would round the inputs of a default product to bfloat16, which
+moves a camera by pixels.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from dfm_jax.structs import Camera, Rays
+
+# Keeps the division finite for points in the camera plane (value of the published model).
+DEPTH_EPSILON = 1e-9
+
+
+def _matvec(matrix: Float[Array, "*#batch i j"], vectors: Float[Array, "*#batch n j"]) -> Float[Array, "*batch n i"]:
+    return jnp.einsum("...ij,...nj->...ni", matrix, vectors, precision=lax.Precision.HIGHEST)
+
+
+def invert_pose(pose: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch 4 4"]:
+    """Inverse of rigid motions, by transposing the rotation."""
+    rotation = jnp.swapaxes(pose[..., :3, :3], -1, -2)
+    translation = -_matvec(rotation, pose[..., None, :3, 3])
+    top = jnp.concatenate([rotation, jnp.swapaxes(translation, -1, -2)], axis=-1)
+    bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], pose.dtype), (*pose.shape[:-2], 1, 4))
+    return jnp.concatenate([top, bottom], axis=-2)
+
+
+def relative_poses(
+    camera_to_world: Float[Array, "*#batch 4 4"], reference: Float[Array, "*#batch 4 4"]
+) -> Float[Array, "*batch 4 4"]:
+    """Poses in the frame of the camera `reference`."""
+    return jnp.matmul(invert_pose(reference), camera_to_world, precision=lax.Precision.HIGHEST)
+
+
+def invert_intrinsics(intrinsics: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+    """Inverse of upper triangular pinhole matrices [[fx, s, cx], [0, fy, cy], [0, 0, 1]], in closed form."""
+    fx, skew, cx = (intrinsics[..., 0, i] for i in range(3))
+    fy, cy = intrinsics[..., 1, 1], intrinsics[..., 1, 2]
+    zero, one = jnp.zeros_like(fx), jnp.ones_like(fx)
+    rows = [
+        [1 / fx, -skew / (fx * fy), (skew * cy / fy - cx) / fx],
+        [zero, 1 / fy, -cy / fy],
+        [zero, zero, one],
+    ]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def pixel_grid(height: int, width: int, grid: str) -> Float[Array, "h w 2"]:
+    """Normalised (x, y) of every pixel.
+
+    Args:
+      grid: 'centres' puts pixel i of n at (i + 1/2) / n; 'corners' puts it at i / (n - 1), so that the first lies on
+        the left border and the last on the right one (the published model's convention).
+    """
+    if grid == "centres":
+        x, y = ((jnp.arange(n, dtype=jnp.float32) + 0.5) / n for n in (width, height))
+    elif grid == "corners":
+        x, y = (jnp.linspace(0.0, 1.0, n) for n in (width, height))
+    else:
+        raise ValueError(f"unknown pixel grid {grid!r}: 'centres' or 'corners'")
+    return jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1)
+
+
+def cast_rays(camera: Camera, xy: Float[Array, "*#batch r 2"]) -> Rays:
+    """Rays through image points `xy` of `camera` (batch axes broadcast), with unit directions in the world."""
+    homogeneous = jnp.concatenate([xy, jnp.ones_like(xy[..., :1])], axis=-1)
+    directions = _matvec(invert_intrinsics(camera.intrinsics), homogeneous)
+    directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
+    directions = _matvec(camera.camera_to_world[..., :3, :3], directions)
+    origins = jnp.broadcast_to(camera.camera_to_world[..., None, :3, 3], directions.shape)
+    return Rays(origins=origins, directions=directions)
+
+
+def project(
+    camera: Camera, points: Float[Array, "*#batch n 3"]
+) -> tuple[Float[Array, "*batch n 2"], Float[Array, "*batch n 3"]]:
+    """Image coordinates `uv` of world points, and the points in camera coordinates.
+
+    Points behind the camera are projected like all others; look at the sign of the camera z to tell them apart.
+    """
+    world_to_camera = invert_pose(camera.camera_to_world)
+    camera_points = _matvec(world_to_camera[..., :3, :3], points) + world_to_camera[..., None, :3, 3]
+    homogeneous = _matvec(camera.intrinsics, camera_points)
+    uv = homogeneous[..., :2] / (homogeneous[..., 2:] + DEPTH_EPSILON)
+    return uv, camera_points
+
+
+def unproject(
+    camera: Camera, uv: Float[Array, "*#batch n 2"], distances: Float[Array, "*#batch n"]
+) -> Float[Array, "*batch n 3"]:
+    """World points at `distances` along the rays through `uv`."""
+    rays = cast_rays(camera, uv)
+    return rays.origins + distances[..., None] * rays.directions

@@ -1,0 +1,141 @@
+"""What training minimises. All losses are float32 means over rays, per example `[b]`; lower is better.
+
+Letters: `b` example, `t` target view, `r` ray, `s` sample. `w` rendering weights, `d` distances along the ray.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float, Key, Num
+
+from dfm_jax.config import DiffusionConfig, LossConfig
+from dfm_jax.denoiser import Params, Prediction, predict
+from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.forward_model import ForwardModel
+from dfm_jax.rendering.compositing import sample_lengths
+from dfm_jax.structs import Example, Rendering
+
+Metrics = dict[str, Array]
+
+
+def mean_squared_error(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b"]:
+    """Mean over all axes but the first."""
+    return jnp.mean(jnp.square(a - b), axis=tuple(range(1, a.ndim)))
+
+
+def distortion(
+    w: Float[Array, "*ray s"], d: Float[Array, "*ray s"], near: Float[Array, "*#ray"], far: Float[Array, "*#ray"]
+) -> Float[Array, "*ray"]:
+    """How spread out along the ray its weights are (mip-NeRF 360, equation 15), in O(s).
+
+    `sum_ij w_i w_j |x_i - x_j| + 1/3 sum_i w_i^2 delta_i`, with distances `x = (d - near) / (far - near)`. The double
+    sum needs no pairs: `d` ascends, so that twice the sum over j < i is `w_i (x_i W_i - X_i)`, with the running sums
+    `W_i = sum_{j<i} w_j` and `X_i = sum_{j<i} w_j x_j`.
+    """
+    x = (d - near[..., None]) / (far - near)[..., None]
+    before = lambda values: jnp.cumsum(values, axis=-1) - values
+    pairs = 2 * jnp.sum(w * (x * before(w) - before(w * x)), axis=-1)
+    return pairs + jnp.sum(jnp.square(w) * sample_lengths(x), axis=-1) / 3
+
+
+def inverse_depth_smoothness(
+    depth: Float[Array, "*batch h w"], image: Float[Array, "*batch h w 3"], near: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """Edge-aware smoothness of inverse depth (Godard et al. 2017): steps of `1 / depth`, relative to its mean, count
+    less where the image has an edge.
+
+    Args:
+      depth: expected distances; below `near` (rays that hit little) they count as `near`.
+    """
+    disparity = 1 / jnp.maximum(depth, near[..., None, None])
+    disparity = disparity / jnp.mean(disparity, axis=(-2, -1), keepdims=True)
+
+    def along(axis: int) -> Array:
+        step = jnp.abs(jnp.diff(disparity, axis=axis))
+        edge = jnp.mean(jnp.abs(jnp.diff(image, axis=axis - 1)), axis=-1)
+        return jnp.mean(step * jnp.exp(-edge), axis=(-2, -1))
+
+    return along(-1) + along(-2)
+
+
+def rendering_terms(
+    rendering: Rendering,
+    truth: Float[Array, "b r 3"],
+    near: Float[Array, "b"],
+    far: Float[Array, "b"],
+    weights: LossConfig,
+) -> Metrics:
+    """Terms that only a rendering has: `coarse`, `distortion`, `smoothness`, each `[b]`, where their weight is not 0.
+
+    `truth` holds colours in [-1, 1] of whole patches, one after the other, where `weights.pixels` is 'patch'.
+    """
+    terms = {}
+    if weights.coarse:
+        terms["coarse"] = mean_squared_error(2 * rendering.coarse_rgb - 1, truth)
+    if weights.distortion:
+        per_ray = distortion(rendering.weights, rendering.distances, near[:, None], far[:, None])
+        terms["distortion"] = jnp.mean(per_ray, axis=-1)
+    if weights.smoothness:
+        patch = partial(rearrange, pattern="b (t h w) ... -> b t h w ...", h=weights.patch_size, w=weights.patch_size)
+        depth, image = patch(rendering.depth), patch(truth)
+        per_patch = inverse_depth_smoothness(depth, image, jnp.broadcast_to(near[:, None], depth.shape[:2]))
+        terms["smoothness"] = jnp.mean(per_patch, axis=-1)
+    return terms
+
+
+def observation_terms(model: ForwardModel, prediction: Prediction, dropped: Array) -> Metrics:
+    """Terms of any forward model, each `[b]`: `target`, the supervised observations, and `estimate`, the deterministic
+    estimate, which is 0 where the context was `dropped [b]` (it has nothing to go by there)."""
+    target = mean_squared_error(model.to_x0(prediction.observation), prediction.truth)
+    estimate = mean_squared_error(model.to_x0(prediction.estimate), prediction.estimate_truth)
+    return {"target": target, "estimate": jnp.where(dropped, 0.0, estimate)}
+
+
+def draw_timestep(key: Key[Array, ""], diffusion: DiffusionConfig) -> Num[Array, ""]:
+    """A timestep, uniform but for the extra share that falls on high noise levels."""
+    choose, low, high = jax.random.split(key, 3)
+    anywhere = jax.random.randint(low, (), 0, diffusion.num_timesteps)
+    noisy = jax.random.randint(high, (), diffusion.high_noise_from, diffusion.num_timesteps)
+    return jnp.where(jax.random.bernoulli(choose, diffusion.high_noise_fraction), noisy, anywhere)
+
+
+def training_loss(
+    params: Params,
+    example: Example,
+    key: Key[Array, ""],
+    *,
+    model: ForwardModel,
+    schedule: Schedule,
+    diffusion: DiffusionConfig,
+    weights: LossConfig,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The loss of a batch, and its terms, each averaged over the batch.
+
+    Args:
+      key: the key of the step. It is folded with every example's global index, so that neither the layout of the
+        batch nor the number of devices changes what is drawn.
+    """
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 4))(example.index)
+    time_keys, noise_keys, drop_keys, predict_keys = jnp.moveaxis(keys, 1, 0)
+    x0, _ = model.target(example)
+    timestep = jax.vmap(partial(draw_timestep, diffusion=diffusion))(time_keys)
+    noise = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(noise_keys)
+    dropped = jax.vmap(lambda k: jax.random.bernoulli(k, diffusion.guidance_dropout))(drop_keys)
+    prediction = predict(
+        params, model, schedule, model.drop_context(example, dropped), timestep, noise, predict_keys
+    )
+    terms = observation_terms(model, prediction, dropped)
+    if isinstance(prediction.observation, Rendering):
+        terms |= rendering_terms(prediction.observation, prediction.truth, example.near, example.far, weights)
+    scale = {
+        "target": 1.0,
+        "estimate": weights.estimate,
+        "coarse": weights.coarse,
+        "distortion": weights.distortion,
+        "smoothness": weights.smoothness,
+    }
+    loss = jnp.mean(sum(scale[name] * term for name, term in terms.items()))
+    return loss, {name: jnp.mean(term) for name, term in terms.items()} | {"loss": loss}

@@ -1,0 +1,118 @@
+"""The image encoder: a diffusion transformer (DiT, Peebles and Xie 2023) with a convolutional stem and a
+high-resolution path, from one (clean or noisy) view to a feature map of the same size.
+
+Letters: `n` views, `h w` pixels, `k` tokens (one for 4 x 4 pixels), `d` transformer width, `c` feature channels.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Float, Num
+
+from dfm_jax.config import EncoderConfig
+from dfm_jax.models.embeddings import encoder_time_code, pose_code, token_position_code
+
+STEM_CHANNELS = 64
+MLP_RATIO = 4
+xavier = nn.initializers.xavier_uniform()
+zeros = nn.initializers.zeros_init()
+small = nn.initializers.normal(0.02)
+
+
+def _modulate(x: Array, shift: Array, scale: Array) -> Array:
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention and MLP, each behind an adaptive LayerNorm whose gate starts closed (adaLN-zero)."""
+
+    num_heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n k d"], c: Float[Array, "n d"]) -> tuple[Float[Array, "n k d"], None]:
+        d = x.shape[-1]
+        norm = lambda y: nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=self.dtype)(y)
+        modulation = nn.Dense(6 * d, kernel_init=zeros, dtype=self.dtype, name="modulation")(nn.silu(c))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
+
+        h = nn.Dense(3 * d, kernel_init=xavier, dtype=self.dtype, name="qkv")(_modulate(norm(x), shift_a, scale_a))
+        q, k, v = rearrange(h, "n k (three heads e) -> three n k heads e", three=3, heads=self.num_heads)
+        h = rearrange(jax.nn.dot_product_attention(q, k, v), "n k heads e -> n k (heads e)")
+        x = x + gate_a[:, None] * nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="attention_out")(h)
+
+        h = nn.Dense(MLP_RATIO * d, kernel_init=xavier, dtype=self.dtype, name="mlp_in")(
+            _modulate(norm(x), shift_m, scale_m)
+        )
+        h = nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="mlp_out")(nn.gelu(h, approximate=True))
+        return x + gate_m[:, None] * h, None
+
+
+class DiTEncoder(nn.Module):
+    """Feature map of one view at one noise level."""
+
+    config: EncoderConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        config, dtype = self.config, self.dtype
+        conv = lambda features, size, **kw: nn.Conv(features, (size, size), padding=size // 2, dtype=dtype, **kw)
+        dense = lambda features, **kw: nn.Dense(features, dtype=dtype, **kw)
+        # A view that is clean brings 3 channels; a noisy target also brings what the estimate rendered for it.
+        self.clean_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
+        self.noisy_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
+        self.patch_embedding = nn.Conv(config.width, (2, 2), strides=2, padding="VALID", dtype=dtype)
+        self.time_in = dense(config.width, kernel_init=small)
+        self.time_out = dense(config.width, kernel_init=small)
+        if config.absolute_pose:
+            self.pose_in, self.pose_out = dense(config.width), dense(config.width)
+            self.fuse_in, self.fuse_out = dense(2 * config.width), dense(config.width)
+        block = nn.remat(TransformerBlock, prevent_cse=False) if config.remat else TransformerBlock
+        self.blocks = nn.scan(
+            block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=config.depth
+        )(num_heads=config.num_heads, dtype=dtype)
+        self.final_modulation = dense(2 * config.width, kernel_init=zeros)
+        self.final_norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
+        self.final = dense(4 * config.features)
+        self.skip = conv(STEM_CHANNELS, 7)
+        self.refine = conv(config.features, 3)
+
+    def encode_clean(
+        self, images: Float[Array, "n h w 3"], timestep: Num[Array, "n"], pose: Float[Array, "n 3 4"]
+    ) -> Float[Array, "n h w c"]:
+        """Encodes images in [-1, 1]."""
+        return self._encode(self.clean_stem(images), images, timestep, pose)
+
+    def encode_noisy(
+        self, inputs: Float[Array, "n h w k"], timestep: Num[Array, "n"], pose: Float[Array, "n 3 4"]
+    ) -> Float[Array, "n h w c"]:
+        """Encodes `[noisy image 3 | estimate's colour 3 | its distance 1 | its features]`, colours in [-1, 1]."""
+        return self._encode(self.noisy_stem(inputs), inputs[..., :3], timestep, pose)
+
+    def _encode(self, stem: Array, images: Array, timestep: Array, pose: Array) -> Array:
+        height, width = images.shape[1:3]
+        tokens = self.patch_embedding(nn.relu(stem))
+        rows, columns = tokens.shape[1:3]
+        x = rearrange(tokens, "n i j d -> n (i j) d") + token_position_code(rows, columns, self.config.width)
+        c = self._conditioning(timestep, pose)
+        x, _ = self.blocks(x.astype(self.dtype), c)
+        shift, scale = jnp.split(self.final_modulation(nn.silu(c)), 2, axis=-1)
+        x = self.final(_modulate(self.final_norm(x), shift, scale))
+        half = rearrange(x, "n (i j) (p q c) -> n (i p) (j q) c", i=rows, j=columns, p=2, q=2)
+        full = jax.image.resize(half, (half.shape[0], height, width, half.shape[-1]), "bilinear")
+        return self.refine(jnp.concatenate([full, self.skip(images)], axis=-1))
+
+    def _conditioning(self, timestep: Array, pose: Array) -> Float[Array, "n d"]:
+        c = self.time_out(nn.silu(self.time_in(encoder_time_code(timestep))))
+        if self.config.absolute_pose:
+            p = self.pose_out(nn.relu(self.pose_in(pose_code(pose))))
+            c = self.fuse_out(nn.relu(self.fuse_in(jnp.concatenate([c, p], axis=-1))))
+        return c
+
+    def __call__(self, clean: Array, noisy: Array, timestep: Array, pose: Array) -> tuple[Array, Array]:
+        """Runs both stems; only there so that `init` makes all parameters."""
+        return self.encode_clean(clean, timestep, pose), self.encode_noisy(noisy, timestep, pose)

@@ -1,0 +1,106 @@
+"""The pixel-aligned, time-conditioned radiance field: pixelNeRF's MLP (Yu et al. 2021) whose residual blocks are
+modulated (FiLM) by the noise level of the view that they look at.
+
+Letters: `b` scene, `v` feature view, `n` points, `h w` pixels, `c` feature channels, `d` MLP width, `k` blocks.
+
+The first linear layer acts on `[point code | looked-up features]`. It commutes with the bilinear lookup, so each
+feature map is projected once (`prepare`) and the projected map is looked up for every point (`query`).
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax import Array
+from jaxtyping import Float
+
+from dfm_jax.config import FieldConfig
+from dfm_jax.geometry import project
+from dfm_jax.models.embeddings import field_time_code, point_code
+from dfm_jax.models.feature_lookup import lookup_features
+from dfm_jax.structs import Camera, Scene
+
+
+@struct.dataclass
+class PreparedField:
+    """All of a field that does not depend on the point."""
+
+    maps: Array  # [b, v, h, w, d] projected feature maps
+    view_film: Array  # [b, v, k, 2 d]
+    joint_film: Array  # [b, k, 2 d]
+    camera: Camera  # [b, v]
+    valid: Array  # [b, v]
+
+
+class ResidualBlock(nn.Module):
+    """`x + fc_1(relu(film(fc_0(relu(x)))))`."""
+
+    width: int
+    dtype: Any
+
+    def setup(self) -> None:
+        self.fc_0 = nn.Dense(self.width, dtype=self.dtype)
+        self.fc_1 = nn.Dense(self.width, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype)
+        self.film = nn.Dense(2 * self.width, dtype=self.dtype)
+
+    def modulation(self, time_code: Float[Array, "*batch e"]) -> Float[Array, "*batch 2*d"]:
+        """`[scale | shift]`."""
+        return self.film(nn.silu(time_code))
+
+    def __call__(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
+        scale, shift = jnp.split(film[..., None, :], 2, axis=-1)
+        h = self.fc_0(nn.relu(x)) * (scale + 1) + shift
+        return x + self.fc_1(nn.relu(h))
+
+
+class RadianceField(nn.Module):
+    """One MLP of a field: points to density, colour and features."""
+
+    config: FieldConfig
+    rendered_features: int
+    pixel_grid: str
+    dtype: Any
+
+    def setup(self) -> None:
+        config = self.config
+        self.point_in = nn.Dense(config.width, use_bias=False, dtype=self.dtype)
+        self.feature_in = nn.Dense(config.width, dtype=self.dtype)
+        self.time_in = nn.Dense(4 * config.width, dtype=self.dtype)
+        self.time_out = nn.Dense(4 * config.width, dtype=self.dtype)
+        self.view_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.view_blocks)]
+        self.joint_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.joint_blocks)]
+        self.out = nn.Dense(3 + 1 + self.rendered_features, bias_init=self._out_bias, dtype=self.dtype)
+
+    def _out_bias(self, _key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jnp.zeros(shape, dtype).at[3].set(self.config.density_bias)
+
+    def prepare(self, scene: Scene) -> PreparedField:
+        """Projects the scene's feature maps, and computes the modulation of every view's noise level."""
+        code = field_time_code(scene.timestep, self.config.width)
+        code = self.time_out(nn.gelu(self.time_in(code), approximate=False))
+        view_film = jnp.stack([block.modulation(code) for block in self.view_blocks], axis=-2)
+        # The last view is the noisy target (or, where there is none, a context view): its time modulates the rest.
+        joint_film = jnp.stack([block.modulation(code[:, -1]) for block in self.joint_blocks], axis=-2)
+        maps = self.feature_in(scene.features)
+        return PreparedField(maps, view_film, joint_film, scene.camera, scene.valid)
+
+    def query(
+        self, prepared: PreparedField, points: Float[Array, "b n 3"]
+    ) -> tuple[Float[Array, "b n"], Float[Array, "b n 3+c"]]:
+        """Density (>= 0) and `[colour in [0, 1] | features]` at world points."""
+        uv, camera_points = project(prepared.camera, points[:, None])
+        looked_up = lookup_features(prepared.maps, uv, self.pixel_grid)
+        x = self.point_in(point_code(camera_points)) + looked_up
+        for i, block in enumerate(self.view_blocks):
+            x = block(x, prepared.view_film[:, :, i])
+        share = prepared.valid / jnp.sum(prepared.valid, axis=1, keepdims=True)
+        x = jnp.einsum("bvnd,bv->bnd", x, share.astype(x.dtype))
+        for i, block in enumerate(self.joint_blocks):
+            x = block(x, prepared.joint_film[:, i])
+        out = self.out(nn.relu(x)).astype(jnp.float32)
+        radiance = jnp.concatenate([nn.sigmoid(out[..., :3]), out[..., 4:]], axis=-1)
+        return nn.relu(out[..., 3]), radiance
+
+    def __call__(self, scene: Scene, points: Float[Array, "b n 3"]) -> tuple[Array, Array]:
+        return self.query(self.prepare(scene), points)
