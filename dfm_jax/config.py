@@ -183,7 +183,9 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
         problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")
         return None
     types = typing.get_type_hints(cls)
-    problems += [f"config.{prefix}{k} is not a setting (known here: {', '.join(types)})" for k in values if k not in types]
+    problems += [
+        f"config.{prefix}{k} is not a setting (known here: {', '.join(types)})" for k in values if k not in types
+    ]
     made = {}
     for name, kind in types.items():
         where = f"config.{prefix}{name}"
@@ -205,29 +207,32 @@ def _convert(kind: type, value: Any, where: str, problems: list[str]) -> Any:
 
 
 def _check_consistency(config: Config) -> None:
-    views, loss, marching = config.data.view_sampling, config.loss, config.model.ray_marching
+    views, loss, model, train = config.data.view_sampling, config.loss, config.model, config.train
+    marching, encoder, diffusion, sample = model.ray_marching, model.encoder, config.diffusion, config.sample
     rules = [
-        (config.image_size % 4 == 0, "config.image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
-        (0 < config.data.near < config.data.far, "config.data: 0 < near < far does not hold"),
-        (1 <= views.min_context <= views.max_context, "config.data.view_sampling: 1 <= min_context <= max_context does not hold"),
-        (1 <= views.min_frame_gap <= views.max_frame_gap, "config.data.view_sampling: 1 <= min_frame_gap <= max_frame_gap does not hold"),
-        (views.num_target >= 1, "config.data.view_sampling.num_target must be at least 1"),
-        (config.model.pixel_grid in ("centres", "corners"), "config.model.pixel_grid must be 'centres' or 'corners'"),
-        (config.model.compute_dtype in ("float32", "bfloat16"), "config.model.compute_dtype must be 'float32' or 'bfloat16'"),
-        (config.model.encoder.width % config.model.encoder.num_heads == 0, "config.model.encoder.width must be a multiple of num_heads"),
-        (config.model.encoder.width % 4 == 0, "config.model.encoder.width must be a multiple of 4 (position code)"),
-        (marching.num_coarse >= 3, "config.model.ray_marching.num_coarse must be at least 3"),
-        (loss.pixels in ("patch", "random"), "config.loss.pixels must be 'patch' or 'random'"),
-        (1 <= loss.patch_size <= config.image_size, "config.loss.patch_size must lie between 1 and image_size"),
-        (loss.coarse == 0 or marching.num_fine > 0,
-         "config.loss.coarse needs a coarse pass: config.model.ray_marching.num_fine is 0"),
-        (loss.smoothness == 0 or loss.pixels == "patch", "config.loss.smoothness needs config.loss.pixels='patch'"),
-        (config.train.accumulate >= 1 and config.train.batch_size % config.train.accumulate == 0,
-         "config.train.batch_size must be a multiple of config.train.accumulate"),
-        (config.sample.video_path in ("interpolate", "orbit", "dataset"), "config.sample.video_path must be 'interpolate', 'orbit' or 'dataset'"),
-        (0 < config.sample.threshold_quantile <= 1, "config.sample.threshold_quantile must lie in (0, 1]"),
-        (0 <= config.diffusion.high_noise_from < config.diffusion.num_timesteps, "config.diffusion.high_noise_from must lie in [0, num_timesteps)"),
+        (config.image_size % 4 == 0, "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
+        (0 < config.data.near < config.data.far, "data: 0 < near < far does not hold"),
+        (1 <= views.min_context <= views.max_context, "data.view_sampling: 1 <= min_context <= max_context fails"),
+        (1 <= views.min_frame_gap <= views.max_frame_gap, "data.view_sampling: 1 <= min_frame_gap <= max_frame_gap fails"),
+        (views.num_target >= 1, "data.view_sampling.num_target must be at least 1"),
+        (model.pixel_grid in ("centres", "corners"), "model.pixel_grid must be 'centres' or 'corners'"),
+        (model.compute_dtype in ("float32", "bfloat16"), "model.compute_dtype must be 'float32' or 'bfloat16'"),
+        (encoder.width % encoder.num_heads == 0, "model.encoder.width must be a multiple of num_heads"),
+        (encoder.width % 4 == 0, "model.encoder.width must be a multiple of 4 (position code)"),
+        (marching.num_coarse >= 3, "model.ray_marching.num_coarse must be at least 3"),
+        (loss.pixels in ("patch", "random"), "loss.pixels must be 'patch' or 'random'"),
+        (1 <= loss.patch_size <= config.image_size, "loss.patch_size must lie between 1 and image_size"),
+        (loss.coarse == 0 or marching.num_fine > 0, "loss.coarse needs a coarse pass: model.ray_marching.num_fine is 0"),
+        (loss.smoothness == 0 or loss.pixels == "patch", "loss.smoothness needs loss.pixels='patch'"),
+        (train.accumulate >= 1 and train.batch_size % train.accumulate == 0,
+         "train.batch_size must be a multiple of train.accumulate"),
+        (sample.video_path in ("interpolate", "orbit", "dataset"),
+         "sample.video_path must be 'interpolate', 'orbit' or 'dataset'"),
+        (0 < sample.threshold_quantile <= 1, "sample.threshold_quantile must lie in (0, 1]"),
+        (1 <= sample.num_steps <= diffusion.num_timesteps, "sample.num_steps must lie in [1, num_timesteps]"),
+        (0 <= diffusion.high_noise_from < diffusion.num_timesteps,
+         "diffusion.high_noise_from must lie in [0, num_timesteps)"),
     ]  # fmt: skip
     for holds, message in rules:
         if not holds:
-            raise ConfigError(message)
+            raise ConfigError(f"config.{message}")

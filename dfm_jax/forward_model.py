@@ -116,9 +116,7 @@ class RadianceFieldModel:
         features = self._apply_encoder(params, "encode_noisy", inputs, timestep, target.absolute_pose)
         return add_view(clean, features, target.camera, timestep), estimate
 
-    def forward(
-        self, params: Params, signal: Scene, query: Rays, keys: Key[Array, "b"] | None = None
-    ) -> Rendering:
+    def forward(self, params: Params, signal: Scene, query: Rays, keys: Key[Array, "b"] | None = None) -> Rendering:
         return render(params, self, signal, query, keys)
 
     # --- what ties it to an example -----------------------------------------------------------------------------
@@ -224,7 +222,7 @@ def estimate_image(params: Params, nets: RadianceFieldModel, context: Scene, cam
     """The deterministic estimate: the context alone, through the conditioning field, in a single pass."""
     marching = nets.config.ray_marching
     field = bind_field(params["conditioning_field"], nets.field("conditioning_field"), context)
-    settings = dict(num_samples=marching.num_conditioning, background=marching.background)
+    settings = {"num_samples": marching.num_conditioning, "background": marching.background}
     rays = image_rays(camera, nets.config.estimate_size, nets.config.pixel_grid)
     once = lambda rays: render_single_pass(field, rays, context.near, context.far, **settings)
     return in_chunks(once, marching.chunk_size, rays)
@@ -263,7 +261,11 @@ def render_with_uniforms(
     if not marching.num_fine:
         single = partial(render_single_pass, num_samples=marching.num_coarse, background=marching.background)
         return in_chunks(lambda r: single(coarse, r, scene.near, scene.far), marching.chunk_size, rays)
-    sampling = dict(num_coarse=marching.num_coarse, num_fine=marching.num_fine, background=marching.background)
+    sampling = {
+        "num_coarse": marching.num_coarse,
+        "num_fine": marching.num_fine,
+        "background": marching.background,
+    }
     double = partial(render_hierarchical, coarse, bind("fine"), near=scene.near, far=scene.far, **sampling)
     return in_chunks(lambda r, u: double(r, uniforms=u), marching.chunk_size, rays, uniforms)
 
@@ -293,5 +295,5 @@ def draw_pixels(key: Key[Array, ""], *, num_views: int, image_size: int, loss: L
 def patch_pixels(top: Num[Array, "t"], left: Num[Array, "t"], size: int, image_size: int) -> Num[Array, "t r"]:
     """Row-major indices of square patches, `r = size * size`."""
     offset = jnp.arange(size)
-    rows, columns = top[:, None, None] + offset[:, None], left[:, None, None] + offset
+    rows, columns = top[:, None, None] + offset[None, :, None], left[:, None, None] + offset[None, None]
     return rearrange(rows * image_size + columns, "t i j -> t (i j)")

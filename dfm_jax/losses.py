@@ -124,9 +124,7 @@ def training_loss(
     timestep = jax.vmap(partial(draw_timestep, diffusion=diffusion))(time_keys)
     noise = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(noise_keys)
     dropped = jax.vmap(lambda k: jax.random.bernoulli(k, diffusion.guidance_dropout))(drop_keys)
-    prediction = predict(
-        params, model, schedule, model.drop_context(example, dropped), timestep, noise, predict_keys
-    )
+    prediction = predict(params, model, schedule, model.drop_context(example, dropped), timestep, noise, predict_keys)
     terms = observation_terms(model, prediction, dropped)
     if isinstance(prediction.observation, Rendering):
         terms |= rendering_terms(prediction.observation, prediction.truth, example.near, example.far, weights)

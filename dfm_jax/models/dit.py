@@ -97,7 +97,7 @@ class DiTEncoder(nn.Module):
         height, width = images.shape[1:3]
         tokens = self.patch_embedding(nn.relu(stem))
         rows, columns = tokens.shape[1:3]
-        x = rearrange(tokens, "n i j d -> n (i j) d") + token_position_code(rows, columns, self.config.width)
+        x = rearrange(tokens, "n i j d -> n (i j) d") + token_position_code(rows, columns, self.config.width)[None]
         c = self._conditioning(timestep, pose)
         x, _ = self.blocks(x.astype(self.dtype), c)
         shift, scale = jnp.split(self.final_modulation(nn.silu(c)), 2, axis=-1)

@@ -15,7 +15,7 @@ def encoder_time_code(t: Num[Array, "*batch"], size: int = 256) -> Float[Array, 
     """The transformer's timestep code `[cos | sin]`, `omega_i = 10000^(-i / (size / 2))` (DiT)."""
     half = size // 2
     omega = np.exp(-np.log(MAX_PERIOD) * np.arange(half) / half).astype(np.float32)
-    phase = t[..., None].astype(jnp.float32) * omega
+    phase = jnp.multiply.outer(t.astype(jnp.float32), omega)
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=-1)
 
 
@@ -23,7 +23,7 @@ def field_time_code(t: Num[Array, "*batch"], size: int) -> Float[Array, "*batch 
     """The radiance field's timestep code `[sin | cos]`, `omega_i = 10000^(-i / (size / 2 - 1))`."""
     half = size // 2
     omega = np.exp(-np.log(MAX_PERIOD) * np.arange(half) / (half - 1)).astype(np.float32)
-    phase = t[..., None].astype(jnp.float32) * omega
+    phase = jnp.multiply.outer(t.astype(jnp.float32), omega)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
@@ -42,7 +42,7 @@ def token_position_code(rows: int, columns: int, size: int) -> Float[np.ndarray,
 def point_code(points: Float[Array, "*batch 3"], octaves: int = 6, base: float = 1.5) -> Float[Array, "*batch c"]:
     """`[p | sin(f_0 p) | cos(f_0 p) | sin(f_1 p) | ...]` with `f_k = base 2^k`; c = 3 + 6 octaves."""
     f = base * 2.0 ** np.arange(octaves, dtype=np.float32)
-    phase = points[..., None, :] * f[:, None]
+    phase = jnp.swapaxes(jnp.multiply.outer(points, f), -1, -2)
     waves = jnp.stack([jnp.sin(phase), jnp.cos(phase)], axis=-2)
     return jnp.concatenate([points, waves.reshape(*points.shape[:-1], -1)], axis=-1)
 
@@ -50,5 +50,5 @@ def point_code(points: Float[Array, "*batch 3"], octaves: int = 6, base: float =
 def pose_code(pose: Float[Array, "*batch 3 4"], octaves: int = 6) -> Float[Array, "*batch c"]:
     """`[sin(2^k x_j), j-major | cos(...) | x]` of the twelve numbers of a pose; c = 12 (2 octaves + 1)."""
     x = pose.reshape(*pose.shape[:-2], 12)
-    phase = (x[..., None] * 2.0 ** np.arange(octaves, dtype=np.float32)).reshape(*x.shape[:-1], -1)
+    phase = jnp.multiply.outer(x, 2.0 ** np.arange(octaves, dtype=np.float32)).reshape(*x.shape[:-1], -1)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase), x], axis=-1)

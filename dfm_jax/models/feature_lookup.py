@@ -6,16 +6,14 @@ from jax import Array, vmap
 from jaxtyping import Float
 
 
-def lookup_features(
-    maps: Float[Array, "b v h w c"], uv: Float[Array, "b v n 2"], grid: str
-) -> Float[Array, "b v n c"]:
+def lookup_features(maps: Float[Array, "b v h w c"], uv: Float[Array, "b v n 2"], grid: str) -> Float[Array, "b v n c"]:
     """Features at normalised image points `uv`; points outside take the value at the nearest border.
 
     Args:
       grid: where pixels lie in [0, 1]: 'centres' or 'corners', see `geometry.pixel_grid`.
     """
     height, width = maps.shape[2:4]
-    size = jnp.array([width, height], uv.dtype)
+    size = jnp.array([width, height], uv.dtype).reshape(1, 1, 1, 2)
     if grid == "centres":
         xy = uv * size - 0.5
     elif grid == "corners":

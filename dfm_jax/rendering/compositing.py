@@ -18,7 +18,9 @@ def sample_lengths(d: Float[Array, "*ray s"]) -> Float[Array, "*ray s"]:
 def volume_weights(sigma: Float[Array, "*ray s"], d: Float[Array, "*#ray s"]) -> Float[Array, "*ray s"]:
     """`w_i = (1 - exp(-sigma_i delta_i)) prod_{j<i} exp(-sigma_j delta_j)`; not negative, at most 1 in sum."""
     optical_depth = sigma * sample_lengths(d)
-    before = jnp.cumsum(optical_depth, axis=-1) - optical_depth
+    # Shifted, not `cumsum - optical_depth`: behind an opaque wall that difference has lost what lies before the wall.
+    before = jnp.cumsum(optical_depth[..., :-1], axis=-1)
+    before = jnp.concatenate([jnp.zeros_like(optical_depth[..., :1]), before], axis=-1)
     return -jnp.expm1(-optical_depth) * jnp.exp(-before)
 
 
@@ -27,8 +29,6 @@ def composite(w: Float[Array, "*ray s"], values: Float[Array, "*#ray s c"]) -> F
     return jnp.sum(w[..., None] * values, axis=-2)
 
 
-def add_background(
-    rgb: Float[Array, "*ray 3"], w: Float[Array, "*ray s"], background: float
-) -> Float[Array, "*ray 3"]:
+def add_background(rgb: Float[Array, "*ray 3"], w: Float[Array, "*ray s"], background: float) -> Float[Array, "*ray 3"]:
     """Fills what the weights leave transparent with a grey of value `background`."""
     return rgb + (1.0 - jnp.sum(w, axis=-1, keepdims=True)) * background

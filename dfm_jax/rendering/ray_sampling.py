@@ -14,7 +14,7 @@ WEIGHT_PADDING = 1e-5
 
 def coarse_distances(near: Float[Array, "*ray"], far: Float[Array, "*ray"], count: int) -> Float[Array, "*ray count"]:
     """`count` distances, evenly spaced from near to far, both included."""
-    return near[..., None] + (far - near)[..., None] * jnp.linspace(0.0, 1.0, count)
+    return near[..., None] + jnp.multiply.outer(far - near, jnp.linspace(0.0, 1.0, count))
 
 
 def deterministic_uniforms(count: int) -> Float[Array, "count"]:
