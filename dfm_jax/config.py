@@ -211,9 +211,9 @@ def _check_consistency(config: Config) -> None:
     marching, encoder, diffusion, sample = model.ray_marching, model.encoder, config.diffusion, config.sample
     rules = [
         (config.image_size % 4 == 0, "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
-        (0 < config.data.near < config.data.far, "data: 0 < near < far does not hold"),
-        (1 <= views.min_context <= views.max_context, "data.view_sampling: 1 <= min_context <= max_context fails"),
-        (1 <= views.min_frame_gap <= views.max_frame_gap, "data.view_sampling: 1 <= min_frame_gap <= max_frame_gap fails"),
+        (0 < config.data.near < config.data.far, "data: 0 < near < far must hold"),
+        (1 <= views.min_context <= views.max_context, "data.view_sampling: min_context <= max_context must hold"),
+        (1 <= views.min_frame_gap <= views.max_frame_gap, "data.view_sampling: min_frame_gap <= max_frame_gap must hold"),
         (views.num_target >= 1, "data.view_sampling.num_target must be at least 1"),
         (model.pixel_grid in ("centres", "corners"), "model.pixel_grid must be 'centres' or 'corners'"),
         (model.compute_dtype in ("float32", "bfloat16"), "model.compute_dtype must be 'float32' or 'bfloat16'"),
@@ -222,7 +222,7 @@ def _check_consistency(config: Config) -> None:
         (marching.num_coarse >= 3, "model.ray_marching.num_coarse must be at least 3"),
         (loss.pixels in ("patch", "random"), "loss.pixels must be 'patch' or 'random'"),
         (1 <= loss.patch_size <= config.image_size, "loss.patch_size must lie between 1 and image_size"),
-        (loss.coarse == 0 or marching.num_fine > 0, "loss.coarse needs a coarse pass: model.ray_marching.num_fine is 0"),
+        (loss.coarse == 0 or marching.num_fine > 0, "loss.coarse needs model.ray_marching.num_fine > 0"),
         (loss.smoothness == 0 or loss.pixels == "patch", "loss.smoothness needs loss.pixels='patch'"),
         (train.accumulate >= 1 and train.batch_size % train.accumulate == 0,
          "train.batch_size must be a multiple of train.accumulate"),
