@@ -1,0 +1,54 @@
+"""What an importer gives: scenes of posed, encoded pictures, one at a time.
+
+An importer is one small class for one format. It lists its scenes by split, which must be cheap, and reads one when
+asked. It converts conventions (OpenCV `camera_to_world`, normalised intrinsics) and judges nothing else: the writer
+validates every camera and picture, crops and stores.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Rejected(Exception):
+    """A scene or a frame cannot be used; the text is the reason that goes into the quarantine file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFrame:
+    name: str  # of the frame in its source, for messages and for finding it again
+    camera_to_world: np.ndarray  # [4, 4] float64, OpenCV axes
+    intrinsics: np.ndarray  # [3, 3] float64, normalised by the width and height of the whole picture
+    timestamp: float  # seconds; NaN where the source has none
+    load: Callable[[], bytes]  # the encoded picture; raises Rejected
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceScene:
+    """One scene as its source has it. Frames are in the order of capture."""
+
+    name: str
+    frames: Sequence[SourceFrame]
+    rejected: Sequence[tuple[str, str]] = ()  # frames that could not even be read: (name, reason)
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # whatever JSON can hold
+    scale: float = 1.0  # what the source's translations were multiplied by
+    near: float = np.nan  # bounds that the source itself states, units of the scene; NaN where it has none
+    far: float = np.nan
+
+
+class Source(Protocol):
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        """Names of the scenes of each split, in a fixed order.
+
+        Raises:
+          UserError: there is nothing at the source.
+        """
+
+    def read(self, split: str, name: str) -> SourceScene:
+        """One of the scenes.
+
+        Raises:
+          Rejected: the scene as a whole cannot be used.
+        """

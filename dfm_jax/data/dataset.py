@@ -1,0 +1,115 @@
+"""Random access to a prepared data set: scene records and single frames."""
+
+import dataclasses
+import functools
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from dfm_jax.data import transforms
+from dfm_jax.data.builders.posed_scenes import INDEX_FILE, VERSION
+from dfm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneRecord:
+    """One scene of `n` frames, everything but its pictures."""
+
+    name: str
+    first_frame: int  # position of its first frame among all frames of the split
+    camera_to_world: np.ndarray  # [n, 4, 4] float64
+    intrinsics: np.ndarray  # [n, 3, 3] float64, normalised
+    timestamps: np.ndarray  # [n] float64, seconds; NaN where unknown
+    frame_names: tuple[str, ...]  # as in the source
+    scale: float  # what the source's translations were multiplied by
+    near: float  # bounds that the source states; NaN where it has none
+    far: float
+    attributes: dict[str, Any]  # what else the source knows
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.camera_to_world)
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneDataset:
+    """One split. Pickles cheaply: reading processes open the files for themselves."""
+
+    path: Path
+    split: str
+    names: tuple[str, ...]
+    num_frames: tuple[int, ...]  # of each scene
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def scene(self, scene: int) -> SceneRecord:
+        record = self._scenes[scene]
+        return SceneRecord(
+            name=record["name"].decode(),
+            first_frame=int(record["first_frame"]),
+            camera_to_world=record["camera_to_world"],
+            intrinsics=record["intrinsics"],
+            timestamps=record["timestamps"],
+            frame_names=tuple(name.decode() for name in record["frame_names"]),
+            scale=float(record["scale"]),
+            near=float(record["near"]),
+            far=float(record["far"]),
+            attributes=json.loads(record["attributes"]),
+        )
+
+    def encoded_image(self, scene: SceneRecord, frame: int) -> bytes:
+        if not 0 <= frame < scene.num_frames:
+            raise IndexError(f"scene {scene.name} has {scene.num_frames} frames, not {frame}")
+        return self._frames[scene.first_frame + frame]["image"]
+
+    def image(self, scene: SceneRecord, frame: int, size: int) -> np.ndarray:
+        """Float32 [size, size, 3] in [0, 1]."""
+        return transforms.decode(self.encoded_image(scene, frame), size)
+
+    def stored_size(self, scene: SceneRecord) -> int:
+        """Side of the scene's pictures on disk, pixels."""
+        return Image.open(io.BytesIO(self.encoded_image(scene, 0))).width
+
+    @functools.cached_property
+    def _scenes(self) -> Any:
+        return self._open("scenes")
+
+    @functools.cached_property
+    def _frames(self) -> Any:
+        return self._open("frames", image=tfds.decode.SkipDecoding())
+
+    def _open(self, config: str, **decoders: Any) -> Any:
+        builder = tfds.builder_from_directory(self.path / config / VERSION)
+        return builder.as_data_source(self.split, decoders=decoders or None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def exists(data_dir: str | Path, name: str) -> bool:
+    """Whether a complete data set lies there: the index file is the last to be written."""
+    return (Path(data_dir) / name / INDEX_FILE).is_file()
+
+
+def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:
+    """One split of a prepared data set.
+
+    Raises:
+      UserError: there is no such data set or split.
+    """
+    path = Path(data_dir) / name
+    if not exists(data_dir, name):
+        raise UserError(
+            f"there is no data set '{name}' in {data_dir}; make it with: python -m dfm_jax.data.prepare "
+            f"--format=FORMAT --source=DIR --data_dir={data_dir} --name={name}"
+        )
+    splits = json.loads((path / INDEX_FILE).read_text())["splits"]
+    if split not in splits:
+        raise UserError(f"data set {path} has no split '{split}' (it has: {', '.join(splits)}); set config.data.split")
+    return SceneDataset(path, split, tuple(splits[split]["names"]), tuple(splits[split]["num_frames"]))

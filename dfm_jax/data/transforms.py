@@ -1,0 +1,74 @@
+"""Changes of a picture that move its camera with it.
+
+Notation: intrinsics are normalised, so that coordinates in a picture are `u = x / width`, `v = y / height`, both in
+[0, 1]. Resizing therefore leaves the intrinsics alone; cropping and mirroring do not.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def crop(
+    image: Image.Image, intrinsics: np.ndarray, left: int, top: int, width: int, height: int
+) -> tuple[Image.Image, np.ndarray]:
+    """The part of a picture that starts at pixel (left, top), and its intrinsics [3, 3]."""
+    offset = np.array([[1, 0, -left / image.width], [0, 1, -top / image.height], [0, 0, 1]])
+    stretch = np.diag([image.width / width, image.height / height, 1])
+    return image.crop((left, top, left + width, top + height)), stretch @ offset @ intrinsics
+
+
+def center_square(image: Image.Image, intrinsics: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """The largest square in the middle: 360x360 of 640x360."""
+    side = min(image.size)
+    return crop(image, intrinsics, (image.width - side) // 2, (image.height - side) // 2, side, side)
+
+
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """A square picture at `size` pixels, antialiased."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def decode(encoded: bytes, size: int) -> np.ndarray:
+    """Float32 [size, size, 3] in [0, 1] from an encoded square picture.
+
+    JPEGs much larger than `size` are decoded at a fraction of their size (still at least twice `size`), which costs a
+    fraction of the time.
+    """
+    image = Image.open(io.BytesIO(encoded))
+    if image.size != (size, size):
+        drafted = image.draft("RGB", (2 * size, 2 * size))
+        # The decoder rounds odd sizes up; the box is the part of its picture that holds the whole original.
+        box = drafted[1] if drafted else (0, 0, *image.size)
+        image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
+
+
+def mirror(
+    images: np.ndarray, camera_to_world: np.ndarray, intrinsics: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All views [v, h, w, c], [v, 4, 4], [v, 3, 3] of a scene seen in a mirror, left for right.
+
+    The world is reflected at its plane x = 0, and so is every camera's x axis, which keeps the rotations proper. A
+    world point that projected to (u, v) has its reflection at (1 - u, v).
+    """
+    reflection = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flip_u = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return (
+        np.ascontiguousarray(images[:, :, ::-1]),
+        reflection @ camera_to_world @ reflection,
+        flip_u @ intrinsics @ reflection[:3, :3],
+    )
+
+
+def scale_world(camera_to_world: np.ndarray, factor: float) -> np.ndarray:
+    """Poses [v, 4, 4] in a world that is `factor` times as large."""
+    scaled = np.array(camera_to_world)
+    scaled[:, :3, 3] *= factor
+    return scaled
+
+
+def relative_to_first(camera_to_world: np.ndarray) -> np.ndarray:
+    """Poses [v, 4, 4] in the coordinates of the first camera."""
+    return np.linalg.inv(camera_to_world[0]) @ camera_to_world

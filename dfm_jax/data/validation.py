@@ -1,0 +1,87 @@
+"""Nothing bad enters silently: checks of cameras and pictures, and the list of what failed them."""
+
+import collections
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dfm_jax.data.builders.source import Rejected
+
+ROTATION_TOLERANCE = 1e-3  # of R R^T - 1 and of the determinant; published files carry 6 to 9 digits
+
+
+def check_camera(camera_to_world: np.ndarray, intrinsics: np.ndarray) -> None:
+    """Accepts a finite rigid pose [4, 4] with pinhole intrinsics [3, 3].
+
+    Raises:
+      Rejected: with the first thing that is wrong.
+    """
+    if camera_to_world.shape != (4, 4) or intrinsics.shape != (3, 3):
+        raise Rejected(f"camera has shapes {camera_to_world.shape} and {intrinsics.shape}, not (4, 4) and (3, 3)")
+    if not np.isfinite(camera_to_world).all():
+        raise Rejected("pose is not finite")
+    if not np.isfinite(intrinsics).all():
+        raise Rejected("intrinsics are not finite")
+    rotation = camera_to_world[:3, :3]
+    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    if error > ROTATION_TOLERANCE:
+        raise Rejected(f"rotation is not orthonormal (off by {error:.2g})")
+    if np.linalg.det(rotation) < 0:
+        raise Rejected("rotation has determinant -1: a reflection")
+    if (camera_to_world[3] != [0, 0, 0, 1]).any():
+        raise Rejected("last row of the pose is not 0 0 0 1")
+    if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
+        raise Rejected(f"focal length is not positive ({intrinsics[0, 0]:.3g}, {intrinsics[1, 1]:.3g})")
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """The completely decoded picture.
+
+    Raises:
+      Rejected: the bytes are no picture, or a truncated one.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded))
+        image.load()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on the codec
+        raise Rejected(f"image does not decode ({error or type(error).__name__})") from error
+    return image
+
+
+def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
+    """Which pictures (width, height) differ in size from most of their scene."""
+    if not sizes:
+        return []
+    usual = collections.Counter(sizes).most_common(1)[0][0]
+    return [i for i, size in enumerate(sizes) if size != usual]
+
+
+class Quarantine:
+    """Counts what was rejected and writes it, one JSON object a line: split, scene, frame (null: all of it), reason."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.scenes = 0
+        self.frames = 0
+        self.first_reason = ""
+        self._file = path.open("w", encoding="utf-8")
+
+    def add_scene(self, split: str, scene: str, reason: str) -> None:
+        self.scenes += 1
+        self._write(split, scene, None, reason)
+
+    def add_frame(self, split: str, scene: str, frame: str, reason: str) -> None:
+        self.frames += 1
+        self._write(split, scene, frame, reason)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, split: str, scene: str, frame: str | None, reason: str) -> None:
+        self.first_reason = self.first_reason or reason
+        entry = {"split": split, "scene": scene, "frame": frame, "reason": reason}
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()

@@ -1,0 +1,134 @@
+"""Which frames of a scene are context and which are targets.
+
+Notation: `n` frames in the order of capture; the *gap* is the distance, in frames, between context view 0 and target
+view 0. Target view 0 is the one that diffusion will noise; further targets are novel views. All rules are functions of
+a random generator and the scene's poses alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from dfm_jax.config import ViewSamplingConfig
+from dfm_jax.errors import UserError
+
+FRONT = np.deg2rad(60)  # toy: half the range of azimuths that counts as front, and as back
+FRONT_SHARE = 3 / 8  # toy: novel views drawn from the front; the rest come from anywhere
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    context: np.ndarray  # [c] frame numbers, min_context <= c <= max_context
+    target: np.ndarray  # [t] frame numbers; no frame occurs twice in context and target together
+
+
+Rule = Callable[[np.random.Generator, np.ndarray, ViewSamplingConfig, bool], Draw]
+
+
+def draw_views(
+    rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool = False
+) -> Draw:
+    """Draws the views of one example from a scene with poses [n, 4, 4].
+
+    For evaluation the gap is the middle of what is allowed (not for toy, which knows no gap), and there are as few
+    context views as the config allows.
+
+    Raises:
+      UserError: the rule is unknown.
+    """
+    return _rule(config)(rng, camera_to_world, config, evaluation)
+
+
+def min_frames(config: ViewSamplingConfig) -> int:
+    """Frames that a scene needs.
+
+    Raises:
+      UserError: the rule is unknown.
+    """
+    views = config.min_context + config.num_target
+    return views if _rule(config) is _toy else max(config.min_frame_gap + 1, views)
+
+
+def _realestate10k(
+    rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool
+) -> Draw:
+    """A clip: the target lies a gap ahead of the context or behind it. All further views come from the stretch between
+    the two, or, where that is too short, from the frames nearest to it."""
+    n = len(camera_to_world)
+    gap = _gap(rng, n, config, evaluation)
+    low = int(rng.integers(n - gap))
+    high = low + gap
+    context, target = (low, high) if rng.random() < 0.5 else (high, low)
+    num_context = _num_context(rng, n, config, evaluation)
+
+    rest = np.setdiff1d(np.arange(n), (low, high))
+    outside = np.maximum(low - rest, rest - high).clip(0)
+    further = num_context - 1 + config.num_target - 1
+    pool = rest[np.argsort(outside, kind="stable")][: max(further, gap - 1)]
+    others = rng.choice(pool, further, replace=False)
+    return _draw(context, target, others, num_context)
+
+
+def _co3d(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool) -> Draw:
+    """An orbit, whose last frame is followed by its first: the target lies a gap ahead of context view 0 or behind it;
+    all further views come from anywhere."""
+    n = len(camera_to_world)
+    gap = _gap(rng, n, config, evaluation)
+    context = int(rng.integers(n))
+    target = (context + (gap if rng.random() < 0.5 else -gap)) % n
+    num_context = _num_context(rng, n, config, evaluation)
+    rest = np.setdiff1d(np.arange(n), (context, target))
+    others = rng.choice(rest, num_context - 1 + config.num_target - 1, replace=False)
+    return _draw(context, target, others, num_context)
+
+
+def _toy(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool) -> Draw:
+    """Around a scene whose frame 0 is the front: the target shows the back. Novel views come from the front with a
+    fixed share, so that what is hidden cannot leak into it unseen; further context views come from the front too."""
+    n = len(camera_to_world)
+    azimuth = _azimuth(camera_to_world)
+    front = np.abs(azimuth) <= FRONT
+    back = np.abs(azimuth) >= np.pi - FRONT
+    free = np.arange(n) != 0
+
+    def take(preferred: np.ndarray) -> int:
+        choices = np.flatnonzero(free & preferred) if (free & preferred).any() else np.flatnonzero(free)
+        frame = int(rng.choice(choices))
+        free[frame] = False
+        return frame
+
+    anywhere = np.ones(n, bool)
+    target = [take(back)]
+    target += [take(front if rng.random() < FRONT_SHARE else anywhere) for _ in range(config.num_target - 1)]
+    context = [0] + [take(front) for _ in range(_num_context(rng, n, config, evaluation) - 1)]
+    return Draw(np.array(context), np.array(target))
+
+
+RULES: Mapping[str, Rule] = {"realestate10k": _realestate10k, "co3d": _co3d, "toy": _toy}
+
+
+def _rule(config: ViewSamplingConfig) -> Rule:
+    if config.rule not in RULES:
+        raise UserError(f"config.data.view_sampling.rule must be one of {', '.join(RULES)}, not '{config.rule}'")
+    return RULES[config.rule]
+
+
+def _gap(rng: np.random.Generator, n: int, config: ViewSamplingConfig, evaluation: bool) -> int:
+    low, high = config.min_frame_gap, min(config.max_frame_gap, n - 1)
+    return (low + high) // 2 if evaluation else int(rng.integers(low, high + 1))
+
+
+def _num_context(rng: np.random.Generator, n: int, config: ViewSamplingConfig, evaluation: bool) -> int:
+    most = min(config.max_context, n - config.num_target)
+    return config.min_context if evaluation else int(rng.integers(config.min_context, most + 1))
+
+
+def _draw(context: int, target: int, others: np.ndarray, num_context: int) -> Draw:
+    return Draw(np.append(context, others[: num_context - 1]), np.append(target, others[num_context - 1 :]))
+
+
+def _azimuth(camera_to_world: np.ndarray) -> np.ndarray:
+    """[n] azimuth of each camera's position around the world's z axis, from frame 0's, in [-pi, pi)."""
+    angle = np.arctan2(camera_to_world[:, 1, 3], camera_to_world[:, 0, 3])
+    return (angle - angle[0] + np.pi) % (2 * np.pi) - np.pi
