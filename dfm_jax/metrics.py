@@ -25,15 +25,15 @@ def total_variation(counts: np.ndarray, probabilities: np.ndarray) -> float:
     return float(0.5 * np.abs(counts / counts.sum() - probabilities / probabilities.sum()).sum())
 
 
-def nearest_mode(pixels: np.ndarray, modes: np.ndarray) -> np.ndarray:
-    """The index of the mode [k, 3] nearest to the mean of the pixels [p, 3]."""
-    return int(np.argmin(np.linalg.norm(pixels.mean(0) - modes, axis=-1)))
+def mode_shares(pixels: np.ndarray, modes: np.ndarray, radius: float = 0.25) -> np.ndarray:
+    """For each mode, the share [k] of pixels [p, 3] that lie within `radius` (Euclidean, colour units) of what that
+    mode would look like there, [k, p, 3].
 
-
-def mode_share(pixels: np.ndarray, modes: np.ndarray, radius: float = 0.25) -> float:
-    """The largest share of pixels [p, 3] that lie within `radius` (Euclidean, colour units) of one mode [k, 3].
-
-    A mean colour would hide a face in two tones, each of another mode; this does not.
+    A sample is clean if one share is close to 1. A mean colour would hide a face in two tones, each of another mode.
     """
-    distances = np.linalg.norm(pixels[:, None] - modes[None], axis=-1)  # [p, k]
-    return float(np.max(np.mean(distances <= radius, axis=0)))
+    return np.mean(np.linalg.norm(pixels - modes, axis=-1) <= radius, axis=-1)
+
+
+def nearest_mode(pixels: np.ndarray, modes: np.ndarray) -> int:
+    """The mode [k, p, 3] that pixels [p, 3] are nearest to, by mean squared distance."""
+    return int(np.argmin(np.mean((pixels - modes) ** 2, axis=(-2, -1))))

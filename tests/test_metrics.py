@@ -24,11 +24,12 @@ def test_total_variation():
         metrics.total_variation([0, 0], [0.5, 0.5])
 
 
-def test_mode_share_sees_the_two_tone_face_that_a_mean_hides():
-    modes = np.eye(3)
-    clean = np.tile(modes[0], (100, 1)) + 0.1
-    two_tone = np.concatenate([np.tile(modes[0], (60, 1)), np.tile(modes[1], (40, 1))])
-    assert metrics.mode_share(clean, modes) == 1.0
-    assert metrics.mode_share(two_tone, modes) == pytest.approx(0.6)
+def test_mode_shares_see_the_two_tone_face_that_a_mean_hides():
+    shade = np.linspace(0.6, 1.0, 100)[:, None]
+    modes = np.eye(3)[:, None] * shade  # [3, 100, 3]
+    two_tone = np.concatenate([modes[0, :60], modes[1, 60:]])
+    np.testing.assert_allclose(metrics.mode_shares(modes[2] + 0.1, modes), [0, 0, 1])
+    np.testing.assert_allclose(metrics.mode_shares(modes[2] + 0.2, modes), [0, 0, 0])  # 0.2 sqrt(3) > 0.25
+    np.testing.assert_allclose(metrics.mode_shares(two_tone, modes), [0.6, 0.4, 0])
     assert metrics.nearest_mode(two_tone, modes) == 0
-    assert metrics.mode_share(np.full((10, 3), 1 / 3), modes) == 0.0
+    assert metrics.nearest_mode(modes[2] + 0.2, modes) == 2

@@ -3,16 +3,28 @@
 Images are [h, w, 3], float in [0, 1] or uint8; what goes to a file or a logger is uint8.
 """
 
+import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import imageio.v3 as iio
+import imageio_ffmpeg
+import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from jax import Array
 from PIL import Image, ImageDraw, ImageFont
+
+from dfm_jax.config import SampleConfig
+from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.evaluation.draw import Params, Pictures, draw_target, estimate_picture, look, sampled_scene
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.structs import Camera, Example
 
 # Pictures smaller than this are enlarged by whole pixels, so that a person (and a video codec) can see them.
 MIN_SIDE = 192
+FRAMES_PER_SECOND = 15
 _PAPER = (255, 255, 255)
 _INK = (40, 40, 48)
 
@@ -44,10 +56,10 @@ def colour_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     return matplotlib.colormaps["magma"](closeness)[..., :3]
 
 
-def empty_where_transparent(depth: np.ndarray, opacity: np.ndarray, far: float) -> np.ndarray:
-    """Expected distances [*] of what rays hit, from `depth` that is not divided by the `opacity` [*]; the rest of a
-    ray that is not stopped counts as `far`."""
-    return depth + (1.0 - opacity) * far
+def colour_variance(variance: np.ndarray) -> np.ndarray:
+    """Per-pixel variance [h, w, 3], averaged over colours, as a heat map [h, w, 3] in [0, 1]; black is 0, and the
+    brightest is 1/8, what two colours that differ by half a channel on average can reach at most."""
+    return matplotlib.colormaps["inferno"](np.clip(variance.mean(-1) * 8.0, 0.0, 1.0))[..., :3]
 
 
 def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -102,14 +114,52 @@ def write_png(path: Path, image: np.ndarray) -> None:
     Image.fromarray(to_uint8(image)).save(path)
 
 
-def write_video(path: Path, frames: np.ndarray, *, fps: int = 20) -> None:
+def write_video(path: Path, frames: np.ndarray, *, fps: int = FRAMES_PER_SECOND) -> None:
     """Frames [n, h, w, 3] as an H.264 mp4 that browsers play, small frames enlarged.
 
-    Sides are cut to even lengths, which the codec's 4:2:0 colour needs.
+    Sides are cut to even lengths, which the codec's 4:2:0 colour needs. ffmpeg is run directly: imageio's writer starts
+    it by a fork in which Python runs, and that may deadlock beside jax's threads.
     """
     frames = enlarge(to_uint8(frames))
     height, width = (side - side % 2 for side in frames.shape[1:3])
-    iio.imwrite(
-        path, frames[:, :height, :width], plugin="FFMPEG", fps=fps, codec="libx264", macro_block_size=2,
-        output_params=["-crf", "16", "-movflags", "+faststart"],
-    )  # fmt: skip
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    coding = ["-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *coding, str(path)],
+        input=frames[:, :height, :width].tobytes(),
+        check=True,
+    )
+
+
+def preview(
+    params: Params,
+    model: RadianceFieldModel,
+    schedule: Schedule,
+    sample: SampleConfig,
+    example: Example,
+    key: Array,
+) -> np.ndarray:
+    """A sheet for the training log, uint8 [H, W, 3]: a row a scene of `example` [b], in the columns context, a sample
+    at the target camera, the deterministic estimate, the truth, the sample's depth, the context seen again."""
+    pictures, estimate = jax.device_get(_preview_pictures(params, schedule, example, key, model=model, sample=sample))
+    context, truth = np.asarray(example.context.images[:, 0]), np.asarray(example.target.images[:, 0])
+    near, far = np.asarray(example.near), np.asarray(example.far)
+    rows = []
+    for i in range(len(context)):
+        depth = colour_depth(pictures.distance[i, 0], near[i], far[i])
+        rows.append([context[i], pictures.rgb[i, 0], estimate.rgb[i], truth[i], depth, pictures.rgb[i, 1]])
+    return grid(rows, ["context", "sample", "estimate", "truth", "depth", "context again"], side=96)
+
+
+@partial(jax.jit, static_argnames=("model", "sample"))
+def _preview_pictures(
+    params: Params, schedule: Schedule, example: Example, key: Array, *, model: RadianceFieldModel, sample: SampleConfig
+) -> tuple[Pictures, Pictures]:
+    """The sampled scenes at the target and context cameras, [b, 2], and the deterministic estimate, [b]."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(example.index)
+    x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
+    scene, estimate = sampled_scene(params, example, x0, model=model)
+    first = partial(jax.tree.map, lambda *views: jnp.stack([view[:, 0] for view in views], axis=1))
+    cameras: Camera = first(example.target.camera, example.context.camera)
+    pictures = look(params, scene, cameras, model=model, size=model.image_size)
+    return pictures, estimate_picture(estimate, example.far, model.image_size)

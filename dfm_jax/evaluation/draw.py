@@ -1,0 +1,212 @@
+"""Drawing scenes and looking at them: what sampling, previews and evaluation share.
+
+Letters: `s` scene, `n` sample of it, `b` the (scene, sample) pairs that are computed at once, `k` cameras that look at
+one scene, `v t` its context and target views, `h w` pixels. Rendering is deterministic here (no keys).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import struct
+from jax import Array
+from jaxtyping import Float, Int, Key
+from tqdm import tqdm
+
+from dfm_jax.config import SampleConfig
+from dfm_jax.denoiser import guided_denoise
+from dfm_jax.diffusion.guidance import dynamic_threshold
+from dfm_jax.diffusion.samplers import ddim
+from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
+from dfm_jax.structs import Camera, Example, Rendering, Scene
+from dfm_jax.trajectories import Trajectory
+
+Params = dict[str, Any]
+
+# Pixels that one call draws: bounds the memory of sampling, whose encoder sees whole images.
+PIXELS_PER_DRAW = 2**14
+# Pixels that one call renders for a video: these are rendered in chunks anyway, and this is how often progress shows.
+PIXELS_PER_LOOK = 2**17
+# Videos of smaller images are rendered at a multiple of their size: a radiance field has no pixels of its own.
+MIN_VIDEO_SIDE = 48
+
+
+@struct.dataclass
+class Pictures:
+    """Images of scenes, and how far away what they show is."""
+
+    rgb: Array  # [*batch, h, w, 3] in [0, 1]
+    distance: Array  # [*batch, h, w]; what a ray does not hit counts as `far`
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What was drawn for all scenes; images float in [0, 1]."""
+
+    views: np.ndarray  # [s, n, v + t, h, w, 3] the sampled scenes at the context and target cameras
+    x0: np.ndarray  # [s, n, h, w, 3] what diffusion ended with, of which views[:, :, v] is the rendering
+    estimate: np.ndarray  # [s, h, w, 3] deterministic estimate of target view 0
+
+
+def draw_target(
+    params: Params,
+    example: Example,
+    keys: Key[Array, "b"],
+    *,
+    model: RadianceFieldModel,
+    schedule: Schedule,
+    sample: SampleConfig,
+) -> Float[Array, "b h w 3"]:
+    """One sample of target view 0 for each example, in [-1, 1]. The result depends on each example's own key only."""
+    shape = (model.image_size, model.image_size, 3)
+    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+    def denoise_fn(x_t: Array, timestep: Array, step: Array) -> Array:
+        del step  # rendering is deterministic: nothing to fold it into
+        return guided_denoise(params, model, x_t, timestep, example, sample.guidance).x0
+
+    threshold = partial(dynamic_threshold, quantile=sample.threshold_quantile)
+    return ddim(denoise_fn, sample.temperature * noise, schedule, sample.num_steps, x0_transform=threshold)
+
+
+def sampled_scene(
+    params: Params, example: Example, x0: Float[Array, "b h w 3"], *, model: RadianceFieldModel
+) -> tuple[Scene, Rendering]:
+    """The scene behind the context and a finished sample, and the deterministic estimate of the target view.
+
+    The sample enters as a target view without noise. The scene of the last denoising step would not do: it is that of
+    the conditional branch, which guided samples differ from.
+    """
+    return model.infer(params, example, x0, jnp.zeros(x0.shape[0], jnp.int32))
+
+
+def look(params: Params, scene: Scene, camera: Camera, *, model: RadianceFieldModel, size: int) -> Pictures:
+    """What cameras [b, k] see of scenes [b], at [size, size] pixels."""
+    num_cameras = camera.intrinsics.shape[1]
+    rays = image_rays(camera, size, model.config.pixel_grid)  # [b, k, r]
+    rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
+    return to_pictures(render(params, model, scene, rays), scene.far, num_cameras)
+
+
+def to_pictures(rendering: Rendering, far: Float[Array, "b"], num_images: int = 1) -> Pictures:
+    """Square images [b, k, h, w] from the rays of `num_images` whole images, [b, k * h * w].
+
+    A rendering's depth is not divided by the opacity; here the rest of a ray that nothing stops counts as `far`.
+    """
+    opacity = jnp.sum(rendering.weights, axis=-1)
+    distance = rendering.depth + (1.0 - opacity) * far[:, None]
+    size = round((distance.shape[1] // num_images) ** 0.5)
+    split = partial(rearrange, pattern="b (k h w) ... -> b k h w ...", k=num_images, h=size, w=size)
+    return Pictures(rgb=split(rendering.rgb), distance=split(distance))
+
+
+def estimate_picture(estimate: Rendering, far: Float[Array, "b"], size: int) -> Pictures:
+    """The deterministic estimate [b, s * s] as pictures [b, size, size], resized if it was rendered smaller."""
+    pictures = jax.tree.map(lambda x: x[:, 0], to_pictures(estimate, far))
+
+    def resize(x: Array) -> Array:
+        return jax.image.resize(x, (x.shape[0], size, size, *x.shape[3:]), "bilinear")
+
+    return jax.tree.map(resize, pictures)
+
+
+def draw_scenes(
+    params: Params,
+    model: RadianceFieldModel,
+    schedule: Schedule,
+    example: Example,
+    paths: Sequence[Trajectory],
+    settings: SampleConfig,
+    seed: int,
+    on_video: Callable[[int, int, np.ndarray, np.ndarray], None],
+) -> Drawn:
+    """Draws `settings.num_samples` scenes behind each context of `example` [s], and looks at them.
+
+    Sample j of scene i depends on (seed, i, j) only: not on how many others are drawn, nor how many at once.
+
+    Args:
+      paths: a camera path for each scene, all of one length.
+      on_video: called for every sample with the numbers of its scene and sample, and its frames: colours
+        [frames, h, w, 3] in [0, 1] and distances [frames, h, w].
+    """
+    size, batches = model.image_size, _batches(len(paths), settings.num_samples, model.image_size)
+    zoom = -(-MIN_VIDEO_SIDE // size)
+    images_per_pair = settings.num_steps + 1 + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
+    total = sum(map(len, batches)) * images_per_pair
+    drawn = []
+    with tqdm(total=total, unit="image", desc=f"{len(paths)} x {settings.num_samples} scenes") as bar:
+        for pairs in batches:
+            index = np.array(pairs)
+            scene, *images = _draw(
+                params, schedule, example, jax.random.key(seed), index[:, 0], index[:, 1], model=model, sample=settings
+            )
+            drawn.append(jax.device_get(images))
+            bar.update(len(pairs) * (settings.num_steps + 1))
+            frames = _render_paths(params, model, scene, [paths[i].camera for i, _ in pairs], size * zoom, bar)
+            for b, (i, j) in enumerate(dict.fromkeys(pairs)):  # without the repetitions that fill up the last batch
+                on_video(i, j, frames.rgb[b][paths[i].order], frames.distance[b][paths[i].order])
+
+    count = len(paths) * settings.num_samples
+    views, x0, estimate = (
+        rearrange(np.concatenate(parts)[:count], "(s n) ... -> s n ...", s=len(paths))
+        for parts in zip(*drawn, strict=True)
+    )
+    return Drawn(views, x0, estimate[:, 0])
+
+
+@partial(jax.jit, static_argnames=("model", "sample"))
+def _draw(
+    params: Params,
+    schedule: Schedule,
+    example: Example,
+    key: Array,
+    scene_index: Int[Array, "b"],
+    sample_index: Int[Array, "b"],
+    *,
+    model: RadianceFieldModel,
+    sample: SampleConfig,
+) -> tuple[Scene, Array, Array, Array]:
+    """For pairs [b] of scenes of `example` [s] and samples: the sampled scenes; their views, x0 and estimates as in
+    `Drawn`, all [b, ...]."""
+    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
+    example = jax.tree.map(lambda x: x[scene_index], example)
+    x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
+    scene, estimate = sampled_scene(params, example, x0, model=model)
+    cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
+    seen = look(params, scene, cameras, model=model, size=model.image_size)
+    guess = estimate_picture(estimate, example.far, model.image_size)
+    return scene, seen.rgb, jnp.clip(0.5 * x0 + 0.5, 0, 1), guess.rgb
+
+
+_look = jax.jit(look, static_argnames=("model", "size"))
+
+
+def _render_paths(
+    params: Params, model: RadianceFieldModel, scene: Scene, cameras: Sequence[Camera], side: int, bar: tqdm
+) -> Pictures:
+    """What path cameras [b] of [m] poses see of scenes [b]: pictures [b, m, side, side], a few poses a call."""
+    camera = jax.tree.map(lambda *c: np.stack(c).astype(np.float32), *cameras)
+    num_poses = camera.intrinsics.shape[1]
+    at_once = min(num_poses, max(1, PIXELS_PER_LOOK // (len(cameras) * side**2)))
+    pictures = []
+    for start in range(0, num_poses, at_once):
+        poses = np.minimum(np.arange(start, start + at_once), num_poses - 1)  # calls of one shape: one compilation
+        part = Camera(camera.camera_to_world[:, poses], camera.intrinsics[:, poses])
+        pictures.append(jax.device_get(_look(params, scene, part, model=model, size=side)))
+        bar.update(len(cameras) * min(at_once, num_poses - start) * (side // model.image_size) ** 2)
+    return jax.tree.map(lambda *p: np.concatenate(p, axis=1)[:, :num_poses], *pictures)
+
+
+def _batches(num_scenes: int, num_samples: int, image_size: int) -> list[list[tuple[int, int]]]:
+    """All (scene, sample) pairs in batches of one size; the last is filled up by repeating the last pair."""
+    pairs = [(i, j) for i in range(num_scenes) for j in range(num_samples)]
+    size = min(len(pairs), max(1, PIXELS_PER_DRAW // image_size**2))
+    batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    batches[-1] += batches[-1][-1:] * (size - len(batches[-1]))
+    return batches

@@ -1,0 +1,221 @@
+"""`index.html`: what a sampling run made, for a person to see at a glance.
+
+The page lies in the folder of its pictures and videos, links to them relatively and needs no network.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from dfm_jax.evaluation.report_style import CSS, SCRIPT
+from dfm_jax.evaluation.results import HiddenColours, SampleResult, SceneResult, Summary
+
+Curve = Sequence[tuple[int, float]]  # (step, value)
+MAX_CURVE_POINTS = 400
+
+
+def write_report(folder: Path, summary: Summary, loss: Curve) -> Path:
+    """Writes `folder/index.html` about the files that `summary` names. A loss curve of fewer than two points is left
+    out."""
+    sections = [
+        _opening(summary),
+        *(_scene(i, scene, summary.hidden) for i, scene in enumerate(summary.scenes)),
+        _odds(summary.hidden) if summary.hidden else "",
+        _numbers(summary),
+        _training(loss) if len(loss) > 1 else "",
+        _making(summary),
+    ]
+    path = folder / "index.html"
+    path.write_text(_page("\n".join(section for section in sections if section)), encoding="utf-8")
+    return path
+
+
+def _page(body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sampled scenes</title>
+<style>{CSS}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _opening(summary: Summary) -> str:
+    facts = [
+        (_decibel(summary.context_psnr), "agreement of the sampled scenes with the image they were drawn from"),
+        (_percent(summary.spread, 1), "average difference between samples where the image leaves it open"),
+    ]
+    if summary.hidden:
+        facts.append((_percent(summary.hidden.purity), "of the samples decide cleanly what the hidden side looks like"))
+    items = "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts)
+    return f"""<h1>One image, many possible scenes</h1>
+<p class="lead">The model is given an image of a scene (outlined in blue) and draws whole 3D scenes that could be behind
+it: {len(summary.scenes[0].samples)} for each, shown from a moving camera. What the image shows is the same in all of
+them. What it does not show, every scene makes up for itself.</p>
+<ul class="facts">{items}</ul>
+<h2>The scenes <button id="depth-button" type="button">Show depth</button></h2>"""
+
+
+def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
+    captions = [""] * len(scene.samples)
+    if hidden:
+        captions = [_swatch(colour) if colour else "mixed" for colour in hidden.seen[index]]
+    given = "".join(_picture(path, "Given", "what the model sees") for path in scene.contexts)
+    samples = "".join(
+        _video(j, sample, caption) for j, (sample, caption) in enumerate(zip(scene.samples, captions, strict=True))
+    )
+    pictures = "".join(
+        [
+            _picture(scene.mean, "Average of the samples", "sharp where they agree, washed out where they do not"),
+            _picture(scene.uncertainty, "What is uncertain", "grey: decided by the image; glowing: left open"),
+            _picture(scene.estimate, "One best guess instead", "a model that must give one answer mixes them all"),
+            _picture(scene.truth, "What was really there", "never shown to the model: one possibility of many"),
+        ]
+    )
+    return f"""<section class="scene">
+<h3>Scene {index + 1} <span class="soft">{escape(scene.name)}</span></h3>
+<div class="turning">
+<div class="given">{given}</div>
+<div class="tiles">{samples}</div>
+</div>
+<h3>What is certain and what is not <span class="soft">seen from the target camera</span></h3>
+<div class="tiles wide">{pictures}</div>
+<p class="soft">More: <a href="{escape(scene.contact_sheet)}">contact sheet</a>,
+<a href="{escape(scene.variance)}">variance</a>, <a href="{escape(scene.arrays)}">arrays</a></p>
+</section>"""
+
+
+def _video(index: int, sample: SampleResult, caption: str) -> str:
+    def tag(kind: str, path: str, poster: str) -> str:
+        return (
+            f'<video class="{kind}" autoplay loop muted playsinline{poster} src="{escape(path)}" '
+            f'aria-label="Sample {index + 1}, {kind}"></video>'
+        )
+
+    return f"""<figure>
+{tag("colour", sample.rgb_video, f' poster="{escape(sample.poster)}"')}
+{tag("distance", sample.depth_video, "")}
+<figcaption>Sample {index + 1} {caption}<small>given image again: {_decibel(sample.context_psnr)}</small></figcaption>
+</figure>"""
+
+
+def _picture(path: str, title: str, text: str) -> str:
+    return (
+        f'<figure><img src="{escape(path)}" alt="{escape(title)}">'
+        f"<figcaption>{escape(title)}<small>{escape(text)}</small></figcaption></figure>"
+    )
+
+
+def _odds(hidden: HiddenColours) -> str:
+    """The samples' hidden colours against the odds that the scenes were made with."""
+    total = sum(hidden.counts)
+    modes = list(zip(hidden.names, hidden.probabilities, hidden.counts, strict=True))
+    bars = "".join(
+        f'<span>{_swatch(name)}</span><span class="bar"><i style="width:{100 * count / total:.1f}%;background:{name}">'
+        f'</i><u style="left:{100 * odds:.1f}%"></u><span>{count} of {total}</span></span>'
+        for name, odds, count in modes
+    )
+    odds = ", ".join(f"{name} {_percent(odds)}" for name, odds, _ in modes)
+    # E sum |n_k / n - p_k| / 2 of honest draws, each count approximately normal.
+    chance = 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * total)) for p in hidden.probabilities)
+    return f"""<h2>Are the odds right?</h2>
+<p>In this toy world the sides that the image does not show are painted by lot, whatever the front looks like: {odds}.
+Bars: how often the samples chose each colour. Marks: the true odds. They differ by
+{_percent(hidden.total_variation)} (total variation); {total} honest draws would differ by about {_percent(chance)}.</p>
+<div class="bars">{bars}</div>
+<p>{_percent(hidden.purity)} of the samples are clean: at least nine tenths of the hidden pixels are of one colour. Of
+the single best guesses, which cannot choose, {_percent(hidden.estimate_purity)} are.</p>"""
+
+
+def _numbers(summary: Summary) -> str:
+    rows = [
+        (
+            f"{i + 1} {escape(scene.name)}",
+            _decibel(sum(sample.context_psnr for sample in scene.samples) / len(scene.samples)),
+            _decibel(max(sample.target_psnr for sample in scene.samples)),
+            _decibel(scene.mean_psnr),
+            _decibel(scene.estimate_psnr),
+            _percent(scene.spread, 1),
+        )
+        for i, scene in enumerate(summary.scenes)
+    ]
+    heads = ("Scene", "Given image again", "Best sample", "Average of samples", "Best guess", "Spread")
+    return f"""<h2>Numbers, and how to read them</h2>
+{_table(rows, heads)}
+<dl>
+<dt>Given image again</dt>
+<dd>Each sampled scene is rendered from the camera of the given image and compared with it (PSNR: 20 dB is an error of
+10 %, 30 dB of 3 %; higher is better). This tells whether samples respect what is known.</dd>
+<dt>Best sample, average of samples, best guess</dt>
+<dd>The view from the target camera, compared with the truth. A sample that rightly chose something else scores
+<em>low</em> here; the best of several tells whether the truth is among them. Averages and best guesses score well by
+mixing the possibilities, though no scene looks like that.</dd>
+<dt>Spread</dt>
+<dd>Standard deviation of the samples, averaged over the target view. 0 % would mean: only one answer is possible.</dd>
+</dl>"""
+
+
+def _training(curve: Curve) -> str:
+    """The loss curve as a drawing, on a logarithmic scale where all values are positive."""
+    curve = [(step, value) for step, value in curve if math.isfinite(value)]
+    curve = curve[:: math.ceil(len(curve) / MAX_CURVE_POINTS)]
+    steps, values = zip(*curve, strict=True)
+    scale, back = (math.log10, lambda y: 10.0**y) if min(values) > 0 else (float, float)
+    low, high = scale(min(values)), scale(max(values))
+
+    def x(step: int) -> float:
+        return 60 + 670 * (step - steps[0]) / max(steps[-1] - steps[0], 1)
+
+    def y(height: float) -> float:
+        return 20 + 190 * (high - height) / max(high - low, 1e-9)
+
+    points = " ".join(f"{x(step):.1f},{y(scale(value)):.1f}" for step, value in curve)
+    lines = "".join(
+        f'<line x1="60" x2="730" y1="{y(h):.1f}" y2="{y(h):.1f}"/>'
+        f'<text x="52" y="{y(h) + 4:.1f}" text-anchor="end">{back(h):.3g}</text>'
+        for h in (low, (low + high) / 2, high)
+    )
+    return f"""<h2>Training</h2>
+<p>The loss over {steps[-1]} training steps{" (logarithmic scale)" if scale is math.log10 else ""}.</p>
+<svg class="curve" viewBox="0 0 750 245" role="img" aria-label="Loss curve">{lines}<polyline points="{points}"/>
+<text x="60" y="235">step {steps[0]}</text><text x="730" y="235" text-anchor="end">{steps[-1]}</text></svg>"""
+
+
+def _making(summary: Summary) -> str:
+    command = f"<pre>{escape(summary.command)}</pre>" if summary.command else ""
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in summary.seconds.items())
+    settings = [(escape(name), escape(str(value))) for name, value in summary.settings.items()]
+    return f"""<h2>How this was made</h2>
+{command}
+<p>By the model after {summary.step} training steps (moving average of its parameters); {escape(times)}. All numbers
+are in <a href="samples.json">samples.json</a>.</p>
+<details><summary>Settings</summary>{_table(settings)}</details>"""
+
+
+def _table(rows: Sequence[Sequence[str]], heads: Sequence[str] = ()) -> str:
+    """Cells are HTML."""
+    head = "<thead><tr>" + "".join(f"<th>{cell}</th>" for cell in heads) + "</tr></thead>" if heads else ""
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _swatch(colour: str) -> str:
+    return f'<span class="swatch" style="background:{escape(colour)}"></span>{escape(colour)}'
+
+
+def _decibel(value: float) -> str:
+    return f"{value:.1f} dB"
+
+
+def _percent(value: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} %"

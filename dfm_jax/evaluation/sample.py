@@ -1,0 +1,154 @@
+"""`--mode=sample`: whole scenes drawn from context images, as videos, pictures, numbers and a page.
+
+Everything is written below `<workdir>/samples/`: `index.html` is what to look at, `samples.json` holds its numbers.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dfm_jax.config import Config
+from dfm_jax.data import pipeline
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.evaluation.draw import Drawn, draw_scenes
+from dfm_jax.evaluation.report import write_report
+from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
+from dfm_jax.evaluation.scene_files import write_scene, write_videos
+from dfm_jax.evaluation.toy_modes import read_hidden_colours
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.structs import Camera, Example
+from dfm_jax.training.checkpoints import check_same_config, restore_params
+from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
+from dfm_jax.training.monitor import say
+from dfm_jax.trajectories import Trajectory, make_path
+
+
+def sample(config: Config, workdir: str | os.PathLike) -> Summary:
+    """Samples scenes with the latest averaged parameters of `workdir` and writes `<workdir>/samples/`.
+
+    Sample j of scene i depends on (config.seed, i, j) only.
+
+    Raises:
+      UserError: there is no checkpoint, it is of another model, or the data set is missing.
+    """
+    workdir, seconds, start = Path(workdir), {}, time.monotonic()
+    params, step, saved = restore_params(workdir)
+    # Sampling may have its own seed and data; what the parameters mean may not change.
+    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    pipeline.ensure_toy(config.data, config.image_size)
+    example, names = pipeline.evaluation_examples(
+        config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
+    )
+    paths = camera_paths(config, example, names)
+    seconds["loading"] = time.monotonic() - start
+
+    folder = _fresh_folder(workdir / "samples")
+    start = time.monotonic()
+    drawn = draw_scenes(
+        params,
+        RadianceFieldModel(config.model, config.image_size, config.loss),
+        cosine_schedule(config.diffusion.num_timesteps),
+        example,
+        paths,
+        config.sample,
+        config.seed,
+        partial(write_videos, folder, example),
+    )
+    seconds["sampling and rendering"] = time.monotonic() - start
+
+    scenes = [write_scene(folder, i, name, example, drawn) for i, name in enumerate(names)]
+    summary = _summary(config, step, scenes, _hidden_colours(config, names, example, drawn), seconds)
+    (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
+    page = write_report(folder, summary, _loss_curve(workdir))
+    say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {page}")
+    return summary
+
+
+def camera_paths(config: Config, example: Example, names: Sequence[str]) -> list[Trajectory]:
+    """A path for the videos of each scene, in the frame of the example."""
+    paths = []
+    for i, name in enumerate(names):
+        scene: Example = jax.tree.map(lambda x, i=i: np.asarray(x[i], np.float64), example)
+        valid = scene.context.valid.astype(bool)
+        cameras = jax.tree.map(
+            lambda c, t, valid=valid: np.concatenate([c[valid], t]), scene.context.camera, scene.target.camera
+        )
+        paths.append(
+            make_path(
+                config.sample.video_path,
+                cameras,
+                target=int(valid.sum()),
+                near=float(scene.near),
+                far=float(scene.far),
+                num_frames=config.sample.video_frames,
+                recorded=_recorded_cameras(config, name, scene) if config.sample.video_path == "dataset" else None,
+            )
+        )
+    return paths
+
+
+def _recorded_cameras(config: Config, name: str, scene: Example) -> Camera:
+    """All cameras of the scene's record, relative to the first context view."""
+    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    record = data.scene(data.names.index(name))
+    reference = np.vstack([scene.context.absolute_pose[0], [0.0, 0.0, 0.0, 1.0]])
+    return Camera(np.linalg.inv(reference) @ record.camera_to_world, record.intrinsics)
+
+
+def _hidden_colours(config: Config, names: Sequence[str], example: Example, drawn: Drawn) -> HiddenColours | None:
+    """The hidden attribute of data sets that have a known one; None for all others."""
+    if config.data.name != "toy":
+        return None
+    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    return read_hidden_colours(data, names, example, drawn.views[:, :, example.context.valid.shape[1]], drawn.estimate)
+
+
+def _fresh_folder(folder: Path) -> Path:
+    """The folder, without the scenes of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("scene_*"):
+        shutil.rmtree(old)
+    return folder
+
+
+def _summary(
+    config: Config, step: int, scenes: Sequence[SceneResult], hidden: HiddenColours | None, seconds: dict[str, float]
+) -> Summary:
+    return Summary(
+        step=step,
+        settings=dataclasses.asdict(config.sample)
+        | {
+            "seed": config.seed,
+            "image_size": config.image_size,
+            "data": f"{config.data.name}, {config.data.eval_split}",
+        },
+        command=_command(),
+        scenes=tuple(scenes),
+        context_psnr=float(np.mean([sample.context_psnr for scene in scenes for sample in scene.samples])),
+        estimate_psnr=float(np.mean([scene.estimate_psnr for scene in scenes])),
+        spread=float(np.mean([scene.spread for scene in scenes])),
+        hidden=hidden,
+        seconds=seconds,
+    )
+
+
+def _loss_curve(workdir: Path) -> list[tuple[int, float]]:
+    """(step, loss) as logged while training; empty if nothing was."""
+    lines = read_metrics(workdir) if (workdir / METRICS_FILE).exists() else []
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def _command() -> str:
+    """The command line of this program, as a person would type it; '' if it is not a command of this project."""
+    _, *arguments = sys.orig_argv
+    return shlex.join(["python", *arguments]) if "dfm_jax.main" in arguments else ""

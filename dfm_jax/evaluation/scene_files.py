@@ -1,0 +1,106 @@
+"""The files of one sampled scene: videos, pictures, arrays, and the numbers that belong to them.
+
+scene_00/{context_0,truth,estimate,mean,variance,uncertainty,contact_sheet}.png  arrays.npz
+scene_00/sample_00/{rgb,depth}.mp4  poster.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from dfm_jax.evaluation import visualize
+from dfm_jax.evaluation.draw import Drawn
+from dfm_jax.evaluation.results import SampleResult, SceneResult
+from dfm_jax.metrics import psnr
+from dfm_jax.structs import Example
+
+
+def scene_folder(scene: int) -> str:
+    return f"scene_{scene:02d}"
+
+
+def sample_folder(scene: int, sample: int) -> str:
+    return f"{scene_folder(scene)}/sample_{sample:02d}"
+
+
+def write_videos(
+    folder: Path, example: Example, scene: int, sample: int, rgb: np.ndarray, distance: np.ndarray
+) -> None:
+    """Writes one sample's videos, of colours [frames, h, w, 3] in [0, 1] and distances [frames, h, w]."""
+    own = folder / sample_folder(scene, sample)
+    own.mkdir(parents=True)
+    visualize.write_video(own / "rgb.mp4", rgb)
+    depth = visualize.colour_depth(distance, float(example.near[scene]), float(example.far[scene]))
+    visualize.write_video(own / "depth.mp4", depth)
+    # Half way, cameras are farthest from the context's: that is where samples differ.
+    visualize.write_png(own / "poster.png", visualize.enlarge(rgb[len(rgb) // 2]))
+
+
+def write_scene(folder: Path, scene: int, name: str, example: Example, drawn: Drawn) -> SceneResult:
+    """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers."""
+    own = folder / scene_folder(scene)
+    own.mkdir(parents=True, exist_ok=True)
+    valid = np.asarray(example.context.valid[scene])
+    contexts = np.asarray(example.context.images[scene])[valid]
+    truths = np.asarray(example.target.images[scene])
+    views, estimate = drawn.views[scene], drawn.estimate[scene]
+    seen_contexts, seen_targets = views[:, : len(valid)][:, valid], views[:, len(valid) :]
+    mean, variance = seen_targets[:, 0].mean(0), seen_targets[:, 0].var(0)
+
+    pictures = {f"context_{i}": image for i, image in enumerate(contexts)} | {
+        "truth": truths[0],
+        "estimate": estimate,
+        "mean": mean,
+        "variance": visualize.colour_variance(variance),
+        "uncertainty": visualize.colour_uncertainty(variance, mean),
+    }
+    for label, image in pictures.items():
+        visualize.write_png(own / f"{label}.png", visualize.enlarge(image))
+    sheet = contact_sheet(contexts, seen_contexts, truths, seen_targets, estimate)
+    visualize.write_png(own / "contact_sheet.png", sheet)
+    np.savez_compressed(
+        own / "arrays.npz", samples=seen_targets[:, 0], x0=drawn.x0[scene], mean=mean, variance=variance
+    )
+
+    path = {label: f"{scene_folder(scene)}/{label}.png" for label in (*pictures, "contact_sheet")}
+    contexts_made = tuple(path.pop(f"context_{i}") for i in range(len(contexts)))
+    samples = tuple(
+        SampleResult(
+            rgb_video=f"{sample_folder(scene, j)}/rgb.mp4",
+            depth_video=f"{sample_folder(scene, j)}/depth.mp4",
+            poster=f"{sample_folder(scene, j)}/poster.png",
+            context_psnr=_psnr(seen_contexts[j], contexts),
+            target_psnr=_psnr(seen_targets[j, 0], truths[0]),
+            novel_psnr=_psnr(seen_targets[j, 1:], truths[1:]) if len(truths) > 1 else None,
+            scene_psnr=_psnr(seen_targets[j, 0], drawn.x0[scene, j]),
+        )
+        for j in range(len(views))
+    )
+    return SceneResult(
+        name=name,
+        contexts=contexts_made,
+        **path,
+        arrays=f"{scene_folder(scene)}/arrays.npz",
+        samples=samples,
+        estimate_psnr=_psnr(estimate, truths[0]),
+        mean_psnr=_psnr(mean, truths[0]),
+        spread=float(np.sqrt(variance).mean()),
+    )
+
+
+def contact_sheet(
+    contexts: np.ndarray, seen_contexts: np.ndarray, truths: np.ndarray, seen_targets: np.ndarray, estimate: np.ndarray
+) -> np.ndarray:
+    """All stills of a scene, uint8: a row for the target view, one for each novel view and each context view; in the
+    columns what was given, the samples [n, v or t, h, w, 3], the deterministic estimate and the truth."""
+    columns = ["given", *(f"sample {j + 1}" for j in range(len(seen_targets))), "estimate", "truth"]
+    rows = [[contexts[0], *seen_targets[:, 0], estimate, truths[0]]]
+    rows += [[None, *seen_targets[:, k], None, truths[k]] for k in range(1, len(truths))]
+    rows += [[None, *seen_contexts[:, k], None, contexts[k]] for k in range(len(contexts))]
+    labels = ["target", *["novel"] * (len(truths) - 1), *["given, again"] * len(contexts)]
+    return visualize.grid(rows, columns, labels, side=128)
+
+
+def _psnr(images: np.ndarray, truth: np.ndarray) -> float:
+    """Of the mean error over all images; at most 99 dB, so that it is a number in JSON."""
+    return float(min(99.0, psnr(images.reshape(1, -1, 3), truth.reshape(1, -1, 3))))

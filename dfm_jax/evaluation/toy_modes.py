@@ -1,0 +1,70 @@
+"""The toy data set's hidden colour, read off samples: what was drawn, against the known odds.
+
+Notation: `s` scene, `n` sample of it, `h w` pixels, `k` the possible hidden colours (modes), `p` hidden pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from dfm_jax.data.builders import toy
+from dfm_jax.data.dataset import SceneDataset
+from dfm_jax.evaluation.results import HiddenColours
+from dfm_jax.metrics import mode_shares, nearest_mode, total_variation
+from dfm_jax.structs import Example
+
+NAMES = ("red", "green", "blue")  # of toy.HIDDEN_COLOURS; also colours of the page
+# A sample is clean if this share of its hidden pixels shows one and the same mode.
+CLEAN_SHARE = 0.9
+
+
+def read_hidden_colours(
+    data: SceneDataset,
+    names: Sequence[str],
+    example: Example,
+    samples: Float[np.ndarray, "s n h w 3"],
+    estimates: Float[np.ndarray, "s h w 3"],
+) -> HiddenColours:
+    """Which hidden colour each sample of target view 0 shows, in [0, 1].
+
+    Args:
+      data: the toy split that the scenes `names` [s] of `example` come from.
+    """
+    chosen, clean, estimate_clean = [], [], []
+    for i, name in enumerate(names):
+        record = data.scene(data.names.index(name))
+        pose = np.vstack([example.target.absolute_pose[i, 0], [0, 0, 0, 1]])
+        modes, hidden = _modes(
+            record.attributes, pose, np.asarray(example.target.camera.intrinsics[i, 0]), samples.shape[2]
+        )
+        chosen.append([nearest_mode(sample[hidden], modes) for sample in samples[i]])
+        clean.append([_is_clean(sample[hidden], modes) for sample in samples[i]])
+        estimate_clean.append(_is_clean(estimates[i][hidden], modes))
+    counts = np.bincount(np.ravel(chosen), minlength=len(NAMES))
+    return HiddenColours(
+        names=NAMES,
+        probabilities=toy.HIDDEN_PROBABILITIES,
+        counts=tuple(counts.tolist()),
+        seen=tuple(
+            tuple(NAMES[mode] if sure else "" for mode, sure in zip(*rows, strict=True))
+            for rows in zip(chosen, clean, strict=True)
+        ),
+        purity=float(np.mean(clean)),
+        total_variation=total_variation(counts, toy.HIDDEN_PROBABILITIES),
+        estimate_purity=float(np.mean(estimate_clean)),
+    )
+
+
+def _modes(attributes: dict, pose: np.ndarray, intrinsics: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the hidden pixels would look like in each mode, [k, p, 3], and where they are, [h, w] bool."""
+    views = [
+        toy.render_view(attributes | {"hidden": mode}, pose, intrinsics, size)
+        for mode in range(len(toy.HIDDEN_COLOURS))
+    ]
+    hidden = views[0][2]
+    return np.stack([rgb[hidden] for rgb, _, _ in views]), hidden
+
+
+def _is_clean(pixels: np.ndarray, modes: np.ndarray) -> bool:
+    return bool(mode_shares(pixels, modes).max() >= CLEAN_SHARE)
