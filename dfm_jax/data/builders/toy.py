@@ -205,7 +205,8 @@ def _png(image: np.ndarray) -> bytes:
     """An image [h, w, 3] uint8 as a PNG; for tiny pictures ten times as fast as Pillow, which half of the time of a
     toy data set would go to."""
     height, width, _ = image.shape
-    rows = np.pad(image.reshape(height, -1), ((0, 0), (1, 0)))  # each row starts with its filter: 0, none
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row starts with its filter: 0, none
+    rows[:, 1:] = image.reshape(height, -1)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
