@@ -22,6 +22,7 @@ REQUIREMENTS = [
     "jaxtyping",
     "pillow",
     "matplotlib",
+    "tqdm",
     "imageio",
     "imageio-ffmpeg",  # brings the ffmpeg binary along
 ]

@@ -1,0 +1,218 @@
+"""Who may import whom, compile, name mesh axes, see a ConfigDict or write linen: read from the sources with `ast`."""
+
+import ast
+import graphlib
+import importlib.metadata
+import pathlib
+import re
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
+
+# What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders.
+LEAVES = {"structs", "config", "errors"}
+SCENE = LEAVES | {"geometry", "rendering", "models", "forward_model"}
+DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
+ENDS = DIFFUSION_OF_SCENES | {"data", "interop", "metrics", "trajectories"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "errors": set(),
+    "structs": set(),
+    "config": {"errors"},
+    "geometry": {"structs"},
+    "metrics": {"structs"},
+    "trajectories": {"structs", "geometry"},
+    "diffusion": set(),
+    "rendering": {"structs", "geometry"},
+    "models": LEAVES | {"geometry"},
+    "forward_model": LEAVES | {"geometry", "models", "rendering"},
+    "denoiser": SCENE | {"diffusion"},
+    "losses": SCENE | {"diffusion", "denoiser"},
+    "data": LEAVES | {"geometry"},
+    "interop": SCENE,
+    "training": ENDS | {"evaluation"},
+    "evaluation": ENDS | {"training"},
+    "main": LEAVES | {"training", "evaluation"},
+}
+
+# What only some modules may use, as regular expressions over dotted names and over module names.
+COMPILERS = r"training\.(sharding|loop)|evaluation\..*"
+RESERVED = [
+    (r"jax\.jit", COMPILERS),
+    (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
+    (r"jax\.lax\.(psum|pmean|pmax|pmin|all_gather|axis_index|with_sharding_constraint)", COMPILERS),
+    (r"jax\.distributed(\..*)?", r"training\..*"),
+    (r"ml_collections(\..*)?", r"main|training\.loop|evaluation\..*"),
+    (r"flax\.linen(\..*)?", r"models\..*"),
+    (r"clu(\..*)?", r"training\.metric_writers"),
+    (r"torch(\..*)?", r"interop\..*"),
+    (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
+]
+MESH_AXIS = "fsdp"
+
+
+def module_name(path: pathlib.Path) -> str:
+    """'rendering.render' for dfm_jax/rendering/render.py, 'rendering' for its __init__, '__init__' for the top one."""
+    parts = path.relative_to(ROOT / "dfm_jax").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def imported_names(tree: ast.AST) -> list[str]:
+    """Dotted names of all that is imported, also inside functions: `a.b.c` for `from a.b import c`."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            names += [f"{prefix}.{alias.name}" for alias in node.names]
+    return names
+
+
+def used_names(tree: ast.AST) -> list[str]:
+    """Dotted names of all imports and of all attribute chains, with the names that imports gave them resolved."""
+    origin = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            origin |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            origin |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    names = imported_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"\w+(\.\w+)+", chain := ast.unparse(node)):
+            first, rest = chain.split(".", 1)
+            names.append(f"{origin.get(first, first)}.{rest}")
+    return names
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What the source of `dfm_jax.<module>` does that it must not, one line each."""
+    tree = ast.parse(source)
+    part = part_of(module)
+    if part not in MAY_IMPORT:
+        return [f"{module}: a new part of the package needs a line in MAY_IMPORT"]
+    problems = []
+    for name in imported_names(tree):
+        if name.startswith("."):
+            problems.append(f"{module}: relative import of {name}")
+        elif name.split(".")[0] == "dfm_jax":
+            imported = part_of(name.removeprefix("dfm_jax").removeprefix(".") or "__init__")
+            if imported not in MAY_IMPORT[part] | {part}:
+                problems.append(f"{module}: imports {name}")
+    for pattern, allowed in RESERVED:
+        if not re.fullmatch(allowed, module):
+            problems += [f"{module}: uses {name}" for name in used_names(tree) if re.fullmatch(pattern, name)]
+    if not re.fullmatch(COMPILERS, module):
+        constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        problems += [f"{module}: names the mesh axis {MESH_AXIS!r}"] * constants.count(MESH_AXIS)
+    return problems
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which modules each module imports, of those given. Imports inside functions count."""
+    graph = {}
+    for module, source in sources.items():
+        names = [name.removeprefix("dfm_jax.") for name in imported_names(ast.parse(source))]
+        candidates = {candidate for name in names for candidate in (name, name.rpartition(".")[0])}
+        graph[module] = candidates & sources.keys() - {module}
+    return graph
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_module_keeps_to_its_layer(path):
+    assert violations(module_name(path), path.read_text()) == []
+
+
+def test_modules_do_not_import_in_circles():
+    graph = import_graph({module_name(path): path.read_text() for path in SOURCES})
+    assert graph["losses"] >= {"denoiser", "forward_model"}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_configs_import_nothing_but_ml_collections(path):
+    assert {name.split(".")[0] for name in imported_names(ast.parse(path.read_text()))} == {"ml_collections"}
+
+
+def test_every_library_that_is_imported_is_required():
+    required = required_distributions((ROOT / "setup.py").read_text())
+    providers = importlib.metadata.packages_distributions()
+    for path in SOURCES:
+        libraries = {name.split(".")[0] for name in imported_names(ast.parse(path.read_text()))}
+        for library in libraries - sys.stdlib_module_names - {"dfm_jax"}:
+            names = {canonical(name) for name in providers.get(library, [library])}
+            assert names & required, f"{module_name(path)} imports {library}, which setup.py does not require"
+
+
+def required_distributions(setup: str) -> set[str]:
+    """Names of the distributions in setup.py's REQUIREMENTS and EXTRAS."""
+    assignments = [node for node in ast.parse(setup).body if isinstance(node, ast.Assign)]
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+    requirements = sum(values["EXTRAS"].values(), values["REQUIREMENTS"])
+    return {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+
+
+def canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+# --- the checker itself, on sources that break one rule each
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "problem"),
+    [
+        ("geometry", "from dfm_jax.models.dit import DiTEncoder", "imports dfm_jax.models.dit.DiTEncoder"),
+        ("geometry", "import dfm_jax.models.dit", "imports dfm_jax.models.dit"),
+        ("geometry", "from dfm_jax import config", "imports dfm_jax.config"),
+        ("geometry", "from . import models", "relative import of ..models"),
+        ("diffusion.process", "from dfm_jax.structs import Camera", "imports dfm_jax.structs.Camera"),
+        ("rendering.render", "from dfm_jax.models import dit", "imports dfm_jax.models.dit"),
+        ("data.pipeline", "from dfm_jax.rendering.render import render", "imports dfm_jax.rendering.render.render"),
+        ("forward_model", "def f():\n    import dfm_jax.denoiser", "imports dfm_jax.denoiser"),
+        ("losses", "from dfm_jax.training import step", "imports dfm_jax.training.step"),
+        ("main", "import dfm_jax.data.pipeline", "imports dfm_jax.data.pipeline"),
+        ("denoiser", "import jax\n@jax.jit\ndef f(x): return x", "uses jax.jit"),
+        ("denoiser", "from jax import jit", "uses jax.jit"),
+        ("denoiser", "import jax as j\nf = partial(j.jit, static_argnums=0)", "uses jax.jit"),
+        ("training.step", "from jax.sharding import PartitionSpec", "uses jax.sharding.PartitionSpec"),
+        ("training.step", "from jax import lax\nlax.psum(x, 'data')", "uses jax.lax.psum"),
+        ("training.state", "rule = ('kernel', 'fsdp')", "names the mesh axis 'fsdp'"),
+        ("training.sharding", "import jax\njax.pmap(f)", "uses jax.pmap"),
+        ("config", "from ml_collections import ConfigDict", "uses ml_collections.ConfigDict"),
+        ("forward_model", "import flax.linen as nn", "uses flax.linen"),
+        ("forward_model", "from flax import linen", "uses flax.linen"),
+        ("data.pipeline", "import tensorflow as tf", "uses tensorflow"),
+        ("training.checkpoints", "import torch", "uses torch"),
+        ("gui", "", "a new part of the package needs a line in MAY_IMPORT"),
+    ],
+)
+def test_checker_finds(module, source, problem):
+    assert f"{module}: {problem}" in violations(module, source)
+
+
+def test_checker_accepts_what_is_allowed():
+    allowed = {
+        "training.sharding": "import jax\nfrom jax.sharding import PartitionSpec as P\njax.jit(f, P('fsdp'))",
+        "losses": "import jax.numpy as jnp\nfrom dfm_jax.denoiser import predict\nfrom dfm_jax.rendering import render",
+        "main": "from ml_collections import config_flags\ndef f():\n    from dfm_jax.training.loop import train",
+        "models.dit": "import flax.linen as nn\nfrom flax import struct",
+    }
+    for module, source in allowed.items():
+        assert violations(module, source) == []
+
+
+def test_checker_finds_circles():
+    circle = {
+        "training.loop": "from dfm_jax.evaluation import sample",
+        "evaluation.sample": "import dfm_jax.training.loop",
+    }
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(import_graph(circle)).prepare()
