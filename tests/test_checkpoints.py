@@ -74,7 +74,7 @@ def test_items_lie_where_scripts_look_for_them_and_old_ones_go(tmp_path):
 
 
 def test_the_average_or_the_parameters_are_read_alone(tmp_path):
-    state = step(init(jax.random.key(0)))
+    state = step(step(init(jax.random.key(0))))  # the first step's learning rate is 0
     with Checkpoints(tmp_path, keep=1) as store:
         store.save(7, state, Settings(seed=5))
     ema, at, config = checkpoints.restore_params(tmp_path)

@@ -125,7 +125,10 @@ def abstract_state(init: Callable[[Array], Any], mesh: Mesh) -> Any:
 def initialize(init: Callable[[Array], Any], key: Array, mesh: Mesh) -> Any:
     """`init(key)`, made already sharded: no device ever holds all of it."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(init, mesh))
-    return jax.jit(init, out_shardings=shardings)(key)
+    # It runs once: on a CPU, compiling it well would take far longer than running it.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    return jax.jit(init, out_shardings=shardings, compiler_options=options)(key)
 
 
 def compile_train_step(step: Callable, state: Any, mesh: Mesh) -> Callable:

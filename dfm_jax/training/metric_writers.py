@@ -1,0 +1,112 @@
+"""Where a run's numbers and pictures go: `<workdir>/{metrics.jsonl,images,tensorboard}`.
+
+This is the only module that knows clu, whose writers run in the background. clu's own TensorBoard writer needs
+TensorFlow; ours, on tensorboardX, takes its place before clu is imported.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorboardX
+from PIL import Image
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class TensorBoardWriter:
+    """The part of clu's `MetricWriter` that this program uses, on tensorboardX. Images are uint8 [h, w, 3]."""
+
+    def __init__(self, logdir: str | pathlib.Path, start_step: int = 0):
+        """What an earlier run logged after `start_step` will not be shown."""
+        self._writer = tensorboardX.SummaryWriter(str(logdir), purge_step=start_step + 1 if start_step else None)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        for name, image in images.items():
+            self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for name, text in texts.items():
+            self._writer.add_text(name, text, step)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class FolderWriter:
+    """Plain files of the same: scalars with `step` as a JSON object a line, images as `images/<name>/<step>.png`."""
+
+    def __init__(self, workdir: str | pathlib.Path, start_step: int = 0):
+        """Drops the lines that an earlier run wrote after `start_step`, and one that it did not finish."""
+        self._folder = pathlib.Path(workdir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / METRICS_FILE
+        kept = [line for line in read_metrics(workdir) if line["step"] <= start_step] if path.exists() else []
+        rewritten = path.with_suffix(".tmp")
+        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(rewritten, path)
+        self._file = path.open("a")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.flush()
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        for name, image in images.items():
+            folder = self._folder / "images" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{step:08d}.png")
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Texts are for TensorBoard only."""
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def create_writer(workdir: str | pathlib.Path, *, start_step: int = 0, enabled: bool = True) -> Any:
+    """clu's asynchronous writer to all places, with `write_scalars`, `write_images`, `write_texts`, `flush`, `close`.
+
+    Args:
+      start_step: step that the run goes on from.
+      enabled: False, as on all processes but the first: a writer that writes nothing.
+    """
+    writers = _clu_metric_writers()
+    if not enabled:
+        return writers.MultiWriter([])
+    folder = pathlib.Path(workdir)
+    return writers.AsyncMultiWriter(
+        [FolderWriter(folder, start_step), TensorBoardWriter(folder / "tensorboard", start_step)]
+    )
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
+    """The lines of `metrics.jsonl` in order; one that is still being written is left out."""
+    lines = (pathlib.Path(workdir) / METRICS_FILE).read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _clu_metric_writers() -> types.ModuleType:
+    name = "clu.metric_writers.summary_writer"
+    if name not in sys.modules:
+        module = types.ModuleType(name)
+        module.SummaryWriter = TensorBoardWriter
+        sys.modules[name] = module
+    from clu import metric_writers
+
+    return metric_writers
