@@ -10,8 +10,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_CONFIG := configs/toy.py
 DEMO_DIR := runs/demo
+DEMO_FLAGS := --config=configs/toy.py --config.data.dir=$(DEMO_DIR)/data --workdir=$(DEMO_DIR)
 DEMO_PAGE := $(DEMO_DIR)/samples/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,8 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m dfm_jax.main --config=$(DEMO_CONFIG) --workdir=$(DEMO_DIR) --mode=train
-	$(BIN)/python -m dfm_jax.main --config=$(DEMO_CONFIG) --workdir=$(DEMO_DIR) --mode=sample
+	$(BIN)/python -m dfm_jax.main $(DEMO_FLAGS) --mode=train
+	$(BIN)/python -m dfm_jax.main $(DEMO_FLAGS) --mode=sample
 	@test -f $(DEMO_PAGE) || { echo "error: $(DEMO_PAGE) was not written" >&2; exit 1; }
 	@echo "Look at: file://$(CURDIR)/$(DEMO_PAGE)"
 	@if [ "$$(uname)" = Darwin ]; then open $(DEMO_PAGE) || true; \
