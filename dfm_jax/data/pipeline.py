@@ -8,6 +8,7 @@ threads and processes, hosts and restarts change nothing.
 import dataclasses
 import logging
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from dfm_jax.data.dataset import SceneDataset, SceneRecord, exists, open_dataset
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Camera, Example, Views
 
-__all__ = ["ensure_toy", "evaluation_examples", "open_dataset", "scene_names", "training_batches"]
+__all__ = ["Batches", "ensure_toy", "evaluation_examples", "open_dataset", "scene_names", "training_batches"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +40,12 @@ def training_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Example]:
+) -> "Batches":
     """This process's share of the batches from `start_step` on, without end.
 
     Each is an Example of numpy arrays with `batch_size / process_count` scenes: rows
     [process_index * share, (process_index + 1) * share) of the global batch, so that the shares of all processes, one
-    after the other, are the batch that a single process would read. The iterator has a `close` method that ends its
-    threads and processes.
+    after the other, are the batch that a single process would read.
 
     Raises:
       UserError: no data set, no usable scene, or a batch that cannot be shared out.
@@ -63,7 +63,7 @@ def training_batches(
     if config.num_workers:
         _let_workers_read_flags()
         reader = reader.mp_prefetch(grain.MultiprocessingOptions(config.num_workers, max(1, config.prefetch)))
-    return iter(reader)
+    return Batches(iter(reader))
 
 
 def scene_names(config: DataConfig, *, batch_size: int, seed: int, step: int) -> list[str]:
@@ -116,6 +116,22 @@ def ensure_toy(config: DataConfig, image_size: int) -> None:
             f"the toy data set in {config.dir} has pictures of {stored} pixels, config.image_size is {image_size}; "
             "delete it, or choose another config.data.dir"
         )
+
+
+class Batches(Iterator[Example]):
+    """Iterates over batches; its reading threads and processes end with `close`, or when it is dropped."""
+
+    def __init__(self, batches: grain.DatasetIterator):
+        # In a list that can be emptied: what is still there at the end of the program would find grain half taken down.
+        self._batches = [batches]
+        self.close = weakref.finalize(self, _close, self._batches)
+
+    def __next__(self) -> Example:
+        return next(self._batches[0])
+
+
+def _close(batches: list[grain.DatasetIterator]) -> None:
+    batches.pop().close()
 
 
 def _usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:

@@ -153,9 +153,11 @@ def main(argv: list[str]) -> int:
         args = _parse(argv)
         options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames)
         summary = prepare(_source(args), Path(args.data_dir), args.name or args.format, options, args.overwrite)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if summary["quarantined_scenes"] or summary["quarantined_frames"]:
+        print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
     print(json.dumps(summary))
     return 0
 

@@ -31,7 +31,7 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 
 
 def decode(encoded: bytes, size: int) -> np.ndarray:
-    """Float32 [size, size, 3] in [0, 1] from an encoded square picture.
+    """Float32 [size, size, 3] in [0, 1] from an encoded square RGB picture.
 
     JPEGs much larger than `size` are decoded at a fraction of their size (still at least twice `size`), which costs a
     fraction of the time.
@@ -40,9 +40,9 @@ def decode(encoded: bytes, size: int) -> np.ndarray:
     if image.size != (size, size):
         drafted = image.draft("RGB", (2 * size, 2 * size))
         # The decoder rounds odd sizes up; the box is the part of its picture that holds the whole original.
-        box = drafted[1] if drafted else (0, 0, *image.size)
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
+        box = drafted[1] if drafted else None
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def mirror(

@@ -46,8 +46,8 @@ def min_frames(config: ViewSamplingConfig) -> int:
     Raises:
       UserError: the rule is unknown.
     """
-    views = config.min_context + config.num_target
-    return views if _rule(config) is _toy else max(config.min_frame_gap + 1, views)
+    for_gap = {_realestate10k: config.min_frame_gap + 1, _co3d: 2 * config.min_frame_gap, _toy: 1}[_rule(config)]
+    return max(for_gap, config.min_context + config.num_target)
 
 
 def _realestate10k(
@@ -56,7 +56,7 @@ def _realestate10k(
     """A clip: the target lies a gap ahead of the context or behind it. All further views come from the stretch between
     the two, or, where that is too short, from the frames nearest to it."""
     n = len(camera_to_world)
-    gap = _gap(rng, n, config, evaluation)
+    gap = _gap(rng, n - 1, config, evaluation)
     low = int(rng.integers(n - gap))
     high = low + gap
     context, target = (low, high) if rng.random() < 0.5 else (high, low)
@@ -71,10 +71,10 @@ def _realestate10k(
 
 
 def _co3d(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool) -> Draw:
-    """An orbit, whose last frame is followed by its first: the target lies a gap ahead of context view 0 or behind it;
-    all further views come from anywhere."""
+    """An orbit, whose last frame is followed by its first: the target lies a gap ahead of context view 0 or behind it,
+    and the smallest gap or more from it the other way round; all further views come from anywhere."""
     n = len(camera_to_world)
-    gap = _gap(rng, n, config, evaluation)
+    gap = _gap(rng, n - config.min_frame_gap, config, evaluation)
     context = int(rng.integers(n))
     target = (context + (gap if rng.random() < 0.5 else -gap)) % n
     num_context = _num_context(rng, n, config, evaluation)
@@ -114,8 +114,8 @@ def _rule(config: ViewSamplingConfig) -> Rule:
     return RULES[config.rule]
 
 
-def _gap(rng: np.random.Generator, n: int, config: ViewSamplingConfig, evaluation: bool) -> int:
-    low, high = config.min_frame_gap, min(config.max_frame_gap, n - 1)
+def _gap(rng: np.random.Generator, longest: int, config: ViewSamplingConfig, evaluation: bool) -> int:
+    low, high = config.min_frame_gap, min(config.max_frame_gap, longest)
     return (low + high) // 2 if evaluation else int(rng.integers(low, high + 1))
 
 

@@ -59,8 +59,9 @@ class RealEstate10KSource:
         for path in text_files:
             found = tuple(folders.get(path.stem, ()))
             if found or _starts_with_url(path):
-                split = SPLITS.get(path.resolve().parent.name.lower(), DEFAULT_SPLIT)
-                clips.setdefault(split, {})[path.stem] = _Clip(path, found)
+                split = clips.setdefault(SPLITS.get(path.resolve().parent.name.lower(), DEFAULT_SPLIT), {})
+                relative = path.relative_to(self._root).with_suffix("")
+                split["-".join(relative.parts) if path.stem in split else path.stem] = _Clip(path, found)
         if not clips:
             raise UserError(
                 f"no RealEstate10K camera files (<split>/<clip>.txt) were found below --source={self._root}, which "
@@ -70,9 +71,13 @@ class RealEstate10KSource:
 
 
 def _walk(root: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """All .txt files below `root`, and all folders by name; sorted, following links."""
-    text_files, folders = [], {}
+    """All .txt files below `root`, and all folders by name; sorted, following links but not in circles."""
+    text_files, folders, seen = [], {}, set()
     for parent, names, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            names.clear()
+            continue
+        seen.add(real)
         names.sort()
         text_files += [Path(parent, file) for file in sorted(files) if file.endswith(".txt")]
         for name in names:
