@@ -64,18 +64,17 @@ def parse_flags(argv: list[str]) -> list[str]:
       UserError: for a flag or setting that does not exist, a value of the wrong type, or a config that does not load.
     """
     try:
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:  # from the ConfigDict: an override of what is not there
-        raise UserError(f"an override names a setting that the config does not have: {_last_line(error)}") from error
-    except OSError as error:  # from ml_collections, on the first use of a file that is not there
-        raise UserError(f"the config cannot be read: {error}") from error
-    except flags.Error as error:
-        raise UserError(_last_line(error)) from error
-
-
-def _last_line(error: Exception) -> str:
-    """The message alone, where ml_collections has put a traceback before it."""
-    return str(error.args[0]).strip().splitlines()[-1]
+        arguments = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.lock()  # a file that is not there shows on the first use only
+        return arguments
+    except (AttributeError, KeyError) as error:  # from the ConfigDict
+        cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+        what = " ".join(cause.split())
+        raise UserError(f"an override names a setting that the config does not have: {what}") from error
+    except (OSError, flags.Error) as error:
+        # The message alone, where ml_collections has put a traceback before it.
+        raise UserError(str(error.args[0]).strip().splitlines()[-1].strip()) from error
 
 
 def _cache_compilations() -> None:
