@@ -1,0 +1,127 @@
+"""Pictures and cameras change together."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfm_jax.data import transforms
+
+
+def random_pose(rng):
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    pose = np.eye(4)
+    pose[:3, :3] = rotation * np.sign(np.linalg.det(rotation))
+    pose[:3, 3] = rng.normal(size=3)
+    return pose
+
+
+def project(camera_to_world, intrinsics, points):
+    """Normalised coordinates [n, 2] of world points [n, 3]."""
+    world_to_camera = np.linalg.inv(camera_to_world)
+    in_camera = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
+    projected = in_camera @ intrinsics.T
+    return projected[:, :2] / projected[:, 2:]
+
+
+INTRINSICS = np.array([[0.8, 0.02, 0.45], [0.0, 1.3, 0.6], [0.0, 0.0, 1.0]])
+
+
+def test_a_crop_shifts_projections_by_its_corner():
+    rng = np.random.default_rng(0)
+    pose, points = random_pose(rng), rng.normal(size=(20, 3))
+    image = Image.new("RGB", (64, 36))
+    cropped, intrinsics = transforms.crop(image, INTRINSICS, left=10, top=4, width=30, height=20)
+    before = project(pose, INTRINSICS, points) * [64, 36]
+    after = project(pose, intrinsics, points) * cropped.size
+    assert cropped.size == (30, 20)
+    np.testing.assert_allclose(after, before - [10, 4], atol=1e-9)
+
+
+def test_a_crop_shows_the_pixels_that_its_intrinsics_say():
+    image = Image.fromarray(np.arange(36 * 64, dtype=np.int32).reshape(36, 64))
+    cropped, _ = transforms.crop(image, INTRINSICS, left=10, top=4, width=30, height=20)
+    assert np.asarray(cropped)[0, 0] == 4 * 64 + 10
+
+
+@pytest.mark.parametrize(("size", "corner"), [((640, 360), (140, 0)), ((360, 640), (0, 140)), ((50, 50), (0, 0))])
+def test_the_square_is_the_largest_in_the_middle(size, corner):
+    square, intrinsics = transforms.center_square(Image.new("RGB", size), np.array(INTRINSICS))
+    assert square.size == (min(size), min(size))
+    np.testing.assert_allclose(
+        intrinsics[:2, 2] * min(size), INTRINSICS[:2, 2] * size - np.array(corner), atol=1e-9
+    )  # the principal point, in pixels
+
+
+def test_a_mirrored_world_point_lands_at_one_minus_u():
+    rng = np.random.default_rng(1)
+    poses, points = np.stack([random_pose(rng) for _ in range(3)]), rng.normal(size=(20, 3))
+    images = rng.uniform(size=(3, 4, 5, 3))
+    mirrored, mirrored_poses, mirrored_intrinsics = transforms.mirror(images, poses, np.stack([INTRINSICS] * 3))
+    np.testing.assert_array_equal(mirrored, images[:, :, ::-1])
+    for pose, mirrored_pose, intrinsics in zip(poses, mirrored_poses, mirrored_intrinsics, strict=True):
+        before = project(pose, INTRINSICS, points)
+        after = project(mirrored_pose, intrinsics, points * [-1, 1, 1])
+        np.testing.assert_allclose(after, [1, 0] + before * [-1, 1], atol=1e-9)
+        assert intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0
+        assert np.linalg.det(mirrored_pose[:3, :3]) == pytest.approx(1)
+
+
+def test_mirroring_twice_changes_nothing():
+    rng = np.random.default_rng(2)
+    scene = rng.uniform(size=(2, 4, 4, 3)), np.stack([random_pose(rng) for _ in range(2)]), np.stack([INTRINSICS] * 2)
+    for once, twice in zip(scene, transforms.mirror(*transforms.mirror(*scene)), strict=True):
+        np.testing.assert_allclose(once, twice, atol=1e-12)
+
+
+def test_projections_do_not_see_the_scale_of_the_world():
+    rng = np.random.default_rng(3)
+    poses, points = np.stack([random_pose(rng) for _ in range(2)]), rng.normal(size=(20, 3))
+    scaled = transforms.scale_world(poses, 1.7)
+    for pose, scaled_pose in zip(poses, scaled, strict=True):
+        np.testing.assert_allclose(
+            project(scaled_pose, INTRINSICS, 1.7 * points), project(pose, INTRINSICS, points), atol=1e-9
+        )
+
+
+def test_relative_poses_are_those_of_one_rigid_motion_that_puts_the_first_at_the_origin():
+    rng = np.random.default_rng(4)
+    poses = np.stack([random_pose(rng) for _ in range(3)])
+    relative = transforms.relative_to_first(poses)
+    np.testing.assert_allclose(relative[0], np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(poses[0] @ relative, poses, atol=1e-12)
+
+
+def encode(image, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def test_reducing_is_antialiased():
+    stripes = np.zeros((48, 48, 3), np.uint8)
+    stripes[:, ::2] = 255
+    reduced = transforms.decode(encode(stripes, format="PNG"), 12)
+    assert reduced.shape == (12, 12, 3) and reduced.dtype == np.float32
+    np.testing.assert_allclose(reduced[:, 1:-1], 0.5, atol=0.03)
+
+
+@pytest.mark.parametrize("side", [256, 361, 509])
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_keeps_its_place(side):
+    ramp = (np.arange(side) + 0.5) / side
+    image = np.rint(255 * np.stack([np.broadcast_to(ramp, (side, side)), np.broadcast_to(ramp[:, None], (side, side))]))
+    image = np.concatenate([image, np.zeros((1, side, side))]).transpose(1, 2, 0).astype(np.uint8)
+    size = 16
+    small = transforms.decode(encode(image, format="JPEG", quality=98), size)
+    expected = (np.arange(size) + 0.5) / size
+    # Inside; a border mixes with its own reflection. One source pixel of displacement would be an error of 1 / side.
+    np.testing.assert_allclose(small[4:-4, 1:-1, 0].mean(0), expected[1:-1], atol=0.006)
+    np.testing.assert_allclose(small[1:-1, 4:-4, 1].mean(1), expected[1:-1], atol=0.006)
+
+
+def test_a_picture_of_the_right_size_is_only_decoded():
+    image = np.random.default_rng(5).integers(0, 256, (8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(
+        transforms.decode(encode(image, format="PNG"), 8), image.astype(np.float32) / np.float32(255)
+    )

@@ -1,0 +1,141 @@
+"""Which frames become context and target: the rules' promises, over many draws."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dfm_jax.config import ViewSamplingConfig
+from dfm_jax.data import view_sampling
+from dfm_jax.data.builders import toy
+from dfm_jax.errors import UserError
+
+CONFIG = ViewSamplingConfig(
+    rule="realestate10k",
+    min_frame_gap=10,
+    max_frame_gap=18,
+    min_context=1,
+    max_context=3,
+    num_target=2,
+    flip_probability=0.0,
+    scale_jitter=0.0,
+)
+
+
+def config(**changes):
+    return dataclasses.replace(CONFIG, **changes)
+
+
+def draws(settings, poses, count=400, **options):
+    return [view_sampling.draw_views(np.random.default_rng(i), poses, settings, **options) for i in range(count)]
+
+
+def clip(n):
+    return np.tile(np.eye(4), (n, 1, 1))
+
+
+def toy_ring():
+    """The front, and 36 azimuths around it."""
+    return toy.orbit_pose(np.append(0.0, np.deg2rad(np.arange(0, 360, 10) + 5)))
+
+
+POSES = {"realestate10k": clip(60), "co3d": clip(60), "toy": toy_ring()}
+
+
+@pytest.mark.parametrize("rule", POSES)
+def test_no_frame_occurs_twice_and_counts_are_in_range(rule):
+    counts = set()
+    for draw in draws(config(rule=rule), POSES[rule]):
+        frames = np.concatenate([draw.context, draw.target])
+        assert len(set(frames)) == len(frames)
+        assert 0 <= frames.min() and frames.max() < len(POSES[rule])
+        assert len(draw.target) == 2
+        counts.add(len(draw.context))
+    assert counts == {1, 2, 3}
+
+
+@pytest.mark.parametrize("rule", POSES)
+def test_the_same_generator_draws_the_same(rule):
+    first, second = draws(config(rule=rule), POSES[rule], 20), draws(config(rule=rule), POSES[rule], 20)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(np.append(a.context, a.target), np.append(b.context, b.target))
+
+
+@pytest.mark.parametrize("rule", POSES)
+@pytest.mark.parametrize("views", [(1, 1, 1), (1, 3, 2), (2, 2, 3), (3, 5, 4)])
+@pytest.mark.parametrize("gap", [(1, 1), (1, 4), (5, 9)])
+def test_a_scene_of_the_fewest_frames_can_be_drawn_from(rule, views, gap):
+    settings = config(
+        rule=rule, min_context=views[0], max_context=views[1], num_target=views[2], min_frame_gap=gap[0], max_frame_gap=gap[1]
+    )  # fmt: skip
+    n = view_sampling.min_frames(settings)
+    poses = toy.orbit_pose(np.linspace(0, 2 * np.pi, n, endpoint=False))
+    for draw in draws(settings, poses, 50):
+        assert len(set(np.append(draw.context, draw.target))) == len(draw.context) + views[2]
+        assert views[0] <= len(draw.context) <= views[1]
+
+
+def test_a_clip_has_every_gap_in_both_directions_equally_often():
+    gaps = np.array([draw.target[0] - draw.context[0] for draw in draws(config(), clip(60), 4000)])
+    assert set(np.abs(gaps)) == set(range(10, 19))
+    assert (gaps > 0).mean() == pytest.approx(0.5, abs=0.04)
+    assert np.bincount(np.abs(gaps))[10:].max() < 1.35 * 4000 / 9
+
+
+def test_a_short_clip_has_the_gaps_that_fit():
+    gaps = {abs(draw.target[0] - draw.context[0]) for draw in draws(config(), clip(13))}
+    assert gaps == {10, 11, 12}
+
+
+def test_further_views_of_a_clip_lie_between_context_and_target():
+    for draw in draws(config(), clip(60)):
+        low, high = sorted((draw.context[0], draw.target[0]))
+        for frame in (*draw.context[1:], *draw.target[1:]):
+            assert low < frame < high
+
+
+def test_further_views_of_a_clip_with_no_room_between_are_the_nearest():
+    for draw in draws(config(min_frame_gap=1, max_frame_gap=1, min_context=2, max_context=2), clip(60)):
+        low, high = sorted((draw.context[0], draw.target[0]))
+        for frame in (*draw.context[1:], *draw.target[1:]):
+            assert low - 2 <= frame <= high + 2
+
+
+def test_all_frames_of_an_orbit_are_first_context_and_gaps_wrap_around():
+    some = draws(config(rule="co3d"), clip(30), 2000)
+    assert {draw.context[0] for draw in some} == set(range(30))
+    around = np.array([(draw.target[0] - draw.context[0]) % 30 for draw in some])
+    assert set(around) == set(range(10, 21))  # at least 10 frames away, either way round
+    assert any(draw.target[0] < draw.context[0] for draw in some) and any(
+        draw.target[0] > draw.context[0] for draw in some
+    )
+
+
+def test_context_counts_of_an_orbit_are_equally_frequent():
+    counts = np.bincount([len(draw.context) for draw in draws(config(rule="co3d"), clip(60), 3000)])
+    np.testing.assert_allclose(counts[1:] / 3000, 1 / 3, atol=0.04)
+
+
+def test_toy_shows_the_front_and_asks_for_the_back():
+    poses = toy_ring()
+    azimuth = np.append(0, np.arange(0, 360, 10) + 5)
+    from_front = np.minimum(azimuth, 360 - azimuth)
+    some = draws(config(rule="toy", max_context=1), poses, 3000)
+    assert all(list(draw.context) == [0] for draw in some)
+    assert {draw.target[0] for draw in some} == set(np.flatnonzero(from_front >= 120))
+    novel_in_front = np.mean([from_front[draw.target[1]] <= 60 for draw in some])
+    # 3/8 on purpose, and of the other 5/8 the front's share of what is left beside the target
+    assert novel_in_front == pytest.approx(3 / 8 + 5 / 8 * 12 / 35, abs=0.03)
+    assert {draw.target[1] for draw in some} == set(range(1, 37))
+
+
+@pytest.mark.parametrize(("rule", "middle"), [("realestate10k", 14), ("co3d", 14)])
+def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, middle):
+    for draw in draws(config(rule=rule), clip(60), 100, evaluation=True):
+        assert len(draw.context) == 1
+        assert abs(draw.target[0] - draw.context[0]) in (middle, 60 - middle)
+
+
+def test_an_unknown_rule_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(UserError, match="realestate10k, co3d, toy, not 'kitti'"):
+        view_sampling.draw_views(np.random.default_rng(0), clip(60), config(rule="kitti"))
