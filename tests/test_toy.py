@@ -70,7 +70,7 @@ def test_surfaces_lie_between_near_and_far(source):
         for frame in range(len(scene.frames)):
             _, depth, _ = render(scene, frame)
             seen = depth[np.isfinite(depth)]
-            assert toy.NEAR < seen.min() and seen.max() < toy.FAR
+            assert seen.min() > toy.NEAR and seen.max() < toy.FAR
             assert np.isinf(depth).any()
 
 

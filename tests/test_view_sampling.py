@@ -48,7 +48,7 @@ def test_no_frame_occurs_twice_and_counts_are_in_range(rule):
     for draw in draws(config(rule=rule), POSES[rule]):
         frames = np.concatenate([draw.context, draw.target])
         assert len(set(frames)) == len(frames)
-        assert 0 <= frames.min() and frames.max() < len(POSES[rule])
+        assert frames.min() >= 0 and frames.max() < len(POSES[rule])
         assert len(draw.target) == 2
         counts.add(len(draw.context))
     assert counts == {1, 2, 3}
@@ -65,9 +65,8 @@ def test_the_same_generator_draws_the_same(rule):
 @pytest.mark.parametrize("views", [(1, 1, 1), (1, 3, 2), (2, 2, 3), (3, 5, 4)])
 @pytest.mark.parametrize("gap", [(1, 1), (1, 4), (5, 9)])
 def test_a_scene_of_the_fewest_frames_can_be_drawn_from(rule, views, gap):
-    settings = config(
-        rule=rule, min_context=views[0], max_context=views[1], num_target=views[2], min_frame_gap=gap[0], max_frame_gap=gap[1]
-    )  # fmt: skip
+    counts = {"min_context": views[0], "max_context": views[1], "num_target": views[2]}
+    settings = config(rule=rule, min_frame_gap=gap[0], max_frame_gap=gap[1], **counts)
     n = view_sampling.min_frames(settings)
     poses = toy.orbit_pose(np.linspace(0, 2 * np.pi, n, endpoint=False))
     for draw in draws(settings, poses, 50):

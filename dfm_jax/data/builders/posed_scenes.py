@@ -25,7 +25,8 @@ from dfm_jax.data.builders.source import Rejected, Source, SourceFrame, SourceSc
 
 VERSION = "1.0.0"
 INDEX_FILE = "dataset.json"
-JPEG_QUALITY = 95  # of pictures that had to be cropped or resized
+# Of pictures that had to be cropped or resized. Colour at full resolution: they are small, and read at their own size.
+JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
 
 # A shard is held in memory while it is written, and kept open while it is read: many scenes a shard cost memory, many
 # shards cost open files.
@@ -221,7 +222,10 @@ def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int
     if size and square.width > size:
         square = transforms.resize(square, size)
     buffer = io.BytesIO()
-    square.save(buffer, "PNG" if image.format == "PNG" else "JPEG", quality=JPEG_QUALITY)
+    if image.format == "PNG":
+        square.save(buffer, "PNG")
+    else:
+        square.save(buffer, "JPEG", **JPEG_OPTIONS)
     return buffer.getvalue(), intrinsics
 
 
