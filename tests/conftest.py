@@ -1,15 +1,28 @@
-"""What every test runs under: the CPU, no silent broadcasting between ranks, compilations kept between runs."""
+"""What every test runs under: the CPU, no silent broadcasting between ranks, checked shapes, compilations kept."""
 
 import os
 import pathlib
 
-# Before jax is imported anywhere. The tests compare numbers: an accelerator's are tried only when asked for by name.
+# Before jax is imported anywhere, and in the environment, for programs that a test starts. The tests compare numbers:
+# an accelerator's are tried only when asked for by name.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
-
-_COMPILATION_CACHE = pathlib.Path(__file__).resolve().parents[1] / ".jax_cache"
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(_COMPILATION_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Only here are the shapes in signatures checked. Modules that define structs are left out: jax takes structs apart and
+# fills them with placeholders, which have no shape.
+install_import_hook(
+    [
+        "dfm_jax.diffusion.guidance",
+        "dfm_jax.diffusion.process",
+        "dfm_jax.diffusion.samplers",
+        "dfm_jax.geometry",
+        "dfm_jax.rendering",
+    ],
+    "beartype.beartype",
+)

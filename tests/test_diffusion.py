@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
@@ -88,6 +89,11 @@ def test_every_example_has_its_own_timestep():
     for i in range(2):
         alone = add_noise(schedule, x0[i : i + 1], timestep[i : i + 1], noise[i : i + 1])
         np.testing.assert_array_equal(batch[i], alone[0])
+
+
+def test_shapes_are_checked_under_pytest():
+    with pytest.raises(TypeCheckError):
+        add_noise(cosine_schedule(), jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32), jnp.zeros((2, 1)))
 
 
 # --- guidance
