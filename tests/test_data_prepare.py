@@ -224,7 +224,8 @@ def test_a_source_without_a_usable_scene_is_one_error_and_its_reasons_are_kept(t
         (["--format=toy"], "--data_dir"),
         (["--format=toy", "--data_dir=D", "--num_scenes=0"], "--num_scenes must be at least 1"),
         (["--format=toy", "--data_dir=D", "--image_size=big"], "invalid int value"),
-        (["--format=toy", "--data_dir=D", "--name=a/b"], "not a path"),
+        (["--format=toy", "--data_dir=D", "--name=a/b"], "neither hidden nor a path"),
+        (["--format=toy", "--data_dir=D", "--name=.."], "neither hidden nor a path"),
         (["--format=toy", "--data_dir=D", "--frames=3"], "--frames=3"),
     ],
 )
@@ -239,7 +240,7 @@ def test_wrong_options_are_one_error(tmp_path, capsys, monkeypatch, options, mes
 def test_a_data_dir_that_cannot_be_made_is_one_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, _, errors = run(capsys, "--format=toy", f"--data_dir={tmp_path / 'file' / 'data'}", "--num_scenes=1")
-    assert code == 1 and errors.startswith("error: cannot write to --data_dir=")
+    assert code == 1 and errors.startswith("error: cannot write to ")
 
 
 def toy(tmp_path, *options):
@@ -254,6 +255,23 @@ def test_an_existing_data_set_is_replaced_only_when_told(tmp_path, capsys):
     assert dataset.open_dataset(tmp_path, "toy", "train").scene(0).attributes == before
     assert run(capsys, *toy(tmp_path, "--seed=5", "--overwrite"))[0] == 0
     assert dataset.open_dataset(tmp_path, "toy", "train").scene(0).attributes != before
+
+
+def test_a_folder_that_is_no_data_set_is_never_replaced(tmp_path, capsys):
+    """Such as a source that bears the data set's name."""
+    cameras, _ = write_clip(tmp_path / "realestate10k", "a")
+    source = f"--source={tmp_path / 'realestate10k'}"
+    code, _, errors = run(capsys, "--format=realestate10k", source, f"--data_dir={tmp_path}", "--overwrite")
+    assert code == 1 and "is no data set, so it will not be replaced" in errors
+    assert cameras.is_file()
+
+
+def test_a_split_without_a_usable_scene_is_left_out(tmp_path, capsys):
+    write_clip(tmp_path / "source", "good", split="test")
+    no_folder(*write_clip(tmp_path / "source", "hurt"))
+    code, summary, _ = convert(capsys, tmp_path)
+    assert code == 0 and summary["splits"] == {"test": 1}
+    assert len(names_of_frames(tmp_path, "good", "test")) == 8
 
 
 def test_a_failed_preparation_leaves_nothing_behind(tmp_path, monkeypatch):

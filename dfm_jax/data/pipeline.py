@@ -99,16 +99,12 @@ def ensure_toy(config: DataConfig, image_size: int) -> None:
     """Generates the toy data set where the config asks for it and it is missing.
 
     Raises:
-      UserError: the one that is there holds pictures smaller than `image_size`.
+      UserError: the one that is there holds pictures smaller than `image_size`, or none can be made.
     """
     if config.name != "toy":
         return
-    with prepare.exclusive(Path(config.dir), config.name):  # hosts that share the folder wait for the first of them
-        if not exists(config.dir, config.name):
-            logger.info("generating %d toy scenes in %s", config.toy_scenes, config.dir)
-            source = toy.ToySource(config.toy_scenes, image_size, TOY_SEED)
-            options = posed_scenes.StoreOptions(image_size=0, min_frames=prepare.MIN_FRAMES)
-            prepare.build(source, Path(config.dir), config.name, options)
+    if not exists(config.dir, config.name):
+        _generate_toy(config, image_size)
     data = open_dataset(config.dir, config.name, config.split)
     stored = data.stored_size(data.scene(0))
     if stored < image_size:
@@ -116,6 +112,18 @@ def ensure_toy(config: DataConfig, image_size: int) -> None:
             f"the toy data set in {config.dir} has pictures of {stored} pixels, config.image_size is {image_size}; "
             "delete it, or choose another config.data.dir"
         )
+
+
+def _generate_toy(config: DataConfig, image_size: int) -> None:
+    if config.toy_scenes < 1:
+        raise UserError(f"config.data.toy_scenes must be at least 1, not {config.toy_scenes}")
+    data_dir = Path(config.dir)
+    with prepare.exclusive(data_dir, config.name):  # processes that share the folder wait for the first of them
+        if not exists(data_dir, config.name):
+            logger.info("generating %d toy scenes in %s", config.toy_scenes, data_dir)
+            source = toy.ToySource(config.toy_scenes, image_size, TOY_SEED)
+            options = posed_scenes.StoreOptions(image_size=0, min_frames=prepare.MIN_FRAMES)
+            prepare.build(source, data_dir, config.name, options)
 
 
 class Batches(Iterator[Example]):

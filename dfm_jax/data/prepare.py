@@ -53,7 +53,10 @@ def prepare(
 
 
 def build(source: Source, data_dir: Path, name: str, options: posed_scenes.StoreOptions) -> dict[str, Any]:
-    """Like `prepare`, in place of what is there; the caller holds `exclusive`."""
+    """Like `prepare`, in place of a data set that is there; the caller holds `exclusive`."""
+    target = data_dir / name
+    if target.exists() and not dataset.exists(data_dir, name):
+        raise UserError(f"{target} exists and is no data set, so it will not be replaced; choose another name")
     splits = source.splits()
     building = data_dir / f".{name}.incomplete"
     shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
@@ -67,9 +70,9 @@ def build(source: Source, data_dir: Path, name: str, options: posed_scenes.Store
                 f"no scene could be used: {quarantine.scenes} scenes and {quarantine.frames} frames were rejected, for "
                 f"instance: {quarantine.first_reason}. All reasons: {listed}"
             )
-        if (data_dir / name).exists():
-            (data_dir / name).rename(building / "replaced")
-        (building / posed_scenes.PosedScenes.name).rename(data_dir / name)
+        if target.exists():
+            target.rename(building / "replaced")
+        (building / posed_scenes.PosedScenes.name).rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return {
@@ -78,7 +81,7 @@ def build(source: Source, data_dir: Path, name: str, options: posed_scenes.Store
         "quarantined_scenes": quarantine.scenes,
         "quarantined_frames": quarantine.frames,
         "splits": {split: len(entry["names"]) for split, entry in index["splits"].items()},
-        "path": str(data_dir / name),
+        "path": str(target),
         "quarantine": str(listed),
     }
 
@@ -99,7 +102,7 @@ def exclusive(data_dir: Path, name: str) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / f".{name}.lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write to --data_dir={data_dir}: {error}") from error
+        raise UserError(f"cannot write to {data_dir}: {error}") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -130,8 +133,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         value = getattr(args, option)
         if value is not None and value < least:
             raise UserError(f"--{option} must be at least {least}, not {value}")
-    if args.name is not None and Path(args.name).name != args.name:
-        raise UserError(f"--name={args.name} must be the name of a folder, not a path")
+    if args.name is not None and (Path(args.name).name != args.name or args.name.startswith(".")):
+        raise UserError(f"--name={args.name} must be the name of a folder, neither hidden nor a path")
     return args
 
 

@@ -8,6 +8,7 @@ so that reading 2 of 100 frames costs 2 decodes. Both are readable with `tfds.bu
 """
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -33,7 +34,7 @@ JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
 SCENES_PER_SHARD = 64
 MAX_SHARDS = 256
 
-Shard = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
+Records = Iterator[tuple[int, dict[str, Any]]]  # by their position in the split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class PosedScenes(tfds.core.ShardBasedBuilder):
 
     url_infos = None  # nothing is downloaded; looking for checksums would need a package that TFDS does not install
 
-    def __init__(self, *, shards: Mapping[str, Sequence[Shard]], **kwargs: Any):
+    def __init__(self, *, shards: Mapping[str, Sequence[Callable[[], Records]]], **kwargs: Any):
         self._shards = shards
         super().__init__(**kwargs)
 
@@ -69,7 +70,7 @@ class PosedScenes(tfds.core.ShardBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Shard]]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Records]]]:
         del dl_manager  # nothing is downloaded
         return self._shards
 
@@ -114,13 +115,17 @@ def write(
 
     Returns what went into the index file: for each split the scene names and numbers of frames.
     """
-    splits = {split: _SplitWriter(source, split, names, options, quarantine, on_scene, directory)
-              for split, names in source.splits().items()}  # fmt: skip
-    for config in ("frames", "scenes"):  # in this order: writing frames finds out which scenes there are
-        shards = {split: getattr(writer, f"{config}_shards")() for split, writer in splits.items()}
+    splits = {
+        split: _SplitWriter(source, split, names, options, quarantine, on_scene, directory)
+        for split, names in source.splits().items()
+    }
+    # In this order: writing the frames finds out which scenes there are.
+    for config, records in (("frames", _SplitWriter.frames), ("scenes", _SplitWriter.scenes)):
+        shards = {split: writer.shards(records) for split, writer in splits.items()}
         builder = PosedScenes(config=config, shards=shards, data_dir=directory, file_format="array_record")
         builder.download_and_prepare()
-    (directory / PosedScenes.name / INDEX_FILE).write_text(json.dumps(index := _index(splits)))
+    index = _index(splits)
+    (directory / PosedScenes.name / INDEX_FILE).write_text(json.dumps(index))
     return index
 
 
@@ -137,7 +142,16 @@ def _index(splits: Mapping[str, "_SplitWriter"]) -> dict[str, Any]:
 class _SplitWriter:
     """Shards of one split. Scene records wait in files until the frames are done."""
 
-    def __init__(self, source, split, names, options, quarantine, on_scene, directory):
+    def __init__(
+        self,
+        source: Source,
+        split: str,
+        names: Sequence[str],
+        options: StoreOptions,
+        quarantine: validation.Quarantine,
+        on_scene: Callable[[], None],
+        directory: Path,
+    ):
         self._source, self._split, self._options = source, split, options
         self._quarantine, self._on_scene, self._directory = quarantine, on_scene, directory
         size = max(SCENES_PER_SHARD, math.ceil(len(names) / MAX_SHARDS))
@@ -146,21 +160,16 @@ class _SplitWriter:
         self.names: list[str] = []
         self.num_frames: list[int] = []
 
-    def frames_shards(self) -> list[Shard]:
-        return [lambda i=i: self._frames(i) for i in range(len(self._groups))]
+    def shards(self, records: Callable[["_SplitWriter", int], Records]) -> list[Callable[[], Records]]:
+        return [functools.partial(records, self, shard) for shard in range(len(self._groups))]
 
-    def scenes_shards(self) -> list[Shard]:
-        return [lambda i=i: self._scenes(i) for i in range(len(self._groups))]
-
-    def _spool(self, shard: int) -> Path:
-        return self._directory / f"{self._split}-{shard}.scenes"
-
-    def _frames(self, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def frames(self, shard: int) -> Records:
+        """Frames of the shard's usable scenes; the records of those scenes are put aside."""
         with self._spool(shard).open("wb") as spool:
             for name in self._groups[shard]:
                 try:
                     scene = self._source.read(self._split, name)
-                    frames, pictures = _accept(scene, self._options, lambda *a, n=name: self._reject_frame(n, *a))
+                    frames, pictures = self._accept(scene)
                 except Rejected as reason:
                     self._quarantine.add_scene(self._split, name, str(reason))
                 else:
@@ -173,44 +182,44 @@ class _SplitWriter:
                     self.num_frames.append(len(frames))
                 self._on_scene()
 
-    def _scenes(self, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def scenes(self, shard: int) -> Records:
         with self._spool(shard).open("rb") as spool:
             while spool.peek(1):
                 yield pickle.load(spool)
         self._spool(shard).unlink()
 
-    def _reject_frame(self, scene: str, frame: str, reason: str) -> None:
-        self._quarantine.add_frame(self._split, scene, frame, reason)
+    def _spool(self, shard: int) -> Path:
+        return self._directory / f"{self._split}-{shard}.scenes"
 
+    def _accept(self, scene: SourceScene) -> tuple[list[SourceFrame], list[bytes]]:
+        """The frames that passed every check, with the intrinsics and pictures to store.
 
-def _accept(
-    scene: SourceScene, options: StoreOptions, reject: Callable[[str, str], None]
-) -> tuple[list[SourceFrame], list[bytes]]:
-    """The frames that passed every check, with the intrinsics and pictures to store.
-
-    Raises:
-      Rejected: too few are left.
-    """
-    bad, kept = list(scene.rejected), []
-    for frame in scene.frames:
-        try:
-            validation.check_camera(frame.camera_to_world, frame.intrinsics)
-            encoded = frame.load()
-            image = validation.open_image(encoded)
-            stored, intrinsics = _store(encoded, image, frame.intrinsics, options.image_size)
-        except Rejected as reason:
-            bad.append((frame.name, str(reason)))
-        else:
-            kept.append((dataclasses.replace(frame, intrinsics=intrinsics), stored, image.size))
-    for i in reversed(validation.odd_sizes([size for _, _, size in kept])):
-        frame, _, size = kept.pop(i)
-        bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
-    for frame, reason in bad:
-        reject(frame, reason)
-    if len(kept) < options.min_frames:
-        listed, first = len(scene.frames) + len(scene.rejected), f" (first: {bad[0][1]})" if bad else ""
-        raise Rejected(f"too few frames: {len(kept)} of {listed} usable, {options.min_frames} needed{first}")
-    return [frame for frame, _, _ in kept], [stored for _, stored, _ in kept]
+        Raises:
+          Rejected: too few are left.
+        """
+        bad, kept = list(scene.rejected), []
+        for frame in scene.frames:
+            try:
+                validation.check_camera(frame.camera_to_world, frame.intrinsics)
+                encoded = frame.load()
+                image = validation.open_image(encoded)
+            except Rejected as reason:
+                bad.append((frame.name, str(reason)))
+            else:
+                stored, intrinsics = _store(encoded, image, frame.intrinsics, self._options.image_size)
+                kept.append((dataclasses.replace(frame, intrinsics=intrinsics), stored, image.size))
+        for i in reversed(validation.odd_sizes([size for _, _, size in kept])):
+            frame, _, size = kept.pop(i)
+            bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
+        for frame_name, reason in bad:
+            self._quarantine.add_frame(self._split, scene.name, frame_name, reason)
+        if len(kept) < self._options.min_frames:
+            first = f" (first: {bad[0][1]})" if bad else ""
+            raise Rejected(
+                f"too few frames: {len(kept)} of {len(scene.frames) + len(scene.rejected)} usable, "
+                f"{self._options.min_frames} needed{first}"
+            )
+        return [frame for frame, _, _ in kept], [stored for _, stored, _ in kept]
 
 
 def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int) -> tuple[bytes, np.ndarray]:
