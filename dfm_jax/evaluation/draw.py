@@ -45,13 +45,23 @@ class Pictures:
     distance: Array  # [*batch, h, w]; what a ray does not hit counts as `far`
 
 
+@struct.dataclass
+class Batch:
+    """Some sampled scenes, as they leave the device; images in [0, 1]."""
+
+    scene: Scene  # [b]
+    views: Pictures  # [b, v + t] at the context and target cameras
+    x0: Array  # [b, h, w, 3] what diffusion ended with, of which view v is the rendering
+    estimate: Array  # [b, h, w, 3] deterministic estimate of target view 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What was drawn for all scenes; images float in [0, 1]."""
+    """The images of all sampled scenes, in [0, 1], as in `Batch`."""
 
-    views: np.ndarray  # [s, n, v + t, h, w, 3] the sampled scenes at the context and target cameras
-    x0: np.ndarray  # [s, n, h, w, 3] what diffusion ended with, of which views[:, :, v] is the rendering
-    estimate: np.ndarray  # [s, h, w, 3] deterministic estimate of target view 0
+    views: np.ndarray  # [s, n, v + t, h, w, 3]
+    x0: np.ndarray  # [s, n, h, w, 3]
+    estimate: np.ndarray  # [s, h, w, 3]
 
 
 def draw_target(
@@ -116,6 +126,32 @@ def estimate_picture(estimate: Rendering, far: Float[Array, "b"], size: int) -> 
     return jax.tree.map(resize, pictures)
 
 
+@partial(jax.jit, static_argnames=("model", "sample"))
+def draw_batch(
+    params: Params,
+    schedule: Schedule,
+    example: Example,
+    key: Array,
+    scene_index: Int[Array, "b"],
+    sample_index: Int[Array, "b"],
+    *,
+    model: RadianceFieldModel,
+    sample: SampleConfig,
+) -> Batch:
+    """Draws pairs [b] of scenes of `example` [s] and numbers of samples, and looks at them where images are known."""
+    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
+    example = jax.tree.map(lambda x: x[scene_index], example)
+    x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
+    scene, estimate = sampled_scene(params, example, x0, model=model)
+    cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
+    return Batch(
+        scene=scene,
+        views=look(params, scene, cameras, model=model, size=model.image_size),
+        x0=jnp.clip(0.5 * x0 + 0.5, 0, 1),
+        estimate=estimate_picture(estimate, example.far, model.image_size).rgb,
+    )
+
+
 def draw_scenes(
     params: Params,
     model: RadianceFieldModel,
@@ -138,17 +174,14 @@ def draw_scenes(
     size, batches = model.image_size, _batches(len(paths), settings.num_samples, model.image_size)
     zoom = -(-MIN_VIDEO_SIDE // size)
     images_per_pair = settings.num_steps + 1 + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
-    total = sum(map(len, batches)) * images_per_pair
+    draw = partial(draw_batch, params, schedule, jax.device_put(example), jax.random.key(seed))
     drawn = []
-    with tqdm(total=total, unit="image", desc=f"{len(paths)} x {settings.num_samples} scenes") as bar:
+    with tqdm(total=sum(map(len, batches)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
         for pairs in batches:
-            index = np.array(pairs)
-            scene, *images = _draw(
-                params, schedule, example, jax.random.key(seed), index[:, 0], index[:, 1], model=model, sample=settings
-            )
-            drawn.append(jax.device_get(images))
+            batch = draw(*np.array(pairs).T, model=model, sample=settings)
+            drawn.append(jax.device_get((batch.views.rgb, batch.x0, batch.estimate)))
             bar.update(len(pairs) * (settings.num_steps + 1))
-            frames = _render_paths(params, model, scene, [paths[i].camera for i, _ in pairs], size * zoom, bar)
+            frames = _render_paths(params, model, batch.scene, [paths[i].camera for i, _ in pairs], size * zoom, bar)
             for b, (i, j) in enumerate(dict.fromkeys(pairs)):  # without the repetitions that fill up the last batch
                 on_video(i, j, frames.rgb[b][paths[i].order], frames.distance[b][paths[i].order])
 
@@ -158,30 +191,6 @@ def draw_scenes(
         for parts in zip(*drawn, strict=True)
     )
     return Drawn(views, x0, estimate[:, 0])
-
-
-@partial(jax.jit, static_argnames=("model", "sample"))
-def _draw(
-    params: Params,
-    schedule: Schedule,
-    example: Example,
-    key: Array,
-    scene_index: Int[Array, "b"],
-    sample_index: Int[Array, "b"],
-    *,
-    model: RadianceFieldModel,
-    sample: SampleConfig,
-) -> tuple[Scene, Array, Array, Array]:
-    """For pairs [b] of scenes of `example` [s] and samples: the sampled scenes; their views, x0 and estimates as in
-    `Drawn`, all [b, ...]."""
-    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
-    example = jax.tree.map(lambda x: x[scene_index], example)
-    x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
-    scene, estimate = sampled_scene(params, example, x0, model=model)
-    cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
-    seen = look(params, scene, cameras, model=model, size=model.image_size)
-    guess = estimate_picture(estimate, example.far, model.image_size)
-    return scene, seen.rgb, jnp.clip(0.5 * x0 + 0.5, 0, 1), guess.rgb
 
 
 _look = jax.jit(look, static_argnames=("model", "size"))

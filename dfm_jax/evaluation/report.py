@@ -52,11 +52,20 @@ def _page(body: str) -> str:
 
 def _opening(summary: Summary) -> str:
     facts = [
-        (_decibel(summary.context_psnr), "agreement of the sampled scenes with the image they were drawn from"),
-        (_percent(summary.spread, 1), "average difference between samples where the image leaves it open"),
+        (
+            _decibel(summary.context_psnr),
+            "agreement of the sampled scenes with the given image, rendered again from its camera: an error of "
+            + _percent(10 ** (-summary.context_psnr / 20), 1),
+        ),
+        (_percent(summary.spread, 1), "difference between samples, averaged over a view that was not given"),
     ]
     if summary.hidden:
-        facts.append((_percent(summary.hidden.purity), "of the samples decide cleanly what the hidden side looks like"))
+        facts.append(
+            (
+                _percent(summary.hidden.purity),
+                "of the samples decide cleanly on one of the colours that the hidden side can have",
+            )
+        )
     items = "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts)
     return f"""<h1>One image, many possible scenes</h1>
 <p class="lead">The model is given an image of a scene (outlined in blue) and draws whole 3D scenes that could be behind
@@ -88,7 +97,7 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
 <div class="given">{given}</div>
 <div class="tiles">{samples}</div>
 </div>
-<h3>What is certain and what is not <span class="soft">seen from the target camera</span></h3>
+<h3>What is certain and what is not <span class="soft">from a camera whose image was not given</span></h3>
 <div class="tiles wide">{pictures}</div>
 <p class="soft">More: <a href="{escape(scene.contact_sheet)}">contact sheet</a>,
 <a href="{escape(scene.variance)}">variance</a>, <a href="{escape(scene.arrays)}">arrays</a></p>
@@ -154,14 +163,15 @@ def _numbers(summary: Summary) -> str:
 {_table(rows, heads)}
 <dl>
 <dt>Given image again</dt>
-<dd>Each sampled scene is rendered from the camera of the given image and compared with it (PSNR: 20 dB is an error of
-10 %, 30 dB of 3 %; higher is better). This tells whether samples respect what is known.</dd>
+<dd>Each sampled scene is rendered from the camera of the given image and compared with it (PSNR: 20&nbsp;dB is an error
+of 10&nbsp;%, 30&nbsp;dB of 3&nbsp;%; higher is better). This tells whether samples respect what is known.</dd>
 <dt>Best sample, average of samples, best guess</dt>
-<dd>The view from the target camera, compared with the truth. A sample that rightly chose something else scores
+<dd>The view from the other (target) camera, compared with the truth. A sample that rightly chose something else scores
 <em>low</em> here; the best of several tells whether the truth is among them. Averages and best guesses score well by
 mixing the possibilities, though no scene looks like that.</dd>
 <dt>Spread</dt>
-<dd>Standard deviation of the samples, averaged over the target view. 0 % would mean: only one answer is possible.</dd>
+<dd>Standard deviation of the samples, averaged over the target view. 0&nbsp;% would mean: only one answer is
+possible.</dd>
 </dl>"""
 
 
@@ -192,11 +202,11 @@ def _training(curve: Curve) -> str:
 
 
 def _making(summary: Summary) -> str:
-    command = f"<pre>{escape(summary.command)}</pre>" if summary.command else ""
+    commands = f"<pre>{escape(chr(10).join(summary.commands))}</pre>" if summary.commands else ""
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in summary.seconds.items())
     settings = [(escape(name), escape(str(value))) for name, value in summary.settings.items()]
     return f"""<h2>How this was made</h2>
-{command}
+{commands}
 <p>By the model after {summary.step} training steps (moving average of its parameters); {escape(times)}. All numbers
 are in <a href="samples.json">samples.json</a>.</p>
 <details><summary>Settings</summary>{_table(settings)}</details>"""
@@ -214,8 +224,8 @@ def _swatch(colour: str) -> str:
 
 
 def _decibel(value: float) -> str:
-    return f"{value:.1f} dB"
+    return f"{value:.1f}&nbsp;dB"
 
 
 def _percent(value: float, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}&nbsp;%"

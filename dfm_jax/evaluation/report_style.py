@@ -40,7 +40,7 @@ button { font: 400 .95rem system-ui, sans-serif; margin-left: .6rem; vertical-al
   background: var(--card); border: 1px solid var(--line); border-radius: 999px; padding: .35rem 1rem; cursor: pointer; }
 button:hover { border-color: var(--accent); }
 .bars { display: grid; grid-template-columns: max-content 1fr; gap: .35rem .9rem; max-width: 40rem;
-  align-items: center; }
+  align-items: center; margin: 1rem 0; }
 .bar { position: relative; height: 1.5rem; background: var(--paper); border: 1px solid var(--line); border-radius: 6px;
   overflow: hidden; }
 .bar i { position: absolute; inset: 0 auto 0 0; opacity: .75; }
@@ -60,14 +60,19 @@ dl { max-width: 46rem; } dt { font-weight: 600; margin-top: .6rem; } dd { margin
   .tiles, .tiles.wide { grid-template-columns: repeat(2, 1fr); } .scene { padding: .9rem; } }
 """
 
-# All videos turn together; the button shows their depth instead.
+# All videos show the same moment of the camera path, so that one sees where samples differ; the button shows their
+# depth instead of their colours.
 SCRIPT = """
-const restart = () => document.querySelectorAll('video').forEach(v => { v.currentTime = 0; v.play().catch(() => {}); });
+const videos = [...document.querySelectorAll('video')];
+const restart = () => videos.forEach(v => { v.currentTime = 0; v.play().catch(() => {}); });
+const align = () => videos.forEach(v => {
+  if (Math.abs(v.currentTime - videos[0].currentTime) > 0.1) v.currentTime = videos[0].currentTime;
+});
+const ready = v => new Promise(done => v.readyState > 2 ? done() : v.addEventListener('canplay', done, {once: true}));
+Promise.all(videos.map(ready)).then(() => { restart(); setInterval(align, 4000); });
 const button = document.getElementById('depth-button');
 button.addEventListener('click', () => {
-  const depth = document.body.classList.toggle('depth');
-  button.textContent = depth ? 'Show colours' : 'Show depth';
+  button.textContent = document.body.classList.toggle('depth') ? 'Show colours' : 'Show depth';
   restart();
 });
-window.addEventListener('load', restart);
 """

@@ -52,7 +52,7 @@ class HiddenColours:
 class Summary:
     step: int  # training steps behind the parameters
     settings: dict[str, Any]  # config.sample and what else decides the result
-    command: str  # that made this; '' where it was not made from a command line
+    commands: tuple[str, ...]  # that made this; none where it was not made from a command line
     scenes: tuple[SceneResult, ...]
     context_psnr: float  # mean over all samples
     estimate_psnr: float  # mean over scenes

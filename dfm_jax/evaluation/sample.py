@@ -6,6 +6,7 @@ Everything is written below `<workdir>/samples/`: `index.html` is what to look a
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -132,7 +133,7 @@ def _summary(
             "image_size": config.image_size,
             "data": f"{config.data.name}, {config.data.eval_split}",
         },
-        command=_command(),
+        commands=_commands(),
         scenes=tuple(scenes),
         context_psnr=float(np.mean([sample.context_psnr for scene in scenes for sample in scene.samples])),
         estimate_psnr=float(np.mean([scene.estimate_psnr for scene in scenes])),
@@ -148,7 +149,11 @@ def _loss_curve(workdir: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
-def _command() -> str:
-    """The command line of this program, as a person would type it; '' if it is not a command of this project."""
+def _commands() -> tuple[str, ...]:
+    """This program's command lines for training and for sampling, as a person would type them; none if it was not
+    started as a command."""
     _, *arguments = sys.orig_argv
-    return shlex.join(["python", *arguments]) if "dfm_jax.main" in arguments else ""
+    if "dfm_jax.main" not in arguments:
+        return ()
+    sampling = shlex.join(["python", *arguments])
+    return re.sub(r" --?mode[= ]\S+", "", sampling), sampling

@@ -5,12 +5,10 @@ Images are [h, w, 3], float in [0, 1] or uint8; what goes to a file or a logger 
 
 import subprocess
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
 import jax
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from jax import Array
@@ -18,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dfm_jax.config import SampleConfig
 from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.evaluation.draw import Params, Pictures, draw_target, estimate_picture, look, sampled_scene
+from dfm_jax.evaluation.draw import Params, draw_batch
 from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.structs import Camera, Example
+from dfm_jax.structs import Example
 
 # Pictures smaller than this are enlarged by whole pixels, so that a person (and a video codec) can see them.
 MIN_SIDE = 192
@@ -141,25 +139,13 @@ def preview(
 ) -> np.ndarray:
     """A sheet for the training log, uint8 [H, W, 3]: a row a scene of `example` [b], in the columns context, a sample
     at the target camera, the deterministic estimate, the truth, the sample's depth, the context seen again."""
-    pictures, estimate = jax.device_get(_preview_pictures(params, schedule, example, key, model=model, sample=sample))
-    context, truth = np.asarray(example.context.images[:, 0]), np.asarray(example.target.images[:, 0])
-    near, far = np.asarray(example.near), np.asarray(example.far)
-    rows = []
-    for i in range(len(context)):
-        depth = colour_depth(pictures.distance[i, 0], near[i], far[i])
-        rows.append([context[i], pictures.rgb[i, 0], estimate.rgb[i], truth[i], depth, pictures.rgb[i, 1]])
-    return grid(rows, ["context", "sample", "estimate", "truth", "depth", "context again"], side=96)
-
-
-@partial(jax.jit, static_argnames=("model", "sample"))
-def _preview_pictures(
-    params: Params, schedule: Schedule, example: Example, key: Array, *, model: RadianceFieldModel, sample: SampleConfig
-) -> tuple[Pictures, Pictures]:
-    """The sampled scenes at the target and context cameras, [b, 2], and the deterministic estimate, [b]."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(example.index)
-    x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
-    scene, estimate = sampled_scene(params, example, x0, model=model)
-    first = partial(jax.tree.map, lambda *views: jnp.stack([view[:, 0] for view in views], axis=1))
-    cameras: Camera = first(example.target.camera, example.context.camera)
-    pictures = look(params, scene, cameras, model=model, size=model.image_size)
-    return pictures, estimate_picture(estimate, example.far, model.image_size)
+    count, num_context = example.context.valid.shape
+    rows, zeros = np.arange(count), np.zeros(count, np.int32)
+    batch = draw_batch(params, schedule, example, key, rows, zeros, model=model, sample=sample)
+    views, guess, given = jax.device_get((batch.views, batch.estimate, example))
+    cells = []
+    for i in range(count):
+        depth = colour_depth(views.distance[i, num_context], given.near[i], given.far[i])
+        context, truth = given.context.images[i, 0], given.target.images[i, 0]
+        cells.append([context, views.rgb[i, num_context], guess[i], truth, depth, views.rgb[i, 0]])
+    return grid(cells, ["context", "sample", "estimate", "truth", "depth", "context again"], side=96)

@@ -1,0 +1,208 @@
+"""`--mode=sample` from a checkpoint to the page, on a tiny untrained model."""
+
+import dataclasses
+import json
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import imageio_ffmpeg
+import jax
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import toy as toy_config
+from dfm_jax.config import from_dict
+from dfm_jax.data import pipeline
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation import draw, visualize
+from dfm_jax.evaluation.sample import camera_paths, sample
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.training.checkpoints import Checkpoints, restore_params
+from dfm_jax.training.state import create
+
+SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
+
+
+def tiny_config(data_dir: Path, **sample_settings) -> ConfigDict:
+    config = toy_config.get_config("tiny")
+    config.image_size = SIZE
+    config.data.update(dir=str(data_dir), toy_scenes=4)
+    config.model.update(rendered_features=4, estimate_size=SIZE // 2)
+    config.model.encoder.update(depth=1, width=16, num_heads=2, features=8)
+    config.model.conditioning_field.update(width=8, view_blocks=1, joint_blocks=1)
+    config.model.scene_field.update(width=8, view_blocks=1, joint_blocks=1)
+    config.model.ray_marching.update(num_coarse=4, num_conditioning=4)
+    config.sample.update(num_scenes=SCENES, num_samples=SAMPLES, num_steps=2, guidance=1.5, video_frames=FRAMES)
+    config.sample.update(sample_settings)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A workdir with an untrained model, and what sampling from it returned."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = from_dict(tiny_config(workdir / "data"))
+    # Batches of as many samples as there are scenes: the tests below then share one compilation.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(draw, "PIXELS_PER_DRAW", SCENES * SIZE**2)
+    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    params = jax.jit(model.init)(jax.random.key(0))
+    with Checkpoints(workdir, keep=1) as checkpoints:
+        checkpoints.save(7, create(params, optax.sgd(0.1)), config)
+    (workdir / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 2, "eval": 3}\n'
+    )
+    (workdir / "samples" / "scene_99").mkdir(parents=True)  # of an earlier run
+    summary = sample(config, workdir)
+    params, _, _ = restore_params(workdir)  # placed as in `sample`: compiled once
+    example, names = pipeline.evaluation_examples(config.data, image_size=SIZE, num_scenes=SCENES)
+    yield SimpleNamespace(
+        workdir=workdir,
+        folder=workdir / "samples",
+        config=config,
+        model=model,
+        params=params,
+        summary=summary,
+        example=example,
+        names=names,
+    )
+    monkeypatch.undo()
+
+
+def decode(path: Path) -> np.ndarray:
+    """All frames [n, h, w, 3] of a video, read by ffmpeg."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    width, height = map(int, re.search(rb"Video:.*? (\d{2,})x(\d+)", done.stderr).groups())
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in ("src", "href", "poster")]
+
+
+def test_page_links_resolve_and_stay_in_the_folder(run):
+    links = Links()
+    links.feed((run.folder / "index.html").read_text())
+    assert len([link for link in links.found if link.endswith(".mp4")]) == 2 * SCENES * SAMPLES
+    for link in links.found:
+        assert not re.match(r"\w+:|/|\.\.", link), link
+        assert (run.folder / link).is_file(), link
+
+
+def test_page_shows_the_loss_curve_and_the_hidden_colours(run):
+    page = (run.folder / "index.html").read_text()
+    assert "<polyline" in page and "2 training steps" in page
+    assert f"of {SCENES * SAMPLES}</span>" in page
+
+
+def test_videos_have_all_frames_and_are_large_enough_to_see(run):
+    for found in run.summary.scenes[0].samples:
+        for video in (found.rgb_video, found.depth_video):
+            frames = decode(run.folder / video)
+            assert len(frames) == FRAMES and min(frames.shape[1:3]) >= visualize.MIN_SIDE
+
+
+def test_numbers_are_finite_and_in_the_file(run):
+    stored = json.loads((run.folder / "samples.json").read_text())
+    assert stored == json.loads(json.dumps(dataclasses.asdict(run.summary)))
+    assert stored["step"] == 7 and len(stored["scenes"]) == SCENES
+    for scene in stored["scenes"]:
+        assert len(scene["samples"]) == SAMPLES
+        for found in scene["samples"]:
+            numbers = [found[f"{view}_psnr"] for view in ("context", "target", "novel", "scene")]
+            assert np.all(np.isfinite(numbers)) and min(numbers) > 0
+    assert sum(stored["hidden"]["counts"]) == SCENES * SAMPLES
+
+
+def test_mean_and_variance_are_those_of_the_samples(run):
+    arrays = np.load(run.folder / run.summary.scenes[1].arrays)
+    assert arrays["samples"].shape == (SAMPLES, SIZE, SIZE, 3)
+    np.testing.assert_allclose(arrays["mean"], arrays["samples"].mean(0), atol=1e-6)
+    np.testing.assert_allclose(arrays["variance"], arrays["samples"].var(0), atol=1e-6)
+    assert arrays["variance"].max() > 0  # samples differ
+    spread = np.sqrt(arrays["variance"]).mean()
+    assert run.summary.scenes[1].spread == pytest.approx(spread, rel=1e-5)
+
+
+def test_a_sample_depends_on_its_own_numbers_only(run):
+    """Not on which samples are drawn at the same time, nor where in the batch it stands."""
+    pairs = np.array([(1, 2), (0, 1)])
+    batch = draw.draw_batch(
+        run.params,
+        cosine_schedule(run.config.diffusion.num_timesteps),
+        run.example,
+        jax.random.key(run.config.seed),
+        *pairs.T,
+        model=run.model,
+        sample=run.config.sample,
+    )
+    for b, (i, j) in enumerate(pairs):
+        arrays = np.load(run.folder / run.summary.scenes[i].arrays)
+        np.testing.assert_allclose(batch.x0[b], arrays["x0"][j], atol=1e-4)
+        np.testing.assert_allclose(batch.views.rgb[b, 1], arrays["samples"][j], atol=1e-4)
+        assert np.all(batch.views.distance[b] <= run.example.far[i] * 1.001)
+        assert (
+            np.abs(arrays["x0"] - arrays["x0"][j]).max(axis=(1, 2, 3)).min(where=np.arange(SAMPLES) != j, initial=1)
+            > 1e-3
+        )
+
+
+def test_batches_cover_every_sample_once_and_have_one_size(monkeypatch):
+    monkeypatch.setattr(draw, "PIXELS_PER_DRAW", 4 * SIZE**2)
+    batches = draw._batches(2, 3, SIZE)
+    assert batches == [[(0, 0), (0, 1), (0, 2), (1, 0)], [(1, 1), (1, 2), (1, 2), (1, 2)]]
+    assert draw._batches(1, 2, SIZE) == [[(0, 0), (0, 1)]]
+    assert draw._batches(1, 2, 100 * SIZE) == [[(0, 0)], [(0, 1)]]
+
+
+def test_videos_start_at_the_context_camera(run):
+    for i, path in enumerate(camera_paths(run.config, run.example, run.names)):
+        context = run.example.context.camera.camera_to_world[i, 0]
+        np.testing.assert_allclose(path.camera.camera_to_world[path.order[0]], context, atol=1e-6)
+
+
+def test_recorded_cameras_agree_with_the_examples_own(run):
+    data = pipeline.open_dataset(run.config.data.dir, "toy", run.config.data.eval_split)
+    num_frames = data.scene(0).num_frames
+    settings = dataclasses.replace(run.config.sample, video_path="dataset", video_frames=num_frames)
+    config = dataclasses.replace(run.config, sample=settings)
+    poses = camera_paths(config, run.example, run.names)[0].camera.camera_to_world
+    for wanted in run.example.target.camera.camera_to_world[0]:
+        assert np.min(np.abs(poses - wanted).max((1, 2))) < 1e-5
+
+
+def test_scenes_of_an_earlier_run_are_gone(run):
+    assert sorted(path.name for path in run.folder.glob("scene_*")) == ["scene_00", "scene_01"]
+
+
+def test_no_checkpoint_is_one_clear_error(run, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        sample(run.config, tmp_path)
+
+
+def test_checkpoint_of_another_model_is_one_clear_error(run):
+    other = tiny_config(run.workdir / "data")
+    other.model.encoder.width = 32
+    with pytest.raises(UserError, match="width"):
+        sample(from_dict(other), run.workdir)
+
+
+def test_preview_has_a_row_for_each_scene(run):
+    schedule = cosine_schedule(run.config.diffusion.num_timesteps)
+    sheet = visualize.preview(run.params, run.model, schedule, run.config.sample, run.example, jax.random.key(0))
+    context = np.repeat(np.repeat(visualize.to_uint8(run.example.context.images[1, 0]), 12, 0), 12, 1)
+    assert sheet.dtype == np.uint8 and sheet.shape[0] > SCENES * 96 and sheet.shape[1] > 6 * 96
+    windows = np.lib.stride_tricks.sliding_window_view(sheet, context.shape)[:, :12, 0]
+    assert np.any(np.all(windows == context, axis=(2, 3, 4)))  # the second row begins with the second context

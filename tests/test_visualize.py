@@ -1,0 +1,95 @@
+"""Pictures, and what is read off toy samples that are made by hand."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dfm_jax.data.builders import toy
+from dfm_jax.evaluation import visualize
+from dfm_jax.evaluation.toy_modes import read_hidden_colours
+from dfm_jax.structs import Camera, Example, Views
+
+SIZE = 16
+
+
+def test_uint8_is_rounded_and_clipped():
+    np.testing.assert_array_equal(
+        visualize.to_uint8(np.array([-1.0, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 7.0])), [0, 0, 0, 1, 255, 255]
+    )
+    same = np.arange(6, dtype=np.uint8)
+    np.testing.assert_array_equal(visualize.to_uint8(same), same)
+
+
+def test_enlarging_repeats_whole_pixels():
+    image = np.random.default_rng(0).random((2, 5, 7, 3))
+    large = visualize.enlarge(image, min_side=12)
+    assert large.shape == (2, 15, 21, 3)
+    np.testing.assert_array_equal(large[:, 1::3, 1::3], image)
+    assert (
+        visualize.enlarge(image, min_side=5) is not None and visualize.enlarge(image, min_side=5).shape == image.shape
+    )
+
+
+def test_near_is_brighter_than_far():
+    colours = visualize.colour_depth(np.array([[0.5, 1.0, 2.0, 4.0, 8.0, 9.0]]), near=1.0, far=8.0)
+    brightness = colours.sum(-1)[0]
+    assert np.all(np.diff(brightness)[1:-1] < 0)
+    assert brightness[0] == brightness[1] and brightness[-1] == brightness[-2]  # beyond the bounds
+
+
+def test_uncertainty_glows_only_where_samples_differ():
+    mean = np.full((4, 4, 3), 0.5)
+    variance = np.zeros((4, 4, 3))
+    variance[0, 0] = 0.2
+    picture = visualize.colour_uncertainty(variance, mean)
+    assert np.ptp(picture[1, 1]) < 1e-6  # grey
+    assert picture[0, 0].sum() > picture[1, 1].sum() + 0.3
+    assert visualize.colour_variance(variance)[0, 0].sum() > visualize.colour_variance(variance)[1, 1].sum() + 1
+
+
+def test_grid_places_every_cell():
+    colours = [np.full((4, 4, 3), value, np.uint8) for value in (10, 20, 30)]
+    sheet = visualize.grid([[colours[0], None], [colours[1], colours[2]]], ["a", "b"], ["x", "y"], side=32)
+    for value in (10, 20, 30):
+        rows, columns = np.where(np.all(sheet == value, axis=-1))
+        assert len(rows) == 32 * 32 and np.ptp(rows) == np.ptp(columns) == 31
+    assert visualize.grid([[colours[0]]], ["a"], side=32).shape[1] < 32 + 32  # no room for labels that are not there
+
+
+# A stand-in for the data set: one scene, whose truth is green.
+ATTRIBUTES = {
+    "half_sizes": [0.7, 0.65],
+    "height": 1.2,
+    "yaw": 0.05,
+    "visible_colour": [0.3, 0.8, 0.9],
+    "floor_colour": [0.5, 0.5, 0.5],
+    "hidden": 1,
+}
+ONE_SCENE = SimpleNamespace(names=("only",), scene=lambda i: (SimpleNamespace(attributes=ATTRIBUTES),)[i])
+
+
+def look(hidden: int) -> np.ndarray:
+    pose = toy.orbit_pose(np.array(np.pi + 0.4))
+    return toy.render_view(ATTRIBUTES | {"hidden": hidden}, pose, toy.intrinsics(), SIZE)[0]
+
+
+def back_view() -> Example:
+    pose = toy.orbit_pose(np.array([[np.pi + 0.4]]))
+    camera = Camera(np.eye(4)[None, None], toy.intrinsics()[None, None])
+    views = Views(np.zeros((1, 1, SIZE, SIZE, 3)), camera, pose[:, :, :3], np.ones((1, 1), bool))
+    return Example(views, views, np.ones(1), np.ones(1), np.zeros(1, int))
+
+
+def test_hidden_colours_are_read_off():
+    red, green, blue = (look(i) for i in range(3))
+    half = np.where((np.arange(SIZE) < SIZE // 2)[:, None], red, blue)  # two tones: not decided
+    samples = np.stack([red + 0.05, green, green - 0.03, blue, half])[None]
+    mixture = 0.5 * red + 0.3 * green + 0.2 * blue
+    hidden = read_hidden_colours(ONE_SCENE, ["only"], back_view(), samples, mixture[None])
+    assert hidden.seen == (("red", "green", "green", "blue", ""),)
+    assert sum(hidden.counts) == 5 and hidden.counts[1] == 2
+    assert hidden.purity == pytest.approx(0.8) and hidden.estimate_purity == 0.0
+    assert hidden.total_variation == pytest.approx(0.5 * np.abs(np.array(hidden.counts) / 5 - [0.5, 0.3, 0.2]).sum())
+    json.dumps(hidden.__dict__)
