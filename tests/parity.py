@@ -35,9 +35,20 @@ from dfm_jax.structs import Camera, Example, Rendering, Scene, Views
 
 Outputs = Iterator[tuple[str, jax.Array]]
 
+# What runs once is not worth optimising.
+QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 TOLERANCE = 1e-4
 THRESHOLD_QUANTILE = 0.95
 LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, "patch", 1)
+
+
+def model_config(meta: dict, state: dict[str, np.ndarray], num_fine: int) -> cfg.ModelConfig:
+    """The published model at a fixture's sizes; `state` tells how many features it renders."""
+    rendered = state["model.pixelNeRF_joint.mlp.lin_out_feats.weight"].shape[0] - 4
+    field = cfg.FieldConfig(meta["mlp_hidden"], 3, 2, 0.0)
+    encoder = cfg.EncoderConfig(meta["depth"], meta["hidden"], meta["heads"], meta["feat"], meta["abs_pose"], False)
+    marching = cfg.RayMarchingConfig(meta["n_coarse"], num_fine, meta["n_cond"], meta["render_chunk"], 0.0)
+    return cfg.ModelConfig("corners", "float32", rendered, meta["size"], encoder, field, field, marching)
 
 
 class Fixture:
@@ -49,23 +60,15 @@ class Fixture:
         self.size: int = self.meta["size"]
         self.outputs = {k[4:]: v for k, v in self.arrays.items() if k.startswith("out/")}
         self.state = {k[7:]: v for k, v in self.arrays.items() if k.startswith("params/")}
-        self.model = RadianceFieldModel(self._config(self.meta["n_fine"]), self.size, LOSS)
+        model = lambda num_fine: RadianceFieldModel(model_config(self.meta, self.state, num_fine), self.size, LOSS)
+        self.model = model(self.meta["n_fine"])
         # The published checkpoints hold a fine MLP even where nothing renders it.
-        with_fine = RadianceFieldModel(self._config(max(self.meta["n_fine"], 1)), self.size, LOSS)
-        self.params = import_params(self.state, with_fine)
-        self.with_fine = with_fine
+        self.with_fine = model(max(self.meta["n_fine"], 1))
+        self.params = import_params(self.state, self.with_fine)
         self.example = self._example()
         self.num_views: int = self.example.target.valid.shape[1]
         self.timestep = jnp.asarray(self.arrays["inputs/t"])
         self.x_t = rearrange(jnp.asarray(self.arrays["inputs/noisy_trgt_rgb"]), "b c h w -> b h w c")
-
-    def _config(self, num_fine: int) -> cfg.ModelConfig:
-        m = self.meta
-        rendered = self.state["model.pixelNeRF_joint.mlp.lin_out_feats.weight"].shape[0] - 4
-        field = cfg.FieldConfig(m["mlp_hidden"], 3, 2, 0.0)
-        encoder = cfg.EncoderConfig(m["depth"], m["hidden"], m["heads"], m["feat"], m["abs_pose"], False)
-        marching = cfg.RayMarchingConfig(m["n_coarse"], num_fine, m["n_cond"], m["render_chunk"], 0.0)
-        return cfg.ModelConfig("corners", "float32", rendered, m["size"], encoder, field, field, marching)
 
     def _example(self) -> Example:
         inputs = {k[7:]: jnp.asarray(v) for k, v in self.arrays.items() if k.startswith("inputs/")}
@@ -224,6 +227,20 @@ def relative_error(ours: jax.Array, reference: np.ndarray) -> float:
     return float(np.linalg.norm(ours - reference) / (np.linalg.norm(reference) or 1.0))
 
 
+def compute(fx: Fixture) -> dict[str, jax.Array]:
+    """All that can be compared, by the names of the fixture's outputs."""
+    parts = (scene_outputs, loss_outputs, schedule_outputs, trajectory_outputs)
+    run = jax.jit(
+        lambda params: {name: value for part in parts for name, value in part(params, fx)},
+        compiler_options=QUICK_COMPILATION,
+    )
+    computed = run(fx.params)
+    gradients = computed.pop("gradients", None)
+    if gradients is not None:
+        computed |= named_gradients(gradients, fx)
+    return computed
+
+
 def compare(path: str) -> dict[str, float]:
     """Relative errors of all outputs of a fixture.
 
@@ -231,17 +248,11 @@ def compare(path: str) -> dict[str, float]:
       ValueError: if the fixture has an output that is not compared.
     """
     fx = Fixture(path)
-    parts = (scene_outputs, loss_outputs, schedule_outputs, trajectory_outputs)
-    compute = jax.jit(lambda params: {name: value for part in parts for name, value in part(params, fx)})
-    computed = compute(fx.params)
-    gradients = computed.pop("gradients", None)
-    if gradients is not None:
-        computed |= named_gradients(gradients, fx)
-    errors = {name: relative_error(value, fx.outputs[name]) for name, value in computed.items()}
-    missed = set(fx.outputs) - set(errors)
+    computed = compute(fx)
+    missed = set(fx.outputs) - set(computed)
     if missed:
         raise ValueError(f"{path} has outputs that nothing here computes: {', '.join(sorted(missed))}")
-    return errors
+    return {name: relative_error(value, fx.outputs[name]) for name, value in computed.items() if name in fx.outputs}
 
 
 def main() -> int:

@@ -1,0 +1,231 @@
+"""Embeddings, feature lookup and the radiance field, against plain numpy; the field's laws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.special
+from flax import linen as nn
+
+from dfm_jax.geometry import pixel_grid, project
+from dfm_jax.models.embeddings import encoder_time_code, field_time_code, point_code, pose_code, token_position_code
+from dfm_jax.models.feature_lookup import lookup_features
+from dfm_jax.structs import Scene
+from tests.tiny import assert_trees_close, jit, random_params, tiny_model, tiny_scene
+
+GRIDS = ["centres", "corners"]
+MODEL = tiny_model()
+FIELD = MODEL.field("scene_field")
+PARAMS = random_params(MODEL)["scene_field"]["fine"]
+lookup = jit(lookup_features, static_argnums=2)
+
+
+evaluate = jit(lambda scene, points: FIELD.apply({"params": PARAMS}, scene, points))
+
+
+def random_points(num: int = 9, seed: int = 0) -> jax.Array:
+    points = np.random.default_rng(seed).uniform((-1, -1, 1), (1, 1, 4), (2, num, 3))
+    return jnp.asarray(points, jnp.float32)
+
+
+# --- embeddings ---------------------------------------------------------------------------------------------------
+
+
+def test_time_codes_are_the_documented_waves():
+    t = np.array([0.0, 1.0, 37.0, 999.0])
+    omega = np.array([10000 ** (-i / 128) for i in range(128)])
+    phase = t[:, None] * omega
+    np.testing.assert_allclose(encoder_time_code(jnp.asarray(t)), np.hstack([np.cos(phase), np.sin(phase)]), atol=1e-4)
+    omega = np.array([10000 ** (-i / 7) for i in range(8)])
+    phase = t[:, None] * omega
+    np.testing.assert_allclose(
+        field_time_code(jnp.asarray(t), 16), np.hstack([np.sin(phase), np.cos(phase)]), atol=1e-4
+    )
+
+
+def test_point_code_is_the_point_then_sines_and_cosines_octave_by_octave():
+    p = np.array([0.3, -1.2, 2.5])
+    expected = list(p)
+    for k in range(6):
+        expected += [np.sin(1.5 * 2**k * x) for x in p] + [np.cos(1.5 * 2**k * x) for x in p]
+    np.testing.assert_allclose(point_code(jnp.asarray(p, jnp.float32)[None])[0], expected, atol=1e-4)
+
+
+def test_pose_code_is_sines_then_cosines_then_the_pose():
+    x = np.random.default_rng(0).normal(size=12)
+    sines = [np.sin(value * 2**k) for value in x for k in range(6)]
+    cosines = [np.cos(value * 2**k) for value in x for k in range(6)]
+    ours = pose_code(jnp.asarray(x.reshape(1, 3, 4), jnp.float32))[0]
+    np.testing.assert_allclose(ours, [*sines, *cosines, *x], atol=1e-4)
+
+
+def test_every_token_has_its_own_place_half_of_it_from_each_axis():
+    code = token_position_code(3, 5, 16).reshape(3, 5, 16)
+    assert len(np.unique(code.reshape(15, 16).round(4), axis=0)) == 15
+    assert np.all(code[:, :, :8] == code[:1, :, :8])  # x alone
+    assert np.all(code[:, :, 8:] == code[:, :1, 8:])  # y alone
+    np.testing.assert_allclose(code[0, 2, [0, 4]], [np.sin(2), np.cos(2)], rtol=1e-6)
+    np.testing.assert_allclose(code[2, 0, [9, 13]], [np.sin(2 / 10), np.cos(2 / 10)], rtol=1e-6)
+
+
+# --- feature lookup -------------------------------------------------------------------------------------------------
+
+
+def random_maps(height: int = 5, width: int = 7, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(2, 2, height, width, channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_lookup_is_bilinear_and_clamps_to_the_border(grid):
+    maps = random_maps()
+    uv = np.random.default_rng(1).uniform(-0.4, 1.4, (2, 2, 40, 2)).astype(np.float32)
+    size = np.array([7, 5])
+    x, y = np.moveaxis(uv * size - 0.5 if grid == "centres" else uv * (size - 1), -1, 0)
+    ours = lookup(jnp.asarray(maps), jnp.asarray(uv), grid)
+    for b, v, c in np.ndindex(2, 2, 3):
+        place = (y[b, v], x[b, v])
+        expected = scipy.ndimage.map_coordinates(maps[b, v, :, :, c], place, order=1, mode="nearest")
+        np.testing.assert_allclose(ours[b, v, :, c], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_lookup_at_the_pixels_returns_the_map(grid):
+    maps = random_maps()
+    uv = jnp.broadcast_to(pixel_grid(5, 7, grid).reshape(1, 1, 35, 2), (2, 2, 35, 2))
+    np.testing.assert_allclose(lookup(jnp.asarray(maps), uv, grid), maps.reshape(2, 2, 35, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)])
+def test_lookup_works_on_maps_of_a_single_row_or_column(grid, shape):
+    maps = jnp.asarray(random_maps(*shape))
+    uv = jnp.broadcast_to(pixel_grid(*shape, grid).reshape(1, 1, -1, 2), (2, 2, shape[0] * shape[1], 2))
+    ours = lookup(maps, uv, grid)
+    np.testing.assert_allclose(ours, maps.reshape(2, 2, -1, 3), atol=1e-6)
+
+
+def test_lookup_of_a_point_at_infinity_is_finite_and_so_is_its_slope():
+    maps, uv = jnp.asarray(random_maps()), jnp.full((2, 2, 1, 2), 1e12)
+    gradient = jit(jax.grad(lambda uv: jnp.sum(lookup_features(maps, uv, "centres"))))(uv)
+    np.testing.assert_allclose(lookup(maps, uv, "centres")[:, :, 0], maps[:, :, -1, -1], rtol=1e-6)
+    np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+
+
+def test_lookup_commutes_with_a_linear_layer():
+    maps, uv = jnp.asarray(random_maps(channels=8)), jnp.asarray(np.random.default_rng(2).uniform(size=(2, 2, 9, 2)))
+    layer = nn.Dense(5)
+    params = {"params": {"kernel": jnp.asarray(random_maps(8, 5, 1)[0, 0, :, :, 0]), "bias": jnp.arange(5.0)}}
+    late = layer.apply(params, lookup(maps, uv, "centres"))
+    np.testing.assert_allclose(lookup(layer.apply(params, maps), uv, "centres"), late, atol=1e-4)
+
+
+def test_an_unknown_grid_is_refused():
+    with pytest.raises(ValueError, match="middles"):
+        lookup_features(jnp.asarray(random_maps()), jnp.zeros((2, 2, 1, 2)), "middles")
+
+
+# --- radiance field -------------------------------------------------------------------------------------------------
+
+
+def numpy_field(scene: Scene, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One scene's field, layer by layer: the features are looked up first and then enter the first layer."""
+    dense = lambda x, p: x @ np.asarray(p["kernel"], np.float64) + np.asarray(p.get("bias", 0.0), np.float64)
+    relu = lambda x: np.maximum(x, 0)
+    silu = lambda x: x * scipy.special.expit(x)
+    gelu = lambda x: 0.5 * x * (1 + scipy.special.erf(x / np.sqrt(2)))
+    uv, camera_points = jit(project)(scene.camera, jnp.asarray(points)[None])
+    features = lookup(scene.features[None], uv[None], "centres")[0]
+    time = np.asarray(field_time_code(scene.timestep, 16), np.float64)
+    time = dense(gelu(dense(time, PARAMS["time_in"])), PARAMS["time_out"])
+
+    def block(x: np.ndarray, p: dict, code: np.ndarray) -> np.ndarray:
+        scale, shift = np.split(dense(silu(code), p["film"]), 2)
+        return x + dense(relu(dense(relu(x), p["fc_0"]) * (1 + scale) + shift), p["fc_1"])
+
+    per_view = []
+    for v in range(len(time)):
+        x = dense(np.asarray(point_code(camera_points[v])), PARAMS["point_in"])
+        x = x + dense(np.asarray(features[v]), PARAMS["feature_in"])
+        for i in range(2):
+            x = block(x, PARAMS[f"view_blocks_{i}"], time[v])
+        per_view.append(x)
+    x = block(np.mean(per_view, axis=0), PARAMS["joint_blocks_0"], time[-1])
+    out = dense(relu(x), PARAMS["out"])
+    return relu(out[:, 3]), np.concatenate([scipy.special.expit(out[:, :3]), out[:, 4:]], axis=-1)
+
+
+def test_the_field_equals_plain_numpy():
+    scene, points = tiny_scene(), random_points()
+    density, radiance = evaluate(scene, points)
+    for b in range(2):
+        one = jax.tree.map(lambda x, b=b: x[b], scene)
+        expected_density, expected_radiance = numpy_field(one, points[b])
+        np.testing.assert_allclose(density[b], expected_density, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(radiance[b], expected_radiance, rtol=1e-3, atol=1e-3)
+
+
+def test_density_is_not_negative_and_colour_is_in_range():
+    density, radiance = evaluate(tiny_scene(), 10 * random_points())
+    assert bool(jnp.all(density >= 0))
+    assert bool(jnp.all((radiance[..., :3] >= 0) & (radiance[..., :3] <= 1)))
+    assert float(jnp.max(jnp.abs(radiance[..., 3:]))) > 1
+
+
+def test_the_order_of_context_views_does_not_matter():
+    scene, points = tiny_scene(), random_points()
+    swap = lambda x: x[:, jnp.array([1, 0, 2])]
+    swapped = jax.tree.map(swap, scene.replace(near=None, far=None)).replace(near=scene.near, far=scene.far)
+    assert_trees_close(evaluate(scene, points), evaluate(swapped, points))
+
+
+def masked_scene(garbage: float) -> tuple[Scene, Scene]:
+    """A scene of three views of which the second is padding, filled with `garbage`, and the same without it."""
+    scene = tiny_scene()
+    absent = jax.tree.map(lambda x: x[:, jnp.array([0, 2])], scene.replace(near=None, far=None))
+    padded = scene.replace(
+        features=scene.features.at[:, 1].set(garbage),
+        valid=scene.valid.at[:, 1].set(False),
+        camera=jax.tree.map(lambda x: x.at[:, 1].set(0.0), scene.camera),
+    )
+    return padded, absent.replace(near=scene.near, far=scene.far)
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6])
+def test_a_masked_view_equals_an_absent_one(garbage):
+    padded, absent = masked_scene(garbage)
+    points = random_points()
+    assert_trees_close(evaluate(padded, points), evaluate(absent, points))
+
+
+def test_no_gradient_reaches_a_masked_view():
+    padded, _ = masked_scene(1e6)
+    points = random_points()
+
+    def loss(features):
+        density, radiance = FIELD.apply({"params": PARAMS}, padded.replace(features=features), points)
+        return jnp.sum(density) + jnp.sum(radiance)
+
+    gradient = jit(jax.grad(loss))(padded.features)
+    np.testing.assert_array_equal(gradient[:, 1], np.zeros_like(gradient[:, 1]))
+    assert bool(jnp.all(jnp.isfinite(gradient)))
+    assert float(jnp.max(jnp.abs(gradient[:, 0]))) > 0
+
+
+@pytest.mark.parametrize("view", [0, 2])
+def test_every_view_looks_through_its_own_lens_at_its_own_time(view):
+    scene, points = tiny_scene(), random_points()
+    before, _ = evaluate(scene, points)
+    wider = scene.camera.intrinsics.at[:, view, 0, 0].multiply(0.7)
+    after, _ = evaluate(scene.replace(camera=scene.camera.replace(intrinsics=wider)), points)
+    assert float(jnp.max(jnp.abs(after - before))) > 1e-3
+    after, _ = evaluate(scene.replace(timestep=scene.timestep.at[:, view].add(300.0)), points)
+    assert float(jnp.max(jnp.abs(after - before))) > 1e-3
+
+
+def test_a_new_field_is_half_transparent_everywhere():
+    scene, points = tiny_scene(), random_points()
+    params = jit(FIELD.init)(jax.random.key(0), scene, points)["params"]
+    params["out"]["kernel"] = jnp.zeros_like(params["out"]["kernel"])
+    density, _ = jit(FIELD.apply)({"params": params}, scene, points)
+    np.testing.assert_allclose(density, np.full((2, 9), MODEL.config.scene_field.density_bias))

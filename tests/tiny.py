@@ -1,0 +1,115 @@
+"""Small models, scenes and cameras that several tests share."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfm_jax.config import EncoderConfig, FieldConfig, LossConfig, ModelConfig, RayMarchingConfig
+from dfm_jax.forward_model import Params, RadianceFieldModel
+from dfm_jax.structs import Camera, Example, Scene, Views
+
+SIZE = 16
+NUM_COARSE, NUM_FINE = 6, 5
+# 256 rays are five chunks and a part of one.
+CHUNK = 48
+UNCHUNKED = 10_000
+NEAR, FAR = 0.5, 4.0
+LOSS = LossConfig(estimate=1.0, coarse=0.5, distortion=0.1, smoothness=0.2, pixels="patch", patch_size=6)
+
+# The tests spend their time compiling: what runs on small arrays is not worth optimising.
+jit = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+
+
+def tiny_model(
+    *,
+    num_fine: int = NUM_FINE,
+    chunk_size: int = CHUNK,
+    compute_dtype: str = "float32",
+    pixel_grid: str = "centres",
+    remat: bool = False,
+    absolute_pose: bool = True,
+    loss: LossConfig = LOSS,
+) -> RadianceFieldModel:
+    encoder = EncoderConfig(depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat)
+    field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
+    marching = RayMarchingConfig(NUM_COARSE, num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3)
+    config = ModelConfig(
+        pixel_grid, compute_dtype, rendered_features=4, estimate_size=8, encoder=encoder,
+        conditioning_field=field, scene_field=field, ray_marching=marching,
+    )  # fmt: skip
+    return RadianceFieldModel(config, SIZE, loss)
+
+
+def random_params(model: RadianceFieldModel, seed: int = 0) -> Params:
+    """Parameters of ordinary size, none of them zero (new ones close every gate), with half transparent fields."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        names = [part.key for part in path]
+        if names[-1] == "kernel":
+            return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[-4:-1])), jnp.float32)
+        bias = 0.1 * rng.normal(size=leaf.shape)
+        if names[-2] == "out":
+            bias[3] = 1.0
+        return jnp.asarray(bias, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def random_rotations(rng: np.random.Generator, shape: tuple[int, ...], angle: float) -> np.ndarray:
+    """Rotations `[*shape, 3, 3]` by at most about `angle` radians (Cayley's formula)."""
+    x, y, z = np.moveaxis(rng.uniform(-angle / 2, angle / 2, (*shape, 3)), -1, 0)
+    zero = np.zeros_like(x)
+    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*shape, 3, 3)
+    return np.linalg.solve(np.eye(3) - skew, np.eye(3) + skew)
+
+
+def random_camera(rng: np.random.Generator, shape: tuple[int, ...], angle: float = 0.3) -> Camera:
+    pose = np.broadcast_to(np.eye(4), (*shape, 4, 4)).copy()
+    pose[..., :3, :3] = random_rotations(rng, shape, angle)
+    pose[..., :3, 3] = rng.uniform(-0.3, 0.3, (*shape, 3))
+    intrinsics = np.broadcast_to(np.eye(3), (*shape, 3, 3)).copy()
+    intrinsics[..., 0, 0] = rng.uniform(0.8, 1.4, shape)
+    intrinsics[..., 1, 1] = rng.uniform(0.8, 1.4, shape)
+    intrinsics[..., :2, 2] = rng.uniform(0.45, 0.55, (*shape, 2))
+    return Camera(jnp.asarray(pose, jnp.float32), jnp.asarray(intrinsics, jnp.float32))
+
+
+def random_views(rng: np.random.Generator, b: int, v: int) -> Views:
+    camera = random_camera(rng, (b, v))
+    images = jnp.asarray(rng.uniform(size=(b, v, SIZE, SIZE, 3)), jnp.float32)
+    return Views(images, camera, random_camera(rng, (b, v)).camera_to_world[..., :3, :], jnp.ones((b, v), bool))
+
+
+def tiny_example(b: int = 2, v: int = 2, t: int = 2, seed: int = 0) -> Example:
+    rng = np.random.default_rng(seed)
+    return Example(
+        context=random_views(rng, b, v),
+        target=random_views(rng, b, t),
+        near=jnp.asarray(rng.uniform(NEAR, 1.2 * NEAR, b), jnp.float32),
+        far=jnp.asarray(rng.uniform(0.8 * FAR, FAR, b), jnp.float32),
+        index=jnp.arange(b, dtype=jnp.int32),
+    )
+
+
+def tiny_scene(b: int = 2, v: int = 3, seed: int = 0) -> Scene:
+    """Random feature maps, as `tiny_model`'s encoder might have made them."""
+    rng = np.random.default_rng(seed)
+    timestep = np.zeros((b, v))
+    timestep[:, -1] = rng.integers(0, 1000, b)
+    return Scene(
+        features=jnp.asarray(rng.normal(size=(b, v, SIZE, SIZE, 8)), jnp.float32),
+        camera=random_camera(rng, (b, v)),
+        timestep=jnp.asarray(timestep, jnp.float32),
+        valid=jnp.ones((b, v), bool),
+        near=jnp.full((b,), NEAR),
+        far=jnp.full((b,), FAR),
+    )
+
+
+def assert_trees_close(a: object, b: object, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
