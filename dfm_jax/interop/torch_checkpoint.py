@@ -138,10 +138,17 @@ def import_params(state: State, model: RadianceFieldModel) -> Params:
     for rule in table:
         if rule.name in state:
             problems += _fill(params, rule, np.asarray(state[rule.name], np.float32))
+    if LABEL_EMBEDDING in state:
+        problems += _label_problems(np.shape(state[LABEL_EMBEDDING]), model.config.encoder.width)
     if problems:
         raise StateDictError("the state dict is not that of this model:\n  " + "\n  ".join(problems))
     params["encoder"]["time_out"]["bias"] += np.asarray(state[LABEL_EMBEDDING], np.float32)[0]
     return params
+
+
+def _label_problems(shape: tuple[int, ...], width: int) -> list[str]:
+    fits = len(shape) == 2 and shape[0] >= 1 and shape[1] == width
+    return [] if fits else [f"shape of {LABEL_EMBEDDING}: {shape}, needed (classes, {width})"]
 
 
 def _fill(params: Params, rule: Rule, theirs: np.ndarray) -> list[str]:
