@@ -80,7 +80,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
     """
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
-    _generate_toy(config)
+    _prepare_data(config)
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, StopRequest() as stop:
         start = checkpoints.latest_step() or 0
         if start:
@@ -146,12 +146,13 @@ def _keys(seed: int, mesh: Mesh) -> Array:
     return jax.jit(lambda: jax.random.split(jax.random.key(seed), 3), out_shardings=sharding.replicated(mesh))()
 
 
-def _generate_toy(config: Config) -> None:
-    """Makes the toy data set if that is what the config trains on and it is missing."""
+def _prepare_data(config: Config) -> None:
+    """Generates the toy data set if the config asks for it and it is missing; of others, makes sure that they exist."""
     if jax.process_index() == 0:
         pipeline.ensure_toy(config.data, config.image_size)
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("toy data set")
+        multihost_utils.sync_global_devices("data set")
+    pipeline.open_dataset(config.data.dir, config.data.name, config.data.split)
 
 
 def _batches(config: Config, start: int) -> Any:

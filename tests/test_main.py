@@ -1,0 +1,100 @@
+"""The command line: configs that load, and one clear line for each mistake."""
+
+import ast
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from dfm_jax import main
+from dfm_jax.config import from_dict
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TOY = ROOT / "configs" / "toy.py"
+VARIANTS = [("toy", ""), ("toy", "tiny")] + [
+    (name, variant) for name in ("realestate10k", "co3d") for variant in ("", "64", "128", "tiny")
+]
+
+
+def run_main(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "dfm_jax.main", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def load(name, variant):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant) if variant else module.get_config()
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_every_config_has_all_settings(name, variant):
+    config = from_dict(load(name, variant))
+    assert config.data.name == name
+    assert config.image_size == {"128": 128, "64": 64, "": 24 if name == "toy" else 64}.get(variant, config.image_size)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_configs_import_nothing_but_ml_collections_and_say_how_to_run_them(path):
+    tree = ast.parse(path.read_text())
+    imported = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert imported == {"ml_collections"}
+    assert f"--config=configs/{path.name}" in ast.get_docstring(tree)
+
+
+WORKDIR = "--workdir=run"
+MISTAKES = {
+    "unknown override": ([f"--config={TOY}", WORKDIR, "--config.train.num_stepz=3"], "num_stepz"),
+    "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
+    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only ':tiny'"),
+    "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
+    "no config": ([WORKDIR], "--config is missing"),
+    "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
+    "unknown mode": ([f"--config={TOY}", WORKDIR, "--mode=dance"], "should be one of <train|sample>"),
+    "stray argument": ([f"--config={TOY}", WORKDIR, "fast"], "cannot make sense of 'fast'"),
+    "missing field": (["--config=incomplete.py", WORKDIR], "config.train.accumulate is missing"),
+    "inconsistent": ([f"--config={TOY}", WORKDIR, "--config.image_size=25"], "multiple of 4"),
+    "no data set": ([f"--config={TOY}", WORKDIR, "--config.data.name=rooms"], "there is no data set 'rooms'"),
+    "no such devices": ([f"--config={TOY}", WORKDIR, "--config.train.mesh.data=3"], "data=3, fsdp=1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_by_one_clear_error(mistake, tmp_path):
+    (tmp_path / "incomplete.py").write_text(TOY.read_text().replace("        accumulate=1,\n", ""))
+    arguments, message = MISTAKES[mistake]
+    done = run_main(*arguments, cwd=tmp_path)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1
+    assert len(errors) == 1, done.stderr
+    assert message in done.stderr[done.stderr.index(errors[0]) :]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_compilations_are_cached_unless_the_environment_says_where(chosen, tmp_path, monkeypatch):
+    updates = {}
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if chosen:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    main._cache_compilations()
+    assert updates == ({} if chosen else {"jax_compilation_cache_dir": str(tmp_path / "dfm_jax" / "compiled")})

@@ -1,0 +1,144 @@
+"""Training on toy as a user runs it: killed and started again, stopped by SIGTERM, on one and on four devices."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.metric_writers import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NUM_STEPS = 30
+# The whole model and data, as small as they go.
+SETTINGS = {
+    "image_size": 12,
+    "data.toy_scenes": 16,
+    "model.estimate_size": 6,
+    "model.encoder.depth": 1,
+    "model.encoder.width": 32,
+    "model.ray_marching.num_coarse": 4,
+    "model.ray_marching.num_conditioning": 4,
+    "loss.patch_size": 4,
+    "train.num_steps": NUM_STEPS,
+    "train.batch_size": 4,
+    "train.checkpoint_every": 3,
+    "train.log_every": 1,
+    "train.sample_every": 0,
+    "train.optimizer.warmup_steps": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("resume")
+
+
+def start(folder, workdir, devices=1, **settings):
+    """Begins to train in another process."""
+    overrides = {"data.dir": folder / "data", **SETTINGS, **settings}
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "dfm_jax.main", f"--config={ROOT}/configs/toy.py:tiny", f"--workdir={folder / workdir}"]
+        + [f"--config.{name}={value}" for name, value in overrides.items()],
+        env=os.environ | environment,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    return errors
+
+
+def wait_for_step(process, workdir, step):
+    """Until the run has logged a step."""
+    while process.poll() is None:
+        if (workdir / "metrics.jsonl").exists() and any(line["step"] >= step for line in read_metrics(workdir)):
+            return
+        time.sleep(0.005)
+    pytest.fail(f"the run ended before step {step}: {process.stderr.read()}")
+
+
+def parameters(workdir):
+    """All numbers of the averaged and the current parameters, by name."""
+    return {
+        f"{which}/{path}": np.asarray(x)
+        for which in ("ema", "params")
+        for path, x in flatten(restore_params(workdir, which)[0])
+    }
+
+
+def flatten(tree, prefix=""):
+    for name, value in tree.items():
+        yield from flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else [(prefix + name, value)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder):
+    finish(start(folder, "uninterrupted"))
+    return parameters(folder / "uninterrupted")
+
+
+def assert_identical(workdir, uninterrupted):
+    resumed = parameters(workdir)
+    assert resumed.keys() == uninterrupted.keys()
+    for name, value in resumed.items():
+        np.testing.assert_array_equal(value, uninterrupted[name], err_msg=name)
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bits(folder, uninterrupted):
+    workdir = folder / "killed"
+    moment = random.Random()  # another moment every time: any must do
+    kills = [moment.uniform(1, 10), moment.uniform(11, NUM_STEPS - 5)]
+    for at in kills:
+        process = start(folder, "killed")
+        wait_for_step(process, workdir, int(at))
+        time.sleep(at % 1 * 0.1)  # anywhere between two steps, or in the midst of saving
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"the run was over before it was killed at {kills}"
+    errors = finish(start(folder, "killed"))
+    assert "going on from step" in errors
+    assert_identical(workdir, uninterrupted)
+    assert [line["step"] for line in read_metrics(workdir)] == list(range(1, NUM_STEPS + 1)), f"killed at {kills}"
+
+
+def test_sigterm_saves_exits_with_75_and_the_run_goes_on_from_there(folder, uninterrupted):
+    process = start(folder, "stopped", **{"train.checkpoint_every": 1000})
+    wait_for_step(process, folder / "stopped", 2)
+    process.send_signal(signal.SIGTERM)
+    errors = finish(process, code=75)
+    assert "stopped by SIGTERM" in errors
+    assert "going on from step" in finish(start(folder, "stopped"))
+    assert_identical(folder / "stopped", uninterrupted)
+
+
+def test_a_workdir_with_another_configs_checkpoint_is_one_clear_error(folder, uninterrupted):
+    errors = finish(start(folder, "uninterrupted", seed=1), code=1)
+    assert "error: " in errors
+    assert "config.seed: 0 -> 1" in errors
+    assert "Traceback" not in errors
+
+
+def test_four_devices_train_as_one_does(folder, uninterrupted):
+    mesh = {"train.mesh.data": 2, "train.mesh.fsdp": 2}
+    finish(start(folder, "four", devices=4, **{"train.num_steps": 3}, **mesh))
+    one, four = (read_metrics(folder / workdir)[:3] for workdir in ("uninterrupted", "four"))
+    for a, b in zip(one, four, strict=True):
+        for name in ("loss", "gradient_norm", "target", "estimate"):
+            assert b[name] == pytest.approx(a[name], rel=1e-4), f"{name} at step {a['step']}"

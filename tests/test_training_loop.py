@@ -1,0 +1,200 @@
+"""The loop around the step, with a linear model and made-up batches in the place of the real ones."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.config import from_dict
+from dfm_jax.errors import UserError
+from dfm_jax.training import loop, metric_writers
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration
+from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.state import create
+from dfm_jax.training.step import train_step
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Batches:
+    """Batch n depends on n alone; `at` maps batch numbers to something to do when they are read."""
+
+    def __init__(self, start, at):
+        self._next, self._at = start, at
+
+    def __next__(self):
+        n, self._next = self._next, self._next + 1
+        scale = self._at.get(n, lambda: 1.0)()
+        x = np.random.default_rng(n).normal(size=(4, 3)).astype(np.float32)
+        return {"x": x * np.float32(scale or 1), "index": np.arange(4, dtype=np.int32) + 4 * n}
+
+    def close(self):
+        pass
+
+
+def linear_job(config):
+    tx = make_optimizer(config.train.optimizer)
+
+    def loss(params, example, key):
+        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])
+        return jnp.mean((example["x"] @ params["w"] - 1 + noise) ** 2), {"noise": jnp.mean(noise)}
+
+    return loop.Job(
+        init=lambda key: create({"w": jax.random.normal(key, (3,))}, tx),
+        step=partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.9, ema_every=1),
+        preview=lambda params, example, key: np.full((2, 2, 3), 7, np.uint8),
+    )
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Puts the linear job in place; returns what to do at which batch."""
+    at = {}
+    monkeypatch.setattr(loop, "build", linear_job)
+    monkeypatch.setattr(loop.pipeline, "ensure_toy", lambda *_: None)
+    monkeypatch.setattr(loop.pipeline, "open_dataset", lambda *_: None)
+    monkeypatch.setattr(loop.pipeline, "training_batches", lambda *_, start_step, **__: Batches(start_step, at))
+    monkeypatch.setattr(loop.pipeline, "evaluation_examples", lambda *_, **__: ("examples", ["a scene"]))
+    monkeypatch.setattr(loop.pipeline, "scene_names", lambda *_, step, **__: [f"scene of batch {step}"])
+    return at
+
+
+def settings(**train):
+    spec = importlib.util.spec_from_file_location("toy", ROOT / "configs" / "toy.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config("tiny")
+    config.train.update(num_steps=6, batch_size=4, checkpoint_every=2, log_every=2, sample_every=0)
+    config.train.update(train)
+    config.train.optimizer.warmup_steps = 0
+    return from_dict(config)
+
+
+def parameters(workdir):
+    return np.asarray(restore_params(workdir, which="params")[0]["w"])
+
+
+def steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_a_run_leaves_checkpoints_a_curve_and_pictures(at, tmp_path):
+    assert loop.train(settings(sample_every=3), tmp_path) == loop.EXIT_DONE
+    assert steps(tmp_path) == [4, 6]  # two are kept
+    lines = metric_writers.read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert {"loss", "gradient_norm", "learning_rate", "noise"} <= set(lines[0])
+    assert {"steps_per_second", "rays_per_second"} <= set(lines[-1])
+    assert "finite" not in lines[0]
+    assert sorted(path.name for path in (tmp_path / "images" / "samples").iterdir()) == ["00000003.png", "00000006.png"]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_run_in_two_parts_ends_as_one(at, tmp_path):
+    loop.train(settings(), tmp_path / "whole")
+    loop.train(settings(num_steps=3), tmp_path / "parts")
+    loop.train(settings(), tmp_path / "parts")
+    np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "parts"))
+
+
+def test_a_finished_run_says_so(at, tmp_path, capsys):
+    loop.train(settings(), tmp_path)
+    capsys.readouterr()
+    assert loop.train(settings(), tmp_path) == loop.EXIT_DONE
+    assert "has reached step 6 of 6 already" in capsys.readouterr().err
+
+
+def test_sigterm_saves_the_step_and_asks_to_be_started_again(at, tmp_path, capsys):
+    loop.train(settings(), tmp_path / "whole")
+    at[2] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
+    assert loop.train(settings(checkpoint_every=100), tmp_path / "stopped") == loop.EXIT_RESTART
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert steps(tmp_path / "stopped") == [3]
+    assert "step 3 is saved" in capsys.readouterr().err
+    at.clear()
+    assert loop.train(settings(), tmp_path / "stopped") == loop.EXIT_DONE
+    np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("bad_batch", [2, 3, 4, 5])
+def test_non_finite_numbers_stop_the_run_and_are_never_saved(at, tmp_path, bad_batch):
+    at[bad_batch] = lambda: np.nan
+    with pytest.raises(NonFiniteError) as error:
+        loop.train(settings(), tmp_path)
+    message = str(error.value)
+    assert f"in step {bad_batch + 1}: " in message
+    assert "loss nan" in message
+    assert f"scenes scene of batch {bad_batch}" in message
+    assert max(steps(tmp_path)) <= bad_batch
+    assert np.isfinite(parameters(tmp_path)).all()
+
+
+def test_another_configs_checkpoint_is_refused(at, tmp_path):
+    loop.train(settings(), tmp_path)
+    config = settings()
+    encoder = dataclasses.replace(config.model.encoder, depth=9)
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
+    with pytest.raises(UserError, match=r"config\.model\.encoder\.depth: 2 -> 9"):
+        loop.train(other, tmp_path)
+
+
+def test_a_run_may_start_from_anothers_average(at, tmp_path):
+    loop.train(settings(), tmp_path / "first")
+    config = dataclasses.replace(settings(), init_from=str(tmp_path / "first"))
+    optimizer = dataclasses.replace(config.train.optimizer, learning_rate=0.0)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer=optimizer))
+    loop.train(config, tmp_path / "second")
+    average, _, _ = restore_params(tmp_path / "first", which="ema")
+    np.testing.assert_array_equal(parameters(tmp_path / "second"), average["w"])
+
+
+def test_starting_from_nothing_is_refused(at, tmp_path):
+    config = dataclasses.replace(settings(), init_from=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"there is no checkpoint in .*nowhere"):
+        loop.train(config, tmp_path / "run")
+
+
+def test_metrics_are_averaged_over_the_interval_and_read_a_step_late():
+    class Writer(list):
+        def write_scalars(self, step, scalars):
+            self.append((step, scalars))
+
+    writer = Writer()
+    monitor = Monitor(writer, num_steps=4, log_every=2, rays_per_step=10, describe_batch=str)
+    for step in range(1, 5):
+        monitor.add(step, {"loss": jnp.float32(step), "finite": jnp.bool_(True)})
+    assert [(step, scalars["loss"]) for step, scalars in writer] == [(2, 1.5)]
+    monitor.settle()
+    assert writer[-1][0] == 4
+    assert writer[-1][1]["loss"] == 3.5
+    monitor.add(5, {"loss": jnp.float32(1), "finite": jnp.bool_(False)})
+    with pytest.raises(NonFiniteError, match="step 5: loss 1; its batch holds 5"):
+        monitor.settle()
+
+
+def test_a_resumed_run_rewrites_what_it_repeats(tmp_path):
+    first = metric_writers.FolderWriter(tmp_path)
+    for step in (1, 2, 3):
+        first.write_scalars(step, {"loss": 1.0})
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    second = metric_writers.FolderWriter(tmp_path, start_step=2)
+    second.write_scalars(3, {"loss": 2.0})
+    second.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_durations_are_short_and_clear():
+    assert [format_duration(s) for s in (4.2, 65, 7800, 273600)] == ["5s", "1m05s", "2h10m", "3d04h"]
