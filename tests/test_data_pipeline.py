@@ -1,13 +1,16 @@
 """Batches by step: the same for any number of threads, processes and hosts, and after any restart."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 import logging
 import pickle
+import time
 
 import jax
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
 from dfm_jax.data import pipeline, prepare
@@ -223,6 +226,24 @@ def test_ensure_toy_generates_what_is_missing_once(config, tmp_path):
     assert (tmp_path / "toy" / posed_scenes.INDEX_FILE).stat().st_mtime_ns == written
     with pytest.raises(UserError, match=r"pictures of 8 pixels, config.image_size is 16"):
         pipeline.ensure_toy(fresh, 2 * SIZE)
+
+
+def test_two_processes_that_find_the_toy_data_set_missing_generate_it_once(config, tmp_path, monkeypatch):
+    fresh = dataclasses.replace(config, dir=str(tmp_path), toy_scenes=2)
+    builds, build = [], prepare.build
+    monkeypatch.setattr(prepare, "build", lambda *args: builds.append(time.sleep(0.2)) or build(*args))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: pipeline.ensure_toy(fresh, SIZE), range(2)))
+    assert len(builds) == 1
+
+
+def test_the_files_are_plain_tfds(config):
+    data = pipeline.open_dataset(config.dir, "toy", "train")
+    frames = tfds.builder_from_directory(data.path / "frames" / "1.0.0").as_data_source("train")
+    scene = data.scene(3)
+    record = frames[scene.first_frame + 2]
+    assert (record["scene"], record["frame"]) == (3, 2) and len(frames) == 13 * NUM_SCENES
+    np.testing.assert_array_equal(record["image"], np.rint(255 * data.image(scene, 2, 2 * SIZE)))
 
 
 def test_ensure_toy_leaves_other_data_sets_alone(config, tmp_path):
