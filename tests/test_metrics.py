@@ -27,9 +27,9 @@ def test_total_variation():
 def test_mode_shares_see_the_two_tone_face_that_a_mean_hides():
     shade = np.linspace(0.6, 1.0, 100)[:, None]
     modes = np.eye(3)[:, None] * shade  # [3, 100, 3]
-    two_tone = np.concatenate([modes[0, :60], modes[1, 60:]])
+    two_tone = np.concatenate([modes[0, :80], modes[1, 80:]])
     np.testing.assert_allclose(metrics.mode_shares(modes[2] + 0.1, modes), [0, 0, 1])
     np.testing.assert_allclose(metrics.mode_shares(modes[2] + 0.2, modes), [0, 0, 0])  # 0.2 sqrt(3) > 0.25
-    np.testing.assert_allclose(metrics.mode_shares(two_tone, modes), [0.6, 0.4, 0])
+    np.testing.assert_allclose(metrics.mode_shares(two_tone, modes), [0.8, 0.2, 0])
     assert metrics.nearest_mode(two_tone, modes) == 0
     assert metrics.nearest_mode(modes[2] + 0.2, modes) == 2

@@ -52,7 +52,8 @@ def run(tmp_path_factory):
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(draw, "PIXELS_PER_DRAW", SCENES * SIZE**2)
     model = RadianceFieldModel(config.model, config.image_size, config.loss)
-    params = jax.jit(model.init)(jax.random.key(0))
+    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
     (workdir / "metrics.jsonl").write_text(
