@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from tests.tiny import SIZE, assert_trees_close, jit, random_params, tiny_model
 
@@ -76,12 +75,13 @@ def test_new_parameters_are_float32_and_have_closed_gates():
 
 
 def test_recomputing_blocks_changes_neither_values_nor_gradients():
-    def loss(params, remat):
-        return jnp.mean(jnp.square(encode(params, *inputs(), model=tiny_model(remat=remat))))
+    def loss(blocks, remat):
+        features = encode(PARAMS | {"blocks": blocks}, *inputs(), model=tiny_model(remat=remat))
+        return jnp.mean(jnp.square(features))
 
-    kept, again = (jit(jax.value_and_grad(loss), static_argnums=1)(PARAMS, remat) for remat in (False, True))
+    kept, again = (jit(jax.value_and_grad(loss), static_argnums=1)(PARAMS["blocks"], remat) for remat in (False, True))
     assert_trees_close(kept, again, rtol=1e-4, atol=1e-6)
-    assert all(float(jnp.max(jnp.abs(leaf))) > 0 for leaf in jax.tree.leaves(kept[1]["blocks"]))
+    assert all(float(jnp.max(jnp.abs(leaf))) > 0 for leaf in jax.tree.leaves(kept[1]))
 
 
 def test_bfloat16_computes_nearly_the_same():
@@ -93,10 +93,10 @@ def test_bfloat16_computes_nearly_the_same():
     assert 0 < error < 0.03
 
 
-@pytest.mark.parametrize("channel", [2, 3, 6, 10])
-def test_a_noisy_view_is_seen_with_all_that_the_estimate_rendered(channel):
+def test_a_noisy_view_is_seen_with_all_that_the_estimate_rendered():
     images, timestep, pose = inputs()
     given = jnp.concatenate([images, jnp.tile(images, (1, 1, 1, 3))[..., :8]], axis=-1)
-    changed = given.at[..., channel].add(0.5)
-    difference = encode_noisy(PARAMS, changed, timestep, pose) - encode_noisy(PARAMS, given, timestep, pose)
-    assert float(jnp.max(jnp.abs(difference))) > 1e-2
+    before = encode_noisy(PARAMS, given, timestep, pose)
+    for channel in range(11):
+        changed = encode_noisy(PARAMS, given.at[..., channel].add(0.5), timestep, pose)
+        assert float(jnp.max(jnp.abs(changed - before))) > 1e-2, channel

@@ -1,0 +1,120 @@
+"""Numbers of the published code, where they are at hand; and that the comparison can fail."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from dfm_jax.interop.torch_checkpoint import LABEL_EMBEDDING, export_arrays
+from tests import parity
+from tests.tiny import random_params, random_rotations
+
+FIXTURES = sorted((pathlib.Path(__file__).resolve().parents[2] / "shared" / "fixtures").glob("*.npz"))
+META = {
+    "size": 8, "depth": 1, "hidden": 16, "heads": 2, "feat": 8, "mlp_hidden": 16, "num_context": 2, "n_coarse": 4,
+    "n_fine": 3, "n_cond": 4, "abs_pose": True, "near": 0.5, "far": 4.0, "guidance": 2.0, "ddim_steps": 2,
+    "temperature": 0.9, "render_chunk": 32,
+}  # fmt: skip
+RENDERED_FEATURES = 5
+
+
+@pytest.mark.skipif(not FIXTURES, reason="no fixtures (shared/fixtures/*.npz beside the repository)")
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in FIXTURES])
+def test_the_published_numbers_are_met(path):
+    with jax.default_matmul_precision("highest"):
+        errors = parity.compare(str(path))
+    assert {name: error for name, error in errors.items() if not error <= parity.TOLERANCE} == {}
+
+
+def poses(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    pose = np.broadcast_to(np.eye(4), (*shape, 4, 4)).copy()
+    pose[..., :3, :3] = random_rotations(rng, shape, 0.3)
+    pose[..., :3, 3] = rng.uniform(-0.3, 0.3, (*shape, 3))
+    return pose.astype(np.float32)
+
+
+def made_up_inputs(b: int = 2, t: int = 2) -> dict[str, np.ndarray]:
+    rng, v, size = np.random.default_rng(0), META["num_context"], META["size"]
+    image = lambda *shape: rng.uniform(-1, 1, (*shape, 3, size, size)).astype(np.float32)
+    chunk, chunks = META["render_chunk"], size**2 // META["render_chunk"]
+    # Two branches of two steps for the target, then two video frames.
+    draws = (META["ddim_steps"] * 2 + 2) * chunks
+    uniform = lambda *shape: rng.uniform(size=(*shape, META["n_fine"])).astype(np.float32)
+    return {
+        "ctxt_rgb": image(b, v), "trgt_rgb": image(b, t), "noisy_trgt_rgb": image(b), "sampling_noise": image(b),
+        "ctxt_c2w": poses(rng, b, v), "trgt_c2w": poses(rng, b, t),
+        "ctxt_abs_camera_poses": poses(rng, b, v), "trgt_abs_camera_poses": poses(rng, b, t),
+        "intrinsics": np.tile(np.float32([[1.1, 0, 0.5], [0, 1.1, 0.5], [0, 0, 1]]), (b, 1, 1)),
+        "t": np.array([100, 700][:b]), "field_points": rng.uniform(-1, 3, (b, 50, 3)).astype(np.float32),
+        "importance_uniforms_full_image": uniform(chunks, b * t * chunk),
+        "importance_uniforms_sampling": uniform(draws, b * chunk),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    """A fixture of our own making (guided, with fine samples, two context views, two scenes), and its outputs."""
+    path = tmp_path_factory.mktemp("parity") / "made_up.npz"
+    last_layer = np.zeros((4 + RENDERED_FEATURES, META["mlp_hidden"]), np.float32)
+    state = {"model.pixelNeRF_joint.mlp.lin_out_feats.weight": last_layer}
+    model = parity.RadianceFieldModel(parity.model_config(META, state, META["n_fine"]), META["size"], parity.LOSS)
+    state = export_arrays(random_params(model), model) | {LABEL_EMBEDDING: np.zeros((1, META["hidden"]), np.float32)}
+    arrays = {"meta": np.array(repr(META))} | {f"params/{name}": array for name, array in state.items()}
+    arrays |= {f"inputs/{name}": array for name, array in made_up_inputs().items()}
+    np.savez(path, **arrays)
+    outputs = jax.device_get(parity.compute(parity.Fixture(str(path))))
+    np.savez(path, **arrays, **{f"out/{name}": value for name, value in outputs.items()})
+    return path, outputs
+
+
+@pytest.fixture
+def fixture_file(made_up, monkeypatch):
+    """The file, whose outputs are not computed again."""
+    path, outputs = made_up
+    monkeypatch.setattr(parity, "compute", lambda fx: dict(outputs))
+    return path
+
+
+def run_main(monkeypatch, path: pathlib.Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["parity", str(path)])
+    return parity.main()
+
+
+def changed(path: pathlib.Path, tmp_path: pathlib.Path, **changes: np.ndarray) -> pathlib.Path:
+    np.savez(tmp_path / "changed.npz", **(dict(np.load(path)) | {k.replace("__", "/"): v for k, v in changes.items()}))
+    return tmp_path / "changed.npz"
+
+
+def test_equal_numbers_pass(fixture_file, monkeypatch, capsys):
+    assert run_main(monkeypatch, fixture_file) == 0
+    assert "ddim_trajectory" in capsys.readouterr().out
+
+
+def test_a_perturbed_parameter_fails(made_up, tmp_path):
+    path, _ = made_up
+    name = "params/model.pixelNeRF_joint.mlp_fine.blocks.4.fc_0.bias"
+    errors = parity.compare(str(changed(path, tmp_path, **{name: np.load(path)[name] + 0.05})))
+    wrong = {name for name, error in errors.items() if error > parity.TOLERANCE}
+    behind = {"field_density_fine", "field_radiance_fine", "denoised_views_rgb", "denoised_views_depth"}
+    assert wrong == behind | {"ddim_trajectory"}
+
+
+def test_a_number_that_is_not_finite_fails(fixture_file, tmp_path, monkeypatch):
+    broken = np.load(fixture_file)["out/denoised_views_rgb"].copy()
+    broken[0, 0, 0, 0] = np.nan
+    assert run_main(monkeypatch, changed(fixture_file, tmp_path, out__denoised_views_rgb=broken)) == 1
+
+
+def test_an_output_that_nothing_computes_is_an_error(fixture_file, tmp_path):
+    path = changed(fixture_file, tmp_path, out__unheard_of=np.zeros(3))
+    with pytest.raises(ValueError, match="unheard_of"):
+        parity.compare(str(path))
+
+
+def test_relative_error_is_relative_and_wants_equal_shapes():
+    assert parity.relative_error(np.array([3.3, 4.4]), np.array([3.0, 4.0])) == pytest.approx(0.1)
+    assert parity.relative_error(np.zeros((2, 1)), np.zeros(2)) == 0
+    with pytest.raises(ValueError, match="shape"):
+        parity.relative_error(np.zeros(3), np.zeros(2))
