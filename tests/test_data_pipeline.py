@@ -120,6 +120,14 @@ def test_index_counts_examples_and_every_pass_sees_every_scene_once(config):
     assert passes[0] != passes[1]
 
 
+def test_a_scene_is_seen_differently_in_every_pass(config):
+    names = pipeline.scene_names(config, batch_size=2 * NUM_SCENES, seed=7, step=0)
+    (batch,) = read(config, 1, batch_size=2 * NUM_SCENES)
+    again = [names.index(name, NUM_SCENES) for name in names[:NUM_SCENES]]
+    pairs = zip(batch.target.images[:NUM_SCENES], batch.target.images[again], strict=True)
+    assert sum(np.array_equal(first, second) for first, second in pairs) < NUM_SCENES / 4
+
+
 def test_scene_names_are_those_of_the_batch(config):
     plain = with_sampling(config, flip_probability=0.0, scale_jitter=0.0)
     (batch,) = read(plain, 1, start_step=3)
@@ -271,7 +279,7 @@ def test_scenes_too_short_for_the_rule_are_left_out_and_counted(config, monkeypa
 
     def with_two_short_scenes(*args):
         data = whole(*args)
-        return dataclasses.replace(data, num_frames=(4, 5, *data.num_frames[2:]))
+        return dataclasses.replace(data, num_frames=(4, 5, 6, *data.num_frames[3:]))
 
     monkeypatch.setattr(pipeline, "open_dataset", with_two_short_scenes)
     with caplog.at_level(logging.INFO):

@@ -34,9 +34,17 @@ def quarantined(summary):
         return [json.loads(line) for line in file]
 
 
-def names_of_frames(tmp_path, clip, split="train"):
+def stored(tmp_path, scene, split="train"):
+    """Pictures of a scene by the names of its frames, in order."""
     data = dataset.open_dataset(tmp_path / "data", "realestate10k", split)
-    return data.scene(data.names.index(clip)).frame_names
+    record = data.scene(scene)
+    return {name: data.image(record, i, 18) for i, name in enumerate(record.frame_names)}
+
+
+def assert_shows(image, number):
+    """The middle of the picture of that number; two different ones differ by 0.3 on average."""
+    square = np.asarray(picture(number).crop((7, 0, 25, 18)), np.float32) / 255
+    assert np.abs(image - square).mean() < 0.04
 
 
 def test_a_clean_source_is_stored_completely(tmp_path, capsys):
@@ -50,12 +58,11 @@ def test_a_clean_source_is_stored_completely(tmp_path, capsys):
     assert train.names == ("a", "b") and train.num_frames == (5, 6)
     for number, scene in enumerate(map(train.scene, range(2))):  # frames belong to their scenes, in order
         for frame in range(scene.num_frames):
-            square = np.asarray(picture(100 * number + frame).crop((7, 0, 25, 18)), np.float32) / 255
-            assert np.abs(train.image(scene, frame, 18) - square).mean() < 0.04
+            assert_shows(train.image(scene, frame, 18), 100 * number + frame)
             assert scene.frame_names[frame] == str(timestamp(frame))
 
 
-# What is broken in the second clip of a source of two, and how that must be counted: (scenes, frames, reason).
+# Ways to damage one frame of a clip
 
 
 def unreadable_image(cameras, folder):
@@ -115,16 +122,20 @@ def lens_distortion(cameras, folder):
     ],
 )
 def test_a_bad_frame_is_quarantined_alone(tmp_path, capsys, damage, reason):
-    write_clip(tmp_path / "source", "good", 8)
-    damage(*write_clip(tmp_path / "source", "hurt", 8, number=1))
+    damage(*write_clip(tmp_path / "source", "a", 8))
+    write_clip(tmp_path / "source", "b", 8, number=1)
     code, summary, errors = convert(capsys, tmp_path)
     counts = {"scenes": 2, "frames": 15, "quarantined_scenes": 0, "quarantined_frames": 1}
     assert code == 0 and summary.items() >= counts.items()
     (entry,) = quarantined(summary)
-    assert entry["scene"] == "hurt" and entry["split"] == "train" and reason in entry["reason"]
+    assert entry["scene"] == "a" and entry["split"] == "train" and reason in entry["reason"]
     assert entry["frame"] in (str(timestamp(3)), "line 5")
     assert summary["quarantine"] in errors
-    assert names_of_frames(tmp_path, "hurt") == tuple(str(timestamp(i)) for i in range(8) if i != 3)
+    hurt, whole = stored(tmp_path, 0), stored(tmp_path, 1)
+    assert list(hurt) == [str(timestamp(i)) for i in range(8) if i != 3]
+    assert list(whole) == [str(timestamp(i)) for i in range(8)]
+    for number, pictures in enumerate((hurt, whole)):
+        assert_shows(pictures[str(timestamp(5))], 100 * number + 5)
 
 
 def no_folder(cameras, folder):
@@ -271,7 +282,7 @@ def test_a_split_without_a_usable_scene_is_left_out(tmp_path, capsys):
     no_folder(*write_clip(tmp_path / "source", "hurt"))
     code, summary, _ = convert(capsys, tmp_path)
     assert code == 0 and summary["splits"] == {"test": 1}
-    assert len(names_of_frames(tmp_path, "good", "test")) == 8
+    assert len(stored(tmp_path, 0, "test")) == 8
 
 
 def test_a_failed_preparation_leaves_nothing_behind(tmp_path, monkeypatch):
