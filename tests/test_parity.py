@@ -20,8 +20,15 @@ META = {
 RENDERED_FEATURES = 5
 
 
+def published(path: pathlib.Path) -> object:
+    """A fixture as a parameter; gradients take long to compile."""
+    with np.load(path) as arrays:
+        marks = [pytest.mark.slow] if "out/patch_loss" in arrays else []
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
 @pytest.mark.skipif(not FIXTURES, reason="no fixtures (shared/fixtures/*.npz beside the repository)")
-@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in FIXTURES])
+@pytest.mark.parametrize("path", [published(path) for path in FIXTURES])
 def test_the_published_numbers_are_met(path):
     with jax.default_matmul_precision("highest"):
         errors = parity.compare(str(path))

@@ -122,3 +122,9 @@ def test_a_label_embedding_of_another_width_is_refused(state, shape):
     state[LABEL_EMBEDDING] = np.zeros(shape, np.float32)
     with pytest.raises(StateDictError, match=r"y_embedder"):
         import_params(state, MODEL)
+
+
+def test_a_model_without_a_fine_pass_leaves_the_fine_field_out(params, state):
+    imported = import_params(state, tiny_model(num_fine=0))
+    assert set(imported["scene_field"]) == {"coarse"}
+    jax.tree.map(np.testing.assert_array_equal, imported["scene_field"]["coarse"], params["scene_field"]["coarse"])

@@ -30,6 +30,8 @@ UNUSED = (
     r"model\.pixelNeRF_joint(_coarse)?\.mlp(_fine)?\.lin_out\.(weight|bias)",
     r"model\.pixelNeRF_joint_coarse\.mlp_fine\..*",
 )
+# Stored as well where no fine samples are drawn.
+FINE_FIELD = r"model\.pixelNeRF_joint\.mlp_fine\..*"
 
 
 class StateDictError(UserError):
@@ -133,7 +135,8 @@ def import_params(state: State, model: RadianceFieldModel) -> Params:
     table = rules(model.config)
     problems = [f"missing: {name}" for name in sorted({r.name for r in table} | {LABEL_EMBEDDING}) if name not in state]
     known = {rule.name for rule in table} | {LABEL_EMBEDDING}
-    unused = lambda name: any(re.fullmatch(pattern, name) for pattern in UNUSED)
+    ignored = UNUSED if model.config.ray_marching.num_fine else (*UNUSED, FINE_FIELD)
+    unused = lambda name: any(re.fullmatch(pattern, name) for pattern in ignored)
     problems += [f"unexpected: {name} {state[name].shape}" for name in state if name not in known and not unused(name)]
     for rule in table:
         if rule.name in state:

@@ -1,0 +1,201 @@
+"""What is minimised: closed forms, a double sum, and who gets a gradient."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dfm_jax.config import DiffusionConfig
+from dfm_jax.denoiser import Prediction
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.losses import (
+    distortion,
+    draw_timestep,
+    inverse_depth_smoothness,
+    mean_squared_error,
+    observation_terms,
+    training_loss,
+)
+from tests.tiny import LOSS, UNCHUNKED, jit, random_params, tiny_example, tiny_model
+
+DIFFUSION = DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5, high_noise_fraction=0.3, high_noise_from=900)
+SCHEDULE = cosine_schedule(1000)
+CHUNKED, MODEL = tiny_model(), tiny_model(chunk_size=UNCHUNKED)
+PARAMS = random_params(MODEL)
+EXAMPLE = tiny_example(b=4)
+HALVES = [0, 1], [2, 3]
+KEY = jax.random.key(26)  # drops the context of one example of each half
+
+
+def loss_of(model, weights=LOSS):
+    return partial(training_loss, model=model, schedule=SCHEDULE, diffusion=DIFFUSION, weights=weights)
+
+
+loss_and_gradients = jit(jax.value_and_grad(loss_of(MODEL), has_aux=True))
+distort = jit(distortion)
+smoothness = jit(inverse_depth_smoothness)
+
+
+def take(example, indices):
+    return jax.tree.map(lambda x: x[jnp.asarray(indices)], example)
+
+
+# --- terms ------------------------------------------------------------------------------------------------------------
+
+
+def test_mean_squared_error_is_per_example():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
+    ours = mean_squared_error(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32))
+    np.testing.assert_allclose(ours, [np.mean((a[i] - b[i]) ** 2) for i in range(3)], rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_distortion_equals_the_double_sum(seed):
+    rng = np.random.default_rng(seed)
+    near, far = rng.uniform(0.5, 1, 3), rng.uniform(4, 40, 3)
+    d = np.sort(rng.uniform(near[:, None], far[:, None], (3, 9)), axis=-1)
+    w = rng.dirichlet(np.ones(10), 3)[:, :9]
+    expected = []
+    for ray in range(3):
+        x = (d[ray] - near[ray]) / (far[ray] - near[ray])
+        delta = np.append(np.diff(x), x[-1] - x[-2])
+        pairs = sum(w[ray, i] * w[ray, j] * abs(x[i] - x[j]) for i in range(9) for j in range(9))
+        expected.append(pairs + np.sum(w[ray] ** 2 * delta) / 3)
+    ours = distort(*(jnp.asarray(value, jnp.float32) for value in (w, d, near, far)))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_distortion_prefers_weight_in_one_place():
+    d, near, far = jnp.linspace(1.0, 5.0, 9)[None], jnp.ones(1), jnp.full(1, 5.0)
+    together = jnp.zeros((1, 9)).at[0, 4].set(1.0)
+    apart = jnp.zeros((1, 9)).at[0, jnp.array([0, 8])].set(0.5)
+    np.testing.assert_allclose(distort(together, d, near, far), [1 / 8 / 3], rtol=1e-5)
+    assert float(distort(apart, d, near, far)[0]) > 0.5
+    assert float(distort(jnp.zeros((1, 9)), d, near, far)[0]) == 0
+
+
+def smooth(depth: np.ndarray, image: np.ndarray | None = None, near: float = 0.1) -> float:
+    image = np.zeros((*depth.shape, 3)) if image is None else image
+    arguments = depth[None], image[None], np.array([near])
+    return float(smoothness(*(jnp.asarray(x, jnp.float32) for x in arguments))[0])
+
+
+def test_constant_depth_is_smooth_whatever_the_image():
+    image = np.random.default_rng(0).uniform(-1, 1, (6, 6, 3))
+    assert smooth(np.full((6, 6), 2.5), image) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_step_in_depth_costs_less_where_the_image_has_an_edge(axis):
+    depth, image = np.ones((6, 6)), np.zeros((6, 6, 3))
+    np.moveaxis(depth, axis, 0)[3:] = 2
+    np.moveaxis(image, axis, 0)[3:] = 1
+    # Disparities 1 and 1/2, relative to their mean 3/4; one step in five.
+    assert smooth(depth) == pytest.approx((0.5 / 0.75) / 5, rel=1e-5)
+    assert smooth(depth, image) == pytest.approx((0.5 / 0.75) / 5 * np.exp(-1), rel=1e-5)
+    elsewhere = np.roll(image, 1, axis=axis)
+    assert smooth(depth, image) < smooth(depth, elsewhere)
+
+
+def test_smoothness_knows_no_unit_of_length_and_stops_at_near():
+    depth = np.random.default_rng(1).uniform(1, 3, (6, 6))
+    assert smooth(5 * depth) == pytest.approx(smooth(depth), rel=1e-4)
+    assert smooth(0.01 * depth, near=5.0) == pytest.approx(0, abs=1e-7)
+
+
+class Identity:
+    """Observations are in diffusion's range already."""
+
+    def to_x0(self, observation):
+        return observation
+
+
+def test_the_estimate_counts_for_nothing_where_the_context_was_dropped():
+    ones = jnp.ones((2, 5, 3))
+    prediction = Prediction(observation=2 * ones, truth=0 * ones, estimate=3 * ones, estimate_truth=0 * ones)
+    terms = observation_terms(Identity(), prediction, jnp.array([True, False]))
+    np.testing.assert_allclose(terms["estimate"], [0, 9])
+    np.testing.assert_allclose(terms["target"], [4, 4])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_timesteps_cover_all_levels_with_the_extra_share_on_high_ones(fraction):
+    diffusion = dataclasses.replace(DIFFUSION, high_noise_fraction=fraction)
+    draw = jax.vmap(partial(draw_timestep, diffusion=diffusion))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
+    assert drawn.min() >= (900 if fraction == 1 else 0)
+    assert drawn.max() == 999
+    assert np.mean(drawn >= 900) == pytest.approx(fraction + (1 - fraction) * 0.1, abs=0.04)
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def evaluate(indices, key=KEY, params=PARAMS):
+    """Loss and metrics of some of the examples (two of them: one compilation)."""
+    return loss_and_gradients(params, take(EXAMPLE, indices), key)[0]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """All four examples as one batch, in chunks, without the coarse loss: metrics, gradient of the coarse field."""
+    compute = loss_of(CHUNKED, dataclasses.replace(LOSS, coarse=0.0))
+
+    def loss(coarse):
+        return compute(PARAMS | {"scene_field": PARAMS["scene_field"] | {"coarse": coarse}}, EXAMPLE, KEY)
+
+    gradients, metrics = jit(jax.grad(loss, has_aux=True))(PARAMS["scene_field"]["coarse"])
+    return metrics, gradients
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms():
+    loss, metrics = evaluate([0, 1])
+    assert set(metrics) == {"target", "estimate", "coarse", "distortion", "smoothness", "loss"}
+    scale = {"target": 1.0, **{n: getattr(LOSS, n) for n in ("estimate", "coarse", "distortion", "smoothness")}}
+    assert float(loss) == pytest.approx(sum(scale[n] * float(metrics[n]) for n in scale), rel=1e-5)
+    assert loss.dtype == jnp.float32
+    assert all(float(value) > 0 for value in metrics.values())
+
+
+def test_neither_the_layout_of_the_batch_nor_chunks_change_what_is_drawn_or_found(whole):
+    metrics, _ = whole
+    halves = [evaluate(part)[1] for part in HALVES]
+    for name in ("target", "estimate", "distortion", "smoothness"):
+        assert float(sum(half[name] for half in halves) / 2) == pytest.approx(float(metrics[name]), rel=1e-4), name
+    crossed = sum(evaluate(part)[0] for part in ([3, 0], [1, 2]))
+    assert float(crossed) == pytest.approx(float(sum(half["loss"] for half in halves)), rel=1e-5)
+
+
+def test_the_key_and_the_index_of_an_example_draw_its_numbers():
+    loss, _ = evaluate([0, 1])
+    assert float(loss) == float(evaluate([0, 1])[0])
+    assert float(loss) != float(evaluate([0, 1], jax.random.key(12))[0])
+    later = take(EXAMPLE.replace(index=EXAMPLE.index + 4), [0, 1])
+    assert float(loss) != float(loss_and_gradients(PARAMS, later, KEY)[0][0])
+
+
+def test_every_parameter_learns():
+    _, gradients = loss_and_gradients(PARAMS, take(EXAMPLE, [0, 1]), KEY)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert bool(jnp.all(jnp.isfinite(leaf))), path
+        assert float(jnp.max(jnp.abs(leaf))) > 0, path
+
+
+def test_the_coarse_field_learns_from_the_coarse_loss_alone(whole):
+    _, gradients = whole
+    assert all(float(jnp.max(jnp.abs(leaf))) == 0 for leaf in jax.tree.leaves(gradients))
+
+
+def test_gradients_are_finite_at_absurd_densities():
+    out = PARAMS["scene_field"]["fine"]["out"]
+    dense = {"kernel": out["kernel"].at[:, 3].multiply(1e10), "bias": out["bias"]}
+    params = PARAMS | {"scene_field": {name: field | {"out": dense} for name, field in PARAMS["scene_field"].items()}}
+    (loss, _), gradients = loss_and_gradients(params, take(EXAMPLE, [0, 1]), KEY)
+    assert bool(jnp.isfinite(loss))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradients))
