@@ -21,6 +21,7 @@ import numpy as np
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation.draw import Drawn, draw_scenes
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
@@ -40,8 +41,11 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     Sample j of scene i depends on (config.seed, i, j) only.
 
     Raises:
-      UserError: there is no checkpoint, it is of another model, or the data set is missing.
+      UserError: there is no checkpoint, it is of another model, the data set is missing, or this is one of several
+        processes.
     """
+    if jax.process_count() > 1:
+        raise UserError("--mode=sample runs in one process: start it once, without --distributed")
     workdir, seconds, start = Path(workdir), {}, time.monotonic()
     params, step, saved = restore_params(workdir)
     # Sampling may have its own seed and data; what the parameters mean may not change.

@@ -98,7 +98,7 @@ def contact_sheet(
     rows += [[None, *seen_targets[:, k], None, truths[k]] for k in range(1, len(truths))]
     rows += [[None, *seen_contexts[:, k], None, contexts[k]] for k in range(len(contexts))]
     labels = ["target", *["novel"] * (len(truths) - 1), *["given, again"] * len(contexts)]
-    return visualize.grid(rows, columns, labels, side=128)
+    return visualize.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
 
 
 def _psnr(images: np.ndarray, truth: np.ndarray) -> float:

@@ -40,9 +40,10 @@ def enlarge(images: np.ndarray, min_side: int = MIN_SIDE) -> np.ndarray:
     return images.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
-def resize_nearest(image: np.ndarray, side: int) -> np.ndarray:
-    """A square-ish image [h, w, 3] at [side, side, 3], nearest pixel."""
-    return np.asarray(Image.fromarray(to_uint8(image)).resize((side, side), Image.Resampling.NEAREST))
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """A square image [h, w, 3] as uint8 [side, side, 3]: enlarged with hard pixels, or reduced by averaging."""
+    kind = Image.Resampling.NEAREST if len(image) <= side else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(to_uint8(image)).resize((side, side), kind))
 
 
 def colour_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
@@ -56,15 +57,15 @@ def colour_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
 
 def colour_variance(variance: np.ndarray) -> np.ndarray:
     """Per-pixel variance [h, w, 3], averaged over colours, as a heat map [h, w, 3] in [0, 1]; black is 0, and the
-    brightest is 1/8, what two colours that differ by half a channel on average can reach at most."""
+    brightest is 1/8 and more."""
     return matplotlib.colormaps["inferno"](np.clip(variance.mean(-1) * 8.0, 0.0, 1.0))[..., :3]
 
 
 def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Per-pixel variance [h, w, 3] of samples as a glow over their `mean` [h, w, 3] in grey: [h, w, 3] in [0, 1].
 
-    The glow is in proportion to the standard deviation over colours, 0.35 (near the largest that colours that differ
-    by full channels reach) and more at full strength.
+    The glow is in proportion to the standard deviation, averaged over colours in square; 0.35 (samples of clearly
+    different colours) and more is full strength.
     """
     strength = np.clip(np.sqrt(variance.mean(-1, keepdims=True)) / 0.35, 0.0, 1.0)
     grey = mean.mean(-1, keepdims=True) * 0.55
@@ -104,7 +105,7 @@ def grid(
             draw.text((left - gap, y + side / 2), row_labels[i], _INK, font, anchor="rm")
         for j, image in enumerate(row):
             if image is not None:
-                sheet.paste(Image.fromarray(resize_nearest(image, side)), (left + j * (side + gap), y))
+                sheet.paste(Image.fromarray(fit(image, side)), (left + j * (side + gap), y))
     return np.asarray(sheet)
 
 
