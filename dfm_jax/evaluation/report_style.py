@@ -26,7 +26,7 @@ summary { cursor: pointer; }
 .scene > h3:first-child { margin-top: 0; }
 .turning { display: grid; grid-template-columns: minmax(8.5rem, 13rem) 1fr; gap: 1.5rem; align-items: start; }
 .given { display: grid; gap: 1rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .8rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.4rem, 1fr)); gap: .8rem; }
 .tiles.wide { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); max-width: 58rem; }
 figure { margin: 0; }
 figure img, figure video { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
