@@ -15,7 +15,7 @@ FIXTURES = sorted((pathlib.Path(__file__).resolve().parents[2] / "shared" / "fix
 META = {
     "size": 8, "depth": 1, "hidden": 16, "heads": 2, "feat": 8, "mlp_hidden": 16, "num_context": 2, "n_coarse": 4,
     "n_fine": 3, "n_cond": 4, "abs_pose": True, "near": 0.5, "far": 4.0, "guidance": 2.0, "ddim_steps": 2,
-    "temperature": 0.9, "render_chunk": 32,
+    "temperature": 0.9, "render_chunk": 64,
 }  # fmt: skip
 RENDERED_FEATURES = 5
 
