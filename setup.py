@@ -23,8 +23,7 @@ REQUIREMENTS = [
     "pillow",
     "matplotlib",
     "tqdm",
-    "imageio",
-    "imageio-ffmpeg",  # brings the ffmpeg binary along
+    "imageio-ffmpeg",  # brings the ffmpeg binary
 ]
 
 EXTRAS = {
