@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("resume")
 
 
-def start(folder, workdir, flags="", **settings):
+def start(folder, workdir, *arguments, flags="", **settings):
     """Begins to train in another process."""
     overrides = {"data.dir": folder / "data", **SETTINGS, **settings}
     environment = {
@@ -51,7 +52,8 @@ def start(folder, workdir, flags="", **settings):
     }
     return subprocess.Popen(
         [sys.executable, "-m", "dfm_jax.main", f"--config={ROOT}/configs/toy.py:tiny", f"--workdir={folder / workdir}"]
-        + [f"--config.{name}={value}" for name, value in overrides.items()],
+        + [f"--config.{name}={value}" for name, value in overrides.items()]
+        + list(arguments),
         env=os.environ | environment,
         cwd=folder,
         stderr=subprocess.PIPE,
@@ -139,8 +141,37 @@ def test_four_devices_train_as_one_does(folder, uninterrupted):
     # Not optimised, it compiles in half the time.
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     settings = {"train.num_steps": 3, "train.mesh.data": 2, "train.mesh.fsdp": 2}
-    finish(start(folder, "four", flags, **settings))
-    one, four = (read_metrics(folder / workdir)[:3] for workdir in ("uninterrupted", "four"))
-    for a, b in zip(one, four, strict=True):
+    finish(start(folder, "four", flags=flags, **settings))
+    assert_same_curve(folder / "uninterrupted", folder / "four", 3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    pair = [
+        start(
+            folder,
+            "pair",
+            f"--coordinator={address}",
+            "--num_processes=2",
+            f"--process_id={i}",
+            flags="--xla_backend_optimization_level=0",
+            **{"train.checkpoint_every": 1000, "train.num_steps": 10000},
+        )
+        for i in range(2)
+    ]
+    wait_for_step(pair[0], folder / "pair", 3)
+    pair[1].send_signal(signal.SIGTERM)
+    errors = [finish(process, code=75) for process in pair]
+    assert "stopped by SIGTERM" in errors[0]
+    assert "stopped by SIGTERM" not in errors[1]  # one process speaks for all
+    assert_same_curve(folder / "uninterrupted", folder / "pair", 3)
+    assert restore_params(folder / "pair")[1] == read_metrics(folder / "pair")[-1]["step"]
+
+
+def assert_same_curve(one, other, num_steps):
+    for a, b in zip(read_metrics(one)[:num_steps], read_metrics(other)[:num_steps], strict=True):
         for name in ("loss", "gradient_norm", "target", "estimate"):
             assert b[name] == pytest.approx(a[name], rel=1e-4), f"{name} at step {a['step']}"

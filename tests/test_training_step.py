@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from dfm_jax.config import OptimizerConfig
-from dfm_jax.training.optimizers import learning_rate_schedule, make_optimizer
+from dfm_jax.training.optimizers import clip_by_global_norm, learning_rate_schedule, make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step, update_average
 
@@ -61,8 +61,20 @@ def test_accumulated_micro_batches_equal_the_whole_batch():
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_gradients_are_clipped_but_reported_unclipped():
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
+def test_clipping_is_optaxs_and_leaves_small_gradients_alone():
+    gradients = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[12.0]])}  # norm 13
+    for max_norm in (1.0, 12.9, 13.1):
+        ours, theirs = (
+            clip.update(gradients, clip.init(gradients))[0]
+            for clip in (clip_by_global_norm(max_norm), optax.clip_by_global_norm(max_norm))
+        )
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), ours, theirs)
+    zero = jax.tree.map(jnp.zeros_like, gradients)
+    jax.tree.map(np.testing.assert_array_equal, clip_by_global_norm(1.0).update(zero, optax.EmptyState())[0], zero)
+
+
+def test_the_gradient_norm_is_reported_unclipped():
+    tx = optax.chain(clip_by_global_norm(1.0), optax.sgd(1.0))
     state, metrics = make_step(tx)(new_state(tx), batch(), jax.random.key(0))
     moved = float(optax.tree.norm(jax.tree.map(jnp.subtract, state.params, new_state(tx).params)))
     assert float(metrics["gradient_norm"]) > 2
