@@ -69,6 +69,8 @@ def parse_flags(argv: list[str]) -> list[str]:
             _CONFIG.value.lock()  # a file that is not there shows on the first use only
         return arguments
     except (AttributeError, KeyError) as error:  # from the ConfigDict
+        if not any(argument.startswith("--config.") for argument in argv):
+            raise  # no mistake of the command line
         cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         what = " ".join(cause.split())
         raise UserError(f"an override names a setting that the config does not have: {what}") from error

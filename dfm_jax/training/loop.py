@@ -182,7 +182,8 @@ def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator
 
 
 def _previewer(config: Config, job: Job, writer: Any, key: Array) -> Callable[[int, Any], None]:
-    """A function that samples the evaluation scenes with given parameters and logs the pictures."""
+    """A function that samples the evaluation scenes with given parameters and logs the pictures; always from the same
+    noise, so that they can be compared."""
     scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
     example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
 
