@@ -98,8 +98,8 @@ class Monitor:
             numbers = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
             raise NonFiniteError(
                 f"the loss or its gradients are not finite in step {step}: {numbers}; its batch holds "
-                f"{self._describe_batch(step)}. This state is not saved; the same command goes on from the last checkpoint. If it "
-                "stops here again, look at these scenes or lower config.train.optimizer.learning_rate."
+                f"{self._describe_batch(step)}. This state is not saved; the same command goes on from the last "
+                "checkpoint. If it stops here again, look at these scenes or lower config.train.optimizer.learning_rate."
             )
         self._interval.append(metrics)
         if self._since is None:
