@@ -99,7 +99,7 @@ class Monitor:
             raise NonFiniteError(
                 f"the loss or its gradients are not finite in step {step}: {numbers}; its batch holds "
                 f"{self._describe_batch(step)}. This state is not saved; the same command goes on from the last "
-                "checkpoint. If it stops here again, look at these scenes or lower config.train.optimizer.learning_rate."
+                "checkpoint. If it stops here again, look at these scenes or lower train.optimizer.learning_rate."
             )
         self._interval.append(metrics)
         if self._since is None:
