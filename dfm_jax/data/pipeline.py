@@ -7,7 +7,6 @@ threads and processes, hosts and restarts change nothing.
 
 import dataclasses
 import logging
-import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ __all__ = ["Batches", "ensure_toy", "evaluation_examples", "open_dataset", "scen
 logger = logging.getLogger(__name__)
 
 TOY_SEED = 0  # of the toy data set that is generated when missing
+ENDLESS = 2**60  # examples in the training sequence; lengths near the largest integer overflow in grain
 
 
 def training_batches(
@@ -171,7 +171,7 @@ class _Positions(Sequence):
     first: int  # of them
 
     def __len__(self) -> int:
-        return sys.maxsize // self.batch_size * self.share
+        return ENDLESS // self.batch_size * self.share
 
     def __getitem__(self, i: int) -> tuple[int, int]:
         index = i // self.share * self.batch_size + self.first + i % self.share
