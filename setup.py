@@ -19,6 +19,7 @@ REQUIREMENTS = [
     "numpy>=2.1",
     "scipy",
     "einops",
+    "dm-pix",  # SSIM
     "jaxtyping",
     "pillow",
     "matplotlib",

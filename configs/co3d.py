@@ -1,6 +1,10 @@
 """CO3D: one to three photographs of an object, and the objects they could show. The paper's recipe.
 
-    python -m dfm_jax.main --config=configs/co3d.py:64 --workdir=runs/co3d_64
+Three stages: a deterministic pixelNeRF, then diffusion at 64 and at 128 pixels, each from the one before.
+
+    python -m dfm_jax.main --config=configs/co3d.py:pixelnerf --workdir=runs/co3d_pixelnerf
+    python -m dfm_jax.main --config=configs/co3d.py:64 --workdir=runs/co3d_64 \
+        --config.init_from=runs/co3d_pixelnerf --config.init_rule=pixelnerf
     python -m dfm_jax.main --config=configs/co3d.py:128 --workdir=runs/co3d_128 --config.init_from=runs/co3d_64
     python -m dfm_jax.main --config=configs/co3d.py:128 --workdir=runs/co3d_128 --mode=sample
 
@@ -20,12 +24,13 @@ from ml_collections.config_dict import create as group
 
 
 def get_config(variant: str = "64") -> ConfigDict:
-    if variant not in ("64", "128", "tiny"):
-        raise ValueError(f"configs/co3d.py has no variant '{variant}', only ':64', ':128' and ':tiny'")
+    if variant not in ("pixelnerf", "64", "128", "tiny"):
+        raise ValueError(f"configs/co3d.py has no variant '{variant}', only ':pixelnerf', ':64', ':128' and ':tiny'")
     config = group()
     config.seed = 0
     config.image_size = 128 if variant == "128" else 64
     config.init_from = ""
+    config.init_rule = "same"
     config.data = group(
         name="co3d",
         dir="data",
@@ -103,9 +108,23 @@ def get_config(variant: str = "64") -> ConfigDict:
         video_frames=60,
         video_path="dataset",
     )
+    if variant == "pixelnerf":
+        make_deterministic(config)
     if variant == "tiny":
         make_tiny(config)
     return config
+
+
+def make_deterministic(config: ConfigDict) -> None:
+    """The first stage, and the baseline: pixelNeRF from two views, without diffusion."""
+    config.data.view_sampling.update(min_context=2, max_context=2)
+    config.model.conditioning_field = None
+    config.model.estimate_size = 0
+    config.model.ray_marching.num_conditioning = 0
+    config.loss.update(estimate=0.0, patch_size=20)
+    config.diffusion.guidance_dropout = 0.0
+    config.train.batch_size = 128  # 16 for each of 8 devices
+    config.sample.update(num_samples=1, num_steps=1)
 
 
 def make_tiny(config: ConfigDict) -> None:

@@ -15,12 +15,13 @@ from ml_collections.config_dict import create as group
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "tiny"):
-        raise ValueError(f"configs/toy.py has no variant '{variant}', only ':tiny'")
+    if variant not in ("", "pixelnerf", "tiny"):
+        raise ValueError(f"configs/toy.py has no variant '{variant}', only ':pixelnerf' and ':tiny'")
     config = group()
     config.seed = 0
     config.image_size = 24
     config.init_from = ""
+    config.init_rule = "same"
     config.data = group(
         name="toy",
         dir="data",
@@ -98,9 +99,21 @@ def get_config(variant: str = "") -> ConfigDict:
         video_frames=36,
         video_path="orbit",
     )
+    if variant == "pixelnerf":
+        make_deterministic(config)
     if variant == "tiny":
         make_tiny(config)
     return config
+
+
+def make_deterministic(config: ConfigDict) -> None:
+    """The same without diffusion: pixelNeRF, the baseline."""
+    config.model.conditioning_field = None
+    config.model.estimate_size = 0
+    config.model.ray_marching.num_conditioning = 0
+    config.loss.estimate = 0.0
+    config.diffusion.high_noise_fraction = 0.0
+    config.sample.update(num_samples=1, num_steps=1)
 
 
 def make_tiny(config: ConfigDict) -> None:

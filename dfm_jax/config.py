@@ -11,6 +11,8 @@ from typing import Any
 
 from dfm_jax.errors import UserError
 
+INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
+
 
 class ConfigError(UserError):
     """A setting is missing, unknown, of the wrong type or inconsistent with another one."""
@@ -71,19 +73,22 @@ class FieldConfig:
 class RayMarchingConfig:
     num_coarse: int  # samples of the coarse pass
     num_fine: int  # importance samples; 0: the coarse field is the result
-    num_conditioning: int  # samples of the deterministic estimate (single pass)
+    num_conditioning: int  # samples of the deterministic estimate (single pass; pixelNeRF: 0)
     chunk_size: int  # rays rendered at once, per scene
     background: float  # colour behind the scene, [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
+    """The paper's model; or, without a conditioning field, the deterministic pixelNeRF that it grew from, which sees no
+    noisy view: nothing is estimated for one."""
+
     pixel_grid: str  # 'centres', or 'corners' for the published corner-aligned grid
     compute_dtype: str  # of the networks: 'float32' or 'bfloat16'
     rendered_features: int  # feature channels that a field renders beside colour
-    estimate_size: int  # side of the deterministic estimate, pixels; resized to image_size
+    estimate_size: int  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
     encoder: EncoderConfig
-    conditioning_field: FieldConfig
+    conditioning_field: FieldConfig | None  # renders the deterministic estimate; None: pixelNeRF
     scene_field: FieldConfig
     ray_marching: RayMarchingConfig
 
@@ -155,7 +160,8 @@ class SampleConfig:
 class Config:
     seed: int
     image_size: int  # side of the square images, pixels
-    init_from: str  # workdir whose parameters to start from; '': none
+    init_from: str  # workdir whose averaged parameters to start from; '': none
+    init_rule: str  # how they map to this model's: 'same', or 'pixelnerf' (from its deterministic stage)
     data: DataConfig
     model: ModelConfig
     diffusion: DiffusionConfig
@@ -191,11 +197,18 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
         where = f"config.{prefix}{name}"
         if name not in values:
             problems.append(f"{where} is missing")
-        elif dataclasses.is_dataclass(kind):
-            made[name] = _build(kind, values[name], f"{prefix}{name}.", problems)
+        elif group := _group(kind):
+            absent = values[name] is None and group is not kind  # an optional group
+            made[name] = None if absent else _build(group, values[name], f"{prefix}{name}.", problems)
         else:
             made[name] = _convert(kind, values[name], where, problems)
     return cls(**made) if len(made) == len(types) else None
+
+
+def _group(kind: Any) -> type | None:
+    """The dataclass of a field that is a group of fields, also an optional one; None for all others."""
+    groups = [option for option in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(option)]
+    return groups[0] if groups else None
 
 
 def _convert(kind: type, value: Any, where: str, problems: list[str]) -> Any:
@@ -216,6 +229,7 @@ def _check_consistency(config: Config) -> None:
         (1 <= views.min_frame_gap <= views.max_frame_gap,
          "data.view_sampling: min_frame_gap <= max_frame_gap must hold"),
         (views.num_target >= 1, "data.view_sampling.num_target must be at least 1"),
+        (config.init_rule in INIT_RULES, f"init_rule must be one of {', '.join(INIT_RULES)}"),
         (model.pixel_grid in ("centres", "corners"), "model.pixel_grid must be 'centres' or 'corners'"),
         (model.compute_dtype in ("float32", "bfloat16"), "model.compute_dtype must be 'float32' or 'bfloat16'"),
         (encoder.width % encoder.num_heads == 0, "model.encoder.width must be a multiple of num_heads"),
@@ -236,6 +250,31 @@ def _check_consistency(config: Config) -> None:
         (0 <= diffusion.high_noise_from < diffusion.num_timesteps,
          "diffusion.high_noise_from must lie in [0, num_timesteps)"),
     ]  # fmt: skip
+    rules += _pixelnerf_rules(config) if model.conditioning_field is None else _estimate_rules(config)
     for holds, message in rules:
         if not holds:
             raise ConfigError(f"config.{message}")
+
+
+def _estimate_rules(config: Config) -> list[tuple[bool, str]]:
+    model = config.model
+    return [
+        (model.estimate_size >= 1, "model.estimate_size must be at least 1"),
+        (model.ray_marching.num_conditioning >= 3, "model.ray_marching.num_conditioning must be at least 3"),
+    ]
+
+
+def _pixelnerf_rules(config: Config) -> list[tuple[bool, str]]:
+    """What has no meaning without a noisy view must be switched off, and not look as if it did something."""
+    model, where = config.model, "without model.conditioning_field (pixelNeRF)"
+    off = {
+        "model.estimate_size": (model.estimate_size, 0),
+        "model.ray_marching.num_conditioning": (model.ray_marching.num_conditioning, 0),
+        "loss.estimate": (config.loss.estimate, 0.0),
+        "diffusion.guidance_dropout": (config.diffusion.guidance_dropout, 0.0),
+        "diffusion.high_noise_fraction": (config.diffusion.high_noise_fraction, 0.0),
+        "sample.num_samples": (config.sample.num_samples, 1),
+        "sample.num_steps": (config.sample.num_steps, 1),
+        "sample.guidance": (config.sample.guidance, 1.0),
+    }
+    return [(value == needed, f"{name} must be {needed} {where}") for name, (value, needed) in off.items()]

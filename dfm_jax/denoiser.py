@@ -27,8 +27,8 @@ class Prediction:
 
     observation: Any  # at the supervised queries
     truth: Array  # the same, in diffusion's range
-    estimate: Any  # deterministic estimate of target 0
-    estimate_truth: Array
+    estimate: Any | None  # deterministic estimate of target 0, of models that make one
+    estimate_truth: Array | None
 
 
 def denoise(
@@ -92,4 +92,5 @@ def predict(
     query_keys, forward_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     query, truth = model.supervision(example, query_keys)
     observation = model.forward(params, signal, query, forward_keys)
-    return Prediction(observation, truth, estimate, model.estimate_target(example))
+    estimate_truth = None if estimate is None else model.estimate_target(example)
+    return Prediction(observation, truth, estimate, estimate_truth)

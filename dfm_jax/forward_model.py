@@ -30,9 +30,9 @@ class ForwardModel(Protocol):
     """A pair of functions, `signal = infer(observations)` and `observation = forward(signal, query)`, and what ties
     them to an example. Diffusion runs on observations, in a range of about [-1, 1]; `b` is the batch."""
 
-    def infer(self, params: Params, example: Any, x_t: Array, timestep: Array) -> tuple[Any, Any]:
+    def infer(self, params: Params, example: Any, x_t: Array, timestep: Array) -> tuple[Any, Any | None]:
         """Signal seen in the context and in a noisy observation `x_t [b, ...]` at noise level `timestep [b]`; and a
-        deterministic estimate of that observation, made from the context alone."""
+        deterministic estimate of that observation, made from the context alone (None: the model makes none)."""
 
     def forward(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Any:
         """Observation of a signal. `keys [b]`: randomness, if the model has any; None: deterministic."""
@@ -82,24 +82,29 @@ class RadianceFieldModel:
 
     def init(self, key: Key[Array, ""]) -> Params:
         """New parameters, float32."""
-        size, channels = self.image_size, 3 + 3 + 1 + self.config.rendered_features
-        keys = jax.random.split(key, 4)
-        pose = jnp.eye(4)[None]
-        images = jnp.zeros((1, size, size, channels))
-        encoder = self.encoder.init(keys[0], images[..., :3], images, jnp.zeros((1,)), pose[:, :3])
-        camera = Camera(pose[:, None], jnp.eye(3)[None, None])
+        keys = jax.random.split(key, 3)
+        return {
+            "encoder": self._init_encoder(keys[0]),
+            "conditioning_field": self._init_field("conditioning_field", keys[1]),
+            "scene_field": self._init_scene_field(keys[2]),
+        }
+
+    def _init_encoder(self, key: Key[Array, ""]) -> Params:
+        channels = 3 + 3 + 1 + self.config.rendered_features
+        images = jnp.zeros((1, self.image_size, self.image_size, channels))
+        return self.encoder.init(key, images[..., :3], images, jnp.zeros((1,)), jnp.eye(4)[None, :3])["params"]
+
+    def _init_field(self, name: str, key: Key[Array, ""]) -> Params:
+        camera = Camera(jnp.eye(4)[None, None], jnp.eye(3)[None, None])
         features = jnp.zeros((1, 1, 4, 4, self.config.encoder.features))
         ones = jnp.ones((1, 1))
         scene = Scene(features, camera, ones, ones > 0, ones[0], ones[0])
-        init = lambda name, k: self.field(name).init(k, scene, jnp.zeros((1, 1, 3)))["params"]
-        scene_field = {"coarse": init("scene_field", keys[2])}
-        if self.config.ray_marching.num_fine:
-            scene_field["fine"] = init("scene_field", keys[3])
-        return {
-            "encoder": encoder["params"],
-            "conditioning_field": init("conditioning_field", keys[1]),
-            "scene_field": scene_field,
-        }
+        return self.field(name).init(key, scene, jnp.zeros((1, 1, 3)))["params"]
+
+    def _init_scene_field(self, key: Key[Array, ""]) -> Params:
+        parts = ("coarse", "fine") if self.config.ray_marching.num_fine else ("coarse",)
+        keys = jax.random.split(key, len(parts))
+        return {part: self._init_field("scene_field", k) for part, k in zip(parts, keys, strict=True)}
 
     # --- the pair -----------------------------------------------------------------------------------------------
 

@@ -88,10 +88,12 @@ def rendering_terms(
 
 def observation_terms(model: ForwardModel, prediction: Prediction, dropped: Array) -> Metrics:
     """Terms of any forward model, each `[b]`: `target`, the supervised observations, and `estimate`, the deterministic
-    estimate, which is 0 where the context was `dropped [b]` (it has nothing to go by there)."""
-    target = mean_squared_error(model.to_x0(prediction.observation), prediction.truth)
-    estimate = mean_squared_error(model.to_x0(prediction.estimate), prediction.estimate_truth)
-    return {"target": target, "estimate": jnp.where(dropped, 0.0, estimate)}
+    estimate where the model makes one; it is 0 where the context was `dropped [b]` (it has nothing to go by there)."""
+    terms = {"target": mean_squared_error(model.to_x0(prediction.observation), prediction.truth)}
+    if prediction.estimate is not None:
+        estimate = mean_squared_error(model.to_x0(prediction.estimate), prediction.estimate_truth)
+        terms["estimate"] = jnp.where(dropped, 0.0, estimate)
+    return terms
 
 
 def draw_timestep(key: Key[Array, ""], diffusion: DiffusionConfig) -> Num[Array, ""]:

@@ -14,7 +14,7 @@ SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 
 # What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders.
 LEAVES = {"structs", "config", "errors"}
-SCENE = LEAVES | {"geometry", "rendering", "models", "forward_model"}
+SCENE = LEAVES | {"geometry", "rendering", "models", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 ENDS = DIFFUSION_OF_SCENES | {"data", "interop", "metrics", "trajectories"}
 MAY_IMPORT = {
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "rendering": {"structs", "geometry"},
     "models": LEAVES | {"geometry"},
     "forward_model": LEAVES | {"geometry", "models", "rendering"},
+    "pixelnerf": LEAVES | {"forward_model"},
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     "data": LEAVES | {"geometry"},

@@ -15,8 +15,8 @@ from dfm_jax.config import from_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
-VARIANTS = [("toy", ""), ("toy", "tiny")] + [
-    (name, variant) for name in ("realestate10k", "co3d") for variant in ("", "64", "128", "tiny")
+VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny")] + [
+    (name, variant) for name in ("realestate10k", "co3d") for variant in ("", "pixelnerf", "64", "128", "tiny")
 ]
 
 
@@ -62,7 +62,7 @@ WORKDIR = "--workdir=run"
 MISTAKES = {
     "unknown override": ([f"--config={TOY}", WORKDIR, "--config.train.num_stepz=3"], "num_stepz"),
     "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
-    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only ':tiny'"),
+    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only ':pixelnerf' and ':tiny'"),
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),

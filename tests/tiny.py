@@ -1,5 +1,6 @@
 """Small models, scenes and cameras that several tests share."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from dfm_jax.config import EncoderConfig, FieldConfig, LossConfig, ModelConfig, RayMarchingConfig
 from dfm_jax.forward_model import Params, RadianceFieldModel
+from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example, Scene, Views
 
 SIZE = 16
@@ -33,6 +35,7 @@ def tiny_model(
     remat: bool = False,
     absolute_pose: bool = True,
     loss: LossConfig = LOSS,
+    deterministic: bool = False,
 ) -> RadianceFieldModel:
     encoder = EncoderConfig(depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat)
     field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
@@ -41,7 +44,10 @@ def tiny_model(
         pixel_grid, compute_dtype, rendered_features=4, estimate_size=8, encoder=encoder,
         conditioning_field=field, scene_field=field, ray_marching=marching,
     )  # fmt: skip
-    return RadianceFieldModel(config, SIZE, loss)
+    if deterministic:
+        marching = dataclasses.replace(marching, num_conditioning=0)
+        config = dataclasses.replace(config, conditioning_field=None, estimate_size=0, ray_marching=marching)
+    return make_model(config, SIZE, loss)
 
 
 def random_params(model: RadianceFieldModel, seed: int = 0) -> Params:

@@ -87,8 +87,9 @@ def draw_target(
 
 def sampled_scene(
     params: Params, example: Example, x0: Float[Array, "b h w 3"], *, model: RadianceFieldModel
-) -> tuple[Scene, Rendering]:
-    """The scene behind the context and a finished sample, and the deterministic estimate of the target view.
+) -> tuple[Scene, Rendering | None]:
+    """The scene behind the context and a finished sample, and the deterministic estimate of the target view, if the
+    model makes one.
 
     The sample enters as a target view without noise. The scene of the last denoising step would not do: it is that of
     the conditional branch, which guided samples differ from.
@@ -144,12 +145,12 @@ def draw_batch(
     x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
     scene, estimate = sampled_scene(params, example, x0, model=model)
     cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
-    return Batch(
-        scene=scene,
-        views=look(params, scene, cameras, model=model, size=model.image_size),
-        x0=jnp.clip(0.5 * x0 + 0.5, 0, 1),
-        estimate=estimate_picture(estimate, example.far, model.image_size).rgb,
-    )
+    views = look(params, scene, cameras, model=model, size=model.image_size)
+    # A model that makes no estimate is deterministic: all that it draws is its estimate.
+    guess = views.rgb[:, example.context.valid.shape[1]]
+    if estimate is not None:
+        guess = estimate_picture(estimate, example.far, model.image_size).rgb
+    return Batch(scene=scene, views=views, x0=jnp.clip(0.5 * x0 + 0.5, 0, 1), estimate=guess)
 
 
 def draw_scenes(

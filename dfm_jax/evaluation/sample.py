@@ -26,8 +26,8 @@ from dfm_jax.evaluation.draw import Drawn, draw_scenes
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
 from dfm_jax.evaluation.scene_files import write_scene, write_videos
-from dfm_jax.evaluation.toy_modes import read_hidden_colours
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
+from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example
 from dfm_jax.training.checkpoints import check_same_config, restore_params
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
@@ -61,7 +61,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     start = time.monotonic()
     drawn = draw_scenes(
         params,
-        RadianceFieldModel(config.model, config.image_size, config.loss),
+        make_model(config.model, config.image_size, config.loss),
         cosine_schedule(config.diffusion.num_timesteps),
         example,
         paths,
@@ -71,8 +71,9 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     )
     seconds["sampling and rendering"] = time.monotonic() - start
 
-    scenes = [write_scene(folder, i, name, example, drawn) for i, name in enumerate(names)]
-    summary = _summary(config, step, scenes, _hidden_colours(config, names, example, drawn), seconds)
+    colours, hidden = _hidden_part(config, names, example, drawn)
+    scenes = [write_scene(folder, i, name, example, drawn, hidden[i]) for i, name in enumerate(names)]
+    summary = _summary(config, step, scenes, colours, seconds)
     (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
     page = write_report(folder, summary, _loss_curve(workdir))
     say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {page}")
@@ -110,12 +111,17 @@ def _recorded_cameras(config: Config, name: str, scene: Example) -> Camera:
     return Camera(np.linalg.inv(reference) @ record.camera_to_world, record.intrinsics)
 
 
-def _hidden_colours(config: Config, names: Sequence[str], example: Example, drawn: Drawn) -> HiddenColours | None:
-    """The hidden attribute of data sets that have a known one; None for all others."""
+def _hidden_part(
+    config: Config, names: Sequence[str], example: Example, drawn: Drawn
+) -> tuple[HiddenColours | None, Sequence[np.ndarray | None]]:
+    """What samples say about the hidden attribute, and for each scene which pixels show it, [h, w] bool, of data sets
+    that have a known one; None for all others."""
     if config.data.name != "toy":
-        return None
+        return None, [None] * len(names)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    return read_hidden_colours(data, names, example, drawn.views[:, :, example.context.valid.shape[1]], drawn.estimate)
+    samples = drawn.views[:, :, example.context.valid.shape[1]]
+    colours = read_hidden_colours(data, names, example, samples, drawn.estimate)
+    return colours, hidden_pixels(data, names, example, config.image_size)
 
 
 def _fresh_folder(folder: Path) -> Path:

@@ -36,8 +36,14 @@ def write_videos(
     visualize.write_png(own / "poster.png", visualize.enlarge(rgb[len(rgb) // 2]))
 
 
-def write_scene(folder: Path, scene: int, name: str, example: Example, drawn: Drawn) -> SceneResult:
-    """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers."""
+def write_scene(
+    folder: Path, scene: int, name: str, example: Example, drawn: Drawn, hidden: np.ndarray | None = None
+) -> SceneResult:
+    """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers.
+
+    Args:
+      hidden: [h, w] bool, the pixels of target view 0 that show what the context hides, if that is known.
+    """
     own = folder / scene_folder(scene)
     own.mkdir(parents=True, exist_ok=True)
     valid = np.asarray(example.context.valid[scene])
@@ -58,9 +64,15 @@ def write_scene(folder: Path, scene: int, name: str, example: Example, drawn: Dr
         visualize.write_png(own / f"{label}.png", visualize.enlarge(image))
     sheet = contact_sheet(contexts, seen_contexts, truths, seen_targets, estimate)
     visualize.write_png(own / "contact_sheet.png", sheet)
-    np.savez_compressed(
-        own / "arrays.npz", samples=seen_targets[:, 0], x0=drawn.x0[scene], mean=mean, variance=variance
-    )
+    arrays = {
+        "context": contexts[0],
+        "truth": truths[0],
+        "samples": seen_targets[:, 0],
+        "x0": drawn.x0[scene],
+        "mean": mean,
+        "variance": variance,
+    }
+    np.savez_compressed(own / "arrays.npz", **arrays, **({} if hidden is None else {"hidden": hidden}))
 
     path = {label: f"{scene_folder(scene)}/{label}.png" for label in (*pictures, "contact_sheet")}
     contexts_made = tuple(path.pop(f"context_{i}") for i in range(len(contexts)))

@@ -3,10 +3,10 @@
 Notation: `s` scene, `n` sample of it, `h w` pixels, `k` the possible hidden colours (modes), `p` hidden pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dfm_jax.data.builders import toy
 from dfm_jax.data.dataset import SceneDataset
@@ -32,12 +32,7 @@ def read_hidden_colours(
       data: the toy split that the scenes `names` [s] of `example` come from.
     """
     chosen, clean, estimate_clean = [], [], []
-    for i, name in enumerate(names):
-        record = data.scene(data.names.index(name))
-        pose = np.vstack([example.target.absolute_pose[i, 0], [0, 0, 0, 1]])
-        modes, hidden = _modes(
-            record.attributes, pose, np.asarray(example.target.camera.intrinsics[i, 0]), samples.shape[2]
-        )
+    for i, (modes, hidden) in enumerate(_modes(data, names, example, samples.shape[2])):
         chosen.append([nearest_mode(sample[hidden], modes) for sample in samples[i]])
         clean.append([_is_clean(sample[hidden], modes) for sample in samples[i]])
         estimate_clean.append(_is_clean(estimates[i][hidden], modes))
@@ -56,14 +51,23 @@ def read_hidden_colours(
     )
 
 
-def _modes(attributes: dict, pose: np.ndarray, intrinsics: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the hidden pixels would look like in each mode, [k, p, 3], and where they are, [h, w] bool."""
-    views = [
-        toy.render_view(attributes | {"hidden": mode}, pose, intrinsics, size)
-        for mode in range(len(toy.HIDDEN_COLOURS))
-    ]
-    hidden = views[0][2]
-    return np.stack([rgb[hidden] for rgb, _, _ in views]), hidden
+def hidden_pixels(data: SceneDataset, names: Sequence[str], example: Example, size: int) -> Bool[np.ndarray, "s h w"]:
+    """Which pixels of target view 0 show nothing but what the context hides."""
+    return np.stack([hidden for _, hidden in _modes(data, names, example, size)])
+
+
+def _modes(
+    data: SceneDataset, names: Sequence[str], example: Example, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each scene what the hidden pixels of target view 0 look like in each mode, [k, p, 3], and where they are,
+    [h, w] bool."""
+    for i, name in enumerate(names):
+        attributes = data.scene(data.names.index(name)).attributes
+        pose = np.vstack([example.target.absolute_pose[i, 0], [0, 0, 0, 1]])
+        intrinsics = np.asarray(example.target.camera.intrinsics[i, 0])
+        views = [toy.render_view(attributes | {"hidden": k}, pose, intrinsics, size) for k in range(len(NAMES))]
+        hidden = views[0][2]
+        yield np.stack([rgb[hidden] for rgb, _, _ in views]), hidden
 
 
 def _is_clean(pixels: np.ndarray, modes: np.ndarray) -> bool:

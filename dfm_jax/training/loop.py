@@ -23,8 +23,8 @@ from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.evaluation.visualize import preview
-from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.losses import training_loss
+from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
 from dfm_jax.training import metric_writers, sharding
 from dfm_jax.training.checkpoints import Checkpoints, check_same_config, restore_params
@@ -32,6 +32,7 @@ from dfm_jax.training.monitor import Monitor, StopRequest, say
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import TrainState, create
 from dfm_jax.training.step import train_step
+from dfm_jax.training.transfer import transfer
 
 EXIT_DONE = 0
 EXIT_RESTART = 75  # saved, and to be started again
@@ -49,7 +50,7 @@ class Job:
 
 def build(config: Config) -> Job:
     """Puts model, loss and optimiser together."""
-    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    model = make_model(config.model, config.image_size, config.loss)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
     tx = make_optimizer(optimizer)
@@ -136,9 +137,10 @@ def _first_state(config: Config, job: Job, checkpoints: Checkpoints, mesh: Mesh,
     state = sharding.initialize(job.init, key, mesh)
     if not config.init_from:
         return state
-    params, step, _ = restore_params(config.init_from, target=target.params)
-    say(f"starting from the averaged parameters of step {step} in {config.init_from}")
-    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    source, step, _ = restore_params(config.init_from)
+    made = transfer(source, state.params, config.init_rule)
+    say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
+    return state.replace(params=made.params, ema=jax.tree.map(jnp.copy, made.params))
 
 
 def _keys(seed: int, mesh: Mesh) -> Array:

@@ -1,0 +1,113 @@
+"""pixelNeRF, the deterministic stage: what it sees, what it is trained on, and what the next stage takes of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.denoiser import denoise, predict
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.losses import observation_terms
+from dfm_jax.pixelnerf import PixelNeRF
+from dfm_jax.training.transfer import transfer
+from tests.tiny import NUM_COARSE, SIZE, assert_trees_close, jit, random_params, tiny_example, tiny_model
+
+MODEL = tiny_model(num_fine=0, deterministic=True)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(MODEL)
+
+
+def test_it_has_no_part_that_only_noisy_views_need(params):
+    assert isinstance(MODEL, PixelNeRF)
+    assert params.keys() == {"encoder", "scene_field"}
+    assert "noisy_stem" not in params["encoder"]
+    made = jax.eval_shape(MODEL.init, jax.random.key(0))
+    assert jax.tree.structure(made) == jax.tree.structure(params)
+
+
+def test_it_never_looks_at_the_noisy_image(params):
+    example, timestep = tiny_example(), jnp.array([10, 700])
+    x_t = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
+    run = jit(lambda x: denoise(params, MODEL, x, timestep, example).x0)
+    np.testing.assert_array_equal(run(x_t), run(-x_t))
+    other = example.replace(context=example.context.replace(images=1 - example.context.images))
+    assert np.abs(denoise(params, MODEL, x_t, timestep, other).x0 - run(x_t)).max() > 1e-3
+
+
+def test_its_loss_is_that_of_the_target_views_alone(params):
+    example, timestep = tiny_example(), jnp.array([10, 700])
+    noise = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
+    keys = jax.random.split(jax.random.key(1), 2)
+    run = jit(lambda p: predict(p, MODEL, cosine_schedule(), example, timestep, noise, keys))
+    terms = observation_terms(MODEL, run(params), jnp.zeros(2, bool))
+    assert terms.keys() == {"target"} and np.all(np.asarray(terms["target"]) > 0)
+
+
+def flatten(tree, path=()):
+    for name, value in tree.items():
+        yield from flatten(value, (*path, name)) if isinstance(value, dict) else [(*path, name)]
+
+
+def same_samples(model):
+    """The model with an estimate that looks at the image as pixelNeRF does: all of its pixels and samples."""
+    marching = dataclasses.replace(model.config.ray_marching, num_conditioning=NUM_COARSE)
+    return dataclasses.replace(
+        model, config=dataclasses.replace(model.config, ray_marching=marching, estimate_size=SIZE)
+    )
+
+
+def test_the_next_stage_estimates_what_pixelnerf_rendered(params):
+    next_model = same_samples(tiny_model(num_fine=0))
+    made = transfer(params, random_params(next_model, seed=1), "pixelnerf")
+    example, x_t, clean = tiny_example(), jnp.ones((2, SIZE, SIZE, 3)), jnp.zeros(2, jnp.int32)
+    before = jit(lambda p: denoise(p, MODEL, x_t, clean, example).rendering)(params)
+    after = jit(lambda p: denoise(p, next_model, x_t, clean, example).estimate)(made.params)
+    assert_trees_close(before, after)
+
+
+def test_the_next_stages_noisy_view_is_seen_as_the_image_estimated_for_it(params):
+    next_model = tiny_model(num_fine=0)
+    made = transfer(params, random_params(next_model, seed=1), "pixelnerf").params
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(1, SIZE, SIZE, 3 + 3 + 1 + 4)), jnp.float32)
+    stem = lambda name, x: next_model.encoder.apply(
+        {"params": made["encoder"]}, x, method=lambda encoder, x: getattr(encoder, name)(x)
+    )
+    np.testing.assert_allclose(stem("noisy_stem", inputs), stem("clean_stem", inputs[..., 3:6]), atol=1e-5)
+
+
+def test_a_transfer_tells_what_became_of_every_array(params):
+    fresh = random_params(tiny_model(num_fine=3), seed=1)
+    extra = params | {"old_head": {"kernel": jnp.ones((2, 2))}}
+    made = transfer(extra, fresh, "pixelnerf")
+    assert made.dropped == ("old_head/kernel",)
+    fine = {"/".join(name) for name in flatten(fresh) if name[:2] == ("scene_field", "fine")}
+    assert set(made.new) == fine
+    assert made.taken["conditioning_field/out/kernel"] == "scene_field/coarse/out/kernel"
+    report = made.report()
+    assert "new: scene_field/fine" in report and "dropped: old_head/kernel" in report
+    assert "conditioning_field/out <- scene_field/coarse" in report
+    assert_trees_close(made.params["scene_field"]["fine"], fresh["scene_field"]["fine"], rtol=0, atol=0)
+    assert_trees_close(made.params["scene_field"]["coarse"], params["scene_field"]["coarse"], rtol=0, atol=0)
+
+
+def test_the_same_model_is_taken_whole_or_refused(params):
+    fresh = random_params(MODEL, seed=1)
+    made = transfer(params, fresh, "same")
+    assert_trees_close(made.params, params, rtol=0, atol=0)
+    assert not made.new and not made.dropped
+    with pytest.raises(UserError, match=r"init_rule='pixelnerf'(?s:.*)missing: conditioning_field/out/kernel"):
+        transfer(params, random_params(tiny_model(num_fine=0)), "same")
+
+
+@pytest.mark.parametrize("rule", ["same", "pixelnerf"])
+def test_arrays_of_another_shape_are_refused_by_name(params, rule):
+    wider = params | {"scene_field": jax.tree.map(lambda x: jnp.zeros((*x.shape, 1)), params["scene_field"])}
+    with pytest.raises(UserError, match=r"scene_field/coarse/out/bias is \(8, 1\), not \(8,\)"):
+        transfer(wider, random_params(MODEL, seed=1), rule)
