@@ -70,6 +70,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         coarse=0.1,  # ours: the published code leaves the coarse field untrained; weight as in mip-NeRF
         distortion=0.0,
         smoothness=0.0,
+        lpips=0.2,  # needs its weights: `make lpips-weights`
         pixels="patch",
         patch_size=24,
     )
@@ -118,7 +119,7 @@ def make_tiny(config: ConfigDict) -> None:
     config.model.conditioning_field.update(width=32, view_blocks=2, joint_blocks=1)
     config.model.scene_field.update(width=64, view_blocks=2, joint_blocks=1)
     config.model.ray_marching.update(num_coarse=12, num_fine=0, num_conditioning=12, chunk_size=1024)
-    config.loss.update(coarse=0.0, patch_size=8)  # without a fine pass the coarse colour is the colour
+    config.loss.update(coarse=0.0, lpips=0.0, patch_size=8)  # without a fine pass the coarse colour is the colour
     config.train.update(num_steps=60, batch_size=2, checkpoint_every=20, log_every=10, sample_every=60)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=10, decay_steps=50, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=1, num_samples=2, num_steps=4, video_frames=8)

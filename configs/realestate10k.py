@@ -73,6 +73,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         coarse=0.1,  # ours: the published code leaves the coarse field untrained; weight as in mip-NeRF
         distortion=0.005,
         smoothness=0.002,
+        lpips=1.0,  # needs its weights: `make lpips-weights`
         pixels="patch",
         patch_size=24,
     )
@@ -121,7 +122,7 @@ def make_tiny(config: ConfigDict) -> None:
     config.model.conditioning_field.update(width=32, view_blocks=2, joint_blocks=1, density_bias=0.2)
     config.model.scene_field.update(width=64, view_blocks=2, joint_blocks=1, density_bias=0.2)
     config.model.ray_marching.update(num_coarse=16, num_fine=0, num_conditioning=16, chunk_size=1024)
-    config.loss.update(coarse=0.0, patch_size=12)  # without a fine pass the coarse colour is the colour
+    config.loss.update(coarse=0.0, lpips=0.0, patch_size=12)  # without a fine pass the coarse colour is the colour
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=3, num_samples=3, num_steps=20, guidance=1.0, temperature=1.0, video_frames=24)
