@@ -5,10 +5,10 @@
     python -m dfm_jax.main --config=configs/co3d.py:128 --workdir=runs/co3d_128 --mode=sample
 
 Needs a data set `data/co3d` of one category with a `train` and a `test` split, its scenes divided by their scale (the
-mean over frames of the median foreground depth) and multiplied by 10, and accelerators of 80 GB. The published runs
-took the 500 best sequences of a category, 8 A100 and 7 days; 128 x 128 with batch 1 was reported not to fit 80 GB.
-Expect, on hydrants, PSNR 17.47, LPIPS 0.42 and FID 84.63 (the published figures, as cited by later work; pixelNeRF:
-17.93, 0.54 and 180.20).
+mean over frames of the median foreground depth) and multiplied by 10, accelerators of 80 GB, and the weights of LPIPS
+(`make lpips-weights`; or train without, --config.loss.lpips=0). The published runs took the 500 best sequences of a
+category, 8 A100 and 7 days; 128 x 128 with batch 1 was reported not to fit 80 GB. Expect, on hydrants, PSNR
+17.47, LPIPS 0.42 and FID 84.63 (the published figures, as cited by later work; pixelNeRF: 17.93, 0.54 and 180.20).
 
 Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so.
 

@@ -6,9 +6,10 @@
         --config.init_from=runs/realestate10k_64
     python -m dfm_jax.main --config=configs/realestate10k.py:64 --workdir=runs/realestate10k_64 --mode=sample
 
-Needs the camera files and the frames (640 x 360 as published) of the clips, a `train` and a `test` split, and
-accelerators of 80 GB; the published runs took 8 A100 for 7 days. Expect, of 100 scenes at 64 x 64, FID 42.84 and KID
-0.01 (the published figures, as cited by later work; pixelNeRF: 195.4 and 0.14).
+Needs the camera files and the frames (640 x 360 as published) of the clips, a `train` and a `test` split, accelerators
+of 80 GB, and the weights of LPIPS (`make lpips-weights`; or train without, --config.loss.lpips=0); the published runs
+took 8 A100 for 7 days. Expect, of 100 scenes at 64 x 64, FID 42.84 and KID 0.01 (the published figures, as cited by
+later work; pixelNeRF: 195.4 and 0.14).
 
 Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so.
 
