@@ -123,8 +123,8 @@ def test_a_pickle_builds_arrays_and_calls_nothing(tmp_path):
         with pytest.raises(UserError, match=r"it asks for posix\.mkdir"):
             lpips_weights.unpickle_arrays(pickle.dumps({"a": Malicious(tmp_path / "made")}, protocol=protocol))
     # Reached through an allowed module.
-    with pytest.raises(UserError, match=r"it asks for numpy\.(ndarray\.)?\w+"):
-        lpips_weights.unpickle_arrays(b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.tofile\x93.")
+    with pytest.raises(UserError, match=r"it asks for numpy\.ndarray\.tofile"):
+        lpips_weights.unpickle_arrays(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")
     assert os.listdir(tmp_path) == []
 
 

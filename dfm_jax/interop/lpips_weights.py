@@ -98,17 +98,19 @@ def from_tree(tree: Mapping[str, Any]) -> lpips.Params:
     return {"vgg16": convolutions, **heads}
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    ALLOWED = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
+# All that a pickle of arrays asks for, by the names of the numpy that wrote it.
+ALLOWED_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
 
+
+class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in ALLOWED_GLOBALS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self.ALLOWED[module, name]
+        return ALLOWED_GLOBALS[module, name]
 
 
 def unpickle_arrays(content: bytes) -> Any:
