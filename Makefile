@@ -5,6 +5,8 @@
 #   make test-slow  the tests that take minutes
 #   make lint       style and formatting
 #   make clean      remove .venv, the demo's output and caches
+#   make lpips-weights        fetch and convert the weights of LPIPS, once, into the user's cache
+#   make .venv/.installed-reference    what some tests compare with (PyTorch); without it they are skipped
 #
 #   make PYTHON=/path/to/python3.12 ...   builds .venv with that Python
 
@@ -16,7 +18,7 @@ DEMO_PAGE := $(DEMO_DIR)/samples/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint clean lpips-weights
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -38,6 +40,9 @@ test-slow: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lpips-weights: $(VENV)/.installed
+	$(BIN)/python -m dfm_jax.interop.lpips_weights --fetch
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) .jax_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
@@ -66,4 +71,8 @@ $(VENV)/.installed: setup.py | $(BIN)/python
 
 $(VENV)/.installed-test: setup.py $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-reference: setup.py $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[reference]'
 	@touch $@

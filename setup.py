@@ -33,6 +33,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]"],
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch", "safetensors"],  # torch only to read .pt files
+    "reference": ["torch", "torchvision", "lpips", "safetensors"],  # what some tests compare with; skipped without
     "viewer": ["viser"],
     "test": ["pytest>=8", "beartype", "chex", "hypothesis", "ruff>=0.14"],
 }

@@ -9,10 +9,10 @@ Three stages: a deterministic pixelNeRF, then diffusion at 64 and at 128 pixels,
     python -m dfm_jax.main --config=configs/co3d.py:128 --workdir=runs/co3d_128 --mode=sample
 
 Needs a data set `data/co3d` of one category with a `train` and a `test` split, its scenes divided by their scale (the
-mean over frames of the median foreground depth) and multiplied by 10, and accelerators of 80 GB. The published runs
-took the 500 best sequences of a category, 8 A100 and 7 days; 128 x 128 with batch 1 was reported not to fit 80 GB.
-Expect, on hydrants, PSNR 17.47, LPIPS 0.42 and FID 84.63 (the published figures, as cited by later work; pixelNeRF:
-17.93, 0.54 and 180.20).
+mean over frames of the median foreground depth) and multiplied by 10, accelerators of 80 GB, and the weights of LPIPS
+(`make lpips-weights`; or train without, --config.loss.lpips=0). The published runs took the 500 best sequences of a
+category, 8 A100 and 7 days; 128 x 128 with batch 1 was reported not to fit 80 GB. Expect, on hydrants, PSNR
+17.47, LPIPS 0.42 and FID 84.63 (the published figures, as cited by later work; pixelNeRF: 17.93, 0.54 and 180.20).
 
 Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so.
 
@@ -75,6 +75,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         coarse=0.1,  # ours: the published code leaves the coarse field untrained; weight as in mip-NeRF
         distortion=0.0,
         smoothness=0.0,
+        lpips=0.2,  # needs its weights: `make lpips-weights`
         pixels="patch",
         patch_size=24,
     )
@@ -121,7 +122,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.model.conditioning_field = None
     config.model.estimate_size = 0
     config.model.ray_marching.num_conditioning = 0
-    config.loss.update(estimate=0.0, patch_size=20)
+    config.loss.update(estimate=0.0, lpips=0.0, patch_size=20)
     config.diffusion.guidance_dropout = 0.0
     config.train.batch_size = 128  # 16 for each of 8 devices
     config.sample.update(num_samples=1, num_steps=1)
@@ -137,7 +138,7 @@ def make_tiny(config: ConfigDict) -> None:
     config.model.conditioning_field.update(width=32, view_blocks=2, joint_blocks=1)
     config.model.scene_field.update(width=64, view_blocks=2, joint_blocks=1)
     config.model.ray_marching.update(num_coarse=12, num_fine=0, num_conditioning=12, chunk_size=1024)
-    config.loss.update(coarse=0.0, patch_size=8)  # without a fine pass the coarse colour is the colour
+    config.loss.update(coarse=0.0, lpips=0.0, patch_size=8)  # without a fine pass the coarse colour is the colour
     config.train.update(num_steps=60, batch_size=2, checkpoint_every=20, log_every=10, sample_every=60)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=10, decay_steps=50, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=1, num_samples=2, num_steps=4, video_frames=8)

@@ -6,9 +6,10 @@
         --config.init_from=runs/realestate10k_64
     python -m dfm_jax.main --config=configs/realestate10k.py:64 --workdir=runs/realestate10k_64 --mode=sample
 
-Needs the camera files and the frames (640 x 360 as published) of the clips, a `train` and a `test` split, and
-accelerators of 80 GB; the published runs took 8 A100 for 7 days. Expect, of 100 scenes at 64 x 64, FID 42.84 and KID
-0.01 (the published figures, as cited by later work; pixelNeRF: 195.4 and 0.14).
+Needs the camera files and the frames (640 x 360 as published) of the clips, a `train` and a `test` split, accelerators
+of 80 GB, and the weights of LPIPS (`make lpips-weights`; or train without, --config.loss.lpips=0); the published runs
+took 8 A100 for 7 days. Expect, of 100 scenes at 64 x 64, FID 42.84 and KID 0.01 (the published figures, as cited by
+later work; pixelNeRF: 195.4 and 0.14).
 
 Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so.
 
@@ -77,6 +78,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         coarse=0.1,  # ours: the published code leaves the coarse field untrained; weight as in mip-NeRF
         distortion=0.005,
         smoothness=0.002,
+        lpips=1.0,  # needs its weights: `make lpips-weights`
         pixels="patch",
         patch_size=24,
     )
@@ -122,7 +124,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.model.conditioning_field = None
     config.model.estimate_size = 0
     config.model.ray_marching.num_conditioning = 0
-    config.loss.estimate = 0.0
+    config.loss.update(estimate=0.0, lpips=0.0)
     config.diffusion.guidance_dropout = 0.0
     config.sample.update(num_samples=1, num_steps=1, guidance=1.0)
 
@@ -137,7 +139,7 @@ def make_tiny(config: ConfigDict) -> None:
     config.model.conditioning_field.update(width=32, view_blocks=2, joint_blocks=1, density_bias=0.2)
     config.model.scene_field.update(width=64, view_blocks=2, joint_blocks=1, density_bias=0.2)
     config.model.ray_marching.update(num_coarse=16, num_fine=0, num_conditioning=16, chunk_size=1024)
-    config.loss.update(coarse=0.0, patch_size=12)  # without a fine pass the coarse colour is the colour
+    config.loss.update(coarse=0.0, lpips=0.0, patch_size=12)  # without a fine pass the coarse colour is the colour
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=3, num_samples=3, num_steps=20, guidance=1.0, temperature=1.0, video_frames=24)

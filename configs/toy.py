@@ -66,6 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
         coarse=0.0,  # without a fine pass the coarse colour is the colour
         distortion=0.0,
         smoothness=0.0,
+        lpips=0.0,
         pixels="random",
         patch_size=10,
     )

@@ -109,6 +109,7 @@ class LossConfig:
     coarse: float  # colour of the coarse field, mean squared error
     distortion: float
     smoothness: float  # edge-aware smoothness of inverse depth; needs patches
+    lpips: float  # perceptual distance of patches; needs patches, and weights (`make lpips-weights`)
     pixels: str  # 'patch': a square patch a view; 'random': independent pixels
     patch_size: int  # side of a patch, pixels; 'random' draws patch_size^2 pixels
 
@@ -239,6 +240,8 @@ def _check_consistency(config: Config) -> None:
         (1 <= loss.patch_size <= config.image_size, "loss.patch_size must lie between 1 and image_size"),
         (loss.coarse == 0 or marching.num_fine > 0, "loss.coarse needs model.ray_marching.num_fine > 0"),
         (loss.smoothness == 0 or loss.pixels == "patch", "loss.smoothness needs loss.pixels='patch'"),
+        (loss.lpips == 0 or (loss.pixels == "patch" and loss.patch_size >= 16),
+         "loss.lpips needs loss.pixels='patch' and loss.patch_size of at least 16; 0 leaves it out"),
         (train.accumulate >= 1 and train.batch_size % train.accumulate == 0,
          "train.batch_size must be a multiple of train.accumulate"),
         (sample.video_path in ("interpolate", "orbit", "dataset"),

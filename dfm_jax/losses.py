@@ -15,6 +15,7 @@ from dfm_jax.config import DiffusionConfig, LossConfig
 from dfm_jax.denoiser import Params, Prediction, predict
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_model import ForwardModel
+from dfm_jax.models.lpips import Distance
 from dfm_jax.rendering.compositing import sample_lengths
 from dfm_jax.structs import Example, Rendering
 
@@ -67,11 +68,14 @@ def rendering_terms(
     near: Float[Array, "b"],
     far: Float[Array, "b"],
     weights: LossConfig,
+    perceptual: Distance | None = None,
 ) -> Metrics:
-    """Terms that only a rendering has: `coarse`, `distortion`, `smoothness`, each `[b]`, where their weight is not 0.
+    """Terms that only a rendering has: `coarse`, `distortion`, `smoothness`, `lpips`, each `[b]`, where their weight is
+    not 0; for the last, `perceptual` is needed.
 
     `truth` holds colours in [-1, 1] of whole patches, one after the other, where `weights.pixels` is 'patch'.
     """
+    patch = partial(rearrange, pattern="b (t h w) ... -> b t h w ...", h=weights.patch_size, w=weights.patch_size)
     terms = {}
     if weights.coarse:
         terms["coarse"] = mean_squared_error(2 * rendering.coarse_rgb - 1, truth)
@@ -79,10 +83,11 @@ def rendering_terms(
         per_ray = distortion(rendering.weights, rendering.distances, near[:, None], far[:, None])
         terms["distortion"] = jnp.mean(per_ray, axis=-1)
     if weights.smoothness:
-        patch = partial(rearrange, pattern="b (t h w) ... -> b t h w ...", h=weights.patch_size, w=weights.patch_size)
         depth, image = patch(rendering.depth), patch(truth)
         per_patch = inverse_depth_smoothness(depth, image, jnp.broadcast_to(near[:, None], depth.shape[:2]))
         terms["smoothness"] = jnp.mean(per_patch, axis=-1)
+    if weights.lpips:
+        terms["lpips"] = jnp.mean(perceptual(patch(rendering.rgb), patch((truth + 1) / 2)), axis=-1)
     return terms
 
 
@@ -113,12 +118,14 @@ def training_loss(
     schedule: Schedule,
     diffusion: DiffusionConfig,
     weights: LossConfig,
+    perceptual: Distance | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The loss of a batch, and its terms, each averaged over the batch.
 
     Args:
       key: the key of the step. It is folded with every example's global index, so that neither the layout of the
         batch nor the number of devices changes what is drawn.
+      perceptual: LPIPS, where `weights.lpips` is not 0. It is no part of `params`: nothing trains it.
     """
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 4))(example.index)
     time_keys, noise_keys, drop_keys, predict_keys = jnp.moveaxis(keys, 1, 0)
@@ -129,13 +136,15 @@ def training_loss(
     prediction = predict(params, model, schedule, model.drop_context(example, dropped), timestep, noise, predict_keys)
     terms = observation_terms(model, prediction, dropped)
     if isinstance(prediction.observation, Rendering):
-        terms |= rendering_terms(prediction.observation, prediction.truth, example.near, example.far, weights)
+        rendering, truth = prediction.observation, prediction.truth
+        terms |= rendering_terms(rendering, truth, example.near, example.far, weights, perceptual)
     scale = {
         "target": 1.0,
         "estimate": weights.estimate,
         "coarse": weights.coarse,
         "distortion": weights.distortion,
         "smoothness": weights.smoothness,
+        "lpips": weights.lpips,
     }
     loss = jnp.mean(sum(scale[name] * term for name, term in terms.items()))
     return loss, {name: jnp.mean(term) for name, term in terms.items()} | {"loss": loss}

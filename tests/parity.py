@@ -39,7 +39,7 @@ Outputs = Iterator[tuple[str, jax.Array]]
 QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 TOLERANCE = 1e-4
 THRESHOLD_QUANTILE = 0.95
-LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, "patch", 1)
+LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, "patch", 1)
 
 
 def model_config(meta: dict, state: dict[str, np.ndarray], num_fine: int) -> cfg.ModelConfig:

@@ -225,7 +225,7 @@ def test_the_target_is_the_first_target_image_and_its_rays():
 @pytest.mark.parametrize("grid", ["centres", "corners"])
 @pytest.mark.parametrize("pixels", ["patch", "random"])
 def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels):
-    loss = LossConfig(1.0, 0.0, 0.0, 0.0, pixels, patch_size=3)
+    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=3)
     example = tiny_example()
     rays, truth = tiny_model(loss=loss, pixel_grid=grid).supervision(example, KEYS)
     assert truth.shape == (2, 2 * 9, 3)
@@ -240,7 +240,7 @@ def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels)
 
 
 def draw_many(pixels: str, num: int = 200) -> np.ndarray:
-    loss = LossConfig(1.0, 0.0, 0.0, 0.0, pixels, patch_size=5)
+    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=5)
     draw = partial(draw_pixels, num_views=2, image_size=8, loss=loss)
     return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), num)))
 

@@ -134,7 +134,9 @@ def trained() -> Trained:
         model=model,
         schedule=schedule,
         diffusion=DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5, high_noise_fraction=0.0, high_noise_from=0),
-        weights=LossConfig(estimate=1.0, coarse=0.0, distortion=0.0, smoothness=0.0, pixels="random", patch_size=1),
+        weights=LossConfig(
+            estimate=1.0, coarse=0.0, distortion=0.0, smoothness=0.0, lpips=0.0, pixels="random", patch_size=1
+        ),
     )
     tx = make_optimizer(
         OptimizerConfig(

@@ -19,8 +19,10 @@ from dfm_jax.losses import (
     inverse_depth_smoothness,
     mean_squared_error,
     observation_terms,
+    rendering_terms,
     training_loss,
 )
+from dfm_jax.structs import Rendering
 from tests.tiny import LOSS, UNCHUNKED, jit, random_params, tiny_example, tiny_model
 
 DIFFUSION = DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5, high_noise_fraction=0.3, high_noise_from=900)
@@ -32,8 +34,17 @@ HALVES = [0, 1], [2, 3]
 KEY = jax.random.key(26)  # drops the context of one example of each half
 
 
-def loss_of(model, weights=LOSS):
-    return partial(training_loss, model=model, schedule=SCHEDULE, diffusion=DIFFUSION, weights=weights)
+WEIGHTS = dataclasses.replace(LOSS, lpips=0.3)
+
+
+def absolute_difference(a, b):
+    """In the place of LPIPS, which patches of this size are too small for."""
+    return jnp.mean(jnp.abs(a - b), axis=(-3, -2, -1))
+
+
+def loss_of(model, weights=WEIGHTS, perceptual=absolute_difference):
+    settings = {"schedule": SCHEDULE, "diffusion": DIFFUSION, "weights": weights, "perceptual": perceptual}
+    return partial(training_loss, model=model, **settings)
 
 
 loss_and_gradients = jit(jax.value_and_grad(loss_of(MODEL), has_aux=True))
@@ -109,6 +120,21 @@ def test_smoothness_knows_no_unit_of_length_and_stops_at_near():
     assert smooth(0.01 * depth, near=5.0) == pytest.approx(0, abs=1e-7)
 
 
+def test_the_perceptual_distance_sees_the_patches_of_all_targets_as_images():
+    rng = np.random.default_rng(0)
+    image, truth = (jnp.asarray(rng.uniform(size=(2, 3, 6, 6, 3)), jnp.float32) for _ in range(2))
+    seen = []
+    rays = lambda x: x.reshape(2, 3 * 36, *x.shape[4:])
+    zero = jnp.zeros((2, 3 * 36))
+    rendering = Rendering(rays(image), zero, zero[..., None], zero[..., None], zero[..., None], rays(image))
+    weights = dataclasses.replace(LOSS, coarse=0.0, distortion=0.0, smoothness=0.0, lpips=0.3)
+    perceptual = lambda a, b: seen.append((a, b)) or absolute_difference(a, b)
+    terms = rendering_terms(rendering, 2 * rays(truth) - 1, jnp.ones(2), 2 * jnp.ones(2), weights, perceptual)
+    assert set(terms) == {"lpips"}
+    np.testing.assert_allclose(terms["lpips"], np.mean(np.abs(image - truth), axis=(1, 2, 3, 4)), rtol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), seen, [(image, truth)])
+
+
 class Identity:
     """Observations are in diffusion's range already."""
 
@@ -145,7 +171,7 @@ def evaluate(indices, key=KEY, params=PARAMS):
 @pytest.fixture(scope="module")
 def whole():
     """All four examples as one batch, in chunks, without the coarse loss: metrics, gradient of the coarse field."""
-    compute = loss_of(CHUNKED, dataclasses.replace(LOSS, coarse=0.0))
+    compute = loss_of(CHUNKED, dataclasses.replace(LOSS, coarse=0.0), perceptual=None)
 
     def loss(coarse):
         return compute(PARAMS | {"scene_field": PARAMS["scene_field"] | {"coarse": coarse}}, EXAMPLE, KEY)
@@ -156,8 +182,9 @@ def whole():
 
 def test_the_loss_is_the_weighted_sum_of_its_terms():
     loss, metrics = evaluate([0, 1])
-    assert set(metrics) == {"target", "estimate", "coarse", "distortion", "smoothness", "loss"}
-    scale = {"target": 1.0, **{n: getattr(LOSS, n) for n in ("estimate", "coarse", "distortion", "smoothness")}}
+    weighted = ("estimate", "coarse", "distortion", "smoothness", "lpips")
+    assert set(metrics) == {"target", "loss", *weighted}
+    scale = {"target": 1.0, **{name: getattr(WEIGHTS, name) for name in weighted}}
     assert float(loss) == pytest.approx(sum(scale[n] * float(metrics[n]) for n in scale), rel=1e-5)
     assert loss.dtype == jnp.float32
     assert all(float(value) > 0 for value in metrics.values())

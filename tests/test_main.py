@@ -15,6 +15,7 @@ from dfm_jax.config import from_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
+PAPER = ROOT / "configs" / "realestate10k.py"
 VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny")] + [
     (name, variant) for name in ("realestate10k", "co3d") for variant in ("", "pixelnerf", "64", "128", "tiny")
 ]
@@ -24,7 +25,7 @@ def run_main(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "dfm_jax.main", *arguments],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "DFM_JAX_LPIPS": "nowhere.npz"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -71,6 +72,7 @@ MISTAKES = {
     "missing field": (["--config=incomplete.py", WORKDIR], "config.train.accumulate is missing"),
     "inconsistent": ([f"--config={TOY}", WORKDIR, "--config.image_size=25"], "multiple of 4"),
     "no data set": ([f"--config={TOY}", WORKDIR, "--config.data.name=rooms"], "there is no data set 'rooms'"),
+    "no weights": ([f"--config={PAPER}", WORKDIR], "run `make lpips-weights`, or put a file there"),
     "no such devices": ([f"--config={TOY}", WORKDIR, "--config.train.mesh.data=3"], "data=3, fsdp=1"),
 }
 

@@ -79,6 +79,19 @@ def test_installs_only_when_setup_changes(project):
     assert project.installations() == ["."]
 
 
+def test_weights_need_the_program_alone(project):
+    assert project.make("lpips-weights").returncode == 0
+    assert project.installations() == ["."]
+    assert project.log.read_text().splitlines()[-1] == "-m dfm_jax.interop.lpips_weights --fetch"
+
+
+def test_only_ci_installs_what_tests_compare_with(project):
+    assert project.make(".venv/.installed-reference").returncode == 0
+    assert project.installations() == [".", ".[test]", ".[reference]"]
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert commands[-2:] == ["make .venv/.installed-reference", "exec make test"]
+
+
 def test_an_installation_that_failed_is_repeated(project):
     project.write_stand_in(pip_status=1)
     assert project.make("demo").returncode != 0

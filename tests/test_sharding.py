@@ -24,11 +24,11 @@ from dfm_jax.training import sharding
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 
-def loss(params, example, key):
+def loss(params, example, key, frozen):
     noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])
     hidden = jnp.tanh(jnp.einsum("bc,cd->bd", example["x"], params["in"]["kernel"]))
     error = jnp.einsum("bd,d->b", hidden, params["out"]["bias"]) - example["y"] + noise
-    return jnp.mean(error**2), {}
+    return jnp.mean(error**2) + jnp.sum(hidden * frozen["w"]) / hidden.shape[0], {}
 
 def init(key, tx):
     return create({"in": {"kernel": jax.random.normal(key, (64, 1024))}, "out": {"bias": jnp.ones(1024)}}, tx)
@@ -36,14 +36,19 @@ def init(key, tx):
 tx = optax.adam(1e-2)
 rng = np.random.default_rng(0)
 example = {"x": rng.normal(size=(8, 64)).astype(np.float32), "y": np.arange(8, dtype=np.float32), "index": np.arange(8)}
-step = partial(train_step, tx=tx, loss=loss, accumulate=2, ema_decay=0.9, ema_every=1)
+def step(state, example, key, frozen):
+    settings = {"accumulate": 2, "ema_decay": 0.9, "ema_every": 1}
+    return train_step(state, example, key, tx=tx, loss=partial(loss, frozen=frozen), **settings)
+
 results = []
 for devices, mesh_config in ((1, (1, 1)), (4, (4, 1)), (4, (2, 2)), (4, (1, 4))):
     mesh = sharding.make_mesh(MeshConfig(*mesh_config), jax.devices()[:devices])
     state = sharding.initialize(partial(init, tx=tx), jax.random.key(0), mesh)
-    compiled = sharding.compile_train_step(step, state, mesh)
+    frozen = sharding.replicate({"w": np.full((1, 1024), 1e-2, np.float32)}, mesh)
+    compiled = sharding.compile_train_step(step, state, mesh, (frozen,))
     before = state
-    state, metrics = compiled(state, sharding.shard_batch(example, mesh), jax.random.key(1))
+    state, metrics = compiled(state, sharding.shard_batch(example, mesh), jax.random.key(1), frozen)
+    assert not frozen["w"].is_deleted() and frozen["w"].is_fully_replicated
     assert before.params["in"]["kernel"].is_deleted(), "the state was not donated"
     kernel = state.params["in"]["kernel"]
     results.append({

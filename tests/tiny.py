@@ -18,7 +18,7 @@ NUM_COARSE, NUM_FINE = 6, 5
 CHUNK = 48
 UNCHUNKED = 10_000
 NEAR, FAR = 0.5, 4.0
-LOSS = LossConfig(estimate=1.0, coarse=0.5, distortion=0.1, smoothness=0.2, pixels="patch", patch_size=6)
+LOSS = LossConfig(estimate=1.0, coarse=0.5, distortion=0.1, smoothness=0.2, lpips=0.0, pixels="patch", patch_size=6)
 
 # The tests spend their time compiling: what runs on small arrays is not worth optimising.
 jit = partial(

@@ -22,8 +22,10 @@ from jax.sharding import Mesh
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation.visualize import preview
 from dfm_jax.losses import training_loss
+from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
 from dfm_jax.training import metric_writers, sharding
@@ -44,29 +46,50 @@ class Job:
     """What a config makes, as functions."""
 
     init: Callable[[Array], TrainState]  # key -> state before the first step
-    step: Callable[[TrainState, Example, Array], tuple[TrainState, dict[str, Array]]]
+    step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen
     preview: Callable[[Any, Example, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
+    frozen: tuple = ()  # pytrees that the step needs, and that nobody trains or saves
 
 
 def build(config: Config) -> Job:
-    """Puts model, loss and optimiser together."""
+    """Puts model, loss and optimiser together.
+
+    Raises:
+      UserError: the loss needs the weights of LPIPS, and they are not there.
+    """
     model = make_model(config.model, config.image_size, config.loss)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
     tx = make_optimizer(optimizer)
     loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
-    return Job(
-        init=lambda key: create(model.init(key), tx),
-        step=partial(
-            train_step,
+
+    def step(state: TrainState, example: Example, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
+        return train_step(
+            state,
+            example,
+            key,
             tx=tx,
-            loss=loss,
+            loss=partial(loss, perceptual=perceptual),
             accumulate=config.train.accumulate,
             ema_decay=optimizer.ema_decay,
             ema_every=optimizer.ema_every,
-        ),
+        )
+
+    return Job(
+        init=lambda key: create(model.init(key), tx),
+        step=step,
         preview=lambda params, example, key: preview(params, model, schedule, config.sample, example, key),
+        frozen=(_load_lpips(config),) if config.loss.lpips else (),
     )
+
+
+def _load_lpips(config: Config) -> lpips.Distance:
+    try:
+        return lpips.load_default(config.model.compute_dtype)
+    except UserError as error:
+        raise UserError(
+            f"config.loss.lpips={config.loss.lpips:g}, but {error}; to train without it: --config.loss.lpips=0"
+        ) from error
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> int:
@@ -76,9 +99,10 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
       EXIT_DONE, or EXIT_RESTART where SIGTERM ended the run early; the state is saved either way.
 
     Raises:
-      UserError: if there is no data, the checkpoint is another config's, the devices do not fit, or the loss or its
-        gradients become non-finite.
+      UserError: if there is no data, the loss needs weights that are not there, the checkpoint is another config's,
+        the devices do not fit, or the loss or its gradients become non-finite.
     """
+    job = build(config)
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     _prepare_data(config)
@@ -91,18 +115,25 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
             say(f"training has reached step {start} of {config.train.num_steps} already: nothing to do")
             return EXIT_DONE
         with contextlib.closing(_batches(config, start)) as batches, _writer(config, workdir, start) as writer:
-            return _run(config, mesh, checkpoints, stop, batches, writer, start)
+            return _run(config, job, mesh, checkpoints, stop, batches, writer, start)
 
 
 def _run(
-    config: Config, mesh: Mesh, checkpoints: Checkpoints, stop: StopRequest, batches: Iterator, writer: Any, start: int
+    config: Config,
+    job: Job,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    batches: Iterator,
+    writer: Any,
+    start: int,
 ) -> int:
     """Steps `start + 1` to `num_steps`; step n, and what is said of it, is the one that makes the state's step n."""
-    job, settings = build(config), config.train
+    settings, frozen = config.train, sharding.replicate(job.frozen, mesh)
     init_key, step_key, preview_key = _keys(config.seed, mesh)
     state = _first_state(config, job, checkpoints, mesh, init_key, start)
     say(f"{_describe(state)} on {mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
-    step_fn = sharding.compile_train_step(job.step, state, mesh)
+    step_fn = sharding.compile_train_step(job.step, state, mesh, frozen)
     show = _previewer(config, job, writer, preview_key) if settings.sample_every else None
     monitor = Monitor(
         writer,
@@ -112,7 +143,7 @@ def _run(
         describe_batch=lambda step: "scenes " + ", ".join(_scene_names(config, step - 1)),
     )
     for step in range(start + 1, settings.num_steps + 1):
-        state, metrics = step_fn(state, sharding.shard_batch(next(batches), mesh), step_key)
+        state, metrics = step_fn(state, sharding.shard_batch(next(batches), mesh), step_key, *frozen)
         monitor.add(step, metrics)
         stopping = stop.requested(step)
         if stopping or step % settings.checkpoint_every == 0 or step == settings.num_steps:

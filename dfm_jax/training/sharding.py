@@ -131,16 +131,23 @@ def initialize(init: Callable[[Array], Any], key: Array, mesh: Mesh) -> Any:
     return jax.jit(init, out_shardings=shardings, compiler_options=options)(key)
 
 
-def compile_train_step(step: Callable, state: Any, mesh: Mesh) -> Callable:
-    """Compiles `step(state, example, key) -> (state, metrics)`. The state is donated; metrics are replicated.
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A copy of the arrays on every device; all processes must hold the same."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = ()) -> Callable:
+    """Compiles `step(state, example, key, *frozen) -> (state, metrics)`. The state is donated; metrics are replicated.
 
     Args:
       state: the state or its shapes.
+      frozen: what else the step takes, or its shapes: arrays that are replicated, and the same in every step. As
+        arguments they are not copied into the program.
     """
     shardings = state_shardings(state, mesh)
     return jax.jit(
         step,
-        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh), *[replicated(mesh)] * len(frozen)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
