@@ -15,8 +15,10 @@ from dfm_jax.config import from_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
-VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny")] + [
-    (name, variant) for name in ("realestate10k", "co3d") for variant in ("", "pixelnerf", "64", "128", "tiny")
+VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34")] + [
+    (name, variant)
+    for name in ("realestate10k", "co3d")
+    for variant in ("", "pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
 ]
 
 
@@ -43,7 +45,9 @@ def load(name, variant):
 def test_every_config_has_all_settings(name, variant):
     config = from_dict(load(name, variant))
     assert config.data.name == name
-    assert config.image_size == {"128": 128, "64": 64, "": 24 if name == "toy" else 64}.get(variant, config.image_size)
+    size = {"128": 128, "64": 64, "": 24 if name == "toy" else 64}
+    assert config.image_size == size.get(variant.removesuffix("-resnet34"), config.image_size)
+    assert config.model.encoder.name == ("resnet34" if variant.endswith("resnet34") else "dit")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
@@ -62,7 +66,7 @@ WORKDIR = "--workdir=run"
 MISTAKES = {
     "unknown override": ([f"--config={TOY}", WORKDIR, "--config.train.num_stepz=3"], "num_stepz"),
     "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
-    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only ':pixelnerf' and ':tiny'"),
+    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only pixelnerf, tiny, resnet34"),
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
