@@ -50,9 +50,10 @@ def pretrained():
     """torchvision's network with random weights and statistics, and ours with its weights."""
     torch = pytest.importorskip("torch", reason="compares with torchvision, and torch is not installed")
     torchvision = pytest.importorskip("torchvision", reason="compares with torchvision, which is not installed")
-    network = torchvision.models.resnet34(weights=None).eval()
+    with torch.device("meta"):  # drawing weights that are replaced would take the longest
+        network = torchvision.models.resnet34(weights=None).eval()
     state = resnet34_state(64, classes=1000)
-    network.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in state.items()})
+    network.load_state_dict({name: torch.from_numpy(np.asarray(x)) for name, x in state.items()}, assign=True)
     model = tiny_model(encoder=ResNet34Config("resnet34", base=64, absolute_pose=False, remat=False, init_file=""))
     return network, model
 
