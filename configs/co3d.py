@@ -16,19 +16,26 @@ category, 8 A100 and 7 days; 128 x 128 with batch 1 was reported not to fit 80 G
 
 Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so.
 
+`:pixelnerf-resnet34`, `:64-resnet34` and `:128-resnet34` have the encoder of pixelNeRF in the place of the transformer.
+Either encoder can start from ImageNet weights: --config.model.encoder.init_file=FILE, torchvision's
+`resnet34-b627a593.pth` or, for the transformer, `DiT-XL-2-256x256.pt`.
+
 `configs/co3d.py:tiny` is a small model of the same form for two CPU cores and a few sequences.
 """
 
 from ml_collections.config_dict import ConfigDict
 from ml_collections.config_dict import create as group
 
+VARIANTS = ("pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
+
 
 def get_config(variant: str = "64") -> ConfigDict:
-    if variant not in ("pixelnerf", "64", "128", "tiny"):
-        raise ValueError(f"configs/co3d.py has no variant '{variant}', only ':pixelnerf', ':64', ':128' and ':tiny'")
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/co3d.py has no variant '{variant}', only {', '.join(VARIANTS)}")
+    size = variant.removesuffix("-resnet34")
     config = group()
     config.seed = 0
-    config.image_size = 128 if variant == "128" else 64
+    config.image_size = 128 if size == "128" else 64
     config.init_from = ""
     config.init_rule = "same"
     config.data = group(
@@ -59,7 +66,16 @@ def get_config(variant: str = "64") -> ConfigDict:
         rendered_features=64,
         estimate_size=config.image_size,
         # DiT-XL/2, told the absolute pose
-        encoder=group(depth=28, width=1152, num_heads=16, features=512, absolute_pose=True, remat=True),
+        encoder=group(
+            name="dit",
+            depth=28,
+            width=1152,
+            num_heads=16,
+            features=512,
+            absolute_pose=True,
+            remat=True,
+            init_file="",
+        ),
         conditioning_field=group(width=512, view_blocks=3, joint_blocks=2, density_bias=0.0),
         scene_field=group(width=512, view_blocks=3, joint_blocks=2, density_bias=0.0),
         ray_marching=group(num_coarse=64, num_fine=64, num_conditioning=64, chunk_size=128, background=0.0),
@@ -109,7 +125,9 @@ def get_config(variant: str = "64") -> ConfigDict:
         video_frames=60,
         video_path="dataset",
     )
-    if variant == "pixelnerf":
+    if variant.endswith("-resnet34"):
+        config.model.encoder = group(name="resnet34", base=64, absolute_pose=True, remat=False, init_file="")
+    if size == "pixelnerf":
         make_deterministic(config)
     if variant == "tiny":
         make_tiny(config)

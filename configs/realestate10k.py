@@ -13,6 +13,10 @@ later work; pixelNeRF: 195.4 and 0.14).
 
 Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so.
 
+`:pixelnerf-resnet34`, `:64-resnet34` and `:128-resnet34` have the encoder of pixelNeRF in the place of the transformer.
+Either encoder can start from ImageNet weights: --config.model.encoder.init_file=FILE, torchvision's
+`resnet34-b627a593.pth` or, for the transformer, `DiT-XL-2-256x256.pt`.
+
 `configs/realestate10k.py:pixelnerf` is the deterministic baseline of the same size. `configs/realestate10k.py:tiny` is
 a small model for two CPU cores and few short clips, all in a `test` split; it takes minutes and learns the colours and
 rough shapes of those clips:
@@ -23,15 +27,16 @@ rough shapes of those clips:
 from ml_collections.config_dict import ConfigDict
 from ml_collections.config_dict import create as group
 
+VARIANTS = ("pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
+
 
 def get_config(variant: str = "64") -> ConfigDict:
-    if variant not in ("pixelnerf", "64", "128", "tiny"):
-        raise ValueError(
-            f"configs/realestate10k.py has no variant '{variant}', only ':pixelnerf', ':64', ':128' and ':tiny'"
-        )
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/realestate10k.py has no variant '{variant}', only {', '.join(VARIANTS)}")
+    size = variant.removesuffix("-resnet34")
     config = group()
     config.seed = 0
-    config.image_size = 128 if variant == "128" else 64
+    config.image_size = 128 if size == "128" else 64
     config.init_from = ""
     config.init_rule = "same"
     config.data = group(
@@ -62,7 +67,16 @@ def get_config(variant: str = "64") -> ConfigDict:
         rendered_features=64,
         estimate_size=config.image_size,
         # DiT-XL/2
-        encoder=group(depth=28, width=1152, num_heads=16, features=512, absolute_pose=False, remat=True),
+        encoder=group(
+            name="dit",
+            depth=28,
+            width=1152,
+            num_heads=16,
+            features=512,
+            absolute_pose=False,
+            remat=True,
+            init_file="",
+        ),
         conditioning_field=group(width=512, view_blocks=3, joint_blocks=2, density_bias=0.0),
         scene_field=group(width=512, view_blocks=3, joint_blocks=2, density_bias=0.0),
         ray_marching=group(num_coarse=64, num_fine=64, num_conditioning=32, chunk_size=128, background=0.0),
@@ -84,7 +98,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     )
     config.train = group(
         num_steps=1_000_000,  # more than a week of 8 A100; the published number is not stated
-        batch_size=16 if variant == "128" else 24,  # 2 or 3 for each of 8 devices
+        batch_size=16 if size == "128" else 24,  # 2 or 3 for each of 8 devices
         accumulate=1,
         checkpoint_every=2000,
         keep_checkpoints=3,
@@ -112,7 +126,9 @@ def get_config(variant: str = "64") -> ConfigDict:
         video_frames=60,
         video_path="interpolate",
     )
-    if variant == "pixelnerf":
+    if variant.endswith("-resnet34"):
+        config.model.encoder = group(name="resnet34", base=64, absolute_pose=False, remat=False, init_file="")
+    if size == "pixelnerf":
         make_deterministic(config)
     if variant == "tiny":
         make_tiny(config)

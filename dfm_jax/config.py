@@ -48,15 +48,38 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """DiT encoder."""
+class DiTConfig:
+    """Diffusion transformer, the encoder of the paper."""
 
+    name: str  # 'dit'
     depth: int  # transformer blocks
     width: int  # channels of a token
     num_heads: int
     features: int  # channels of a feature map
     absolute_pose: bool  # whether the view's absolute pose modulates the transformer (CO3D)
     remat: bool  # recompute transformer blocks in the backward pass
+    init_file: str  # ImageNet weights to start from, 'DiT-XL-2-256x256.pt'; '': none
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet34Config:
+    """Multi-scale pyramid of a ResNet34, the encoder of pixelNeRF."""
+
+    name: str  # 'resnet34'
+    base: int  # channels of the first convolution; 64 is ResNet34
+    absolute_pose: bool  # whether the view's absolute pose modulates the residual blocks (CO3D)
+    remat: bool  # recompute residual blocks in the backward pass
+    init_file: str  # ImageNet weights to start from, torchvision's 'resnet34-b627a593.pth'; '': none
+
+    @property
+    def features(self) -> int:
+        """Channels of a feature map: those of the first convolution and of layers 1, 2 and 3."""
+        return (1 + 1 + 2 + 4) * self.base
+
+
+# The field `name` of `model.encoder` says which settings it has.
+EncoderConfig = DiTConfig | ResNet34Config
+ENCODERS = {"dit": DiTConfig, "resnet34": ResNet34Config}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,21 +212,33 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(values, Mapping) and not hasattr(values, "keys"):
         problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")
         return None
+    kind = f" of encoder {values['name']!r}" if cls in ENCODERS.values() else ""
     types = typing.get_type_hints(cls)
     problems += [
-        f"config.{prefix}{k} is not a setting (known here: {', '.join(types)})" for k in values if k not in types
+        f"config.{prefix}{k} is not a setting{kind} (known here: {', '.join(types)})" for k in values if k not in types
     ]
     made = {}
-    for name, kind in types.items():
+    for name, hint in types.items():
         where = f"config.{prefix}{name}"
         if name not in values:
             problems.append(f"{where} is missing")
-        elif group := _group(kind):
-            absent = values[name] is None and group is not kind  # an optional group
+        elif hint == EncoderConfig:
+            made[name] = _build_encoder(values[name], f"{prefix}{name}.", problems)
+        elif group := _group(hint):
+            absent = values[name] is None and group is not hint  # an optional group
             made[name] = None if absent else _build(group, values[name], f"{prefix}{name}.", problems)
         else:
-            made[name] = _convert(kind, values[name], where, problems)
+            made[name] = _convert(hint, values[name], where, problems)
     return cls(**made) if len(made) == len(types) else None
+
+
+def _build_encoder(values: Any, prefix: str, problems: list[str]) -> EncoderConfig | None:
+    """The kind of encoder whose name the values give."""
+    kind = values.get("name") if hasattr(values, "get") else None
+    if kind in list(ENCODERS):  # a list takes what cannot be hashed, too
+        return _build(ENCODERS[kind], values, prefix, problems)
+    problems.append(f"config.{prefix}name must be one of {', '.join(ENCODERS)}, not {kind!r}")
+    return None
 
 
 def _group(kind: Any) -> type | None:
@@ -224,7 +259,7 @@ def _check_consistency(config: Config) -> None:
     views, loss, model, train = config.data.view_sampling, config.loss, config.model, config.train
     marching, encoder, diffusion, sample = model.ray_marching, model.encoder, config.diffusion, config.sample
     rules = [
-        (config.image_size % 4 == 0, "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
+        *_encoder_rules(config.model.encoder, config.image_size),
         (0 < config.data.near < config.data.far, "data: 0 < near < far must hold"),
         (1 <= views.min_context <= views.max_context, "data.view_sampling: min_context <= max_context must hold"),
         (1 <= views.min_frame_gap <= views.max_frame_gap,
@@ -233,8 +268,8 @@ def _check_consistency(config: Config) -> None:
         (config.init_rule in INIT_RULES, f"init_rule must be one of {', '.join(INIT_RULES)}"),
         (model.pixel_grid in ("centres", "corners"), "model.pixel_grid must be 'centres' or 'corners'"),
         (model.compute_dtype in ("float32", "bfloat16"), "model.compute_dtype must be 'float32' or 'bfloat16'"),
-        (encoder.width % encoder.num_heads == 0, "model.encoder.width must be a multiple of num_heads"),
-        (encoder.width % 4 == 0, "model.encoder.width must be a multiple of 4 (position code)"),
+        (not (config.init_from and encoder.init_file),
+         "init_from brings an encoder of its own: leave model.encoder.init_file empty"),
         (marching.num_coarse >= 3, "model.ray_marching.num_coarse must be at least 3"),
         (loss.pixels in ("patch", "random"), "loss.pixels must be 'patch' or 'random'"),
         (1 <= loss.patch_size <= config.image_size, "loss.patch_size must lie between 1 and image_size"),
@@ -281,3 +316,13 @@ def _pixelnerf_rules(config: Config) -> list[tuple[bool, str]]:
         "sample.guidance": (config.sample.guidance, 1.0),
     }
     return [(value == needed, f"{name} must be {needed} {where}") for name, (value, needed) in off.items()]
+
+
+def _encoder_rules(encoder: EncoderConfig, image_size: int) -> list[tuple[bool, str]]:
+    if isinstance(encoder, ResNet34Config):
+        return [(encoder.base >= 1, "model.encoder.base must be at least 1")]
+    return [
+        (image_size % 4 == 0, "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
+        (encoder.width % encoder.num_heads == 0, "model.encoder.width must be a multiple of num_heads"),
+        (encoder.width % 4 == 0, "model.encoder.width must be a multiple of 4 (position code)"),
+    ]

@@ -15,15 +15,18 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Key, Num
 
-from dfm_jax.config import LossConfig, ModelConfig
+from dfm_jax.config import DiTConfig, LossConfig, ModelConfig, ResNet34Config
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models.dit import DiTEncoder
+from dfm_jax.models.encoder import Encoder
 from dfm_jax.models.radiance_field import RadianceField
+from dfm_jax.models.resnet import ResNet34Encoder
 from dfm_jax.rendering.render import Field, in_chunks, render_hierarchical, render_single_pass
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene, Views
 
 Params = dict[str, Any]
 MID_GREY = 0.5
+ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
 
 
 class ForwardModel(Protocol):
@@ -72,8 +75,8 @@ class RadianceFieldModel:
         return jnp.dtype(self.config.compute_dtype)
 
     @property
-    def encoder(self) -> DiTEncoder:
-        return DiTEncoder(self.config.encoder, self.dtype)
+    def encoder(self) -> Encoder:
+        return ENCODERS[type(self.config.encoder)](self.config.encoder, self.dtype)
 
     def field(self, name: str) -> RadianceField:
         """One MLP of the field `name`, 'conditioning_field' or 'scene_field'."""

@@ -46,7 +46,8 @@ def model_config(meta: dict, state: dict[str, np.ndarray], num_fine: int) -> cfg
     """The published model at a fixture's sizes; `state` tells how many features it renders."""
     rendered = state["model.pixelNeRF_joint.mlp.lin_out_feats.weight"].shape[0] - 4
     field = cfg.FieldConfig(meta["mlp_hidden"], 3, 2, 0.0)
-    encoder = cfg.EncoderConfig(meta["depth"], meta["hidden"], meta["heads"], meta["feat"], meta["abs_pose"], False)
+    sizes = (meta["depth"], meta["hidden"], meta["heads"], meta["feat"])
+    encoder = cfg.DiTConfig("dit", *sizes, meta["abs_pose"], remat=False, init_file="")
     marching = cfg.RayMarchingConfig(meta["n_coarse"], num_fine, meta["n_cond"], meta["render_chunk"], 0.0)
     return cfg.ModelConfig("corners", "float32", rendered, meta["size"], encoder, field, field, marching)
 

@@ -11,13 +11,15 @@ import jax
 import pytest
 
 from dfm_jax import main
-from dfm_jax.config import from_dict
+from dfm_jax.config import ConfigError, DiTConfig, ResNet34Config, from_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
 PAPER = ROOT / "configs" / "realestate10k.py"
-VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny")] + [
-    (name, variant) for name in ("realestate10k", "co3d") for variant in ("", "pixelnerf", "64", "128", "tiny")
+VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34")] + [
+    (name, variant)
+    for name in ("realestate10k", "co3d")
+    for variant in ("", "pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
 ]
 
 
@@ -44,7 +46,47 @@ def load(name, variant):
 def test_every_config_has_all_settings(name, variant):
     config = from_dict(load(name, variant))
     assert config.data.name == name
-    assert config.image_size == {"128": 128, "64": 64, "": 24 if name == "toy" else 64}.get(variant, config.image_size)
+    size = {"128": 128, "64": 64, "": 24 if name == "toy" else 64}
+    assert config.image_size == size.get(variant.removesuffix("-resnet34"), config.image_size)
+    assert config.model.encoder.name == ("resnet34" if variant.endswith("resnet34") else "dit")
+
+
+def test_each_encoder_has_settings_of_its_own():
+    assert isinstance(from_dict(load("toy", "")).model.encoder, DiTConfig)
+    assert isinstance(from_dict(load("toy", "resnet34")).model.encoder, ResNet34Config)
+    config = load("toy", "resnet34")
+    config.image_size = 25  # only the transformer's tokens need a multiple of 4
+    assert from_dict(config).model.encoder.features == 64
+
+
+@pytest.mark.parametrize(
+    ("variant", "changed", "message"),
+    [
+        ("", {"name": "vgg"}, "config.model.encoder.name must be one of dit, resnet34, not 'vgg'"),
+        ("", {"name": ["dit"]}, "config.model.encoder.name must be one of dit, resnet34, not ['dit']"),
+        (
+            "",
+            {"name": "resnet34"},
+            "encoder.depth is not a setting of encoder 'resnet34' (known here: name",
+        ),
+        ("resnet34", {"width": 3}, "config.model.encoder.width is not a setting of encoder 'resnet34'"),
+        ("resnet34", {"base": 0}, "config.model.encoder.base must be at least 1"),
+        ("resnet34", {"base": "64"}, "config.model.encoder.base must be int, not '64'"),
+    ],
+)
+def test_settings_of_another_encoder_are_refused(variant, changed, message):
+    config = load("toy", variant).to_dict()
+    config["model"]["encoder"] |= changed
+    with pytest.raises(ConfigError) as error:
+        from_dict(config)
+    assert message in str(error.value)
+
+
+def test_two_sources_of_an_encoder_are_refused():
+    config = load("toy", "")
+    config.init_from, config.model.encoder.init_file = "runs/other", "DiT-XL-2-256x256.pt"
+    with pytest.raises(ConfigError, match="init_from brings an encoder of its own"):
+        from_dict(config)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
@@ -63,7 +105,7 @@ WORKDIR = "--workdir=run"
 MISTAKES = {
     "unknown override": ([f"--config={TOY}", WORKDIR, "--config.train.num_stepz=3"], "num_stepz"),
     "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
-    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only ':pixelnerf' and ':tiny'"),
+    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only pixelnerf, tiny, resnet34"),
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.config import from_dict
+from dfm_jax.config import ResNet34Config, from_dict
 from dfm_jax.errors import UserError
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.training import loop, metric_writers
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
+from tests.torchvision_state import resnet34_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -162,6 +165,48 @@ def test_starting_from_nothing_is_refused(at, tmp_path):
     config = dataclasses.replace(settings(), init_from=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"there is no checkpoint in .*nowhere"):
         loop.train(config, tmp_path / "run")
+
+
+def test_another_kind_of_encoder_is_refused_by_its_name_alone(at, tmp_path):
+    loop.train(settings(), tmp_path)
+    config = settings()
+    resnet = ResNet34Config("resnet34", base=8, absolute_pose=False, remat=False, init_file="")
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=resnet))
+    with pytest.raises(UserError, match=r"model\.encoder\.name: 'dit' -> 'resnet34'") as error:
+        loop.train(other, tmp_path)
+    assert str(error.value).count("config.model.encoder") == 1
+
+
+def encoder_job(config):
+    """The real encoder's new parameters, and steps that leave them alone."""
+    job, tx = linear_job(config), make_optimizer(config.train.optimizer)
+    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    step = lambda state, example, key: (
+        state.replace(step=state.step + 1),
+        {"loss": jnp.float32(0), "finite": jnp.bool_(True)},
+    )
+    return dataclasses.replace(job, init=lambda key: create({"encoder": model.init(key)["encoder"]}, tx), step=step)
+
+
+def test_a_run_may_start_from_public_weights_but_does_not_go_on_from_them(at, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "build", encoder_job)
+    config = settings(num_steps=1)
+    encoder = ResNet34Config("resnet34", base=2, absolute_pose=False, remat=False, init_file=str(tmp_path / "w.npz"))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
+    with pytest.raises(UserError, match=r"there is no file .*w\.npz"):
+        loop.train(config, tmp_path / "run")
+    np.savez(tmp_path / "w.npz", **resnet34_state(2, classes=10))
+    loop.train(config, tmp_path / "run")
+    assert "taken: clean_stem, layer1_*/conv_*" in capsys.readouterr().err
+    arrays = load_encoder(tmp_path / "w.npz", RadianceFieldModel(config.model, 24, config.loss)).arrays
+    for which in ("params", "ema"):
+        saved = restore_params(tmp_path / "run", which=which)[0]["encoder"]
+        np.testing.assert_array_equal(saved["layer3_0"]["shortcut"]["kernel"], arrays["layer3_0", "shortcut", "kernel"])
+        np.testing.assert_array_equal(saved["noisy_stem"]["bias"], arrays["noisy_stem", "bias"])
+        assert not np.any(saved["layer3_0"]["film"]["kernel"])
+    (tmp_path / "w.npz").unlink()
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=2))
+    assert loop.train(longer, tmp_path / "run") == loop.EXIT_DONE
 
 
 def test_metrics_are_averaged_over_the_interval_and_read_a_step_late():

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfm_jax.config import EncoderConfig, FieldConfig, LossConfig, ModelConfig, RayMarchingConfig
+from dfm_jax.config import (
+    DiTConfig,
+    EncoderConfig,
+    FieldConfig,
+    LossConfig,
+    ModelConfig,
+    RayMarchingConfig,
+    ResNet34Config,
+)
 from dfm_jax.forward_model import Params, RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example, Scene, Views
@@ -26,6 +34,9 @@ jit = partial(
 )
 
 
+RESNET = ResNet34Config("resnet34", base=2, absolute_pose=True, remat=False, init_file="")
+
+
 def tiny_model(
     *,
     num_fine: int = NUM_FINE,
@@ -36,8 +47,12 @@ def tiny_model(
     absolute_pose: bool = True,
     loss: LossConfig = LOSS,
     deterministic: bool = False,
+    encoder: EncoderConfig | None = None,
 ) -> RadianceFieldModel:
-    encoder = EncoderConfig(depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat)
+    """A DiT encoder unless another is given; `remat` and `absolute_pose` are the DiT's."""
+    encoder = encoder or DiTConfig(
+        "dit", depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat, init_file=""
+    )
     field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
     marching = RayMarchingConfig(NUM_COARSE, num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3)
     config = ModelConfig(

@@ -48,7 +48,7 @@ class Rule:
     layer: int | None = None
 
 
-def _layer(name: str, path: Path, layer: int | None = None, bias: bool = True) -> Iterator[Rule]:
+def layer_rules(name: str, path: Path, layer: int | None = None, bias: bool = True) -> Iterator[Rule]:
     yield Rule(f"{name}.weight", ((*path, "kernel"),), layer)
     if bias:
         yield Rule(f"{name}.bias", ((*path, "bias"),), layer)
@@ -67,9 +67,9 @@ def _encoder_rules(config: ModelConfig) -> Iterator[Rule]:
     if config.encoder.absolute_pose:
         names |= {"pose_mlp.0": "pose_in", "pose_mlp.2": "pose_out", "fuse_mlp.0": "fuse_in", "fuse_mlp.2": "fuse_out"}
     for theirs, ours in names.items():
-        yield from _layer(f"model.enc.{theirs}", ("encoder", ours))
+        yield from layer_rules(f"model.enc.{theirs}", ("encoder", ours))
     for theirs, ours in {"conv1": "clean_stem", "general_conv1": "noisy_stem"}.items():
-        yield from _layer(f"model.enc.{theirs}", ("encoder", ours), bias=False)
+        yield from layer_rules(f"model.enc.{theirs}", ("encoder", ours), bias=False)
     block = {
         "attn.qkv": "qkv",
         "attn.proj": "attention_out",
@@ -79,19 +79,19 @@ def _encoder_rules(config: ModelConfig) -> Iterator[Rule]:
     }
     for i in range(config.encoder.depth):
         for theirs, ours in block.items():
-            yield from _layer(f"model.enc.blocks.{i}.{theirs}", ("encoder", "blocks", ours), layer=i)
+            yield from layer_rules(f"model.enc.blocks.{i}.{theirs}", ("encoder", "blocks", ours), layer=i)
 
 
 def _mlp_rules(name: str, path: Path, view_blocks: int, joint_blocks: int) -> Iterator[Rule]:
     yield Rule(f"{name}.lin_in.weight", ((*path, "point_in", "kernel"), (*path, "feature_in", "kernel")))
     yield Rule(f"{name}.lin_in.bias", ((*path, "feature_in", "bias"),))
-    yield from _layer(f"{name}.time_mlp.1", (*path, "time_in"))
-    yield from _layer(f"{name}.time_mlp.3", (*path, "time_out"))
-    yield from _layer(f"{name}.lin_out_feats", (*path, "out"))
+    yield from layer_rules(f"{name}.time_mlp.1", (*path, "time_in"))
+    yield from layer_rules(f"{name}.time_mlp.3", (*path, "time_out"))
+    yield from layer_rules(f"{name}.lin_out_feats", (*path, "out"))
     blocks = [f"view_blocks_{i}" for i in range(view_blocks)] + [f"joint_blocks_{i}" for i in range(joint_blocks)]
     for i, block in enumerate(blocks):
         for theirs, ours in {"fc_0": "fc_0", "fc_1": "fc_1", "mlp.1": "film"}.items():
-            yield from _layer(f"{name}.blocks.{i}.{theirs}", (*path, block, ours))
+            yield from layer_rules(f"{name}.blocks.{i}.{theirs}", (*path, block, ours))
 
 
 def rules(config: ModelConfig) -> list[Rule]:
@@ -140,7 +140,7 @@ def import_params(state: State, model: RadianceFieldModel) -> Params:
     problems += [f"unexpected: {name} {state[name].shape}" for name in state if name not in known and not unused(name)]
     for rule in table:
         if rule.name in state:
-            problems += _fill(params, rule, np.asarray(state[rule.name], np.float32))
+            problems += fill(params, rule, np.asarray(state[rule.name], np.float32))
     if LABEL_EMBEDDING in state:
         problems += _label_problems(np.shape(state[LABEL_EMBEDDING]), model.config.encoder.width)
     if problems:
@@ -154,7 +154,7 @@ def _label_problems(shape: tuple[int, ...], width: int) -> list[str]:
     return [] if fits else [f"shape of {LABEL_EMBEDDING}: {shape}, needed (classes, {width})"]
 
 
-def _fill(params: Params, rule: Rule, theirs: np.ndarray) -> list[str]:
+def fill(params: Params, rule: Rule, theirs: np.ndarray) -> list[str]:
     """Writes one array into `params`; returns what is wrong with its shape."""
     targets = [_at(params, path) for path in rule.paths]
     if rule.layer is not None:

@@ -11,16 +11,15 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float
 
-from dfm_jax.config import EncoderConfig
-from dfm_jax.models.embeddings import encoder_time_code, pose_code, token_position_code
+from dfm_jax.models.embeddings import token_position_code
+from dfm_jax.models.encoder import Encoder
 
 STEM_CHANNELS = 64
 MLP_RATIO = 4
 xavier = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros_init()
-small = nn.initializers.normal(0.02)
 
 
 def _modulate(x: Array, shift: Array, scale: Array) -> Array:
@@ -52,11 +51,8 @@ class TransformerBlock(nn.Module):
         return x + gate_m[:, None] * h, None
 
 
-class DiTEncoder(nn.Module):
-    """Feature map of one view at one noise level."""
-
-    config: EncoderConfig
-    dtype: Any
+class DiTEncoder(Encoder):
+    """The encoder of the paper; its config is a `DiTConfig`."""
 
     def setup(self) -> None:
         config, dtype = self.config, self.dtype
@@ -66,11 +62,7 @@ class DiTEncoder(nn.Module):
         self.clean_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
         self.noisy_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
         self.patch_embedding = nn.Conv(config.width, (2, 2), strides=2, padding="VALID", dtype=dtype)
-        self.time_in = dense(config.width, kernel_init=small)
-        self.time_out = dense(config.width, kernel_init=small)
-        if config.absolute_pose:
-            self.pose_in, self.pose_out = dense(config.width), dense(config.width)
-            self.fuse_in, self.fuse_out = dense(2 * config.width), dense(config.width)
+        self._setup_conditioning(config.width)
         block = nn.remat(TransformerBlock, prevent_cse=False) if config.remat else TransformerBlock
         self.blocks = nn.scan(
             block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=config.depth
@@ -81,21 +73,9 @@ class DiTEncoder(nn.Module):
         self.skip = conv(STEM_CHANNELS, 7)
         self.refine = conv(config.features, 3)
 
-    def encode_clean(
-        self, images: Float[Array, "n h w 3"], timestep: Num[Array, "n"], pose: Float[Array, "n 3 4"]
-    ) -> Float[Array, "n h w c"]:
-        """Encodes images in [-1, 1]."""
-        return self._encode(self.clean_stem(images), images, timestep, pose)
-
-    def encode_noisy(
-        self, inputs: Float[Array, "n h w k"], timestep: Num[Array, "n"], pose: Float[Array, "n 3 4"]
-    ) -> Float[Array, "n h w c"]:
-        """Encodes `[noisy image 3 | estimate's colour 3 | its distance 1 | its features]`, colours in [-1, 1]."""
-        return self._encode(self.noisy_stem(inputs), inputs[..., :3], timestep, pose)
-
-    def _encode(self, stem: Array, images: Array, timestep: Array, pose: Array) -> Array:
-        height, width = images.shape[1:3]
-        tokens = self.patch_embedding(nn.relu(stem))
+    def _encode(self, stem: nn.Module, inputs: Array, timestep: Array, pose: Array) -> Float[Array, "n h w c"]:
+        height, width = inputs.shape[1:3]
+        tokens = self.patch_embedding(nn.relu(stem(inputs)))
         rows, columns = tokens.shape[1:3]
         x = rearrange(tokens, "n i j d -> n (i j) d") + token_position_code(rows, columns, self.config.width)[None]
         c = self._conditioning(timestep, pose)
@@ -104,15 +84,4 @@ class DiTEncoder(nn.Module):
         x = self.final(_modulate(self.final_norm(x), shift, scale))
         half = rearrange(x, "n (i j) (p q c) -> n (i p) (j q) c", i=rows, j=columns, p=2, q=2)
         full = jax.image.resize(half, (half.shape[0], height, width, half.shape[-1]), "bilinear")
-        return self.refine(jnp.concatenate([full, self.skip(images)], axis=-1))
-
-    def _conditioning(self, timestep: Array, pose: Array) -> Float[Array, "n d"]:
-        c = self.time_out(nn.silu(self.time_in(encoder_time_code(timestep))))
-        if self.config.absolute_pose:
-            p = self.pose_out(nn.relu(self.pose_in(pose_code(pose))))
-            c = self.fuse_out(nn.relu(self.fuse_in(jnp.concatenate([c, p], axis=-1))))
-        return c
-
-    def __call__(self, clean: Array, noisy: Array, timestep: Array, pose: Array) -> tuple[Array, Array]:
-        """Runs both stems; only there so that `init` makes all parameters."""
-        return self.encode_clean(clean, timestep, pose), self.encode_noisy(noisy, timestep, pose)
+        return self.refine(jnp.concatenate([full, self.skip(inputs[..., :3])], axis=-1))

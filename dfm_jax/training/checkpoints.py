@@ -19,8 +19,14 @@ from dfm_jax.training.state import Params, TrainState
 
 # The fields that say what is trained: a run goes on only with the ones it began with ...
 DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")
-# ... except those that only say how it is computed.
-COMPUTING = ("model.compute_dtype", "model.encoder.remat", "model.ray_marching.chunk_size")
+# ... except those that only say how it is computed, or what it began with.
+INCIDENTAL = (
+    "model.compute_dtype",
+    "model.encoder.remat",
+    "model.encoder.init_file",
+    "model.ray_marching.chunk_size",
+)
+ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
 ABSENT = "(absent)"
 
 
@@ -117,8 +123,10 @@ def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | p
     """
     old, new = _flatten(saved), _flatten(dataclasses.asdict(config))
     names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
+    if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
+        names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]
     lines = {name: f"config.{name}: {old.get(name, ABSENT)!r} -> {new.get(name, ABSENT)!r}" for name in names}
-    fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, COMPUTING)]
+    fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, INCIDENTAL)]
     if fatal:
         raise UserError(
             f"{_directory(workdir)} holds a checkpoint of another config (saved -> now):\n  "

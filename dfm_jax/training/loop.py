@@ -8,13 +8,14 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -24,6 +25,7 @@ from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.visualize import preview
+from dfm_jax.interop import imagenet
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
@@ -165,13 +167,36 @@ def _first_state(config: Config, job: Job, checkpoints: Checkpoints, mesh: Mesh,
     if start:
         say(f"going on from step {start} in {checkpoints.directory}")
         return checkpoints.restore(start, target)
-    state = sharding.initialize(job.init, key, mesh)
+    encoder = _public_encoder(config)
+    state = _with_encoder(sharding.initialize(job.init, key, mesh), encoder)
     if not config.init_from:
         return state
     source, step, _ = restore_params(config.init_from)
     made = transfer(source, state.params, config.init_rule)
     say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
     return state.replace(params=made.params, ema=jax.tree.map(jnp.copy, made.params))
+
+
+def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
+    """The encoder's arrays that the config takes from a file of public weights, by their paths."""
+    if not config.model.encoder.init_file:
+        return {}
+    model = make_model(config.model, config.image_size, config.loss)
+    weights = imagenet.load_encoder(config.model.encoder.init_file, model)
+    say(weights.report)
+    return weights.arrays
+
+
+def _with_encoder(state: TrainState, arrays: Mapping[tuple[str, ...], np.ndarray]) -> TrainState:
+    """The state with some of the encoder's arrays (and their averages) replaced, on the same devices."""
+    if not arrays:
+        return state
+    encoder = flatten_dict(state.params["encoder"])
+    for path, array in arrays.items():
+        sharded = encoder[path].sharding
+        encoder[path] = jax.make_array_from_callback(array.shape, sharded, array.__getitem__)
+    params = state.params | {"encoder": unflatten_dict(encoder)}
+    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
 def _keys(seed: int, mesh: Mesh) -> Array:
