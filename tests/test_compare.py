@@ -75,7 +75,9 @@ def test_runs_on_other_views_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("runs", "message"), [(["x=nowhere"], "run --mode=sample"), (["nowhere"], "is not NAME=WORKDIR")])
+@pytest.mark.parametrize(
+    ("runs", "message"), [(["x=nowhere"], "run --mode=sample"), (["nowhere"], "is not NAME=WORKDIR")]
+)
 def test_mistakes_are_one_clear_error(tmp_path, capsys, runs, message):
     assert compare.main([*runs, f"--out={tmp_path / 'out'}"]) == 1
     error = capsys.readouterr().err

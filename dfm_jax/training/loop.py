@@ -8,14 +8,12 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -25,18 +23,17 @@ from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.visualize import preview
-from dfm_jax.interop import imagenet
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
 from dfm_jax.training import metric_writers, sharding
-from dfm_jax.training.checkpoints import Checkpoints, check_same_config, restore_params
+from dfm_jax.training.checkpoints import Checkpoints, check_same_config
 from dfm_jax.training.monitor import Monitor, StopRequest, say
 from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.start import first_state
 from dfm_jax.training.state import TrainState, create
 from dfm_jax.training.step import train_step
-from dfm_jax.training.transfer import transfer
 
 EXIT_DONE = 0
 EXIT_RESTART = 75  # saved, and to be started again
@@ -133,7 +130,7 @@ def _run(
     """Steps `start + 1` to `num_steps`; step n, and what is said of it, is the one that makes the state's step n."""
     settings, frozen = config.train, sharding.replicate(job.frozen, mesh)
     init_key, step_key, preview_key = _keys(config.seed, mesh)
-    state = _first_state(config, job, checkpoints, mesh, init_key, start)
+    state = first_state(config, job.init, checkpoints, mesh, init_key, start)
     say(f"{_describe(state)} on {mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
     step_fn = sharding.compile_train_step(job.step, state, mesh, frozen)
     show = _previewer(config, job, writer, preview_key) if settings.sample_every else None
@@ -159,44 +156,6 @@ def _run(
             return EXIT_RESTART
     say(f"trained to step {settings.num_steps}: {checkpoints.directory / str(settings.num_steps)}")
     return EXIT_DONE
-
-
-def _first_state(config: Config, job: Job, checkpoints: Checkpoints, mesh: Mesh, key: Array, start: int) -> TrainState:
-    """The state to go on from: the checkpoint of step `start`, or a new one, perhaps with another run's parameters."""
-    target = sharding.abstract_state(job.init, mesh)
-    if start:
-        say(f"going on from step {start} in {checkpoints.directory}")
-        return checkpoints.restore(start, target)
-    encoder = _public_encoder(config)
-    state = _with_encoder(sharding.initialize(job.init, key, mesh), encoder)
-    if not config.init_from:
-        return state
-    source, step, _ = restore_params(config.init_from)
-    made = transfer(source, state.params, config.init_rule)
-    say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
-    return state.replace(params=made.params, ema=jax.tree.map(jnp.copy, made.params))
-
-
-def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
-    """The encoder's arrays that the config takes from a file of public weights, by their paths."""
-    if not config.model.encoder.init_file:
-        return {}
-    model = make_model(config.model, config.image_size, config.loss)
-    weights = imagenet.load_encoder(config.model.encoder.init_file, model)
-    say(weights.report)
-    return weights.arrays
-
-
-def _with_encoder(state: TrainState, arrays: Mapping[tuple[str, ...], np.ndarray]) -> TrainState:
-    """The state with some of the encoder's arrays (and their averages) replaced, on the same devices."""
-    if not arrays:
-        return state
-    encoder = flatten_dict(state.params["encoder"])
-    for path, array in arrays.items():
-        sharded = encoder[path].sharding
-        encoder[path] = jax.make_array_from_callback(array.shape, sharded, array.__getitem__)
-    params = state.params | {"encoder": unflatten_dict(encoder)}
-    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
 def _keys(seed: int, mesh: Mesh) -> Array:

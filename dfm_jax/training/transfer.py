@@ -83,7 +83,7 @@ def _fit(name: str, source_name: str, source: Array, ours: Array) -> Array | Non
         source = _noisy_stem(source, ours.shape[2])
     if source.shape != ours.shape:
         return None
-    return jax.device_put(source, ours.sharding)
+    return jnp.copy(jax.device_put(source, ours.sharding))  # one array may go to two places, and a step donates each
 
 
 def _noisy_stem(clean: Array, channels: int) -> Array:

@@ -1,0 +1,68 @@
+"""Where a run starts: at its last checkpoint, with another run's parameters, with public weights, or from nothing."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+
+from dfm_jax.config import Config
+from dfm_jax.interop import imagenet
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.training import sharding
+from dfm_jax.training.checkpoints import Checkpoints, restore_params
+from dfm_jax.training.monitor import say
+from dfm_jax.training.state import TrainState
+from dfm_jax.training.transfer import transfer
+
+
+def first_state(
+    config: Config,
+    init: Callable[[Array], TrainState],
+    checkpoints: Checkpoints,
+    mesh: sharding.Mesh,
+    key: Array,
+    start: int,
+) -> TrainState:
+    """The state to go on from: the checkpoint of step `start`; or, where that is 0, a new one from `init(key)`, with
+    parameters of another run or of public weights where the config names them.
+
+    Raises:
+      UserError: what the config names cannot be read, or does not fit this model.
+    """
+    target = sharding.abstract_state(init, mesh)
+    if start:
+        say(f"going on from step {start} in {checkpoints.directory}")
+        return checkpoints.restore(start, target)
+    encoder = _public_encoder(config)
+    state = _with_encoder(sharding.initialize(init, key, mesh), encoder)
+    if not config.init_from:
+        return state
+    source, step, _ = restore_params(config.init_from)
+    made = transfer(source, state.params, config.init_rule)
+    say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
+    return state.replace(params=made.params, ema=jax.tree.map(jnp.copy, made.params))
+
+
+def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
+    """The encoder's arrays that the config takes from a file of public weights, by their paths."""
+    if not config.model.encoder.init_file:
+        return {}
+    model = make_model(config.model, config.image_size, config.loss)
+    weights = imagenet.load_encoder(config.model.encoder.init_file, model)
+    say(weights.report)
+    return weights.arrays
+
+
+def _with_encoder(state: TrainState, arrays: Mapping[tuple[str, ...], np.ndarray]) -> TrainState:
+    """The state with some of the encoder's arrays (and their averages) replaced, on the same devices."""
+    if not arrays:
+        return state
+    encoder = flatten_dict(state.params["encoder"])
+    for path, array in arrays.items():
+        sharded = encoder[path].sharding
+        encoder[path] = jax.make_array_from_callback(array.shape, sharded, array.__getitem__)
+    params = state.params | {"encoder": unflatten_dict(encoder)}
+    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
