@@ -136,7 +136,8 @@ def load(path: str | pathlib.Path, dtype: str = "float32") -> Distance:
     """The distance with weights from a file that `save` wrote.
 
     Args:
-      dtype: that features are computed in, 'float32' or 'bfloat16'.
+      dtype: that features are computed in, 'float32' or 'bfloat16'. The latter is for training: distances come within
+        0.2 % of float32's where images differ plainly, but nearly equal images (0.01 and less) are off by more.
 
     Raises:
       UserError: there is no such file, or it does not hold these weights.
