@@ -107,6 +107,13 @@ def test_a_noisy_view_that_equals_its_estimate_is_seen_as_the_clean_one(tmp_path
     np.testing.assert_allclose(noisy, run("encode_clean", images, *time_and_pose), rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_that_sees_no_noisy_view_takes_no_stem_for_one(tmp_path):
+    path = write(tmp_path / "resnet34.npz", STATES["resnet34"][1])
+    whole = load_encoder(path, RESNET_MODEL).arrays
+    alone = load_encoder(path, tiny_model(encoder=RESNET, deterministic=True)).arrays
+    assert whole.keys() - alone.keys() == {("noisy_stem", "kernel"), ("noisy_stem", "bias")}
+
+
 # --- DiT ----------------------------------------------------------------------------------------------------------
 
 
