@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.data import dataset, prepare
+from dfm_jax.data.builders import toy as toy_scenes
 from dfm_jax.errors import UserError
 from tests.realestate10k_source import camera_line, picture, replace_line, timestamp, write_clip
 
@@ -230,7 +231,7 @@ def test_a_source_without_a_usable_scene_is_one_error_and_its_reasons_are_kept(t
     [
         (["--format=toy", "--data_dir=D", "--source=S"], "makes its own scenes"),
         (["--format=realestate10k", "--data_dir=D"], "needs --source"),
-        (["--format=realestate10k", "--data_dir=D", "--source=S", "--seed=0"], "belong to --format=toy"),
+        (["--format=realestate10k", "--data_dir=D", "--source=S", "--seed=0"], "belongs to --format=toy"),
         (["--format=kitti", "--data_dir=D"], "choose from"),
         (["--format=toy"], "--data_dir"),
         (["--format=toy", "--data_dir=D", "--num_scenes=0"], "--num_scenes must be at least 1"),
@@ -289,7 +290,7 @@ def test_a_failed_preparation_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(self, split, name):
         raise RuntimeError("the importer has a bug")
 
-    monkeypatch.setattr(prepare.toy.ToySource, "read", fail)
+    monkeypatch.setattr(toy_scenes.ToySource, "read", fail)
     with pytest.raises(RuntimeError, match="has a bug"):
         prepare.main(toy(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]

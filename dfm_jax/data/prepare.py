@@ -23,16 +23,13 @@ from typing import Any, NoReturn
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from dfm_jax.data import dataset
-from dfm_jax.data.builders import posed_scenes, realestate10k, toy
+from dfm_jax.data import dataset, formats
+from dfm_jax.data.builders import posed_scenes
 from dfm_jax.data.builders.source import Source
 from dfm_jax.data.validation import Quarantine
 from dfm_jax.errors import UserError
 
-FORMATS = ("realestate10k", "toy")
 MIN_FRAMES = 3  # a context view, a target and a novel view
-TOY_IMAGE_SIZE = 24
-TOY_SCENES = 4000
 
 
 def prepare(
@@ -115,21 +112,21 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--format", required=True, choices=FORMATS, help="layout of the source")
+    parser.add_argument("--format", required=True, choices=formats.FORMATS, help="layout of the source")
     parser.add_argument("--source", help="folder that holds the source; none for toy")
     parser.add_argument("--data_dir", required=True, help="folder in which data sets lie")
     parser.add_argument("--name", help="of the data set; default: the format")
     parser.add_argument(
         "--image_size",
         type=int,
-        help=f"side of the stored pictures, pixels; larger ones are reduced. Default: kept (toy: {TOY_IMAGE_SIZE})",
+        help="side of the stored pictures, pixels; larger ones are reduced. Default: kept, "
+        f"toy: {formats.TOY_IMAGE_SIZE}",
     )
     parser.add_argument("--min_frames", type=int, default=MIN_FRAMES, help="scenes with fewer are quarantined")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of that name")
-    parser.add_argument("--num_scenes", type=int, help=f"toy: number of training scenes, default {TOY_SCENES}")
-    parser.add_argument("--seed", type=int, help="toy: default 0")
+    formats.add_options(parser)
     args = parser.parse_args(argv)
-    for option, least in (("image_size", 1), ("num_scenes", 1), ("min_frames", 1), ("seed", 0)):
+    for option, least in (("image_size", 1), ("min_frames", 1)):
         value = getattr(args, option)
         if value is not None and value < least:
             raise UserError(f"--{option} must be at least {least}, not {value}")
@@ -138,24 +135,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _source(args: argparse.Namespace) -> Source:
-    if args.format == "toy":
-        if args.source is not None:
-            raise UserError("--format=toy makes its own scenes: leave out --source")
-        size = args.image_size or TOY_IMAGE_SIZE
-        return toy.ToySource(args.num_scenes or TOY_SCENES, size, args.seed or 0)
-    if args.num_scenes is not None or args.seed is not None:
-        raise UserError("--num_scenes and --seed belong to --format=toy")
-    if args.source is None:
-        raise UserError(f"--format={args.format} needs --source=DIR")
-    return realestate10k.RealEstate10KSource(Path(args.source))
-
-
 def main(argv: list[str]) -> int:
     try:
         args = _parse(argv)
         options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames)
-        summary = prepare(_source(args), Path(args.data_dir), args.name or args.format, options, args.overwrite)
+        source, name = formats.make_source(args), args.name or args.format
+        summary = prepare(source, Path(args.data_dir), name, options, args.overwrite)
     except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
         print(f"error: {error}", file=sys.stderr)
         return 1
