@@ -23,6 +23,7 @@ REQUIREMENTS = [
     "jaxtyping",
     "pillow",
     "matplotlib",
+    "opencv-python-headless",  # undoes lens distortion
     "tqdm",
     "imageio-ffmpeg",  # brings the ffmpeg binary
 ]

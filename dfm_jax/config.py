@@ -20,9 +20,15 @@ class ConfigError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class ViewSamplingConfig:
-    """How context and target frames are drawn from a scene. Gaps are counted in frames of the data set."""
+    """How context and target frames are drawn from a scene.
 
-    rule: str  # 'realestate10k' (forwards or backwards in a clip), 'co3d' (around an object) or 'toy' (by azimuth)
+    Gaps are counted in frames of the data set; by the rule 'captures' in places among a view's neighbours, 1 being the
+    nearest.
+    """
+
+    # 'realestate10k' (forwards or backwards in a clip), 'co3d' (around an object), 'toy' (by azimuth) or 'captures'
+    # (among the neighbours by pose, whatever the order of the frames)
+    rule: str
     min_frame_gap: int  # smallest distance between first context and first target frame, frames
     max_frame_gap: int  # largest one, frames
     min_context: int  # fewest context views
@@ -38,7 +44,7 @@ class DataConfig:
     dir: str  # where prepared data sets lie
     split: str  # split to train on
     eval_split: str  # split to sample and evaluate on
-    near: float  # distance at which rays start, units of the prepared scene
+    near: float  # distance at which rays start, units of the prepared scene; 0, like far: as stored with each scene
     far: float  # distance at which rays end
     toy_scenes: int  # scenes to generate when the data set is 'toy' and missing
     view_sampling: ViewSamplingConfig
@@ -260,7 +266,8 @@ def _check_consistency(config: Config) -> None:
     marching, encoder, diffusion, sample = model.ray_marching, model.encoder, config.diffusion, config.sample
     rules = [
         *_encoder_rules(config.model.encoder, config.image_size),
-        (0 < config.data.near < config.data.far, "data: 0 < near < far must hold"),
+        (0 < config.data.near < config.data.far or config.data.near == config.data.far == 0,
+         "data: 0 < near < far must hold, or both be 0 for each scene's own"),
         (1 <= views.min_context <= views.max_context, "data.view_sampling: min_context <= max_context must hold"),
         (1 <= views.min_frame_gap <= views.max_frame_gap,
          "data.view_sampling: min_frame_gap <= max_frame_gap must hold"),

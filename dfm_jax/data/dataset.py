@@ -44,6 +44,7 @@ class SceneDataset:
     split: str
     names: tuple[str, ...]
     num_frames: tuple[int, ...]  # of each scene
+    holdout: int  # of so many frames of a scene one is kept from training; 0: none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,6 +63,12 @@ class SceneDataset:
             far=float(record["far"]),
             attributes=json.loads(record["attributes"]),
         )
+
+    def held_out(self, num_frames: int) -> np.ndarray:
+        """Which of a scene's frames [n] are kept from training: each lies between others."""
+        if not self.holdout:
+            return np.zeros(num_frames, bool)
+        return np.arange(num_frames) % self.holdout == self.holdout // 2
 
     def encoded_image(self, scene: SceneRecord, frame: int) -> bytes:
         if not 0 <= frame < scene.num_frames:
@@ -109,7 +116,8 @@ def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:
             f"there is no data set '{name}' in {data_dir}; make it with: python -m dfm_jax.data.prepare "
             f"--format=FORMAT --source=DIR --data_dir={data_dir} --name={name}"
         )
-    splits = json.loads((path / INDEX_FILE).read_text())["splits"]
+    index = json.loads((path / INDEX_FILE).read_text())
+    splits, holdout = index["splits"], index.get("holdout", 0)  # data sets made before there was one have none
     if split not in splits:
         raise UserError(f"data set {path} has no split '{split}' (it has: {', '.join(splits)}); set config.data.split")
-    return SceneDataset(path, split, tuple(splits[split]["names"]), tuple(splits[split]["num_frames"]))
+    return SceneDataset(path, split, tuple(splits[split]["names"]), tuple(splits[split]["num_frames"]), holdout)

@@ -2,16 +2,20 @@
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data.builders import realestate10k, toy
+from PIL import ImageColor
+
+from dfm_jax.data.builders import captures, colmap, middlebury, realestate10k, toy, transforms_json
 from dfm_jax.data.builders.source import Source
 from dfm_jax.errors import UserError
 
 TOY_IMAGE_SIZE = 24
 TOY_SCENES = 4000
+HOLDOUT = 8  # of a capture: every 8th frame, as is usual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,15 @@ class Format:
 OPTIONS = {
     "num_scenes": Option(int, f"number of training scenes, default {TOY_SCENES}", least=1),
     "seed": Option(int, "default 0", least=0),
+    "background": Option(
+        str, "colour that transparent pictures are laid on, a name or #rrggbb; default black, as in configs/captures.py"
+    ),
+    "holdout": Option(
+        int,
+        f"every so many frames of a scene one is kept from training, to compare with; 0: none. Default {HOLDOUT}, or 0 "
+        "where the source has several splits",
+        least=0,
+    ),
 }
 
 
@@ -44,9 +57,24 @@ def _toy(args: argparse.Namespace) -> Source:
     return toy.ToySource(args.num_scenes or TOY_SCENES, args.image_size or TOY_IMAGE_SIZE, args.seed or 0)
 
 
+def _capture(source: Callable[[Path, captures.Colour], Source], args: argparse.Namespace) -> Source:
+    try:
+        background = ImageColor.getrgb(args.background or "black")[:3]
+    except ValueError as error:
+        raise UserError(f"--background={args.background} is no colour; try white, black or #808080") from error
+    return source(Path(args.source), background)
+
+
+def _capture_format(source: Callable[[Path, captures.Colour], Source]) -> Format:
+    return Format(functools.partial(_capture, source), options=("background", "holdout"))
+
+
 FORMATS = {
+    "colmap": _capture_format(colmap.ColmapSource),
+    "middlebury": _capture_format(middlebury.MiddleburySource),
     "realestate10k": Format(_realestate10k),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
+    "transforms": _capture_format(transforms_json.TransformsSource),
 }
 
 
@@ -75,6 +103,19 @@ def make_source(args: argparse.Namespace) -> Source:
     if not chosen.reads_source and args.source is not None:
         raise UserError(f"--format={args.format} makes its own scenes: leave out --source")
     return chosen.make(args)
+
+
+def holdout(args: argparse.Namespace, source: Source) -> int:
+    """Every how many frames one is kept from training; 0: none.
+
+    Raises:
+      UserError: there is nothing at the source.
+    """
+    if "holdout" not in FORMATS[args.format].options:
+        return 0
+    if args.holdout is not None:
+        return args.holdout
+    return HOLDOUT if len(source.splits()) == 1 else 0
 
 
 def _having(option: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Converts a source of posed pictures into a data set, once.
 
     python -m dfm_jax.data.prepare --format=realestate10k --source=DIR --data_dir=DIR [--name=NAME] [--image_size=N]
+    python -m dfm_jax.data.prepare --format=transforms|colmap|middlebury --source=DIR --data_dir=DIR [--name=NAME]
     python -m dfm_jax.data.prepare --format=toy --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
@@ -138,8 +139,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     try:
         args = _parse(argv)
-        options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames)
         source, name = formats.make_source(args), args.name or args.format
+        holdout = formats.holdout(args, source)
+        options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
         summary = prepare(source, Path(args.data_dir), name, options, args.overwrite)
     except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
         print(f"error: {error}", file=sys.stderr)

@@ -41,6 +41,7 @@ Records = Iterator[tuple[int, dict[str, Any]]]  # by their position in the split
 class StoreOptions:
     image_size: int  # larger pictures are reduced to this side, pixels; 0: kept
     min_frames: int  # scenes with fewer usable frames are quarantined
+    holdout: int = 0  # of so many frames of a scene one is kept from training; 0: none
 
 
 class PosedScenes(tfds.core.ShardBasedBuilder):
@@ -124,18 +125,16 @@ def write(
         shards = {split: writer.shards(records) for split, writer in splits.items()}
         builder = PosedScenes(config=config, shards=shards, data_dir=directory, file_format="array_record")
         builder.download_and_prepare()
-    index = _index(splits)
+    index = {"splits": _index(splits), "holdout": options.holdout}
     (directory / PosedScenes.name / INDEX_FILE).write_text(json.dumps(index))
     return index
 
 
 def _index(splits: Mapping[str, "_SplitWriter"]) -> dict[str, Any]:
     return {
-        "splits": {
-            split: {"names": writer.names, "num_frames": writer.num_frames}
-            for split, writer in splits.items()
-            if writer.names
-        }
+        split: {"names": writer.names, "num_frames": writer.num_frames}
+        for split, writer in splits.items()
+        if writer.names
     }
 
 

@@ -1,0 +1,76 @@
+"""Middlebury's multi-view stereo: `<capture>_par.txt` beside the photographs, one capture or many.
+
+The first line counts the images; then one line each: the file's name, the 3x3 intrinsics K in pixels, the 3x3 rotation
+and the translation of the world-to-camera pose with OpenCV axes, row by row. The photographs show an object on black.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dfm_jax.data.builders import captures
+from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.undistort import Lens
+from dfm_jax.errors import UserError
+
+SPLIT = "train"
+SUFFIX = "_par.txt"
+NUMBERS = 21  # on a line, after the name
+
+
+class MiddleburySource:
+    def __init__(self, root: Path, background: captures.Colour):
+        self._root, self._background = root, background
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return {SPLIT: list(self._captures)}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        del split  # there is one
+        file = self._captures[name]
+        try:
+            lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+        except (OSError, UnicodeDecodeError) as error:
+            raise Rejected(f"{file.name} cannot be read ({error})") from error
+        photos, rejected = [], []
+        for columns in filter(None, lines):
+            try:
+                photos.append(self._photo(file.parent, columns))
+            except Rejected as reason:
+                rejected.append((columns[0], str(reason)))
+        return captures.make_scene(name, photos, rejected, {}, self._background, object_alone=True)
+
+    def _photo(self, folder: Path, columns: Sequence[str]) -> Photo:
+        if len(columns) != 1 + NUMBERS:
+            raise Rejected(f"line has {len(columns)} columns, not {1 + NUMBERS}")
+        try:
+            numbers = np.array([float(column) for column in columns[1:]])
+        except ValueError as error:
+            raise Rejected(f"camera {error}") from error
+        path = captures.find_picture(self._root, folder, columns[0])
+        width, height = size = captures.picture_size(path)
+        k, rotation, translation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
+        if (k[2] != [0, 0, 1]).any() or k[1, 0]:
+            raise Rejected("K is not upper triangular with a last row of 0 0 1")
+        lens = Lens((k[0, 0] / width, k[1, 1] / height), (k[0, 2] / width, k[1, 2] / height), skew=k[0, 1] / width)
+        pose = np.eye(4)
+        pose[:3, :3] = rotation.T  # make_scene checks that this is the inverse
+        pose[:3, 3] = -rotation.T @ translation
+        return Photo(columns[0], path, pose, lens, size)
+
+    @functools.cached_property
+    def _captures(self) -> dict[str, Path]:
+        found = {}
+        for folder, names in captures.folders(self._root):
+            for name in names:
+                if name.endswith(SUFFIX):
+                    own = captures.as_text(name.removesuffix(SUFFIX))
+                    found[own if folder == self._root else f"{captures.scene_name(self._root, folder)}-{own}"] = (
+                        folder / name
+                    )
+        if not found:
+            raise UserError(f"no file *{SUFFIX} was found at or below --source={self._root}")
+        return found

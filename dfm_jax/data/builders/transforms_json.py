@@ -1,0 +1,213 @@
+"""`transforms.json`, as instant-ngp, nerfstudio and Blender's NeRF scenes have it, one capture or many:
+
+    .../<capture>/transforms.json                       one split: train
+    .../<capture>/transforms_{train,val,test}.json      Blender: a split each
+    .../<capture>/<file_path>                           the pictures; file_path may lack its suffix
+
+A file lists frames of `file_path` and `transform_matrix`: camera-to-world with OpenGL axes (x right, y up, z back).
+Intrinsics are those of the frame or else of the file: `fl_x fl_y cx cy w h` in pixels, or `camera_angle_x` and
+`camera_angle_y` in radians, and a lens: `k1 k2 k3 k4 p1 p2`, `camera_model`, `is_fisheye`. What nerfstudio did to the
+poses (`applied_transform`, `applied_scale`) is undone. Masks and depth maps that a frame may name are not read.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.data.builders import captures
+from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.undistort import Lens
+from dfm_jax.errors import UserError
+
+FILES = {
+    "transforms.json": "train",
+    "transforms_train.json": "train",
+    "transforms_val.json": "validation",
+    "transforms_test.json": "test",
+}
+OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+PERSPECTIVE = ("", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # keys by which instant-ngp marks them
+
+
+class TransformsSource:
+    """`root` is a folder, or one such file."""
+
+    def __init__(self, root: Path, background: captures.Colour):
+        self._root, self._background = root, background
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        splits: dict[str, list[str]] = {}
+        for name, files in self._captures.items():
+            for split in files:
+                splits.setdefault(split, []).append(name)
+        return splits
+
+    def read(self, split: str, name: str) -> SourceScene:
+        files = self._captures[name]
+        content = _read_json(files[split])
+        photos, rejected = self._photos(files[split], content)
+        others = []
+        for other in files.keys() - {split}:
+            try:
+                others += [photo.camera_to_world for photo in self._photos(files[other], _read_json(files[other]))[0]]
+            except Rejected:  # reported as the scene of its own split
+                continue
+        scene = captures.make_scene(
+            name,
+            photos,
+            rejected,
+            {"file": files[split].name},
+            self._background,
+            object_alone=bool(photos) and captures.stands_alone(photos[0].path),
+            others=others,
+        )
+        return dataclasses.replace(scene, scale=scene.scale / _applied_scale(content))
+
+    def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]]]:
+        undo, photos, rejected = _undo_applied(content), [], []
+        frames = content.get("frames")
+        if not isinstance(frames, list):
+            raise Rejected(f"{file.name} has no list of frames")
+        for number, frame in enumerate(frames):
+            name = f"frame {number}"
+            try:
+                if not isinstance(frame, Mapping) or not isinstance(frame.get("file_path"), str):
+                    raise Rejected("frame has no file_path")
+                name = os.path.normpath(frame["file_path"])
+                path = captures.find_picture(self._folder, file.parent, frame["file_path"])
+                pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
+                photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path)))
+            except Rejected as reason:
+                rejected.append((name, str(reason)))
+        return photos, rejected
+
+    @property
+    def _folder(self) -> Path:
+        return self._root.parent if self._root.is_file() else self._root
+
+    @functools.cached_property
+    def _captures(self) -> dict[str, dict[str, Path]]:
+        """The files of each capture by split."""
+        if self._root.is_file():
+            return {captures.scene_name(self._folder, self._folder): {FILES.get(self._root.name, "train"): self._root}}
+        found: dict[str, dict[str, Path]] = {}
+        for folder, names in captures.folders(self._root):
+            files = {split: folder / name for name, split in FILES.items() if name in names}
+            if files:
+                found[captures.scene_name(self._root, folder)] = files
+        if not found:
+            raise UserError(f"no {', '.join(FILES)} was found at or below --source={self._root}")
+        return found
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Rejected(f"{path.name} is no JSON ({error})") from error
+    if not isinstance(content, Mapping):
+        raise Rejected(f"{path.name} holds no JSON object")
+    return content
+
+
+def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """What takes a pose [4, 4] of the file back to the world in which it was reconstructed."""
+    scale = _applied_scale(content)
+    applied = _matrix(content.get("applied_transform", np.eye(4).tolist()), "applied_transform")
+    if not (np.isfinite(applied).all() and abs(np.linalg.det(applied)) > 1e-9):
+        raise Rejected("applied_transform cannot be undone")
+    inverse = np.linalg.inv(applied)
+
+    def undo(pose: np.ndarray) -> np.ndarray:
+        unscaled = pose.copy()
+        unscaled[:3, 3] /= scale
+        return inverse @ unscaled
+
+    return undo
+
+
+def _applied_scale(content: Mapping[str, Any]) -> float:
+    scale = _number(content.get("applied_scale", 1), "applied_scale")
+    if not 0 < scale < math.inf:
+        raise Rejected(f"applied_scale is {scale:g}")
+    return scale
+
+
+def _lens(values: Mapping[str, Any], path: Path) -> tuple[Lens, tuple[float, float]]:
+    """The lens of a frame, and the size of picture it is for."""
+    number = lambda key: _number(values[key], key)
+    width, height = (number("w"), number("h")) if "w" in values and "h" in values else captures.picture_size(path)
+    if not (1 <= width < math.inf and 1 <= height < math.inf):
+        raise Rejected(f"camera is for {width:g}x{height:g} pixels")
+    if "fl_x" in values:
+        focal_x = number("fl_x") / width
+    elif "camera_angle_x" in values:
+        focal_x = _focal(number("camera_angle_x"))
+    else:
+        raise Rejected("camera has neither fl_x nor camera_angle_x")
+    if "fl_y" in values:
+        focal_y = number("fl_y") / height
+    elif "camera_angle_y" in values and "fl_x" not in values:
+        focal_y = _focal(number("camera_angle_y"))
+    else:
+        focal_y = focal_x * width / height  # square pixels
+    centre = tuple(number(key) / side if key in values else 0.5 for key, side in (("cx", width), ("cy", height)))
+    distortion, fisheye = _distortion(values)
+    return Lens((focal_x, focal_y), centre, distortion=distortion, fisheye=fisheye), (width, height)
+
+
+def _focal(angle: float) -> float:
+    """Normalised focal length of a field of view in radians."""
+    if not 0 < angle < math.pi:
+        raise Rejected(f"field of view of {angle:g} radians")
+    return 0.5 / math.tan(angle / 2)
+
+
+def _distortion(values: Mapping[str, Any]) -> tuple[tuple[float, ...], bool]:
+    """Coefficients in OpenCV's order, and whether they are a fisheye's."""
+    model = str(values.get("camera_model") or "").upper()
+    if model not in PERSPECTIVE + FISHEYE or any(values.get(key) for key in OTHER_LENSES):
+        raise Rejected(f"camera model {model or 'without projection'} is not supported")
+    fisheye = model in FISHEYE or bool(values.get("is_fisheye"))
+    listed = values.get("distortion_params")
+    if isinstance(listed, list) and len(listed) == 6:  # nerfstudio's order
+        values = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), listed, strict=True))
+    k1, k2, p1, p2, k3, k4, k5, k6 = (
+        _number(values.get(key, 0), key) for key in ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+    )
+    if fisheye:
+        return (k1, k2, k3, k4), True
+    if model == "FULL_OPENCV":
+        return (k1, k2, p1, p2, k3, k4, k5, k6), False
+    if k4:  # OpenCV divides by it, nerfstudio multiplies
+        raise Rejected("k4 of a lens that is no fisheye is not supported")
+    return (k1, k2, p1, p2, k3), False
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        return float(value)
+    except (ValueError, OverflowError):
+        raise Rejected(f"{what} is no number") from None
+
+
+def _matrix(value: Any, what: str) -> np.ndarray:
+    """[4, 4] from four or three rows."""
+    rows = value if isinstance(value, list) else []
+    if len(rows) not in (3, 4) or not all(isinstance(row, list) and len(row) == 4 for row in rows):
+        raise Rejected(f"{what} is no 4x4 matrix")
+    numbers = [[_number(x, what) for x in row] for row in rows]
+    return np.array([*numbers, [0.0, 0.0, 0.0, 1.0]][:4])
