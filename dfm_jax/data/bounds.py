@@ -23,7 +23,7 @@ TYPICAL_DEPTH = 4.0  # what every capture's typical depth is scaled to
 
 POINT_PERCENTILES, CAMERA_PERCENTILES = (2, 98), (5, 95)  # of a camera's points, then of those among the cameras
 POINT_MARGINS = (0.8, 1.2)
-FOCUS_MARGINS = (0.3, 3.0)  # of a place with surroundings
+FOCUS_MARGINS = (0.3, 2.5)  # of a place with surroundings
 OBJECT_MARGINS = (0.5, 1.5)  # of an object alone: the usual bounds of synthetic captures
 EXTENT_DEPTH = 5.0  # spreads of the cameras
 EXTENT_MARGINS = (0.2, 4.0)  # of the typical depth

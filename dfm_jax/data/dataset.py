@@ -49,6 +49,11 @@ class SceneDataset:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def num_training_frames(self) -> np.ndarray:
+        """[len] of each scene: those that are not held out."""
+        return np.array([n - self.held_out(n).sum() if self.holdout else n for n in self.num_frames])
+
     def scene(self, scene: int) -> SceneRecord:
         record = self._scenes[scene]
         return SceneRecord(

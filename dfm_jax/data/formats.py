@@ -113,6 +113,8 @@ def holdout(args: argparse.Namespace, source: Source) -> int:
     """
     if "holdout" not in FORMATS[args.format].options:
         return 0
+    if args.holdout == 1:
+        raise UserError("--holdout=1 would keep every frame from training; give 0 or at least 2")
     if args.holdout is not None:
         return args.holdout
     return HOLDOUT if len(source.splits()) == 1 else 0

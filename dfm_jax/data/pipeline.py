@@ -6,6 +6,7 @@ threads and processes, hosts and restarts change nothing.
 """
 
 import dataclasses
+import itertools
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,9 @@ def training_batches(
         raise UserError(f"config.train.batch_size={batch_size} is not a multiple of the {process_count} processes")
     data = open_dataset(config.dir, config.name, config.split)
     load = _LoadExample(data, config, image_size, seed)
-    order = _scene_order(_usable_scenes(data, config), seed)
+    usable = _usable_scenes(data, config)
+    load.bounds(data.scene(int(usable[0])))  # where an error is not one of a reading process
+    order = _scene_order(usable, seed)
     share = batch_size // process_count
     positions = _Positions(order, batch_size, share, process_index * share)
     batches = grain.MapDataset.source(positions).map(load).batch(share, batch_fn=_stack)[start_step:]
@@ -79,19 +82,26 @@ def evaluation_examples(
     """Different scenes of the evaluation split, always the same, and their names: neither mirrored nor scaled, with the
     fewest context views that training sees (padded as there).
 
+    Captures are few, but have many views: by their rule examples are different views, held out ones where there are
+    some, and a scene may occur more than once.
+
     Raises:
       UserError: no data set, or fewer usable scenes than asked for.
     """
     data = open_dataset(config.dir, config.name, config.eval_split)
     usable = _usable_scenes(data, config)
+    load = _LoadExample(data, config, image_size, seed)
+    if config.view_sampling.rule == "captures":
+        views = list(itertools.islice(_compared_views(data, usable, seed), num_scenes))
+        example = _stack([load.compared(index, *view) for index, view in enumerate(views)])
+        return example, [data.names[scene] for scene, _, _ in views]
     if len(usable) < num_scenes:
         raise UserError(
             f"{num_scenes} scenes are asked for, but split '{config.eval_split}' of {data.path} has {len(usable)} that "
             "can be used; lower config.sample.num_scenes"
         )
     chosen = np.random.default_rng(seed).permutation(usable)[:num_scenes]
-    load = _LoadExample(data, config, image_size, seed, evaluation=True)
-    example = _stack([load((index, int(scene))) for index, scene in enumerate(chosen)])
+    example = _stack([load.evaluated(index, int(scene)) for index, scene in enumerate(chosen)])
     return example, [data.names[scene] for scene in chosen]
 
 
@@ -144,16 +154,30 @@ def _close(batches: list[grain.DatasetIterator]) -> None:
 
 def _usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:
     """Scenes with enough frames for the sampling rule."""
-    needed = view_sampling.min_frames(config.view_sampling)
-    usable = np.flatnonzero(np.array(data.num_frames) >= needed)
+    needed, there = view_sampling.min_frames(config.view_sampling), data.num_training_frames
+    usable = np.flatnonzero(there >= needed)
     if not len(usable):
+        held_out = " that are not held out" if data.holdout else ""
         raise UserError(
             f"no scene of split '{data.split}' of {data.path} has the {needed} frames that config.data.view_sampling "
-            f"needs (the longest has {max(data.num_frames)}); lower min_frame_gap"
+            f"needs (the longest has {max(there)}{held_out}); lower min_frame_gap"
         )
     if len(usable) < len(data):
         logger.info("%d of %d scenes have fewer than %d frames: left out", len(data) - len(usable), len(data), needed)
     return usable
+
+
+def _compared_views(data: SceneDataset, scenes: np.ndarray, seed: int) -> Iterator[tuple[int, int, int]]:
+    """(scene, frame, turn) without end: frames to compare with, from one scene after the other; those that are held
+    out, or all where none are. After a turn with each of them the next begins."""
+    rng = np.random.default_rng(seed)
+    frames = {}
+    for scene in rng.permutation(scenes).tolist():
+        held_out = data.held_out(data.num_frames[scene])
+        frames[scene] = rng.permutation(np.flatnonzero(held_out) if held_out.any() else len(held_out)).tolist()
+    for turn in itertools.count():
+        for each in range(max(map(len, frames.values()))):
+            yield from ((scene, own[each], turn) for scene, own in frames.items() if each < len(own))
 
 
 def _scene_order(scenes: np.ndarray, seed: int) -> grain.MapDataset:
@@ -186,24 +210,57 @@ class _LoadExample:
     config: DataConfig
     image_size: int
     seed: int
-    evaluation: bool = False
 
     def __call__(self, position: tuple[int, int]) -> Example:
+        """For training: without the frames that are held out, mirrored and scaled at random."""
         index, number = position
         scene = self.data.scene(number)
         sampling = self.config.view_sampling
         rng = np.random.default_rng((self.seed, index))
-        draw = view_sampling.draw_views(rng, scene.camera_to_world, sampling, self.evaluation)
-        flip = not self.evaluation and rng.random() < sampling.flip_probability
-        scale = 1.0 if self.evaluation else 1 + sampling.scale_jitter * rng.uniform(-1, 1)
+        kept = np.flatnonzero(~self.data.held_out(scene.num_frames))
+        draw = view_sampling.draw_views(rng, scene.camera_to_world[kept], sampling)
+        draw = view_sampling.Draw(kept[draw.context], kept[draw.target])
+        flip = rng.random() < sampling.flip_probability
+        scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
+        return self._example(index, scene, draw, flip, scale)
+
+    def evaluated(self, index: int, number: int) -> Example:
+        scene = self.data.scene(number)
+        rng = np.random.default_rng((self.seed, index))
+        draw = view_sampling.draw_views(rng, scene.camera_to_world, self.config.view_sampling, evaluation=True)
+        return self._example(index, scene, draw, flip=False, scale=1.0)
+
+    def compared(self, index: int, number: int, frame: int, turn: int) -> Example:
+        scene = self.data.scene(number)
+        held_out = self.data.held_out(scene.num_frames)
+        draw = view_sampling.draw_for_comparison(
+            scene.camera_to_world, held_out, frame, turn, self.config.view_sampling
+        )
+        return self._example(index, scene, draw, flip=False, scale=1.0)
+
+    def _example(
+        self, index: int, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float
+    ) -> Example:
         context, target = self._views(scene, draw, flip, scale)
+        near, far = self.bounds(scene)
         return Example(
             context=context,
             target=target,
-            near=np.float32(self.config.near * scale),
-            far=np.float32(self.config.far * scale),
+            near=np.float32(near * scale),
+            far=np.float32(far * scale),
             index=np.int32(index),
         )
+
+    def bounds(self, scene: SceneRecord) -> tuple[float, float]:
+        """Those of the config, or the scene's own."""
+        if self.config.near:
+            return self.config.near, self.config.far
+        if not 0 < scene.near < scene.far < np.inf:
+            raise UserError(
+                f"config.data.near and config.data.far are 0, but scene {scene.name} of {self.data.path} has no bounds "
+                f"of its own (near {scene.near}, far {scene.far}): set both"
+            )
+        return scene.near, scene.far
 
     def _views(self, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> tuple[Views, Views]:
         frames = np.concatenate([draw.context, draw.target])

@@ -2,7 +2,8 @@
 
 Notation: `n` frames in the order of capture; the *gap* is the distance, in frames, between context view 0 and target
 view 0. Target view 0 is the one that diffusion will noise; further targets are novel views. All rules are functions of
-a random generator and the scene's poses alone.
+a random generator and the scene's poses alone. By the rule for captures, whose frames are in no order, the gap is the
+place of context view 0 among the *neighbours* of target view 0: all other frames, the nearest by pose first.
 """
 
 import dataclasses
@@ -46,8 +47,43 @@ def min_frames(config: ViewSamplingConfig) -> int:
     Raises:
       UserError: the rule is unknown.
     """
-    for_gap = {_realestate10k: config.min_frame_gap + 1, _co3d: 2 * config.min_frame_gap, _toy: 1}[_rule(config)]
+    gap = config.min_frame_gap
+    for_gap = {_realestate10k: gap + 1, _co3d: 2 * gap, _captures: gap + 1, _toy: 1}[_rule(config)]
     return max(for_gap, config.min_context + config.num_target)
+
+
+def draw_for_comparison(
+    camera_to_world: np.ndarray, held_out: np.ndarray, target: int, turn: int, config: ViewSamplingConfig
+) -> Draw:
+    """Views by the rule for captures, for comparing what is made of frame `target` with the truth.
+
+    Context views come from the frames that are not held out, the first at the middle gap; novel views are the target's
+    neighbours, held out ones first. The same for the same arguments.
+
+    Args:
+      held_out: [n] frames that training never sees; if there are none, context views come from all others.
+      turn: how many earlier draws had the same target; context view 0 is another one then.
+    """
+    near = neighbours(camera_to_world, target)
+    known = near[~held_out[near]]
+    gap = (config.min_frame_gap + min(config.max_frame_gap, len(known))) // 2
+    context = np.roll(known, -(min(gap, len(known)) - 1 + turn))[: config.min_context]
+    rest = near[~np.isin(near, context)]
+    rest = rest[np.argsort(~held_out[rest], kind="stable")]
+    return Draw(context, np.append(target, rest[: config.num_target - 1]))
+
+
+def neighbours(camera_to_world: np.ndarray, frame: int) -> np.ndarray:
+    """The other frames [n - 1], the nearest first.
+
+    Near is: a short way apart, measured by how far all cameras [n, 4, 4] spread, and looking in the same direction.
+    """
+    positions, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
+    spread = np.sqrt(((positions - positions.mean(0)) ** 2).sum(-1).mean())
+    away = np.linalg.norm(positions - positions[frame], axis=-1) / max(spread, 1e-12)
+    turned = np.arccos(np.clip(axes @ axes[frame], -1, 1))
+    order = np.argsort(away + turned, kind="stable")
+    return order[order != frame]
 
 
 def _realestate10k(
@@ -83,6 +119,22 @@ def _co3d(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSam
     return _draw(context, target, others, num_context)
 
 
+def _captures(
+    rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool
+) -> Draw:
+    """Photographs in any order: context view 0 is a neighbour of the target, by the gap; all further views come from
+    the target's neighbours up to the largest gap."""
+    n = len(camera_to_world)
+    target = int(rng.integers(n))
+    near = neighbours(camera_to_world, target)
+    gap = _gap(rng, n - 1, config, evaluation)
+    num_context = _num_context(rng, n, config, evaluation)
+    further = num_context - 1 + config.num_target - 1
+    pool = np.delete(near, gap - 1)[: max(further, config.max_frame_gap - 1)]
+    others = rng.choice(pool, further, replace=False)
+    return _draw(int(near[gap - 1]), target, others, num_context)
+
+
 def _toy(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool) -> Draw:
     """Around a scene whose frame 0 is the front: the target shows the back. Novel views come from the front with a
     fixed share, so that what is hidden cannot leak into it unseen; further context views come from the front too."""
@@ -105,7 +157,7 @@ def _toy(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamp
     return Draw(np.array(context), np.array(target))
 
 
-RULES: Mapping[str, Rule] = {"realestate10k": _realestate10k, "co3d": _co3d, "toy": _toy}
+RULES: Mapping[str, Rule] = {"realestate10k": _realestate10k, "co3d": _co3d, "toy": _toy, "captures": _captures}
 
 
 def _rule(config: ViewSamplingConfig) -> Rule:

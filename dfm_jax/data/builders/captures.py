@@ -54,10 +54,11 @@ def make_scene(
     Args:
       rejected: frames that could not be made into photos, with reasons.
       object_alone: whether there is nothing around what the cameras look at.
-      others: poses [4, 4] of the capture's other splits, which share its world and so must share its scale.
+      others: poses [4, 4] of the capture's other splits, which share its world and so must share its scale; not
+        together with points.
 
     Raises:
-      Rejected: no photo is usable, or the cameras say nothing about depth.
+      Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
     """
     rejected, accepted, cameras = list(rejected), [], []
     for photo in sorted(photos, key=lambda photo: natural_key(photo.name)):
@@ -71,15 +72,13 @@ def make_scene(
         else:
             accepted.append(photo)
             cameras.append((photo.camera_to_world, intrinsics))
-    if not accepted:
+    if len(accepted) < 2:
         first = f" (first: {rejected[0][0]}: {rejected[0][1]})" if rejected else ""
-        raise Rejected(f"none of {len(rejected)} frames can be used{first}")
+        raise Rejected(f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{first}")
     poses = np.stack([pose for pose, _ in cameras])
-    bounds = scene_bounds(
-        np.concatenate([poses, *(pose[None] for pose in others)]),
-        None if others or any(photo.seen is None for photo in accepted) else [photo.seen for photo in accepted],
-        object_alone,
-    )
+    seen = None if any(photo.seen is None for photo in accepted) else [photo.seen for photo in accepted]
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
+        bounds = scene_bounds(np.concatenate([poses, *(pose[None] for pose in others)]), seen, object_alone)
     scale = TYPICAL_DEPTH / bounds.depth
     frames = [
         SourceFrame(as_text(photo.name), pose, intrinsics, float("nan"), functools.partial(load, photo, background))

@@ -1,0 +1,87 @@
+"""Depth and bounds of scenes: laws of scale, and what each rule promises."""
+
+import numpy as np
+import pytest
+
+from dfm_jax.data import bounds
+from dfm_jax.data.builders.source import Rejected
+from tests.captures_source import RADIUS, arc
+
+POINTS = np.random.default_rng(0).uniform(-1, 1, (200, 3))
+DISTANCE = RADIUS * np.sqrt(1.09)  # of the cameras from the origin
+BEHIND = np.diag([-1.0, 1, -1, 1])  # turns a camera round
+
+
+def side_by_side(count=5):
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, 0, 3] = np.linspace(-1, 1, count)
+    return poses
+
+
+
+def test_points_lie_between_near_and_far():
+    found = bounds.scene_bounds(arc(), [POINTS] * 6)
+    distances = np.linalg.norm(POINTS - arc()[:, None, :3, 3], axis=-1)
+    assert found.rule == "points" and found.near < distances.min() and found.far > distances.max()
+    assert found.near > 0.7 * distances.min() and found.far < 1.3 * distances.max()
+    assert found.depth == pytest.approx(np.median(distances), rel=0.05)
+
+
+def test_a_few_points_gone_astray_change_little():
+    astray = np.concatenate([POINTS, [[0, 0, 1e6]], arc()[:1, :3, 3] * 0.999])
+    clean, dirty = (bounds.scene_bounds(arc(), [points] * 6) for points in (POINTS, astray))
+    for field in ("depth", "near", "far"):
+        assert getattr(dirty, field) == pytest.approx(getattr(clean, field), rel=0.1)
+
+
+def test_cameras_round_an_object_find_it():
+    found = bounds.scene_bounds(arc(), object_alone=True)
+    assert found.rule == "focus" and found.depth == pytest.approx(DISTANCE)
+    assert (found.near, found.far) == pytest.approx((0.5 * DISTANCE, 1.5 * DISTANCE))
+    surrounded = bounds.scene_bounds(arc())
+    assert surrounded.near < found.near and surrounded.far > found.far
+
+
+def test_too_few_points_leave_it_to_the_cameras():
+    assert bounds.scene_bounds(arc(), [POINTS[:5]] * 6).rule == "focus"
+    assert bounds.scene_bounds(arc(), [POINTS] * 2 + [POINTS[:0]] * 4).rule == "focus"
+
+
+@pytest.mark.parametrize("poses", [side_by_side(), arc() @ BEHIND], ids=["parallel", "looking away"])
+def test_cameras_that_look_at_nothing_in_common_go_by_their_spread(poses):
+    found = bounds.scene_bounds(poses)
+    spread = np.sqrt(((poses[:, :3, 3] - poses[:, :3, 3].mean(0)) ** 2).sum(-1).mean())
+    assert found.rule == "extent" and found.depth == pytest.approx(5 * spread)
+
+
+@pytest.mark.parametrize("poses", [arc(), side_by_side(), arc() @ BEHIND], ids=["focus", "extent", "away"])
+@pytest.mark.parametrize("factor", [1e-3, 50])
+def test_bounds_grow_with_the_world(poses, factor):
+    larger = poses.copy()
+    larger[:, :3, 3] *= factor
+    a, b = bounds.scene_bounds(poses), bounds.scene_bounds(larger)
+    np.testing.assert_allclose([b.depth, b.near, b.far], factor * np.array([a.depth, a.near, a.far]))
+
+
+def test_bounds_with_points_grow_with_the_world():
+    larger = arc()
+    larger[:, :3, 3] *= 7
+    a, b = bounds.scene_bounds(arc(), [POINTS] * 6), bounds.scene_bounds(larger, [7 * POINTS] * 6)
+    np.testing.assert_allclose([b.depth, b.near, b.far], 7 * np.array([a.depth, a.near, a.far]))
+
+
+def test_cameras_at_one_place_are_rejected():
+    with pytest.raises(Rejected, match="at one place"):
+        bounds.scene_bounds(np.stack([pose @ np.eye(4) for pose in arc()[:1]] * 4))
+
+
+def test_points_behind_their_cameras_are_rejected():
+    with pytest.raises(Rejected, match="behind"):
+        bounds.scene_bounds(arc() @ BEHIND, [POINTS] * 6)
+
+
+def test_positions_that_overflow_are_rejected():
+    poses = arc()
+    poses[:, :3, 3] *= 1e200
+    with np.errstate(all="ignore"), pytest.raises(Rejected):
+        bounds.scene_bounds(poses)
