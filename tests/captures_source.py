@@ -91,7 +91,7 @@ def write_colmap(root, poses=None, camera=PINHOLE, text=False, model="sparse/0",
     poses = arc() if poses is None else poses
     write_photographs(root / images, poses)
     folder = root / model
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for camera_to_world in poses:
         world_to_camera = np.linalg.inv(camera_to_world)
