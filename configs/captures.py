@@ -28,6 +28,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     config.seed = 0
     config.image_size = 64
     config.init_from = ""
+    config.init_rule = "same"
     config.data = group(
         name="captures",
         dir="data",

@@ -18,7 +18,6 @@ def side_by_side(count=5):
     return poses
 
 
-
 def test_points_lie_between_near_and_far():
     found = bounds.scene_bounds(arc(), [POINTS] * 6)
     distances = np.linalg.norm(POINTS - arc()[:, None, :3, 3], axis=-1)

@@ -21,6 +21,7 @@ VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34"
     for name in ("realestate10k", "co3d")
     for variant in ("", "pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
 ]
+VARIANTS += [("captures", variant) for variant in ("", "64", "tiny")]
 
 
 def run_main(*arguments, cwd):

@@ -226,7 +226,11 @@ def test_missing_and_forbidden_pictures_are_listed(tmp_path):
         change_frame(path, number, file_path=name)
     scene = read(tmp_path / "source")
     assert len(scene.frames) == 3
-    assert reasons(scene) == ["image is missing", *["image path leads out of the source"] * 2, *["image is missing"] * 2]
+    assert reasons(scene) == [
+        "image is missing",
+        *["image path leads out of the source"] * 2,
+        *["image is missing"] * 2,
+    ]
 
 
 def test_a_file_may_name_pictures_beside_its_own_folder(tmp_path):

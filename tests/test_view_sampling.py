@@ -39,7 +39,7 @@ def toy_ring():
     return toy.orbit_pose(np.append(0.0, np.deg2rad(np.arange(0, 360, 10) + 5)))
 
 
-POSES = {"realestate10k": clip(60), "co3d": clip(60), "toy": toy_ring()}
+POSES = {"realestate10k": clip(60), "co3d": clip(60), "captures": toy_ring(), "toy": toy_ring()}
 
 
 @pytest.mark.parametrize("rule", POSES)
@@ -126,6 +126,48 @@ def test_toy_shows_the_front_and_asks_for_the_back():
     assert {draw.target[1] for draw in some} == set(range(1, 37))
 
 
+def shuffled_ring():
+    order = np.random.default_rng(1).permutation(36)
+    return order, toy.orbit_pose(np.deg2rad(10.0 * order))
+
+
+def steps_apart(a, b):
+    return np.minimum((a - b) % 36, (b - a) % 36)
+
+
+def test_neighbours_are_the_nearest_by_pose_whatever_their_order():
+    order, poses = shuffled_ring()
+    for frame in range(36):
+        near = view_sampling.neighbours(poses, frame)
+        apart = steps_apart(order[near], order[frame])
+        assert sorted(near) == sorted(set(range(36)) - {frame}) and (np.diff(apart) >= 0).all()
+    turned = np.tile(np.eye(4), (3, 1, 1))  # cameras at one place differ by where they look
+    turned[1:, :3, :3] = [toy.orbit_pose(angle)[:3, :3] for angle in (0.0, 3.0)]
+    assert view_sampling.neighbours(turned @ np.linalg.inv(turned[1]), 1).tolist()[0] in (0, 2)
+
+
+def test_views_of_a_capture_are_neighbours_by_pose():
+    order, poses = shuffled_ring()
+    some = draws(config(rule="captures", min_frame_gap=3, max_frame_gap=8), poses, 1500)
+    apart = [steps_apart(order[draw.context[0]], order[draw.target[0]]) for draw in some]
+    assert set(apart) == {2, 3, 4}  # the third to the eighth neighbour of a ring
+    for draw in some:
+        others = np.append(draw.context[1:], draw.target[1:])
+        assert (steps_apart(order[others], order[draw.target[0]]) <= 4).all()
+    assert {draw.target[0] for draw in some} == set(range(36))
+
+
+def test_comparison_takes_context_from_what_is_known_and_novel_views_from_what_is_not():
+    order, poses = shuffled_ring()
+    held_out = np.isin(np.arange(36), [3, 10, 20])
+    settings = config(rule="captures", min_frame_gap=3, max_frame_gap=8, min_context=2, num_target=3)
+    drawn = [view_sampling.draw_for_comparison(poses, held_out, 10, turn, settings) for turn in range(33)]
+    assert all(set(draw.target) == {3, 10, 20} and draw.target[0] == 10 for draw in drawn)
+    assert all(len(draw.context) == 2 and not held_out[draw.context].any() for draw in drawn)
+    assert len({draw.context[0] for draw in drawn}) == 33
+    assert steps_apart(order[drawn[0].context[0]], order[10]) in (2, 3, 4)
+
+
 @pytest.mark.parametrize(("rule", "middle"), [("realestate10k", 14), ("co3d", 14)])
 def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, middle):
     for draw in draws(config(rule=rule), clip(60), 100, evaluation=True):
@@ -134,5 +176,5 @@ def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, midd
 
 
 def test_an_unknown_rule_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(UserError, match="realestate10k, co3d, toy, not 'kitti'"):
+    with pytest.raises(UserError, match="realestate10k, co3d, toy, captures, not 'kitti'"):
         view_sampling.draw_views(np.random.default_rng(0), clip(60), config(rule="kitti"))

@@ -238,9 +238,7 @@ class _LoadExample:
         )
         return self._example(index, scene, draw, flip=False, scale=1.0)
 
-    def _example(
-        self, index: int, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float
-    ) -> Example:
+    def _example(self, index: int, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> Example:
         context, target = self._views(scene, draw, flip, scale)
         near, far = self.bounds(scene)
         return Example(

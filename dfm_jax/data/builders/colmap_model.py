@@ -109,8 +109,7 @@ class _Bytes:
         self._at = 0
 
     def take(self, layout: str) -> tuple:
-        values = struct.unpack_from(f"<{layout}", self._data, self._advance(struct.calcsize(f"<{layout}")))
-        return values
+        return struct.unpack_from(f"<{layout}", self._data, self._advance(struct.calcsize(f"<{layout}")))
 
     def count(self, least: int) -> int:
         """A count of things that take `least` bytes or more each."""
