@@ -256,3 +256,21 @@ def test_real_points_reproject_onto_their_keypoints(real, tmp_path):
     errors = reprojection_errors(real, data)
     assert len(errors) > 10_000 and np.median(errors) < 0.2 and np.percentile(errors, 99) < 1
     assert data.scene(0).attributes["bounds"] == "points" and 0.5 < data.scene(0).near < 4 < data.scene(0).far < 20
+
+
+def test_what_is_no_ordinary_file_is_not_read(tmp_path):
+    folder = write_colmap(tmp_path)
+    (folder / "images.bin").unlink()
+    os.mkfifo(folder / "images.bin")
+    with pytest.raises(Rejected, match=r"\.txt is missing"):
+        read(tmp_path)
+
+
+def test_names_that_are_no_text_are_stored_as_text(tmp_path):
+    folder = write_colmap(tmp_path / "source")
+    os.rename(tmp_path / "source" / "images" / "0.png", os.fsencode(tmp_path / "source" / "images") + b"/\xff.png")
+    content = (folder / "images.bin").read_bytes()
+    (folder / "images.bin").write_bytes(content.replace(b"0.png\0", b"\xff.png\0", 1))
+    assert prepare.main(["--format=colmap", f"--source={tmp_path / 'source'}", f"--data_dir={tmp_path}"]) == 0
+    names = dataset.open_dataset(tmp_path, "colmap", "train").scene(0).frame_names
+    assert sorted(names) == ["1.png", "2.png", "3.png", "4.png", "5.png", "?.png"]

@@ -101,10 +101,7 @@ def load(photo: Photo, background: Colour) -> bytes:
     Raises:
       Rejected: it does not decode, or is no copy of the picture that the lens describes.
     """
-    try:
-        encoded = photo.path.read_bytes()
-    except OSError as error:
-        raise Rejected(f"image cannot be read ({error})") from error
+    encoded = read_file(photo.path)
     image = validation.open_image(encoded)
     opaque = _flatten(_upright(image, photo.size), background)
     if opaque is image and not photo.lens.bends:
@@ -115,6 +112,18 @@ def load(photo: Photo, background: Colour) -> bytes:
     # The writer compresses what is not yet a PNG; until then nothing may be lost, nor time.
     opaque.save(buffer, **({"format": "PNG", "compress_level": 1} if image.format == "PNG" else {"format": "PPM"}))
     return buffer.getvalue()
+
+
+def read_file(path: Path) -> bytes:
+    """Raises:
+    Rejected: it cannot be read, or is no ordinary file: reading a pipe might never end.
+    """
+    if not os.path.isfile(path):
+        raise Rejected(f"{path.name} is missing, or no file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Rejected(f"{path.name} cannot be read ({error})") from error
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -183,8 +192,8 @@ def as_text(name: str) -> str:
 def stands_alone(path: Path) -> bool:
     """Whether a good part of a picture is transparent: it shows an object without surroundings."""
     try:
-        image = validation.open_image(path.read_bytes())
-    except (OSError, Rejected):  # reported when its turn comes
+        image = validation.open_image(read_file(path))
+    except Rejected:  # reported when its turn comes
         return False
     if not _has_alpha(image):
         return False

@@ -8,12 +8,14 @@ pixel is (0.5, 0.5).
 """
 
 import dataclasses
+import io
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from dfm_jax.data.builders.captures import read_file
 from dfm_jax.data.builders.source import Rejected
 
 # By number in binary files: name, and how many parameters follow.
@@ -94,18 +96,19 @@ def read_model(folder: Path) -> Model:
     return Model(cameras, images, ids, np.array([points[i] for i in ids.tolist()], np.float64).reshape(-1, 3))
 
 
-def _read(path: Path, reader: Callable[[Path], Iterator]) -> list:
+def _read(path: Path, reader: Callable[[bytes], Iterator]) -> list:
+    content = read_file(path)
     try:
-        return list(reader(path))
-    except (OSError, ValueError, IndexError, OverflowError, struct.error) as error:
+        return list(reader(content))
+    except (ValueError, IndexError, OverflowError, struct.error) as error:
         raise Rejected(f"{path.name} cannot be read: {error}") from error
 
 
 class _Bytes:
     """A binary file, read from front to back, never beyond its end."""
 
-    def __init__(self, path: Path):
-        self._data = path.read_bytes()
+    def __init__(self, content: bytes):
+        self._data = content
         self._at = 0
 
     def take(self, layout: str) -> tuple:
@@ -140,8 +143,8 @@ class _Bytes:
         return start
 
 
-def _binary_cameras(path: Path) -> Iterator[tuple[int, Camera]]:
-    file = _Bytes(path)
+def _binary_cameras(content: bytes) -> Iterator[tuple[int, Camera]]:
+    file = _Bytes(content)
     for _ in range(file.count(24)):
         number, model, width, height = file.take("iiQQ")
         if not 0 <= model < len(CAMERA_MODELS):
@@ -151,8 +154,8 @@ def _binary_cameras(path: Path) -> Iterator[tuple[int, Camera]]:
     file.finish()
 
 
-def _binary_images(path: Path) -> Iterator[Image]:
-    file = _Bytes(path)
+def _binary_images(content: bytes) -> Iterator[Image]:
+    file = _Bytes(content)
     for _ in range(file.count(73)):
         _, *pose, camera = file.take("I7dI")
         name = file.text()
@@ -161,8 +164,8 @@ def _binary_images(path: Path) -> Iterator[Image]:
     file.finish()
 
 
-def _binary_points(path: Path) -> Iterator[tuple[int, tuple[float, ...]]]:
-    file = _Bytes(path)
+def _binary_points(content: bytes) -> Iterator[tuple[int, tuple[float, ...]]]:
+    file = _Bytes(content)
     for _ in range(file.count(51)):
         number, *position = file.take("q3d3x8x")
         file.take(f"{8 * file.count(8)}x")
@@ -170,22 +173,23 @@ def _binary_points(path: Path) -> Iterator[tuple[int, tuple[float, ...]]]:
     file.finish()
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(content: bytes) -> Iterator[str]:
     """Lines without comments. Empty ones count: an image without points has one."""
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        yield from (line.strip() for line in file if not line.startswith("#"))
+    for line in io.BytesIO(content):
+        if not line.startswith(b"#"):
+            yield line.decode("utf-8", "surrogateescape").strip()
 
 
-def _text_cameras(path: Path) -> Iterator[tuple[int, Camera]]:
-    for line in filter(None, _lines(path)):
+def _text_cameras(content: bytes) -> Iterator[tuple[int, Camera]]:
+    for line in filter(None, _lines(content)):
         number, model, width, height, *params = line.split()
         if dict(CAMERA_MODELS).get(model, len(params)) != len(params):
             raise ValueError(f"camera {number} has {len(params)} parameters, unlike a {model}")
         yield int(number), Camera(model, int(width), int(height), tuple(map(float, params)))
 
 
-def _text_images(path: Path) -> Iterator[Image]:
-    lines = _lines(path)
+def _text_images(content: bytes) -> Iterator[Image]:
+    lines = _lines(content)
     for line in lines:
         if not line:
             continue
@@ -198,10 +202,10 @@ def _text_images(path: Path) -> Iterator[Image]:
         yield Image(name, int(camera), numbers[:4], numbers[4:], points[points != NO_POINT])
 
 
-def _text_points(path: Path) -> Iterator[tuple[int, tuple[float, ...]]]:
-    for line in filter(None, _lines(path)):
+def _text_points(content: bytes) -> Iterator[tuple[int, tuple[float, ...]]]:
+    for line in filter(None, _lines(content)):
         number, x, y, z, _ = line.split(maxsplit=4)
-        yield int(number), (float(x), float(y), float(z))
+        yield int(np.int64(int(number))), (float(x), float(y), float(z))  # as large as a binary one can be
 
 
 BINARY = {"cameras": _binary_cameras, "images": _binary_images, "points3D": _binary_points}

@@ -32,8 +32,8 @@ class MiddleburySource:
         del split  # there is one
         file = self._captures[name]
         try:
-            lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()[1:]]
-        except (OSError, UnicodeDecodeError) as error:
+            lines = [line.split() for line in captures.read_file(file).decode().splitlines()[1:]]
+        except UnicodeDecodeError as error:
             raise Rejected(f"{file.name} cannot be read ({error})") from error
         photos, rejected = [], []
         for columns in filter(None, lines):

@@ -113,8 +113,8 @@ class TransformsSource:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(captures.read_file(path))
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"{path.name} is no JSON ({error})") from error
     if not isinstance(content, Mapping):
         raise Rejected(f"{path.name} holds no JSON object")
