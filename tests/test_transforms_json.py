@@ -341,3 +341,14 @@ def test_splits_of_their_own_need_no_holdout(tmp_path):
     write_transforms(tmp_path / "lego", file="transforms_test.json", pictures="test")
     assert prepare.main(["--format=transforms", f"--source={tmp_path}", f"--data_dir={tmp_path / 'data'}"]) == 0
     assert dataset.open_dataset(tmp_path / "data", "transforms", "train").holdout == 0
+
+
+def test_photographs_held_upright_and_flat_go_together(tmp_path):
+    path = write_transforms(tmp_path / "source")
+    upright = Image.open(tmp_path / "source" / "images" / "2.png").resize((HEIGHT, WIDTH))
+    upright.save(tmp_path / "source" / "images" / "2.png")
+    change_frame(path, 2, w=HEIGHT, h=WIDTH, cx=HEIGHT / 2, cy=WIDTH / 2, file_path="images\\2.png")
+    assert prepare.main(["--format=transforms", f"--source={tmp_path / 'source'}", f"--data_dir={tmp_path}"]) == 0
+    data = dataset.open_dataset(tmp_path, "transforms", "train")
+    assert data.num_frames == (6,) and data.scene(0).frame_names[2] == "images/2.png"
+    np.testing.assert_allclose(data.scene(0).intrinsics[:, 0, 0], FOCAL / HEIGHT)  # of the middle square

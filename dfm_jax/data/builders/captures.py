@@ -92,6 +92,7 @@ def make_scene(
         scale=scale,
         near=scale * bounds.near,
         far=scale * bounds.far,
+        one_size=False,
     )
 
 
@@ -146,7 +147,7 @@ def find_picture(root: Path, folder: Path, name: str) -> Path:
       Rejected: it is missing, or not below `root`: what a file lists must not reach the rest of the disk.
     """
     path = Path(os.path.normpath(folder.absolute() / name))
-    if not path.is_relative_to(os.path.normpath(root.absolute())):
+    if Path(os.path.normpath(root.absolute())) not in path.parents:
         raise Rejected("image path leads out of the source")
     for candidate in (path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES)):
         if os.path.isfile(candidate):  # False, too, for names that no file can have

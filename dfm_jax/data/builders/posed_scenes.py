@@ -207,7 +207,8 @@ class _SplitWriter:
             else:
                 stored, intrinsics = _store(encoded, image, frame.intrinsics, self._options.image_size)
                 kept.append((dataclasses.replace(frame, intrinsics=intrinsics), stored, image.size))
-        for i in reversed(validation.odd_sizes([size for _, _, size in kept])):
+        odd = validation.odd_sizes([size for _, _, size in kept]) if scene.one_size else []
+        for i in reversed(odd):
             frame, _, size = kept.pop(i)
             bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
         for frame_name, reason in bad:

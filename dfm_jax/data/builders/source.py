@@ -36,6 +36,7 @@ class SourceScene:
     scale: float = 1.0  # what the source's translations were multiplied by
     near: float = np.nan  # bounds that the source itself states, units of the scene; NaN where it has none
     far: float = np.nan
+    one_size: bool = True  # a picture of another size than most is a mistake; False: each camera is for its own picture
 
 
 class Source(Protocol):

@@ -84,8 +84,8 @@ class TransformsSource:
             try:
                 if not isinstance(frame, Mapping) or not isinstance(frame.get("file_path"), str):
                     raise Rejected("frame has no file_path")
-                name = os.path.normpath(frame["file_path"])
-                path = captures.find_picture(self._folder, file.parent, frame["file_path"])
+                name = os.path.normpath(frame["file_path"].replace("\\", "/"))  # as written on Windows
+                path = captures.find_picture(self._folder, file.parent, name)
                 pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
                 photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path)))
             except Rejected as reason:
