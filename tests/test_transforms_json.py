@@ -195,6 +195,8 @@ def test_blender_splits_share_one_scale(tmp_path):
     train, test = (source.read(split, "lego") for split in ("train", "test"))
     assert (train.scale, train.near, train.far) == (test.scale, test.near, test.far)
     assert len(train.frames) == 6 and len(test.frames) == 3
+    change_frame(tmp_path / "lego" / "transforms_test.json", 0, transform_matrix=[[float("nan")] * 4] * 4)
+    assert np.isfinite(source.read("train", "lego").scale) and len(source.read("test", "lego").frames) == 2
 
 
 def test_a_folder_of_captures_is_a_scene_each_and_circles_are_passed_over(tmp_path):
@@ -220,17 +222,15 @@ def test_no_such_source_is_an_error(tmp_path):
 
 def test_missing_and_forbidden_pictures_are_listed(tmp_path):
     path = write_transforms(tmp_path / "source", arc(8))
-    photograph(arc()[0]).save(tmp_path / "secret.png")
-    names = ["images/none.png", "../secret.png", str(tmp_path / "secret.png"), "images/0\0.png", "x" * 5000]
+    for name in ("secret.png", "source.png"):
+        photograph(arc()[0]).save(tmp_path / name)
+    names = ["images/none.png", ".", "../secret.png", str(tmp_path / "secret.png"), "images/0\0.png", "x" * 5000]
     for number, name in enumerate(names):
         change_frame(path, number, file_path=name)
     scene = read(tmp_path / "source")
-    assert len(scene.frames) == 3
-    assert reasons(scene) == [
-        "image is missing",
-        *["image path leads out of the source"] * 2,
-        *["image is missing"] * 2,
-    ]
+    assert len(scene.frames) == 2
+    led_out, missing = "image path leads out of the source", "image is missing"
+    assert reasons(scene) == [missing, *[led_out] * 3, *[missing] * 2]
 
 
 def test_a_file_may_name_pictures_beside_its_own_folder(tmp_path):

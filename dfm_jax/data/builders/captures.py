@@ -47,42 +47,34 @@ def make_scene(
     attributes: Mapping[str, Any],
     background: Colour,
     object_alone: bool = False,
-    others: Sequence[np.ndarray] = (),
+    others: Sequence[Photo] = (),
 ) -> SourceScene:
     """The scene of one capture, in the natural order of the photos' names.
 
     Args:
       rejected: frames that could not be made into photos, with reasons.
       object_alone: whether there is nothing around what the cameras look at.
-      others: poses [4, 4] of the capture's other splits, which share its world and so must share its scale; not
-        together with points.
+      others: photos of the capture's other splits, which share its world and so must share its scale.
 
     Raises:
       Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
     """
-    rejected, accepted, cameras = list(rejected), [], []
-    for photo in sorted(photos, key=lambda photo: natural_key(photo.name)):
-        try:
-            if accepted and accepted[-1].name == photo.name:
-                raise Rejected("image is listed twice")
-            intrinsics = undistort.pinhole(photo.lens)
-            validation.check_camera(photo.camera_to_world, intrinsics)
-        except Rejected as reason:
-            rejected.append((photo.name, str(reason)))
-        else:
-            accepted.append(photo)
-            cameras.append((photo.camera_to_world, intrinsics))
+    accepted, bad = _accept(photos)
+    rejected = [*rejected, *bad]
     if len(accepted) < 2:
         first = f" (first: {rejected[0][0]}: {rejected[0][1]})" if rejected else ""
         raise Rejected(f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{first}")
-    poses = np.stack([pose for pose, _ in cameras])
-    seen = None if any(photo.seen is None for photo in accepted) else [photo.seen for photo in accepted]
+    world = [photo for photo, _ in (*accepted, *_accept(others)[0])]
+    poses = np.stack([photo.camera_to_world for photo in world])
+    seen = None if any(photo.seen is None for photo in world) else [photo.seen for photo in world]
     with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
-        bounds = scene_bounds(np.concatenate([poses, *(pose[None] for pose in others)]), seen, object_alone)
+        bounds = scene_bounds(poses, seen, object_alone)
     scale = TYPICAL_DEPTH / bounds.depth
     frames = [
         SourceFrame(as_text(photo.name), pose, intrinsics, float("nan"), functools.partial(load, photo, background))
-        for photo, pose, (_, intrinsics) in zip(accepted, transforms.scale_world(poses, scale), cameras, strict=True)
+        for (photo, intrinsics), pose in zip(
+            accepted, transforms.scale_world(poses[: len(accepted)], scale), strict=True
+        )
     ]
     return SourceScene(
         name=name,
@@ -96,6 +88,24 @@ def make_scene(
     )
 
 
+def _accept(photos: Sequence[Photo]) -> tuple[list[tuple[Photo, np.ndarray]], list[tuple[str, str]]]:
+    """Photos with usable cameras, in order, with their pinhole cameras' intrinsics; and names of the others, with
+    reasons."""
+    accepted, rejected, names = [], [], set()
+    for photo in sorted(photos, key=lambda photo: natural_key(photo.name)):
+        try:
+            if photo.name in names:
+                raise Rejected("image is listed twice")
+            intrinsics = undistort.pinhole(photo.lens)
+            validation.check_camera(photo.camera_to_world, intrinsics)
+        except Rejected as reason:
+            rejected.append((photo.name, str(reason)))
+        else:
+            accepted.append((photo, intrinsics))
+            names.add(photo.name)
+    return accepted, rejected
+
+
 def load(photo: Photo, background: Colour) -> bytes:
     """The picture that the photo's pinhole camera would have taken, encoded; the file's own bytes where they show it.
 
@@ -107,8 +117,9 @@ def load(photo: Photo, background: Colour) -> bytes:
     opaque = _flatten(_upright(image, photo.size), background)
     if opaque is image and not photo.lens.bends:
         return encoded
+    opaque = opaque.convert("RGB")
     if photo.lens.bends:
-        opaque = Image.fromarray(undistort.undistort(np.asarray(opaque.convert("RGB")), photo.lens))
+        opaque = Image.fromarray(undistort.undistort(np.asarray(opaque), photo.lens))
     buffer = io.BytesIO()
     # The writer compresses what is not yet a PNG; until then nothing may be lost, nor time.
     opaque.save(buffer, **({"format": "PNG", "compress_level": 1} if image.format == "PNG" else {"format": "PPM"}))

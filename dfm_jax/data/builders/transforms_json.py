@@ -58,9 +58,9 @@ class TransformsSource:
         content = _read_json(files[split])
         photos, rejected = self._photos(files[split], content)
         others = []
-        for other in files.keys() - {split}:
+        for other in sorted(files.keys() - {split}):
             try:
-                others += [photo.camera_to_world for photo in self._photos(files[other], _read_json(files[other]))[0]]
+                others += self._photos(files[other], _read_json(files[other]))[0]
             except Rejected:  # reported as the scene of its own split
                 continue
         scene = captures.make_scene(
