@@ -56,7 +56,16 @@ def get_config(variant: str = "64") -> ConfigDict:
         compute_dtype="float32",  # 'bfloat16' where the accelerator has it: faster, and less memory
         rendered_features=32,
         estimate_size=64,
-        encoder=group(depth=12, width=384, num_heads=6, features=128, absolute_pose=False, remat=True),
+        encoder=group(
+            name="dit",
+            depth=12,
+            width=384,
+            num_heads=6,
+            features=128,
+            absolute_pose=False,
+            remat=True,
+            init_file="",
+        ),
         conditioning_field=group(width=128, view_blocks=3, joint_blocks=2, density_bias=0.2),
         scene_field=group(width=256, view_blocks=3, joint_blocks=2, density_bias=0.2),
         ray_marching=group(num_coarse=48, num_fine=48, num_conditioning=32, chunk_size=512, background=0.0),
@@ -72,6 +81,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         coarse=0.1,
         distortion=0.005,
         smoothness=0.002,
+        lpips=0.0,  # 1.0 is sharper, and needs its weights: `make lpips-weights`
         pixels="patch",
         patch_size=24,
     )
