@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from dfm_jax.data import dataset, prepare
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
+from tests import plane_sweep
 from tests.realestate10k_source import URL, camera_line, timestamp, write_clip
 
 REAL = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "realestate10k"
@@ -84,34 +84,12 @@ def test_real_clips_are_stored_completely(real):
         assert real.image(scene, 5, 64).std() > 0.05
 
 
-SIZE = 72
-
-
-def plane_sweep_error(picture, other, intrinsics, other_from_this):
-    """Median over pixels of the smallest colour difference that any depth explains: low if the cameras are right."""
-    side = (np.arange(SIZE) + 0.5) / SIZE
-    u, v = np.meshgrid(side, side)
-    rays = np.linalg.inv(intrinsics) @ np.stack([u.ravel(), v.ravel(), np.ones(SIZE**2)])
-    best = np.full((SIZE, SIZE), np.inf)
-    for depth in np.geomspace(0.7, 60, 40):
-        projected = intrinsics @ (other_from_this[:3, :3] @ (depth * rays) + other_from_this[:3, 3:])
-        x, y = projected[:2] / projected[2] * SIZE - 0.5
-        seen = (projected[2] > 0) & (x > 0) & (x < SIZE - 1) & (y > 0) & (y < SIZE - 1)
-        warped = [
-            ndimage.map_coordinates(channel, [y, x], order=1, mode="nearest") for channel in other.transpose(2, 0, 1)
-        ]
-        error = np.abs(np.stack(warped, -1) - picture.reshape(-1, 3)).mean(-1) * seen
-        share, error = (ndimage.uniform_filter(x.reshape(SIZE, SIZE), 5) for x in (seen.astype(float), error))
-        best = np.where(share > 0.9, np.minimum(best, error / np.maximum(share, 0.9)), best)
-    return np.median(best[np.isfinite(best)])
-
-
 def test_real_pictures_agree_with_their_cameras(real):
     """One frame warped into another along the best depths fits worse with any other reading of the cameras."""
     reflection = np.diag([-1.0, 1.0, 1.0, 1.0])
     errors = []
     for scene in map(real.scene, range(6)):
-        this, other = (real.image(scene, frame, SIZE) for frame in (5, 7))
+        this, other = (real.image(scene, frame, plane_sweep.SIZE) for frame in (5, 7))
         motion = np.linalg.inv(scene.camera_to_world[7]) @ scene.camera_to_world[5]
         intrinsics = scene.intrinsics[5]
         uncropped = intrinsics.copy()  # as if the intrinsics had not followed the crop
@@ -123,7 +101,7 @@ def test_real_pictures_agree_with_their_cameras(real):
             (uncropped, motion),
             (intrinsics, np.eye(4)),
         ]
-        errors.append([plane_sweep_error(this, other, k, pose) for k, pose in readings])
+        errors.append([plane_sweep.error(this, other, k, pose) for k, pose in readings])
     for clip, reading in itertools.product(range(6), range(1, 5)):
         assert errors[clip][0] < errors[clip][reading], f"clip {clip}, reading {reading}: {errors[clip]}"
     assert np.median(np.array(errors)[:, 1:] / np.array(errors)[:, :1]) > 2

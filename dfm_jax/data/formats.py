@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import ImageColor
 
-from dfm_jax.data.builders import captures, colmap, middlebury, realestate10k, toy, transforms_json
+from dfm_jax.data.builders import captures, co3d, colmap, middlebury, realestate10k, toy, transforms_json
 from dfm_jax.data.builders.source import Source
 from dfm_jax.errors import UserError
 
@@ -34,7 +34,14 @@ class Format:
     reads_source: bool = True  # --source is needed; False: forbidden
 
 
+def _names(text: str) -> list[str]:
+    """Of 'a,b'."""
+    return [name for name in text.split(",") if name]
+
+
 OPTIONS = {
+    "best": Option(int, "sequences of each category to keep, by viewpoint quality score; published: 500", least=1),
+    "categories": Option(_names, "those to keep, with commas between them; default: all"),
     "num_scenes": Option(int, f"number of training scenes, default {TOY_SCENES}", least=1),
     "seed": Option(int, "default 0", least=0),
     "background": Option(
@@ -47,6 +54,10 @@ OPTIONS = {
         least=0,
     ),
 }
+
+
+def _co3d(args: argparse.Namespace) -> Source:
+    return co3d.CO3DSource(Path(args.source), args.best, args.categories)
 
 
 def _realestate10k(args: argparse.Namespace) -> Source:
@@ -70,6 +81,7 @@ def _capture_format(source: Callable[[Path, captures.Colour], Source]) -> Format
 
 
 FORMATS = {
+    "co3d": Format(_co3d, options=("best", "categories")),
     "colmap": _capture_format(colmap.ColmapSource),
     "middlebury": _capture_format(middlebury.MiddleburySource),
     "realestate10k": Format(_realestate10k),

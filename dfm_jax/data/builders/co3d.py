@@ -1,0 +1,209 @@
+"""CO3D, version 1 or 2, as it is unpacked; the source is the folder of all categories, or one category's folder.
+
+    <category>/frame_annotations.jgz, sequence_annotations.jgz       see `co3d_annotations`
+    <category>/set_lists*.json, set_lists/set_lists_*.json           where they exist
+    <category>/eval_batches*.json, eval_batches/eval_batches_*.json  where they exist
+    <category>/<sequence>/images, masks, depths, depth_masks         masks and depths where they exist
+
+A scene is a whole sequence; set lists say to which split it belongs, and are kept in its attributes with the evaluation
+batches, by the names of its frames. Pictures keep their backgrounds, as in the published training (whose far bound is
+four times the object's distance): masks only serve to find the object's depth.
+"""
+
+import dataclasses
+import functools
+import io
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dfm_jax.data import transforms
+from dfm_jax.data.builders import co3d_annotations, co3d_scale
+from dfm_jax.data.builders.co3d_annotations import Annotation
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.errors import UserError
+
+FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
+NO_SEQUENCE = ""  # of frame records that name none
+ASPECT_TOLERANCE = 0.02  # of a picture's width by height against its annotation's: resized copies are rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sequence:
+    name: str
+    score: float  # viewpoint quality; NaN where unknown
+    problem: str = ""  # why it cannot be read
+
+
+@dataclasses.dataclass(frozen=True)
+class _Category:
+    folder: Path
+    sequences: tuple[_Sequence, ...]
+    set_lists: Mapping[str, Mapping[str, Mapping[str, list[int]]]] = dataclasses.field(default_factory=dict)
+    eval_batches: Mapping[str, Mapping[str, list[list[int]]]] = dataclasses.field(default_factory=dict)
+
+
+class CO3DSource:
+    def __init__(self, root: Path, best: int | None = None, categories: Collection[str] | None = None):
+        """Keeps the `best` sequences of each category by viewpoint quality, and some `categories`; None: all."""
+        self._root, self._best, self._categories = root, best, categories
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return {split: sorted(scenes) for split, scenes in self._scenes.items()}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        category, sequence = self._scenes[split][name]
+        if sequence.problem:
+            raise Rejected(sequence.problem)
+        annotations, rejected = self._annotations(category, sequence)
+        if not annotations:
+            raise Rejected(
+                f"no frame has an annotation of use (first: {rejected[0][1] if rejected else 'none at all'})"
+            )
+        scale, scale_from = co3d_scale.scale(category.folder, annotations)
+        poses = transforms.scale_world(np.stack([annotation.camera_to_world for annotation in annotations]), scale)
+        frames = [_frame(category.folder, *pair) for pair in zip(annotations, poses, strict=True)]
+        attributes = {
+            "category": category.folder.name,
+            "sequence": sequence.name,
+            "viewpoint_quality_score": None if math.isnan(sequence.score) else sequence.score,
+            "scale_from": scale_from,
+            **_memberships(category, sequence.name, annotations),
+        }
+        return SourceScene(name, frames, rejected, attributes, scale)
+
+    def _annotations(self, category: _Category, sequence: _Sequence) -> tuple[list[Annotation], list[tuple[str, str]]]:
+        """Of the frames of a sequence, in their order; and the records that are none, with reasons."""
+        by_sequence = _frame_records(category.folder)
+        if isinstance(by_sequence, str):
+            raise Rejected(by_sequence)
+        annotations, rejected = [], []
+        for number, record in by_sequence.get(sequence.name, []):
+            try:
+                annotations.append(co3d_annotations.parse_frame(record))
+            except Rejected as reason:
+                rejected.append((f"record {number}", str(reason)))
+        if sequence is category.sequences[0]:  # they have to be listed somewhere
+            rejected += [(f"record {i}", "annotation names no sequence") for i, _ in by_sequence.get(NO_SEQUENCE, [])]
+        return sorted(annotations, key=lambda annotation: annotation.number), rejected
+
+    @functools.cached_property
+    def _scenes(self) -> dict[str, dict[str, tuple[_Category, _Sequence]]]:
+        scenes: dict[str, dict[str, tuple[_Category, _Sequence]]] = {}
+        for folder in self._folders():
+            category = _read_category(folder)
+            ranked = sorted(category.sequences, key=lambda sequence: -np.nan_to_num(sequence.score, nan=-np.inf))
+            for sequence in ranked[: self._best]:
+                split = scenes.setdefault(co3d_annotations.split_of(sequence.name, category.set_lists), {})
+                split["-".join(filter(None, (folder.name, sequence.name)))] = category, sequence
+        return scenes
+
+    def _folders(self) -> list[Path]:
+        """Of the categories that were asked for."""
+        if not self._root.is_dir():
+            raise UserError(f"--source={self._root} is not a folder")
+        root = self._root.resolve()
+        folders = {path.name: path for path in [root] if _is_category(path)}
+        folders = folders or {path.name: path for path in sorted(root.iterdir()) if _is_category(path)}
+        if not folders:
+            raise UserError(
+                f"no CO3D category (a folder with {FRAMES} and {SEQUENCES}) was found in --source={self._root}"
+            )
+        if missing := set(self._categories or ()) - folders.keys():
+            raise UserError(
+                f"--categories={','.join(sorted(missing))} not found in --source={self._root}, which has: "
+                f"{', '.join(folders)}"
+            )
+        return [folder for name, folder in folders.items() if self._categories is None or name in self._categories]
+
+
+def _is_category(folder: Path) -> bool:
+    annotated = (folder / FRAMES).is_file() or (folder / SEQUENCES).is_file()
+    return annotated or (folder.is_dir() and any(folder.glob("*/images")))
+
+
+def _read_category(folder: Path) -> _Category:
+    """A category that cannot be read has sequences with that problem, or itself in their place."""
+    if not (folder / FRAMES).is_file():
+        problem = f"there are no cameras: {folder.name}/{FRAMES} is missing"
+        found = sorted(path.parent.name for path in folder.glob("*/images"))
+        return _Category(folder, tuple(_Sequence(name, np.nan, problem) for name in found or [""]))
+    try:
+        set_lists = co3d_annotations.read_set_lists(folder)
+        eval_batches = co3d_annotations.read_eval_batches(folder)
+        records = co3d_annotations.read_records(folder / SEQUENCES)
+    except Rejected as reason:
+        return _Category(folder, (_Sequence("", np.nan, str(reason)),))
+    sequences = {}
+    for i, record in enumerate(records):
+        name = record.get("sequence_name") if isinstance(record, dict) else None
+        if isinstance(name, str) and name:
+            score = record.get("viewpoint_quality_score")
+            sequences[name] = _Sequence(name, float(score) if isinstance(score, int | float) else np.nan)
+        else:
+            problem = f"{SEQUENCES} names no sequence in record {i}"
+            sequences[f"record {i}"] = _Sequence(f"record {i}", np.nan, problem)
+    if not sequences:
+        return _Category(folder, (_Sequence("", np.nan, f"{SEQUENCES} lists no sequence"),))
+    return _Category(folder, tuple(sequences[name] for name in sorted(sequences)), set_lists, eval_batches)
+
+
+@functools.lru_cache(maxsize=1)  # those of a large category take gigabytes
+def _frame_records(folder: Path) -> dict[str, list[tuple[int, Any]]] | str:
+    """Frame records of a category with their positions in the file, by sequence; or why there are none."""
+    try:
+        records = co3d_annotations.read_records(folder / FRAMES)
+    except Rejected as reason:
+        return str(reason)
+    by_sequence: dict[str, list[tuple[int, Any]]] = {}
+    for i, record in enumerate(records):
+        name = record.get("sequence_name") if isinstance(record, dict) else None
+        by_sequence.setdefault(name if isinstance(name, str) else NO_SEQUENCE, []).append((i, record))
+    return by_sequence
+
+
+def _memberships(category: _Category, sequence: str, annotations: Sequence[Annotation]) -> dict[str, Any]:
+    """Set lists and evaluation batches that are about the sequence, as names of its frames."""
+    names = {annotation.number: annotation.image.name for annotation in annotations}
+    set_lists = {
+        subset: {
+            key: [names[number] for number in lists[sequence] if number in names]
+            for key, lists in keys.items()
+            if sequence in lists
+        }
+        for subset, keys in category.set_lists.items()
+    }
+    eval_batches = {
+        subset: [[names[n] for n in batch] for batch in batches.get(sequence, []) if names.keys() >= set(batch)]
+        for subset, batches in category.eval_batches.items()
+    }
+    return {
+        "set_lists": {subset: keys for subset, keys in set_lists.items() if keys},
+        "eval_batches": {subset: batches for subset, batches in eval_batches.items() if batches},
+    }
+
+
+def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray) -> SourceFrame:
+    load = functools.partial(_load, folder, annotation)
+    return SourceFrame(annotation.image.name, camera_to_world, annotation.intrinsics, annotation.timestamp, load)
+
+
+def _load(folder: Path, annotation: Annotation) -> bytes:
+    try:
+        encoded = (folder / annotation.image).read_bytes()
+    except FileNotFoundError as error:
+        raise Rejected(f"image {annotation.image} is missing") from error
+    except OSError as error:
+        raise Rejected(f"image cannot be read ({error})") from error
+    try:
+        width, height = Image.open(io.BytesIO(encoded)).size
+    except Exception as error:  # whatever the codec raises
+        raise Rejected(f"image does not decode ({error or type(error).__name__})") from error
+    stated = annotation.size
+    if not math.isclose(width / height, stated[0] / stated[1], rel_tol=ASPECT_TOLERANCE):
+        raise Rejected(f"image is {width}x{height} pixels, its annotation says {stated[0]}x{stated[1]}")
+    return encoded

@@ -1,0 +1,79 @@
+"""The size of a CO3D sequence: its reconstructions have scales of their own, which training must not see.
+
+Published: translations are divided by the mean over frames of the median foreground depth, times 10. Where there are no
+depths, by the mean distance of the cameras from what they look at.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dfm_jax.data import validation
+from dfm_jax.data.builders.co3d_annotations import Annotation
+from dfm_jax.data.builders.source import Rejected
+
+DISTANCE = 10.0  # of the object, once scaled
+FOREGROUND = 128  # masks are 255 times a probability
+MIN_DISTANCE = 1e-6  # of the focus, as a share of the coordinates: cameras in one place look at nothing
+MIN_SPREAD = 1e-4  # of the viewing directions, in squared radians: below it, where they meet is noise
+
+
+def scale(folder: Path, annotations: Sequence[Annotation]) -> tuple[float, str]:
+    """What to multiply translations with, and what that came from.
+
+    Raises:
+      Rejected: neither depths nor cameras tell.
+    """
+    depths = [depth for annotation in annotations if (depth := foreground_depth(folder, annotation)) is not None]
+    if depths:
+        return DISTANCE / float(np.mean(depths)), f"median foreground depth of {len(depths)} frames"
+    poses = [annotation.camera_to_world for annotation in annotations if _usable(annotation)]
+    return DISTANCE / focus_distance(np.array(poses).reshape(-1, 4, 4)), "distance of the cameras from their focus"
+
+
+def foreground_depth(folder: Path, annotation: Annotation) -> float | None:
+    """Median depth of what the mask shows; None where the files are missing or useless."""
+    if annotation.depth is None or annotation.mask is None:
+        return None
+    try:
+        bits = np.array(_open(folder / annotation.depth))  # 16 bits that mean a float16
+        shown = np.array(_open(folder / annotation.mask).convert("L")) >= FOREGROUND
+        if annotation.depth_mask is not None and (folder / annotation.depth_mask).is_file():
+            shown = shown & (np.array(_open(folder / annotation.depth_mask).convert("L")) > 0)
+    except (OSError, ValueError, Rejected):  # ValueError: sizes differ
+        return None
+    if bits.shape != shown.shape:
+        return None
+    depth = bits.astype(np.uint16).view(np.float16).astype(np.float64) * annotation.depth_factor
+    depth = depth[shown & np.isfinite(depth) & (depth > 0)]
+    return float(np.median(depth)) if depth.size else None
+
+
+def focus_distance(camera_to_world: np.ndarray) -> float:
+    """Mean distance of cameras [n, 4, 4] from the point nearest to all their optical axes.
+
+    Raises:
+      Rejected: the axes are as good as parallel, or do not meet in front of the cameras.
+    """
+    origins, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # projections onto the planes across the axes
+    if not len(axes) or np.linalg.eigvalsh(across.mean(0))[0] < MIN_SPREAD:
+        raise Rejected("scale is unknown: there are no depths, and the cameras' axes are parallel")
+    focus = np.linalg.solve(across.sum(0), (across @ origins[:, :, None]).sum(0)[:, 0])
+    if ((focus - origins) * axes).sum(1).mean() <= MIN_DISTANCE * np.abs(origins).max():
+        raise Rejected("scale is unknown: there are no depths, and the cameras' axes do not meet in front of them")
+    return float(np.linalg.norm(focus - origins, axis=1).mean())
+
+
+def _usable(annotation: Annotation) -> bool:
+    try:
+        validation.check_camera(annotation.camera_to_world, annotation.intrinsics)
+    except Rejected:
+        return False
+    return True
+
+
+def _open(path: Path) -> Image.Image:
+    return validation.open_image(path.read_bytes())
