@@ -49,7 +49,7 @@ RESERVED = [
     (r"ml_collections(\..*)?", r"main|training\.loop|evaluation\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"training\.metric_writers"),
-    (r"torch(\..*)?", r"interop\..*"),
+    (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
 ]
 MESH_AXIS = "fsdp"

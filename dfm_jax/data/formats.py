@@ -9,7 +9,16 @@ from typing import Any
 
 from PIL import ImageColor
 
-from dfm_jax.data.builders import captures, co3d, colmap, middlebury, realestate10k, toy, transforms_json
+from dfm_jax.data.builders import (
+    captures,
+    co3d,
+    colmap,
+    middlebury,
+    realestate10k,
+    realestate10k_cameras,
+    toy,
+    transforms_json,
+)
 from dfm_jax.data.builders.source import Source
 from dfm_jax.errors import UserError
 
@@ -32,6 +41,7 @@ class Format:
     make: Callable[[argparse.Namespace], Source]
     options: tuple[str, ...] = ()  # names in OPTIONS
     reads_source: bool = True  # --source is needed; False: forbidden
+    counts: tuple[str, ...] = ()  # of its own in the summary, next to those of every format
 
 
 def _names(text: str) -> list[str]:
@@ -84,7 +94,7 @@ FORMATS = {
     "co3d": Format(_co3d, options=("best", "categories")),
     "colmap": _capture_format(colmap.ColmapSource),
     "middlebury": _capture_format(middlebury.MiddleburySource),
-    "realestate10k": Format(_realestate10k),
+    "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
     "transforms": _capture_format(transforms_json.TransformsSource),
 }

@@ -78,6 +78,7 @@ def build(source: Source, data_dir: Path, name: str, options: posed_scenes.Store
         "frames": sum(sum(split["num_frames"]) for split in index["splits"].values()),
         "quarantined_scenes": quarantine.scenes,
         "quarantined_frames": quarantine.frames,
+        **quarantine.counts,
         "splits": {split: len(entry["names"]) for split, entry in index["splits"].items()},
         "path": str(target),
         "quarantine": str(listed),
@@ -148,7 +149,7 @@ def main(argv: list[str]) -> int:
         return 1
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
         print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
-    print(json.dumps(summary))
+    print(json.dumps(dict.fromkeys(formats.FORMATS[args.format].counts, 0) | summary))
     return 0
 
 

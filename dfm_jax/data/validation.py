@@ -67,10 +67,13 @@ class Quarantine:
         self.scenes = 0
         self.frames = 0
         self.first_reason = ""
+        self.counts: collections.Counter[str] = collections.Counter()  # of scenes, by what they are counted as
         self._file = path.open("w", encoding="utf-8")
 
-    def add_scene(self, split: str, scene: str, reason: str) -> None:
+    def add_scene(self, split: str, scene: str, reason: str, counted_as: str = "") -> None:
         self.scenes += 1
+        if counted_as:
+            self.counts[counted_as] += 1
         self._write(split, scene, None, reason)
 
     def add_frame(self, split: str, scene: str, frame: str, reason: str) -> None:

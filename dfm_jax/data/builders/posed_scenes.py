@@ -170,7 +170,7 @@ class _SplitWriter:
                     scene = self._source.read(self._split, name)
                     frames, pictures = self._accept(scene)
                 except Rejected as reason:
-                    self._quarantine.add_scene(self._split, name, str(reason))
+                    self._quarantine.add_scene(self._split, name, str(reason), reason.counted_as)
                 else:
                     number = len(self.names)
                     pickle.dump((number, _scene_record(scene, frames, self._total_frames)), spool)

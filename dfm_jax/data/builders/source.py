@@ -13,7 +13,14 @@ import numpy as np
 
 
 class Rejected(Exception):
-    """A scene or a frame cannot be used; the text is the reason that goes into the quarantine file."""
+    """A scene or a frame cannot be used; the text is the reason that goes into the quarantine file.
+
+    Scenes with a `counted_as` are also counted under that name in the summary.
+    """
+
+    def __init__(self, reason: str, counted_as: str = ""):
+        super().__init__(reason)
+        self.counted_as = counted_as
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""RealEstate10K as it is shared for pixelSplat and its successors: some hundred files of some dozen clips each.
+
+    <split>/<number>.torch   a list of {key, url, timestamps [n], cameras [n, 18], images: n tensors of JPEG bytes}
+    <split>/index.json       {key: file}; without it every file is read once more, to see what is in it
+
+Cameras are the columns of a camera file but for the timestamp. Reading them needs PyTorch, whose loader is told to
+accept nothing but tensors and plain containers: a file cannot make it run code.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.data.builders import realestate10k_cameras
+from dfm_jax.data.builders.realestate10k_cameras import MISSING
+from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.errors import UserError
+
+INDEX = "index.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkClip:
+    folder: Path
+    chunk: str  # a file's name
+    key: str
+
+
+def list_clips(folder: Path) -> list[ChunkClip]:
+    """Clips of the chunks in a folder, in a fixed order, those of a chunk side by side.
+
+    A chunk that cannot be read gives one clip that stands for it.
+
+    Raises:
+      UserError: PyTorch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(f"reading the .torch files of {folder} needs PyTorch: pip install 'dfm_jax[convert]'")
+    keys = _read_index(folder)
+    for file in sorted(folder.glob("*.torch")):
+        if file.name not in keys:
+            entries = _entries(file)
+            keys[file.name] = [file.stem] if isinstance(entries, str) else list(entries)
+    return [ChunkClip(folder, file, key) for file in sorted(keys) for key in sorted(keys[file])]
+
+
+def read(clip: ChunkClip, name: str) -> SourceScene:
+    """One clip, as the scene of that name.
+
+    Raises:
+      Rejected: the chunk cannot be read, or is not as its index says.
+    """
+    if Path(clip.chunk).name != clip.chunk or not (clip.folder / clip.chunk).is_file():
+        raise Rejected(f"no file {clip.chunk[:100]} beside {INDEX}, which names it", counted_as=MISSING)
+    entries = _entries(clip.folder / clip.chunk)
+    if isinstance(entries, str):
+        raise Rejected(entries)
+    if clip.key not in entries:
+        raise Rejected(f"{clip.chunk} has no clip {clip.key}, although {INDEX} says so")
+    timestamps, cameras, images = _columns(entries[clip.key])
+    rows = np.concatenate([timestamps[:, None], cameras], axis=1)
+    accepted, rejected = [], []
+    for i in np.argsort(timestamps, kind="stable"):
+        try:
+            realestate10k_cameras.check(rows[i])
+        except ValueError as reason:
+            rejected.append((f"frame {i}", f"camera {reason}"))
+        else:
+            accepted.append(realestate10k_cameras.frame(rows[i], functools.partial(_load, images[i])))
+    attributes = {"url": str(entries[clip.key].get("url", "")), "chunk": clip.chunk}
+    return SourceScene(name, accepted, rejected, attributes)
+
+
+def _columns(entry: Any) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:
+    """Timestamps [n], cameras [n, 18] and n images of a clip."""
+    try:
+        cameras, timestamps = np.array(entry["cameras"], np.float64), np.array(entry["timestamps"], np.float64)
+        images = entry["images"]
+        shapes = timestamps.shape, cameras.shape, (len(images),)
+    except KeyError as error:
+        raise Rejected(f"clip lacks {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Rejected(f"clip cannot be understood ({error})") from error
+    frames = len(timestamps) if timestamps.ndim == 1 else 0
+    if shapes != ((frames,), (frames, realestate10k_cameras.COLUMNS - 1), (frames,)):
+        raise Rejected("clip's timestamps, cameras and images have shapes " + ", ".join(map(str, shapes)))
+    return timestamps, cameras, images
+
+
+def _load(image: Any) -> bytes:
+    try:
+        return np.asarray(image, np.uint8).tobytes()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Rejected(f"image is no tensor of bytes ({error})") from error
+
+
+def _read_index(folder: Path) -> dict[str, list[str]]:
+    """Keys by the name of their file, as a folder's index has them; empty where there is no index of use."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        keys: dict[str, list[str]] = {}
+        for key, file in index.items():
+            keys.setdefault(str(file), []).append(key)
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return {}
+    return keys
+
+
+@functools.lru_cache(maxsize=1)  # a chunk takes some hundred megabytes
+def _entries(file: Path) -> dict[str, dict[str, Any]] | str:
+    """Clips of a chunk by key; or why there are none."""
+    import torch  # an extra, and slow to import
+
+    try:
+        clips = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, depending on where the file ends
+        return (
+            f"{file.name} cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
+        )
+    if not isinstance(clips, list):
+        return f"{file.name} is not a list of clips"
+    entries = {}
+    for i, clip in enumerate(clips):
+        key = clip.get("key") if isinstance(clip, dict) else None
+        entries[key if isinstance(key, str) else f"{file.stem}-{i}"] = clip
+    return entries
