@@ -108,8 +108,8 @@ class RealEstate10KSource:
         for folder in self._tree.chunk_folders:
             for clip in realestate10k_chunks.list_clips(folder):
                 split = clips.setdefault(_split_of(folder), {})
-                relative = (folder / clip.chunk / clip.key).relative_to(self._root)
-                split["-".join(relative.parts) if clip.key in split else clip.key] = clip
+                parts = (*folder.relative_to(self._root).parts, clip.chunk, clip.key)
+                split["-".join(parts) if clip.key in split else clip.key] = clip
         if not clips:
             raise UserError(
                 f"no RealEstate10K camera files (<split>/<clip>.txt) or chunks (<split>/*.torch) were found below "

@@ -80,7 +80,7 @@ def read(clip: ChunkClip, name: str) -> SourceScene:
 def _columns(entry: Any) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:
     """Timestamps [n], cameras [n, 18] and n images of a clip."""
     try:
-        cameras, timestamps = np.array(entry["cameras"], np.float64), np.array(entry["timestamps"], np.float64)
+        cameras, timestamps = np.asarray(entry["cameras"], np.float64), np.asarray(entry["timestamps"], np.float64)
         images = entry["images"]
         shapes = timestamps.shape, cameras.shape, (len(images),)
     except KeyError as error:
