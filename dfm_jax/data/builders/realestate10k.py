@@ -144,6 +144,8 @@ def _split_of(folder: Path) -> str:
 
 
 def _starts_with_url(path: Path) -> bool:
+    if not path.is_file():  # a link to nowhere
+        return False
     with path.open("rb") as file:
         return file.read(4) == b"http"
 
