@@ -35,6 +35,7 @@ EXTRAS = {
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch", "safetensors"],  # torch only to read .pt files
     "reference": ["torch", "torchvision", "lpips", "safetensors"],  # what some tests compare with; skipped without
+    "sfm": ["pycolmap>=4.2"],
     "viewer": ["viser"],
     "test": ["pytest>=8", "beartype", "chex", "hypothesis", "ruff>=0.14"],
 }

@@ -50,6 +50,7 @@ RESERVED = [
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"training\.metric_writers"),
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
+    (r"pycolmap(\..*)?", r"data\.sfm"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
 ]
 MESH_AXIS = "fsdp"

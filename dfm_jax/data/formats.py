@@ -14,6 +14,7 @@ from dfm_jax.data.builders import (
     co3d,
     colmap,
     middlebury,
+    photos,
     realestate10k,
     realestate10k_cameras,
     toy,
@@ -50,6 +51,7 @@ def _names(text: str) -> list[str]:
 
 
 OPTIONS = {
+    "video_frames": Option(int, f"frames to take of a video, default {photos.VIDEO_FRAMES}", least=3),
     "best": Option(int, "sequences of each category to keep, by viewpoint quality score; published: 500", least=1),
     "categories": Option(_names, "those to keep, with commas between them; default: all"),
     "num_scenes": Option(int, f"number of training scenes, default {TOY_SCENES}", least=1),
@@ -83,17 +85,24 @@ def _capture(source: Callable[[Path, captures.Colour], Source], args: argparse.N
         background = ImageColor.getrgb(args.background or "black")[:3]
     except ValueError as error:
         raise UserError(f"--background={args.background} is no colour; try white, black or #808080") from error
-    return source(Path(args.source), background)
+    return source(Path(args.source), background=background)
 
 
 def _capture_format(source: Callable[[Path, captures.Colour], Source]) -> Format:
     return Format(functools.partial(_capture, source), options=("background", "holdout"))
 
 
+def _photos(args: argparse.Namespace) -> Source:
+    workspace = Path(args.data_dir) / f".{args.name or args.format}.sfm"
+    frames = args.video_frames or photos.VIDEO_FRAMES
+    return _capture(functools.partial(photos.PhotosSource, workspace=workspace, video_frames=frames), args)
+
+
 FORMATS = {
     "co3d": Format(_co3d, options=("best", "categories")),
     "colmap": _capture_format(colmap.ColmapSource),
     "middlebury": _capture_format(middlebury.MiddleburySource),
+    "photos": Format(_photos, options=("background", "holdout", "video_frames")),
     "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
     "transforms": _capture_format(transforms_json.TransformsSource),

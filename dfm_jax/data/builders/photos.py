@@ -1,0 +1,150 @@
+"""Photographs or a video without cameras: structure-from-motion finds them, then its model is read as COLMAP's.
+
+DIR/*.jpg               one capture; or several, in folders of their own
+DIR/<capture>/images/   whatever else is beside `images` or `input` is passed over
+DIR/*.mp4, or one file  a capture each, of frames that are evenly spread over it
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import shutil
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dfm_jax.data import sfm
+from dfm_jax.data.builders import captures, colmap, video
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.errors import UserError
+
+SPLIT = "train"
+IMAGES = ("images", "input")
+VIDEO_FRAMES = 100
+JPEG_OPTIONS = {"quality": 98, "subsampling": 0}  # of frames of a video, which are compressed again when stored
+
+
+@dataclasses.dataclass(frozen=True)
+class _Capture:
+    place: Path  # a folder of photographs, or a video
+    photos: tuple[str, ...] = ()  # names in the folder
+
+
+class PhotosSource:
+    def __init__(self, root: Path, workspace: Path, background: captures.Colour, video_frames: int):
+        """`workspace`: folder for what is needed until the scenes are written; `video_frames`: to take of a video."""
+        self._root, self._workspace, self._background = root, workspace, background
+        self._video_frames = video_frames
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        sfm.require()
+        return {SPLIT: list(self._captures)}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        del split  # there is one
+        capture = self._captures[name]
+        workspace = _Workspace(self._workspace / name)
+        images = workspace.path / "images"
+        times = {}
+        if capture.photos:
+            images.symlink_to(capture.place.absolute())
+        else:
+            times = _extract(capture.place, images, self._video_frames)
+        names = capture.photos or tuple(times)
+        print(f"finding the cameras of {len(names)} pictures of {name}", file=sys.stderr)
+        found = sfm.reconstruct(images, names, workspace.path, in_sequence=bool(times))
+        source = colmap.ColmapSource(workspace.path, self._background)
+        ((model,),) = source.splits().values()
+        scene = source.read(colmap.SPLIT, model)
+        return dataclasses.replace(
+            scene,
+            name=name,
+            frames=[_keep(frame, workspace, times.get(frame.name, np.nan)) for frame in scene.frames],
+            rejected=[*scene.rejected, *found.rejected.items()],
+            attributes={**scene.attributes, "model": "structure-from-motion", "pictures": str(capture.place)},
+        )
+
+    @functools.cached_property
+    def _captures(self) -> dict[str, _Capture]:
+        if self._root.is_file() and _is_video(self._root.name):
+            return {captures.as_text(self._root.stem): _Capture(self._root)}
+        found: dict[str, _Capture] = {}
+        whole: list[Path] = []  # captures whose other folders are passed over
+        for folder, files in captures.folders(self._root):
+            if any(folder.is_relative_to(place) for place in whole):
+                continue
+            inner = next((folder / name for name in IMAGES if _photos_in(folder / name)), None)
+            if inner is not None:
+                whole.append(folder)
+            photos = _photos_in(inner or folder)
+            name = captures.scene_name(self._root, folder)
+            if photos:
+                found[name] = _Capture(inner or folder, photos)
+            for file in filter(_is_video, files):
+                found[f"{name}-{captures.as_text(Path(file).stem)}"] = _Capture(folder / file)
+        if not found:
+            raise UserError(f"no photographs ({', '.join(captures.SUFFIXES)}) and no video in --source={self._root}")
+        return found
+
+
+class _Workspace:
+    """A folder that is removed when nothing refers to this any more, or when the process ends."""
+
+    def __init__(self, path: Path):
+        self.path = path.absolute()
+        shutil.rmtree(self.path, ignore_errors=True)  # of a run that was killed
+        self.path.mkdir(parents=True)
+        weakref.finalize(self, _remove, self.path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not the last one
+        path.parent.rmdir()
+
+
+def _keep(frame: SourceFrame, workspace: _Workspace, time: float) -> SourceFrame:
+    """The frame, which keeps the workspace from being removed until its picture is no longer needed."""
+    return dataclasses.replace(frame, timestamp=time, load=functools.partial(_load, frame.load, workspace))
+
+
+def _load(load: Callable[[], bytes], workspace: _Workspace) -> bytes:
+    del workspace  # held until here
+    return load()
+
+
+def _extract(path: Path, folder: Path, count: int) -> dict[str, float]:
+    """Writes up to `count` frames of a video, evenly spread, into a folder; their times by name.
+
+    Raises:
+      Rejected: the video cannot be read.
+    """
+    folder.mkdir()
+    times = video.frame_times(path)
+    wanted = list(times[np.unique(np.linspace(0, len(times) - 1, count).round().astype(int))])
+    written: dict[str, float] = {}
+    for time, picture in video.decode(path, wanted[0], wanted[-1]):
+        if wanted and time >= wanted[0] - video.SAME_TIME:
+            wanted = [other for other in wanted if other > time + video.SAME_TIME]
+            name = f"{len(written):05d}.jpg"
+            Image.open(io.BytesIO(picture)).save(folder / name, "JPEG", **JPEG_OPTIONS)
+            written[name] = time
+    if not written:
+        raise Rejected(f"video {path.name} does not decode")
+    return written
+
+
+def _photos_in(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        return ()
+    names = (path.name for path in folder.iterdir() if path.suffix.lower() in captures.SUFFIXES and path.is_file())
+    return tuple(sorted(names, key=captures.natural_key))
+
+
+def _is_video(name: str) -> bool:
+    return Path(name).suffix.lower() in video.SUFFIXES
