@@ -92,6 +92,14 @@ def test_scale_is_the_distance_of_the_focus_where_there_are_no_depths(tmp_path):
     np.testing.assert_allclose(distances, 10)
 
 
+def test_a_camera_that_looks_elsewhere_does_not_change_the_scale(tmp_path):
+    def stray(records):
+        records[1]["viewpoint"]["T"] = [900.0, 20.0, 3.0]
+
+    write_category(tmp_path, "apple", ["a"], num_frames=9, distance=3.0, damage=stray)
+    assert CO3DSource(tmp_path).read("train", "apple-a").scale == pytest.approx(10 / 3)
+
+
 @pytest.mark.parametrize("spoil", ["depths", "masks"])
 def test_useless_depths_are_passed_over(tmp_path, spoil):
     folder = write_category(tmp_path, "apple", ["a"], num_frames=4, depth=True)

@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,20 @@ def check_camera(camera_to_world: np.ndarray, intrinsics: np.ndarray) -> None:
         raise Rejected("last row of the pose is not 0 0 0 1")
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise Rejected(f"focal length is not positive ({intrinsics[0, 0]:.3g}, {intrinsics[1, 1]:.3g})")
+
+
+def read_image(path: Path) -> bytes:
+    """The encoded picture in a file.
+
+    Raises:
+      Rejected: it is missing, or cannot be read.
+    """
+    if not os.path.isfile(path):  # False, too, for names that no file can have, and for pipes, which would make it wait
+        raise Rejected(f"image {path.name[:100]} is missing")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Rejected(f"image cannot be read ({error})") from error
 
 
 def open_image(encoded: bytes) -> Image.Image:

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import transforms
+from dfm_jax.data import transforms, validation
 from dfm_jax.data.builders import co3d_annotations, co3d_scale
+from dfm_jax.data.builders.captures import as_text
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 from dfm_jax.errors import UserError
@@ -99,7 +100,7 @@ class CO3DSource:
             ranked = sorted(category.sequences, key=lambda sequence: -np.nan_to_num(sequence.score, nan=-np.inf))
             for sequence in ranked[: self._best]:
                 split = scenes.setdefault(co3d_annotations.split_of(sequence.name, category.set_lists), {})
-                split["-".join(filter(None, (folder.name, sequence.name)))] = category, sequence
+                split[as_text("-".join(filter(None, (folder.name, sequence.name))))] = category, sequence
         return scenes
 
     def _folders(self) -> list[Path]:
@@ -189,16 +190,13 @@ def _memberships(category: _Category, sequence: str, annotations: Sequence[Annot
 
 def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray) -> SourceFrame:
     load = functools.partial(_load, folder, annotation)
-    return SourceFrame(annotation.image.name, camera_to_world, annotation.intrinsics, annotation.timestamp, load)
+    return SourceFrame(
+        as_text(annotation.image.name), camera_to_world, annotation.intrinsics, annotation.timestamp, load
+    )
 
 
 def _load(folder: Path, annotation: Annotation) -> bytes:
-    try:
-        encoded = (folder / annotation.image).read_bytes()
-    except FileNotFoundError as error:
-        raise Rejected(f"image {annotation.image} is missing") from error
-    except OSError as error:
-        raise Rejected(f"image cannot be read ({error})") from error
+    encoded = validation.read_image(folder / annotation.image)
     try:
         width, height = Image.open(io.BytesIO(encoded)).size
     except Exception as error:  # whatever the codec raises

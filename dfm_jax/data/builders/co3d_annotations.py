@@ -48,11 +48,11 @@ def read_json(path: Path) -> Any:
     Raises:
       Rejected: it is missing, truncated or no JSON.
     """
+    if not path.is_file():
+        raise Rejected(f"{path.parent.name}/{path.name} is missing")
     try:
         encoded = path.read_bytes()
         return json.loads(gzip.decompress(encoded) if path.suffix == ".jgz" else encoded)
-    except FileNotFoundError as error:
-        raise Rejected(f"{path.parent.name}/{path.name} is missing") from error
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise Rejected(f"{path.parent.name}/{path.name} cannot be read ({error})") from error
 

@@ -17,6 +17,8 @@ from dfm_jax.data.builders.source import Rejected
 DISTANCE = 10.0  # of the object, once scaled
 FOREGROUND = 128  # masks are 255 times a probability
 MIN_DISTANCE = 1e-6  # of the focus, as a share of the coordinates: cameras in one place look at nothing
+TRIMMINGS = 3  # times that the nearer half of the axes is chosen anew
+MAX_OFFSET = 10.0  # of an axis from the focus, in medians
 MIN_SPREAD = 1e-4  # of the viewing directions, in squared radians: below it, where they meet is noise
 
 
@@ -42,7 +44,7 @@ def foreground_depth(folder: Path, annotation: Annotation) -> float | None:
         shown = np.array(_open(folder / annotation.mask).convert("L")) >= FOREGROUND
         if annotation.depth_mask is not None and (folder / annotation.depth_mask).is_file():
             shown = shown & (np.array(_open(folder / annotation.depth_mask).convert("L")) > 0)
-    except (OSError, ValueError, Rejected):  # ValueError: sizes differ
+    except (ValueError, Rejected):  # ValueError: sizes differ
         return None
     if bits.shape != shown.shape:
         return None
@@ -52,19 +54,49 @@ def foreground_depth(folder: Path, annotation: Annotation) -> float | None:
 
 
 def focus_distance(camera_to_world: np.ndarray) -> float:
-    """Mean distance of cameras [n, 4, 4] from the point nearest to all their optical axes.
+    """Mean distance of cameras [n, 4, 4] from the point nearest to their optical axes.
+
+    Cameras that look somewhere else entirely are left out: sequences have some that were reconstructed wrongly.
 
     Raises:
       Rejected: the axes are as good as parallel, or do not meet in front of the cameras.
     """
-    origins, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # projections onto the planes across the axes
-    if not len(axes) or np.linalg.eigvalsh(across.mean(0))[0] < MIN_SPREAD:
-        raise Rejected("scale is unknown: there are no depths, and the cameras' axes are parallel")
-    focus = np.linalg.solve(across.sum(0), (across @ origins[:, :, None]).sum(0)[:, 0])
-    if ((focus - origins) * axes).sum(1).mean() <= MIN_DISTANCE * np.abs(origins).max():
+    if not len(camera_to_world):
+        raise Rejected("scale is unknown: there are no depths, and no usable cameras")
+    kept = camera_to_world
+    with np.errstate(all="ignore"):  # absurd cameras
+        for _ in range(TRIMMINGS):
+            offsets = _offsets(_focus(kept), camera_to_world)
+            kept = camera_to_world[offsets <= np.median(offsets)]
+        focus = _focus(kept)
+        offsets = _offsets(focus, camera_to_world)
+        distances = np.linalg.norm(focus - camera_to_world[:, :3, 3], axis=1)
+        kept = camera_to_world[offsets <= MAX_OFFSET * np.median(offsets) + MIN_DISTANCE * np.median(distances)]
+        focus = _focus(kept)
+        distance = float(np.linalg.norm(focus - kept[:, :3, 3], axis=1).mean())
+        ahead = ((focus - kept[:, :3, 3]) * kept[:, :3, 2]).sum(1).mean()
+    if not (np.isfinite(distance) and ahead > MIN_DISTANCE * np.abs(kept[:, :3, 3]).max()):
         raise Rejected("scale is unknown: there are no depths, and the cameras' axes do not meet in front of them")
-    return float(np.linalg.norm(focus - origins, axis=1).mean())
+    return distance
+
+
+def _focus(camera_to_world: np.ndarray) -> np.ndarray:
+    """The point [3] nearest to the optical axes, by the sum of squared distances."""
+    across, origins = _across(camera_to_world), camera_to_world[:, :3, 3]
+    if np.linalg.eigvalsh(across.mean(0))[0] < MIN_SPREAD:
+        raise Rejected("scale is unknown: there are no depths, and the cameras' axes are parallel")
+    return np.linalg.solve(across.sum(0), np.einsum("nij,nj->i", across, origins))
+
+
+def _offsets(point: np.ndarray, camera_to_world: np.ndarray) -> np.ndarray:
+    """Distances [n] of a point from the optical axes."""
+    return np.linalg.norm(np.einsum("nij,nj->ni", _across(camera_to_world), point - camera_to_world[:, :3, 3]), axis=1)
+
+
+def _across(camera_to_world: np.ndarray) -> np.ndarray:
+    """Projections [n, 3, 3] onto the planes across the optical axes."""
+    axes = camera_to_world[:, :3, 2]
+    return np.eye(3) - axes[:, :, None] * axes[:, None, :]
 
 
 def _usable(annotation: Annotation) -> bool:
@@ -76,4 +108,4 @@ def _usable(annotation: Annotation) -> bool:
 
 
 def _open(path: Path) -> Image.Image:
-    return validation.open_image(path.read_bytes())
+    return validation.open_image(validation.read_image(path))

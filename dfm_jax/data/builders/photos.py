@@ -85,7 +85,7 @@ class PhotosSource:
             name = captures.scene_name(self._root, folder)
             if photos:
                 found[name] = _Capture(inner or folder, photos)
-            for file in filter(_is_video, files):
+            for file in (file for file in files if _is_video(file) and (folder / file).is_file()):
                 found[f"{name}-{captures.as_text(Path(file).stem)}"] = _Capture(folder / file)
         if not found:
             raise UserError(f"no photographs ({', '.join(captures.SUFFIXES)}) and no video in --source={self._root}")

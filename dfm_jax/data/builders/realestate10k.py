@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from dfm_jax.data import validation
 from dfm_jax.data.builders import realestate10k_cameras, realestate10k_chunks, realestate10k_video, video
+from dfm_jax.data.builders.captures import as_text
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.errors import UserError
@@ -103,13 +105,13 @@ class RealEstate10KSource:
             found = tuple(self._tree.folders.get(path.stem, ()))
             if found or path.stem in self._tree.videos or _starts_with_url(path):
                 split = clips.setdefault(_split_of(path.parent), {})
-                relative = path.relative_to(self._root).with_suffix("")
-                split["-".join(relative.parts) if path.stem in split else path.stem] = _Clip(path, found)
+                name, parts = as_text(path.stem), path.relative_to(self._root).with_suffix("").parts
+                split[as_text("-".join(parts)) if name in split else name] = _Clip(path, found)
         for folder in self._tree.chunk_folders:
             for clip in realestate10k_chunks.list_clips(folder):
                 split = clips.setdefault(_split_of(folder), {})
-                parts = (*folder.relative_to(self._root).parts, clip.chunk, clip.key)
-                split["-".join(parts) if clip.key in split else clip.key] = clip
+                name, parts = as_text(clip.key), (*folder.relative_to(self._root).parts, clip.chunk, clip.key)
+                split[as_text("-".join(parts)) if name in split else name] = clip
         if not clips:
             raise UserError(
                 f"no RealEstate10K camera files (<split>/<clip>.txt) or chunks (<split>/*.torch) were found below "
@@ -130,7 +132,7 @@ def _walk(root: Path) -> _Tree:
         paths = [Path(parent, file) for file in sorted(files) if not file.endswith(PICTURES)]
         tree.text_files += [path for path in paths if path.suffix == ".txt"]
         for path in paths:
-            if path.suffix.lower() in video.SUFFIXES:
+            if path.suffix.lower() in video.SUFFIXES and path.is_file():
                 tree.videos.setdefault(path.stem, path)
         if any(path.suffix == ".torch" for path in paths):
             tree.chunk_folders.append(Path(parent))
@@ -164,7 +166,4 @@ def _pictures_in(folder: Path) -> dict[int | str, Path]:
 def _load(path: Path | None, name: str) -> bytes:
     if path is None:
         raise Rejected(f"image {name} is missing")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Rejected(f"image cannot be read ({error})") from error
+    return validation.read_image(path)

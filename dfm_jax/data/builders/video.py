@@ -55,7 +55,7 @@ def decode(path: Path, start: float, stop: float) -> Iterator[tuple[float, bytes
     pictures = ["-fps_mode", "passthrough", "-c:v", "bmp", "-pix_fmt", "bgr24", "-f", "image2pipe", "-"]
     filters = "showinfo=checksum=0,scale=flags=bicubic+accurate_rnd+full_chroma_int"
     command = [*_ffmpeg("info", path, "-xerror", "-ss", f"{seek:.6f}"), "-vf", filters, *pictures]
-    with tempfile.NamedTemporaryFile() as log, open(log.name) as times:
+    with tempfile.NamedTemporaryFile() as log, open(log.name, errors="replace") as times:
         # The log is a file, not a pipe that would have to be emptied; a frame's time is in it before its picture comes.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         try:
@@ -89,6 +89,6 @@ def _read_bmp(stream: IO[bytes]) -> bytes:
 
 def _next_time(log: IO[str]) -> float | None:
     for line in log:
-        if found := re.search(r"\bpts_time:\s*(-?[\d.]+)", line):
+        if found := re.match(r"\[Parsed_showinfo\S* @ \w+\] n: *\d+ pts:.* pts_time:([\d.e-]+)", line):
             return float(found[1])
     return None
