@@ -32,6 +32,8 @@ FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 NO_SEQUENCE = ""  # of frame records that name none
 ASPECT_TOLERANCE = 0.02  # of a picture's width by height against its annotation's: resized copies are rounded
 
+FrameRecords = dict[str, list[tuple[int, Any]]]  # with their positions in the file, by sequence
+
 
 @dataclasses.dataclass(frozen=True)
 class _Sequence:
@@ -52,6 +54,7 @@ class CO3DSource:
     def __init__(self, root: Path, best: int | None = None, categories: Collection[str] | None = None):
         """Keeps the `best` sequences of each category by viewpoint quality, and some `categories`; None: all."""
         self._root, self._best, self._categories = root, best, categories
+        self._frames: tuple[Path, FrameRecords | str] | None = None  # of the category that was read last
 
     def splits(self) -> Mapping[str, Sequence[str]]:
         return {split: sorted(scenes) for split, scenes in self._scenes.items()}
@@ -79,7 +82,10 @@ class CO3DSource:
 
     def _annotations(self, category: _Category, sequence: _Sequence) -> tuple[list[Annotation], list[tuple[str, str]]]:
         """Of the frames of a sequence, in their order; and the records that are none, with reasons."""
-        by_sequence = _frame_records(category.folder)
+        if self._frames is None or self._frames[0] != category.folder:
+            self._frames = None  # not two at a time: those of a large category take gigabytes
+            self._frames = category.folder, _frame_records(category.folder)
+        by_sequence = self._frames[1]
         if isinstance(by_sequence, str):
             raise Rejected(by_sequence)
         annotations, rejected = [], []
@@ -153,14 +159,13 @@ def _read_category(folder: Path) -> _Category:
     return _Category(folder, tuple(sequences[name] for name in sorted(sequences)), set_lists, eval_batches)
 
 
-@functools.lru_cache(maxsize=1)  # those of a large category take gigabytes
-def _frame_records(folder: Path) -> dict[str, list[tuple[int, Any]]] | str:
-    """Frame records of a category with their positions in the file, by sequence; or why there are none."""
+def _frame_records(folder: Path) -> FrameRecords | str:
+    """Frame records of a category; or why there are none."""
     try:
         records = co3d_annotations.read_records(folder / FRAMES)
     except Rejected as reason:
         return str(reason)
-    by_sequence: dict[str, list[tuple[int, Any]]] = {}
+    by_sequence: FrameRecords = {}
     for i, record in enumerate(records):
         name = record.get("sequence_name") if isinstance(record, dict) else None
         by_sequence.setdefault(name if isinstance(name, str) else NO_SEQUENCE, []).append((i, record))

@@ -112,9 +112,15 @@ def _read_index(folder: Path) -> dict[str, list[str]]:
     return keys
 
 
-@functools.lru_cache(maxsize=1)  # a chunk takes some hundred megabytes
 def _entries(file: Path) -> dict[str, dict[str, Any]] | str:
     """Clips of a chunk by key; or why there are none."""
+    stat = file.stat()
+    return _load_chunk(file, (stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=1)  # a chunk takes some hundred megabytes
+def _load_chunk(file: Path, version: tuple[int, int]) -> dict[str, dict[str, Any]] | str:
+    del version  # another makes it another file
     import torch  # an extra, and slow to import
 
     try:
