@@ -33,7 +33,7 @@ EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     "beam": ["apache-beam>=2.77"],
-    "convert": ["torch", "safetensors"],  # torch only to read .pt files
+    "convert": ["torch", "safetensors"],  # torch only to read .pt files and .torch chunks
     "reference": ["torch", "torchvision", "lpips", "safetensors"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "viewer": ["viser"],
