@@ -233,6 +233,8 @@ def test_a_source_without_a_usable_scene_is_one_error_and_its_reasons_are_kept(t
         (["--format=realestate10k", "--data_dir=D"], "needs --source"),
         (["--format=realestate10k", "--data_dir=D", "--source=S", "--seed=0"], "belongs to --format=toy"),
         (["--format=kitti", "--data_dir=D"], "choose from"),
+        (["--format=photos", "--data_dir=D", "--source=S", "--best=3"], "--best belongs to --format=co3d"),
+        (["--format=co3d", "--data_dir=D", "--source=S", "--best=0"], "--best must be at least 1"),
         (["--format=toy"], "--data_dir"),
         (["--format=toy", "--data_dir=D", "--num_scenes=0"], "--num_scenes must be at least 1"),
         (["--format=toy", "--data_dir=D", "--image_size=big"], "invalid int value"),
