@@ -17,6 +17,7 @@ REQUIREMENTS = [
     "ml-collections>=1.1",
     "absl-py",
     "numpy>=2.1",
+    "safetensors",
     "scipy",
     "einops",
     "dm-pix",  # SSIM
@@ -33,8 +34,8 @@ EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     "beam": ["apache-beam>=2.77"],
-    "convert": ["torch", "safetensors"],  # torch only to read .pt files and .torch chunks
-    "reference": ["torch", "torchvision", "lpips", "safetensors"],  # what some tests compare with; skipped without
+    "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
+    "reference": ["torch", "torchvision", "lpips"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "viewer": ["viser"],
     "test": ["pytest>=8", "beartype", "chex", "hypothesis", "ruff>=0.14"],

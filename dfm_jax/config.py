@@ -214,6 +214,15 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return config
 
 
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """A (nested) mapping or dataclass of settings by dotted names, such as 'train.optimizer.b1'."""
+    values = dataclasses.asdict(values) if dataclasses.is_dataclass(values) else values
+    flat = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(values, Mapping) and not hasattr(values, "keys"):
         problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")

@@ -17,6 +17,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from dfm_jax import command_line
 from dfm_jax.config import Config, from_dict
 from dfm_jax.errors import UserError
 
@@ -58,25 +59,8 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """The arguments that are no flags.
-
-    Raises:
-      UserError: for a flag or setting that does not exist, a value of the wrong type, or a config that does not load.
-    """
-    try:
-        arguments = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.lock()  # a file that is not there shows on the first use only
-        return arguments
-    except (AttributeError, KeyError) as error:  # from the ConfigDict
-        if not any(argument.startswith("--config.") for argument in argv):
-            raise  # no mistake of the command line
-        cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
-        what = " ".join(cause.split())
-        raise UserError(f"an override names a setting that the config does not have: {what}") from error
-    except (OSError, flags.Error) as error:
-        # The message alone, where ml_collections has put a traceback before it.
-        raise UserError(str(error.args[0]).strip().splitlines()[-1].strip()) from error
+    """The arguments that are no flags; a mistake is a UserError."""
+    return command_line.parse(flags.FLAGS, _CONFIG, argv)
 
 
 def _cache_compilations() -> None:

@@ -2,13 +2,17 @@
 
     python -m tests.parity FILE.npz...
 
-Loads the parameters and inputs of each fixture, computes every output that the fixture has, prints the relative error
-of each (norm of the difference over norm of the reference), and exits with 1 if one is above 1e-4.
+Imports the parameters of each fixture as a user would, restores them from the checkpoint that this makes, computes
+every output that the fixture has, prints the relative error of each (norm of the difference over norm of the
+reference), and exits with 1 if one is above 1e-4.
 """
 
 import argparse
 import ast
+import dataclasses
+import pathlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 
@@ -22,6 +26,7 @@ from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_thresho
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.forward_model import (
+    Params,
     RadianceFieldModel,
     bind_field,
     encode_views,
@@ -30,8 +35,11 @@ from dfm_jax.forward_model import (
     render_with_uniforms,
 )
 from dfm_jax.geometry import cast_rays, pixel_grid
-from dfm_jax.interop.torch_checkpoint import LABEL_EMBEDDING, TIME_BIAS, export_arrays, import_params
+from dfm_jax.interop import torch_checkpoint
+from dfm_jax.interop.published import export_arrays
+from dfm_jax.interop.published_names import LABEL_EMBEDDING, TIME_BIAS
 from dfm_jax.structs import Camera, Example, Rendering, Scene, Views
+from dfm_jax.training.checkpoints import restore_params
 
 Outputs = Iterator[tuple[str, jax.Array]]
 
@@ -39,17 +47,28 @@ Outputs = Iterator[tuple[str, jax.Array]]
 QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 TOLERANCE = 1e-4
 THRESHOLD_QUANTILE = 0.95
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, "patch", 1)
 
 
-def model_config(meta: dict, state: dict[str, np.ndarray], num_fine: int) -> cfg.ModelConfig:
-    """The published model at a fixture's sizes; `state` tells how many features it renders."""
-    rendered = state["model.pixelNeRF_joint.mlp.lin_out_feats.weight"].shape[0] - 4
-    field = cfg.FieldConfig(meta["mlp_hidden"], 3, 2, 0.0)
-    sizes = (meta["depth"], meta["hidden"], meta["heads"], meta["feat"])
-    encoder = cfg.DiTConfig("dit", *sizes, meta["abs_pose"], remat=False, init_file="")
-    marching = cfg.RayMarchingConfig(meta["n_coarse"], num_fine, meta["n_cond"], meta["render_chunk"], 0.0)
-    return cfg.ModelConfig("corners", "float32", rendered, meta["size"], encoder, field, field, marching)
+def import_fixture(path: str, meta: dict) -> tuple[Params, cfg.Config]:
+    """Parameters and settings of the checkpoint that `import` makes of a fixture. They have a fine MLP, which the
+    published checkpoints hold even where nothing renders it."""
+    settings = {
+        "model.ray_marching.num_coarse": meta["n_coarse"],
+        "model.ray_marching.num_fine": max(meta["n_fine"], 1),
+        "model.ray_marching.num_conditioning": meta["n_cond"],
+        "model.ray_marching.chunk_size": meta["render_chunk"],
+        "model.encoder.remat": False,
+        "loss.lpips": 0,
+    }
+    config = f"--config={CONFIGS / ('co3d.py' if meta['abs_pose'] else 'realestate10k.py')}:64"
+    overrides = [f"--config.{name}={value}" for name, value in settings.items()]
+    with tempfile.TemporaryDirectory() as workdir:
+        options = [f"--source={path}", f"--workdir={workdir}", f"--num_heads={meta['heads']}"]
+        torch_checkpoint.run(["import", *options, config, *overrides])
+        params, _, values = restore_params(workdir)
+    return params, cfg.from_dict(values)
 
 
 class Fixture:
@@ -60,12 +79,12 @@ class Fixture:
         self.meta = ast.literal_eval(str(self.arrays["meta"]))
         self.size: int = self.meta["size"]
         self.outputs = {k[4:]: v for k, v in self.arrays.items() if k.startswith("out/")}
-        self.state = {k[7:]: v for k, v in self.arrays.items() if k.startswith("params/")}
-        model = lambda num_fine: RadianceFieldModel(model_config(self.meta, self.state, num_fine), self.size, LOSS)
-        self.model = model(self.meta["n_fine"])
-        # The published checkpoints hold a fine MLP even where nothing renders it.
-        self.with_fine = model(max(self.meta["n_fine"], 1))
-        self.params = import_params(self.state, self.with_fine)
+        self.params, config = import_fixture(path, self.meta)
+        self.with_fine = RadianceFieldModel(config.model, config.image_size, LOSS)
+        marching = dataclasses.replace(config.model.ray_marching, num_fine=self.meta["n_fine"])
+        self.model = dataclasses.replace(
+            self.with_fine, config=dataclasses.replace(config.model, ray_marching=marching)
+        )
         self.example = self._example()
         self.num_views: int = self.example.target.valid.shape[1]
         self.timestep = jnp.asarray(self.arrays["inputs/t"])

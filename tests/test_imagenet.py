@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dfm_jax.errors import UserError
-from dfm_jax.interop.imagenet import BATCH_NORM_EPSILON, fold_batch_norm, load_encoder, read_state
-from dfm_jax.interop.torch_checkpoint import export_arrays
+from dfm_jax.interop.imagenet import BATCH_NORM_EPSILON, fold_batch_norm, load_encoder
+from dfm_jax.interop.published import export_arrays
 from tests.tiny import RESNET, SIZE, jit, random_params, tiny_model
 from tests.torchvision_state import resnet34_state
 
@@ -171,39 +171,3 @@ def test_a_wider_model_is_refused(tmp_path):
     path = write(tmp_path / "resnet34.npz", STATES["resnet34"][1])
     with pytest.raises(UserError, match=r"shape of conv1\.weight: \(2, 3, 7, 7\), needed \(4, 3, 7, 7\)"):
         load_encoder(path, tiny_model(encoder=dataclasses.replace(RESNET, base=4)))
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_that_is_damaged_or_missing_is_one_clear_error(suffix, tmp_path):
-    if suffix in (".pt", ".pth"):
-        pytest.importorskip("torch", reason="reads a .pt file, and torch is not installed")
-    path = tmp_path / f"weights{suffix}"
-    with pytest.raises(UserError, match=f"there is no file .*weights{suffix}"):
-        read_state(path)
-    path.write_bytes(b"no weights at all")
-    with pytest.raises(UserError, match="cannot be read as a state dict") as error:
-        read_state(path)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "weights.h5"
-    path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"is no \.pt, \.pth, \.safetensors or \.npz file"):
-        read_state(path)
-
-
-def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
-    torch = pytest.importorskip("torch", reason="writes a .pt file, and torch is not installed")
-
-    class Trap:
-        def __reduce__(self):
-            return (tmp_path.joinpath("sprung").touch, ())
-
-    torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_state(tmp_path / "trap.pt")
-    assert not (tmp_path / "sprung").exists()
-    torch.save({"model": {"conv1.weight": torch.zeros(3)}}, tmp_path / "nested.pt")
-    with pytest.raises(UserError, match="not a flat mapping"):
-        read_state(tmp_path / "nested.pt")

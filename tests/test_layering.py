@@ -33,10 +33,12 @@ MAY_IMPORT = {
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     "data": LEAVES | {"geometry"},
-    "interop": SCENE,
+    "command_line": {"errors", "config"},
+    # A published checkpoint becomes one of ours, with the settings of a config file.
+    "interop": SCENE | {"training", "command_line"},
     "training": ENDS | {"evaluation"},
     "evaluation": ENDS | {"training"},
-    "main": LEAVES | {"training", "evaluation"},
+    "main": LEAVES | {"command_line", "training", "evaluation"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
@@ -46,11 +48,12 @@ RESERVED = [
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
     (r"jax\.lax\.(psum|pmean|pmax|pmin|all_gather|axis_index|with_sharding_constraint)", COMPILERS),
     (r"jax\.distributed(\..*)?", r"training\..*"),
-    (r"ml_collections(\..*)?", r"main|training\.loop|evaluation\..*"),
+    (r"ml_collections(\..*)?", r"main|command_line|training\.loop|evaluation\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"training\.metric_writers"),
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.sfm"),
+    (r"dfm_jax\.training(\..*)?", r"main|training\..*|evaluation\..*|interop\.torch_checkpoint"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
 ]
 MESH_AXIS = "fsdp"
@@ -193,6 +196,11 @@ def canonical(distribution: str) -> str:
         ("forward_model", "from flax import linen", "uses flax.linen"),
         ("data.pipeline", "import tensorflow as tf", "uses tensorflow"),
         ("training.checkpoints", "import torch", "uses torch"),
+        (
+            "interop.published",
+            "from dfm_jax.training import checkpoints",
+            "uses dfm_jax.training.checkpoints",
+        ),
         ("gui", "", "a new part of the package needs a line in MAY_IMPORT"),
     ],
 )

@@ -233,7 +233,7 @@ def test_bad_files_of_pytorch_are_refused_unread(damage, tmp_path, capsys):
 def test_a_damaged_safetensors_file_is_refused(tmp_path):
     pytest.importorskip("safetensors", reason=WITHOUT_TORCH)
     (tmp_path / "vgg16.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(UserError, match="is it damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         read_state(tmp_path / "vgg16.safetensors")
 
 

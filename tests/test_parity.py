@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from dfm_jax.interop.torch_checkpoint import LABEL_EMBEDDING, export_arrays
+from dfm_jax.interop.published import export_state
 from tests import parity
+from tests.published_state import model_of, small_config
 from tests.tiny import random_params, random_rotations
 
 FIXTURES = sorted((pathlib.Path(__file__).resolve().parents[2] / "shared" / "fixtures").glob("*.npz"))
@@ -64,10 +65,17 @@ def made_up_inputs(b: int = 2, t: int = 2) -> dict[str, np.ndarray]:
 def made_up(tmp_path_factory):
     """A fixture of our own making (guided, with fine samples, two context views, two scenes), and its outputs."""
     path = tmp_path_factory.mktemp("parity") / "made_up.npz"
-    last_layer = np.zeros((4 + RENDERED_FEATURES, META["mlp_hidden"]), np.float32)
-    state = {"model.pixelNeRF_joint.mlp.lin_out_feats.weight": last_layer}
-    model = parity.RadianceFieldModel(parity.model_config(META, state, META["n_fine"]), META["size"], parity.LOSS)
-    state = export_arrays(random_params(model), model) | {LABEL_EMBEDDING: np.zeros((1, META["hidden"]), np.float32)}
+    sizes = {"depth": META["depth"], "width": META["hidden"], "num_heads": META["heads"], "features": META["feat"]}
+    changes = {f"model.encoder.{name}": value for name, value in sizes.items()}
+    changes |= {f"model.{field}.width": META["mlp_hidden"] for field in ("scene_field", "conditioning_field")}
+    changes |= {
+        "image_size": META["size"],
+        "loss.patch_size": 1,
+        "loss.lpips": 0,
+        "model.rendered_features": RENDERED_FEATURES,
+    }
+    model = model_of(small_config(**changes))
+    state = export_state(random_params(model), model, {})
     arrays = {"meta": np.array(repr(META))} | {f"params/{name}": array for name, array in state.items()}
     arrays |= {f"inputs/{name}": array for name, array in made_up_inputs().items()}
     np.savez(path, **arrays)

@@ -9,7 +9,7 @@ nothing to the rest, so that the layers behind it see about what they were train
 width=1152, num_heads=16). Its blocks and its embedding of time are taken; its first and last layers, which are for the
 latent codes of an autoencoder, are not. Of its labels the last one is taken, 'no class', with which it was trained to
 be unconditional (class 0, which the published forward model always says, would be a fish here); as in
-`torch_checkpoint` it becomes part of the bias that it always meets.
+`published` it becomes part of the bias that it always meets.
 """
 
 import dataclasses
@@ -21,18 +21,10 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ResNet34Config
-from dfm_jax.errors import UserError
 from dfm_jax.forward_model import Params, RadianceFieldModel
-from dfm_jax.interop.torch_checkpoint import (
-    LABEL_EMBEDDING,
-    Path,
-    Rule,
-    State,
-    StateDictError,
-    fill,
-    layer_rules,
-    rules,
-)
+from dfm_jax.interop.published import State, StateDictError, fill
+from dfm_jax.interop.published_names import LABEL_EMBEDDING, Path, Rule, layer_rules, rules
+from dfm_jax.interop.state_files import read_state
 from dfm_jax.models.resnet import BLOCKS
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -84,42 +76,6 @@ def load_encoder(path: str | pathlib.Path, model: RadianceFieldModel) -> Encoder
         f"  dropped: {', '.join(name for name, known in dropped.items() if _any_match(known, state)) or 'nothing'}",
     ]
     return EncoderWeights({at: flat[at] for at in taken}, "\n".join(lines))
-
-
-def read_state(path: str | pathlib.Path) -> State:
-    """The arrays of a state dict, by name; nothing in the file is run.
-
-    Raises:
-      UserError: if there is no such file, it is damaged or no flat state dict, or torch is needed and missing.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    try:
-        if path.suffix in (".pt", ".pth"):
-            return _read_torch(path)
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
-    except ImportError as error:
-        raise UserError(f"reading {path} needs {error.name}: pip install {error.name}") from error
-    except Exception as error:  # whatever a damaged file makes of its reader
-        what = str(error).partition("\n")[0]
-        raise UserError(f"{path} cannot be read as a state dict ({type(error).__name__}: {what})") from error
-    raise UserError(f"{path} is no .pt, .pth, .safetensors or .npz file")
-
-
-def _read_torch(path: pathlib.Path) -> State:
-    import torch
-
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError("not a flat mapping from names to tensors")
-    return {name: (x.float() if x.is_floating_point() else x).numpy() for name, x in state.items()}
 
 
 def _fill_resnet(params: Params, state: State, model: RadianceFieldModel) -> tuple[list[str], list[Path]]:

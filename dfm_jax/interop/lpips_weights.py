@@ -178,7 +178,8 @@ def digest(arrays: Mapping[str, Any]) -> str:
 
 
 def _from_torch_files(vgg16: pathlib.Path, heads: pathlib.Path) -> lpips.Params:
-    params = from_state_dicts(read_state(vgg16), read_state(heads))
+    read = lambda path: {name: np.asarray(array, np.float32) for name, array in read_state(path).items()}
+    params = from_state_dicts(read(vgg16), read(heads))
     if digest({name: array for name, array in params.items() if name != "vgg16"}) != HEADS_SHA256:
         raise UserError(f"{heads} does not hold the heads of LPIPS 0.1 for VGG16: take lpips/weights/v0.1/vgg.pth")
     if digest(params["vgg16"]) != VGG16_SHA256:

@@ -1,52 +1,199 @@
-"""State dicts in files that others wrote: .safetensors, and PyTorch's .pth and .pt. All of them are untrusted input."""
+"""Files of arrays that others wrote (`.pt`, `.pth`, `.safetensors`, `.npz`), and writing the first and the third.
 
+Such files are untrusted: none runs code when it is read. Of a `.pt` torch unpickles tensors and plain values only; an
+`.npz` is read without pickles. `.pt` needs torch (the extra `convert`); the others do not.
+"""
+
+import os
 import pathlib
 import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from dfm_jax.errors import UserError
 
-TORCH_SUFFIXES = (".pth", ".pt")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+Tree = Mapping[str, Any]  # arrays, plain values, and mappings of such
+TORCH = (".pt", ".pth")
+SAFETENSORS = ".safetensors"
+NPZ = ".npz"
+SUFFIXES = (*TORCH, SAFETENSORS, NPZ)
 
 
-def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a state dict by name, in PyTorch's layout; floats as float32.
+class StateFileError(UserError):
+    """A file that cannot be read as what its name says it is, or that is refused."""
 
-    Nothing in the file is run: PyTorch's files are read by its weights-only unpickler.
+
+def read_tree(path: str | os.PathLike) -> dict[str, Any]:
+    """All that a file holds.
+
+    Of a `.pt`, dicts stay dicts, tensors become numpy arrays (backed by the file where it allows it; bfloat16 becomes
+    float32) and plain values stay. In an `.npz`, a name 'a/b' means 'b' in a dict 'a'.
 
     Raises:
-      UserError: there is no such file, the library to read it is missing, or it is damaged or holds anything but
-        arrays by name.
+      StateFileError: there is no such file, it is damaged or of another kind than its name says, it holds what could
+        run code, or torch is needed and not installed.
     """
+    path = pathlib.Path(path)
+    readers = dict.fromkeys(TORCH, _read_torch) | {SAFETENSORS: _read_safetensors, NPZ: _read_npz}
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path} is no state dict: its name must end in one of {', '.join(SUFFIXES)}")
+        raise StateFileError(f"{path}: files of arrays that can be read are {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise UserError(f"there is no file {path}")
+        raise StateFileError(f"there is no file {path}")
+    tree = readers[path.suffix](path)
+    if not isinstance(tree, Mapping) or not tree:
+        raise StateFileError(f"{path} holds no arrays by name")
+    return dict(tree)
+
+
+def read_state(path: str | os.PathLike, part: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a file by name: of one that holds nothing else, or of its dict `part`.
+
+    Raises:
+      StateFileError: as `read_tree`; or the part is not there; or there is more than arrays by name.
+    """
+    tree = read_tree(path)
+    if part:
+        if not isinstance(tree.get(part), Mapping):
+            raise StateFileError(f"{path} has no part '{part}', only: {', '.join(map(str, tree))}")
+        tree = dict(tree[part])
+    others = [str(name) for name, value in tree.items() if not isinstance(value, np.ndarray)]
+    if others:
+        raise StateFileError(f"{path} was to hold arrays by name, and also has: {', '.join(others)}")
+    return tree
+
+
+def write_tree(path: str | os.PathLike, tree: Tree) -> None:
+    """Writes a `.pt` (nested dicts of arrays and plain values) or a `.safetensors` (arrays by name), whole or not at
+    all. An array that occurs more than once is stored once in a `.pt`.
+
+    Raises:
+      StateFileError: the file exists, its kind is not one of these, or torch is needed and not installed.
+    """
+    path = pathlib.Path(path)
+    writers = dict.fromkeys(TORCH, _write_torch) | {SAFETENSORS: _write_safetensors}
+    if path.suffix not in writers:
+        raise StateFileError(f"{path}: files of arrays that can be written are {', '.join(writers)}")
+    if path.exists():
+        raise StateFileError(f"{path} exists already: remove it, or choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.incomplete")
     try:
-        state = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
+        writers[path.suffix](unfinished, tree)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+# --- .pt
+
+
+def _torch(path: pathlib.Path) -> Any:
+    try:
+        import torch
     except ImportError as error:
-        raise UserError(f"reading {path} needs the library {error.name}: pip install -e '.[convert]'") from error
-    except pickle.UnpicklingError as error:  # PyTorch's own text advises to read the file unsafely
-        raise UserError(f"{path} is damaged, or holds something else than arrays, and is not read") from error
-    except Exception as error:  # of torch, zipfile, safetensors or the operating system
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read; is it damaged or incomplete? ({reason})") from error
-    return state
+        raise StateFileError(
+            f"reading {path} needs the library torch: pip install -e '.[convert]' (.safetensors does without)"
+        ) from error
+    return torch
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    import torch
+def _read_torch(path: pathlib.Path) -> Any:
+    torch = _torch(path)
+    zipped = zipfile.is_zipfile(path)  # since torch 1.6
+    try:
+        if zipped:
+            _check_sums(path)  # torch itself does not
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return _from_torch(torch, loaded, path.stat().st_size)
+    except pickle.UnpicklingError as error:
+        # Torch's own text advises to read the file unsafely.
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found:
+            raise StateFileError(
+                f"{path} is refused: beside arrays and plain values it has a call of '{found[1]}', made when it is read"
+            ) from error
+        raise StateFileError(f"{path} is damaged, or holds more than arrays and plain values: not read") from error
+    except StateFileError:
+        raise
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise _damaged(path, error) from error
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError("it does not map names to arrays")
-    return {name: (x.float() if x.is_floating_point() else x).detach().numpy() for name, x in state.items()}
+
+def _check_sums(path: pathlib.Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise zipfile.BadZipFile(f"wrong checksum of '{damaged}'")
+
+
+def _from_torch(torch: Any, value: Any, file_size: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _from_torch(torch, item, file_size) for name, item in value.items()}
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.nbytes > file_size:  # by a stride of 0: nothing to be copied by accident
+        raise ValueError(f"a tensor of shape {tuple(value.shape)} in a file of {file_size} bytes")
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _write_torch(path: pathlib.Path, tree: Tree) -> None:
+    torch = _torch(path)
+    tensors = {}
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: convert(item) for name, item in value.items()}
+        if isinstance(value, np.ndarray):
+            return tensors.setdefault(id(value), torch.from_numpy(value))
+        return value
+
+    torch.save(convert(tree), path)
+
+
+# --- .safetensors
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+    import safetensors.numpy
 
-    float32 = lambda x: x.astype(np.float32) if np.issubdtype(x.dtype, np.floating) else x
-    return {name: float32(array) for name, array in load_file(path).items()}
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def _write_safetensors(path: pathlib.Path, tree: Tree) -> None:
+    import safetensors.numpy
+
+    safetensors.numpy.save_file(dict(tree), path)
+
+
+# --- .npz
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                *parents, last = name.split("/")
+                place = tree
+                for parent in parents:
+                    place = place.setdefault(parent, {})
+                if isinstance(place, np.ndarray) or last in place:
+                    raise ValueError(f"'{name}' is there twice")
+                place[last] = arrays[name]
+    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+    return tree
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> StateFileError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return StateFileError(f"{path} is damaged, or is no {path.suffix} file: {reason}")

@@ -1,187 +1,281 @@
-"""The published model's state dict, name for name: into our parameters and back.
+"""Checkpoints of the published PyTorch code, in and out.
 
-A state dict is a mapping from names (`model.enc...`, `model.pixelNeRF_joint...`) to numpy arrays in PyTorch's layout:
-linear kernels `[out, in]`, convolutions `[out, in, h, w]`. Ours are `[in, out]` and `[h, w, in, out]`, transformer
-blocks are stacked, and the first layer of a field is two: one for the point code, one for the looked-up features.
+    python -m dfm_jax.interop.torch_checkpoint import --source=model.pt --workdir=DIR [--weights=ema|model]
+    python -m dfm_jax.interop.torch_checkpoint export --workdir=DIR --target=model.pt [--weights=ema|params]
+    python -m dfm_jax.interop.torch_checkpoint check --source=model.pt [--weights=ema|model]
+
+`import` writes DIR/checkpoints/<step>, from which `--mode=sample` samples (it prints the command) and `init_from`
+trains. It reads `.pt` (which needs torch), `.safetensors` and `.npz` (which do not). Of a released `.pt` it takes one
+set of weights, by default the averaged ones; not the other set, nor the optimiser's state.
+
+Sizes are read from shapes. All else is taken from a config: configs/co3d.py where the model knows absolute poses and
+configs/realestate10k.py where not. --dataset or --config=FILE.py:variant say otherwise, and settings are overridden as
+in --config.data.near=1.0.
+
+`export` writes the names that the PyTorch code loads, of an imported model bit for bit: in a `.pt` as `model` and as
+`ema` (averaged and online model), with the `step`; in a `.safetensors` the names alone. There is no `opt`: the
+published optimiser cannot go on from it. `check` does both in memory, compares, and exits with 1 if a number changed.
+The last line on standard output is one JSON object.
 """
 
+import argparse
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
-from dfm_jax.config import ModelConfig
+from dfm_jax.command_line import overrides, read_config
+from dfm_jax.config import Config, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import Params, RadianceFieldModel
+from dfm_jax.interop import published, state_files
+from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
+from dfm_jax.interop.published_names import derived_arrays, taken_shapes
+from dfm_jax.training.checkpoints import Checkpoints, restore_leftovers, restore_params
 
-State = Mapping[str, np.ndarray]
-Path = tuple[str, ...]
-
-LABEL_EMBEDDING = "model.enc.y_embedder.embedding_table.weight"
-TIME_BIAS = "model.enc.t_embedder.mlp.2.bias"
-
-# What a published state dict also holds and the model never reads, or what follows from the sizes alone.
-UNUSED = (
-    r"model\.enc\.pos_embed",
-    r"model\.pixelNeRF_joint(_coarse)?\.pos_enc\._(freqs|phases)",
-    r"model\.renderer(_coarse)?\.backgrd_color",
-    r"model\.pixelNeRF_joint(_coarse)?\.mlp(_fine)?\.lin_out\.(weight|bias)",
-    r"model\.pixelNeRF_joint_coarse\.mlp_fine\..*",
-)
-# Stored as well where no fine samples are drawn.
-FINE_FIELD = r"model\.pixelNeRF_joint\.mlp_fine\..*"
-
-
-class StateDictError(UserError):
-    """Names or shapes of a state dict that are not those of the model."""
+DATASETS = ("realestate10k", "co3d")
+AVERAGE, ONLINE = "ema_model.", "online_model."
+BOOKKEEPING = "ema/"  # prefix among the leftovers, of what the published average stores beside both models
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
-    """One published array and where it goes: to several of our arrays if it is cut along its inputs, into row `layer`
-    of stacked transformer blocks if that is not None."""
+class Source:
+    """One set of weights of a file."""
 
-    name: str
-    paths: tuple[Path, ...]
-    layer: int | None = None
-
-
-def layer_rules(name: str, path: Path, layer: int | None = None, bias: bool = True) -> Iterator[Rule]:
-    yield Rule(f"{name}.weight", ((*path, "kernel"),), layer)
-    if bias:
-        yield Rule(f"{name}.bias", ((*path, "bias"),), layer)
+    state: dict[str, np.ndarray]
+    bookkeeping: dict[str, np.ndarray]  # of the average, by its names
+    step: int  # training steps; 0 where the file does not say
+    not_taken: tuple[str, ...]  # other things in the file
 
 
-def _encoder_rules(config: ModelConfig) -> Iterator[Rule]:
-    names = {
-        "x_embedder.proj": "patch_embedding",
-        "t_embedder.mlp.0": "time_in",
-        "t_embedder.mlp.2": "time_out",
-        "final_layer.linear": "final",
-        "final_layer.adaLN_modulation.1": "final_modulation",
-        "cnn_skip": "skip",
-        "cnn_refine": "refine",
-    }
-    if config.encoder.absolute_pose:
-        names |= {"pose_mlp.0": "pose_in", "pose_mlp.2": "pose_out", "fuse_mlp.0": "fuse_in", "fuse_mlp.2": "fuse_out"}
-    for theirs, ours in names.items():
-        yield from layer_rules(f"model.enc.{theirs}", ("encoder", ours))
-    for theirs, ours in {"conv1": "clean_stem", "general_conv1": "noisy_stem"}.items():
-        yield from layer_rules(f"model.enc.{theirs}", ("encoder", ours), bias=False)
-    block = {
-        "attn.qkv": "qkv",
-        "attn.proj": "attention_out",
-        "mlp.fc1": "mlp_in",
-        "mlp.fc2": "mlp_out",
-        "adaLN_modulation.1": "modulation",
-    }
-    for i in range(config.encoder.depth):
-        for theirs, ours in block.items():
-            yield from layer_rules(f"model.enc.blocks.{i}.{theirs}", ("encoder", "blocks", ours), layer=i)
-
-
-def _mlp_rules(name: str, path: Path, view_blocks: int, joint_blocks: int) -> Iterator[Rule]:
-    yield Rule(f"{name}.lin_in.weight", ((*path, "point_in", "kernel"), (*path, "feature_in", "kernel")))
-    yield Rule(f"{name}.lin_in.bias", ((*path, "feature_in", "bias"),))
-    yield from layer_rules(f"{name}.time_mlp.1", (*path, "time_in"))
-    yield from layer_rules(f"{name}.time_mlp.3", (*path, "time_out"))
-    yield from layer_rules(f"{name}.lin_out_feats", (*path, "out"))
-    blocks = [f"view_blocks_{i}" for i in range(view_blocks)] + [f"joint_blocks_{i}" for i in range(joint_blocks)]
-    for i, block in enumerate(blocks):
-        for theirs, ours in {"fc_0": "fc_0", "fc_1": "fc_1", "mlp.1": "film"}.items():
-            yield from layer_rules(f"{name}.blocks.{i}.{theirs}", (*path, block, ours))
-
-
-def rules(config: ModelConfig) -> list[Rule]:
-    """All arrays that a model of these sizes takes from a published state dict."""
-    scene, conditioning = config.scene_field, config.conditioning_field
-    found = list(_encoder_rules(config))
-    parts = {"mlp": "coarse"} | ({"mlp_fine": "fine"} if config.ray_marching.num_fine else {})
-    for theirs, ours in parts.items():
-        path = ("scene_field", ours)
-        found += _mlp_rules(f"model.pixelNeRF_joint.{theirs}", path, scene.view_blocks, scene.joint_blocks)
-    found += _mlp_rules(
-        "model.pixelNeRF_joint_coarse.mlp",
-        ("conditioning_field",),
-        conditioning.view_blocks,
-        conditioning.joint_blocks,
-    )
-    return found
-
-
-# Axes of PyTorch's array in the order of ours, and back, by the number of axes: biases, linear kernels, convolutions.
-TO_OURS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
-TO_THEIRS = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
-
-
-def _at(tree: Params, path: Path) -> np.ndarray:
-    for part in path:
-        tree = tree[part]
-    return tree
-
-
-def import_params(state: State, model: RadianceFieldModel) -> Params:
-    """Our parameters (float32, numpy) from a published state dict.
-
-    The embedding of the only class that the published model uses is added to the bias that it always meets.
+def read_source(path: str, weights: str) -> Source:
+    """Reads a set of weights, 'ema' or 'model', or the only one that is there.
 
     Raises:
-      StateDictError: lists every missing, unexpected or ill-shaped array.
+      UserError: the file cannot be read, or it holds no such weights.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
-    table = rules(model.config)
-    problems = [f"missing: {name}" for name in sorted({r.name for r in table} | {LABEL_EMBEDDING}) if name not in state]
-    known = {rule.name for rule in table} | {LABEL_EMBEDDING}
-    ignored = UNUSED if model.config.ray_marching.num_fine else (*UNUSED, FINE_FIELD)
-    unused = lambda name: any(re.fullmatch(pattern, name) for pattern in ignored)
-    problems += [f"unexpected: {name} {state[name].shape}" for name in state if name not in known and not unused(name)]
-    for rule in table:
-        if rule.name in state:
-            problems += fill(params, rule, np.asarray(state[rule.name], np.float32))
-    if LABEL_EMBEDDING in state:
-        problems += _label_problems(np.shape(state[LABEL_EMBEDDING]), model.config.encoder.width)
-    if problems:
-        raise StateDictError("the state dict is not that of this model:\n  " + "\n  ".join(problems))
-    params["encoder"]["time_out"]["bias"] += np.asarray(state[LABEL_EMBEDDING], np.float32)[0]
-    return params
+    tree = state_files.read_tree(path)
+    if isinstance(tree.get("params"), Mapping):  # an .npz that has more than parameters
+        others = tuple(str(name) for name in tree if name != "params")
+        return Source(_arrays(path, tree["params"]), {}, 0, others)
+    if not any(isinstance(tree.get(part), Mapping) for part in ("ema", "model")):
+        return Source(_arrays(path, tree), {}, 0, ())
+    if not isinstance(tree.get(weights), Mapping):
+        raise UserError(f"{path} has no weights '{weights}', only: {', '.join(map(str, tree))}; choose with --weights")
+    state, bookkeeping = _arrays(path, tree[weights]), {}
+    if weights == "ema":
+        bookkeeping = {name: np.array(x) for name, x in state.items() if not name.startswith((AVERAGE, ONLINE))}
+        state = {name.removeprefix(AVERAGE): x for name, x in state.items() if name.startswith(AVERAGE)}
+        if not state:
+            raise UserError(f"{path}: its 'ema' has no names that begin with '{AVERAGE}'; try --weights=model")
+    step = np.asarray(tree.get("step", 0))
+    if step.size != 1 or step.dtype.kind not in "iu" or step.item() < 0:
+        raise UserError(f"{path}: its 'step' must be a whole number that is not negative")
+    others = tuple(str(name) for name in tree if name not in (weights, "step"))
+    return Source(state, bookkeeping, step.item(), others)
 
 
-def _label_problems(shape: tuple[int, ...], width: int) -> list[str]:
-    fits = len(shape) == 2 and shape[0] >= 1 and shape[1] == width
-    return [] if fits else [f"shape of {LABEL_EMBEDDING}: {shape}, needed (classes, {width})"]
+def _arrays(path: str, values: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    others = [str(k) for k, v in values.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
+    if others:
+        raise UserError(f"{path}: among the weights are {', '.join(others)}, which are no arrays by name")
+    return dict(values)
 
 
-def fill(params: Params, rule: Rule, theirs: np.ndarray) -> list[str]:
-    """Writes one array into `params`; returns what is wrong with its shape."""
-    targets = [_at(params, path) for path in rule.paths]
-    if rule.layer is not None:
-        targets = [target[rule.layer] for target in targets]
-    inputs = sum(target.shape[0] for target in targets)
-    expected = (inputs, *targets[0].shape[1:])
-    needed = tuple(expected[axis] for axis in TO_THEIRS[len(expected)])
-    if theirs.shape != needed:
-        return [f"shape of {rule.name}: {theirs.shape}, needed {needed}"]
-    ours = theirs.transpose(TO_OURS[theirs.ndim])
-    start = 0
-    for target in targets:
-        target[...] = ours[start : start + target.shape[0]]
-        start += target.shape[0]
-    return []
+# --- import
 
 
-def export_arrays(params: Params, model: RadianceFieldModel) -> dict[str, np.ndarray]:
-    """Our parameters (or their gradients) under the published names and in PyTorch's layout.
+def import_checkpoint(source: Source, config: Config, workdir: pathlib.Path) -> pathlib.Path:
+    """Writes `workdir`/checkpoints/<step>, whole or not at all; parameters and average are the same.
 
-    The inverse of `import_params`, but for the label embedding, which stays folded into the time embedding's bias.
+    Raises:
+      UserError: the state dict is not that of the config's model, or there are checkpoints in `workdir`.
     """
-    state = {}
-    for rule in rules(model.config):
-        arrays = [np.asarray(_at(params, path)) for path in rule.paths]
-        if rule.layer is not None:
-            arrays = [array[rule.layer] for array in arrays]
-        joined = np.concatenate(arrays, axis=0)
-        state[rule.name] = joined.transpose(TO_THEIRS[joined.ndim])
-    return state
+    _check_empty(workdir)
+    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    params = published.import_params(source.state, model)
+    kept = {name: np.array(array) for name, array in published.leftovers(source.state, model).items()}
+    kept |= {BOOKKEEPING + name: array for name, array in source.bookkeeping.items()}
+    made = not workdir.exists()
+    building = workdir / ".import.incomplete"
+    shutil.rmtree(building, ignore_errors=True)  # of an import that was killed
+    try:
+        with Checkpoints(building, keep=1) as checkpoints:
+            checkpoints.save_trees(source.step, config, params=params, ema=params, leftovers=kept)
+        checkpoints.directory.rename(workdir / "checkpoints")
+    except BaseException:
+        if made:
+            shutil.rmtree(workdir, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return workdir / "checkpoints" / str(source.step)
+
+
+def _check_empty(workdir: pathlib.Path) -> None:
+    checkpoints = workdir / "checkpoints"
+    if checkpoints.exists() and any(checkpoints.iterdir()):
+        raise UserError(f"{checkpoints} holds checkpoints already: choose another --workdir")
+
+
+def _configure(args: argparse.Namespace, changes: Sequence[str], sizes: Sizes) -> tuple[Config, str]:
+    """The settings of the imported model, and the config file that they come from."""
+    file = args.config
+    if not file:
+        dataset = args.dataset or ("co3d" if sizes.absolute_pose else "realestate10k")
+        size = args.image_size or sizes.image_size or 0
+        file = f"configs/{dataset}.py:{128 if size >= 128 else 64}"
+        if not pathlib.Path(file.partition(":")[0]).is_file():
+            raise UserError(
+                f"there is no {file.partition(':')[0]} here, whose settings the model would get: run this in a "
+                "checkout of the project, or name a config, as in --config=FILE.py:variant"
+            )
+    base = read_config(file, changes)
+    return published_config(base, sizes, num_heads=args.num_heads, image_size=args.image_size), file
+
+
+def run_import(args: argparse.Namespace, changes: Sequence[str]) -> dict[str, Any]:
+    workdir = pathlib.Path(args.workdir)
+    _check_empty(workdir)
+    source = read_source(args.source, args.weights)
+    config, file = _configure(args, changes, read_sizes(source.state))
+    checkpoint = import_checkpoint(source, config, workdir)
+    model = config.model
+    command = f"python -m dfm_jax.main --config={shlex.quote(file)} {overrides(file, config)}"
+    return {
+        "checkpoint": str(checkpoint),
+        "step": source.step,
+        "not_taken": source.not_taken,
+        "image_size": config.image_size,
+        "encoder": dataclasses.asdict(model.encoder),
+        "scene_field": dataclasses.asdict(model.scene_field),
+        "conditioning_field": dataclasses.asdict(model.conditioning_field),
+        "rendered_features": model.rendered_features,
+        "config": file,
+        "sample": f"{command} --workdir={shlex.quote(args.workdir)} --mode=sample",
+    }
+
+
+# --- export
+
+
+def run_export(args: argparse.Namespace) -> dict[str, Any]:
+    params, step, values = restore_params(args.workdir, args.weights)
+    config = from_dict(values)
+    check_form(config.model)
+    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    kept = restore_leftovers(args.workdir, step)
+    bookkeeping = {k.removeprefix(BOOKKEEPING): kept.pop(k) for k in list(kept) if k.startswith(BOOKKEEPING)}
+    state = published.export_state(params, model, kept)
+    tree = state
+    if pathlib.Path(args.target).suffix in state_files.TORCH:
+        ema = {prefix + name: array for prefix in (AVERAGE, ONLINE) for name, array in state.items()}
+        counters = {"initted": np.ones(1, np.float32), "step": np.array([step])}
+        tree = {"model": state, "ema": ema | counters | bookkeeping, "step": step}
+    state_files.write_tree(args.target, tree)
+    return {"target": args.target, "step": step, "arrays": len(state), "numbers": sum(x.size for x in state.values())}
+
+
+# --- check
+
+
+def run_check(args: argparse.Namespace, changes: Sequence[str]) -> dict[str, Any]:
+    source = read_source(args.source, args.weights)
+    config, _ = _configure(args, changes, read_sizes(source.state))
+    return check(source.state, RadianceFieldModel(config.model, config.image_size, config.loss))
+
+
+def check(state: Mapping[str, np.ndarray], model: RadianceFieldModel) -> dict[str, Any]:
+    """Imports, exports, imports again, and compares bits.
+
+    Returns:
+      for each kind of arrays how many there are and how many came back, and `different`, the names of the others.
+    """
+    params = published.import_params(state, model)
+    kept = published.leftovers(state, model)
+    again = published.export_state(params, model, kept)
+    groups = {"taken": taken_shapes(model), "derived": derived_arrays(model.config, 1), "leftover": {}}
+    report = {group: {"arrays": 0, "exact": 0} for group in groups}
+    different = [name for name in again if name not in state]
+    for name, array in state.items():
+        group = next((group for group, names in groups.items() if name in names), "leftover")
+        exact = name in again and published.same_bits(array, again[name])
+        report[group]["arrays"] += 1
+        report[group]["exact"] += exact
+        different += [] if exact else [name]
+    parameters = _same_trees(params, published.import_params(again, model))
+    return report | {"parameters_exact": parameters, "different": different, "exact": parameters and not different}
+
+
+def _same_trees(a: Params, b: Params) -> bool:
+    return all(map(published.same_bits, jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+# --- command line
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and what is left, which overrides settings."""
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="import|export|check")
+    add = lambda name: commands.add_parser(name, allow_abbrev=False)
+    importing, exporting, checking = add("import"), add("export"), add("check")
+    for command in (importing, checking):
+        command.add_argument("--source", required=True, help="file to read: .pt, .safetensors or .npz")
+        command.add_argument("--weights", choices=("ema", "model"), default="ema", help="of a .pt that has both")
+        command.add_argument("--dataset", choices=DATASETS, help="whose recipe to use; default: from the shapes")
+        command.add_argument("--config", help="FILE.py:variant to use instead; settings change as in --config.seed=1")
+        command.add_argument("--num_heads", type=int, help="of the transformer, where its width is not the config's")
+        command.add_argument("--image_size", type=int, help="pixels, to use the model at another size than its own")
+    for command in (importing, exporting):
+        command.add_argument("--workdir", required=True, help="directory of the run")
+    exporting.add_argument("--target", required=True, help="file to write: .pt or .safetensors")
+    exporting.add_argument("--weights", choices=("ema", "params"), default="ema", help="averaged, or as last trained")
+    args, changes = parser.parse_known_args(argv)
+    if args.command == "export" and changes:
+        raise UserError(f"cannot make sense of {changes[0]!r} (see --help)")
+    if args.command != "export" and args.config and args.dataset:
+        raise UserError("--dataset chooses the config: give it or --config, not both")
+    return args, changes
+
+
+def run(argv: Sequence[str]) -> dict[str, Any]:
+    """Does what a command line says; returns what it reports.
+
+    Raises:
+      UserError: for a mistake in it, or a file that cannot be used; then nothing is written.
+    """
+    args, changes = _parse(argv)
+    if args.command == "export":
+        return run_export(args)
+    return run_import(args, changes) if args.command == "import" else run_check(args, changes)
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        report = run(argv)
+    except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for name, value in report.items():
+        print(f"{name}: {value}", file=sys.stderr)
+    print(json.dumps(report))
+    return 0 if report.get("exact", True) else 1
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing here computes on an accelerator
+    sys.exit(main(sys.argv[1:]))

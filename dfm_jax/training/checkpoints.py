@@ -1,5 +1,8 @@
 """Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config}`.
 
+An imported one (`dfm_jax.interop.torch_checkpoint`) has no `opt_state`, so that no run goes on from it, and may have
+`leftovers`: arrays by the names of where it came from, which `export` writes again.
+
 Saving is asynchronous and atomic: a directory named by a step is complete, whatever killed the run. Arrays are restored
 against an abstract target, so that the devices need not be those of the run that saved them.
 """
@@ -11,9 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from dfm_jax.config import Config
+from dfm_jax.config import Config, flatten
 from dfm_jax.errors import UserError
 from dfm_jax.training.state import Params, TrainState
 
@@ -28,6 +32,7 @@ INCIDENTAL = (
 )
 ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
 ABSENT = "(absent)"
+TREES = ("params", "opt_state", "ema", "leftovers")
 
 
 class Checkpoints:
@@ -42,7 +47,7 @@ class Checkpoints:
             create=keep is not None,
         )
         # Known handlers make an item's shapes readable before the item.
-        handlers = {name: ocp.StandardCheckpointHandler() for name in ("params", "opt_state", "ema")}
+        handlers = {name: ocp.StandardCheckpointHandler() for name in TREES}
         handlers["config"] = ocp.JsonCheckpointHandler()
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
@@ -55,13 +60,33 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
+    def resume_step(self) -> int:
+        """The step to go on from; 0 if nothing is saved.
+
+        Raises:
+          UserError: if the checkpoint is an imported one.
+        """
+        step = self.latest_step()
+        if step is not None and not self.has(step, "opt_state"):
+            raise UserError(
+                f"{self.directory / str(step)} was imported and has no state of an optimiser: train in another "
+                f"--workdir, with --config.init_from={self.directory.parent}"
+            )
+        return step or 0
+
     def save(self, step: int, state: TrainState, config: Config) -> None:
         """Begins to save the state after `step` steps, which may be donated at once; nothing to do if it is saved."""
-        if step == self.latest_step():
-            return
-        items = {name: ocp.args.StandardSave(getattr(state, name)) for name in ("params", "opt_state", "ema")}
+        if step != self.latest_step():
+            self.save_trees(step, config, params=state.params, opt_state=state.opt_state, ema=state.ema)
+
+    def save_trees(self, step: int, config: Config, **trees: Params) -> None:
+        """Begins to save those of the trees `TREES` that are given, with the settings they belong to."""
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         items["config"] = ocp.args.JsonSave(dataclasses.asdict(config))
         self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def has(self, step: int, item: str) -> bool:
+        return (self.directory / str(step) / item).is_dir()
 
     def config(self, step: int) -> dict[str, Any]:
         """The settings of the run that saved it, as a nested dict."""
@@ -115,13 +140,23 @@ def restore_params(
         return checkpoints.restore_item(step, which, target), step, checkpoints.config(step)
 
 
+def restore_leftovers(workdir: str | pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """What an import kept beside the parameters (see above), of any dtype; nothing, for other checkpoints."""
+    with Checkpoints(workdir) as checkpoints:
+        if not checkpoints.has(step, "leftovers"):
+            return {}
+        saved = checkpoints.shapes(step, "leftovers")
+        target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved)
+        return checkpoints.restore_item(step, "leftovers", target)
+
+
 def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
     """The differences that do not stop a run from going on, one 'field: saved -> now' each.
 
     Raises:
       UserError: listing those that do, the fields that define what is trained.
     """
-    old, new = _flatten(saved), _flatten(dataclasses.asdict(config))
+    old, new = flatten(saved), flatten(config)
     names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
     if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
         names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]
@@ -160,13 +195,6 @@ def _leaves(tree: Any) -> list[tuple[tuple, Any]]:
 
 def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def _below(name: str, groups: tuple[str, ...]) -> bool:

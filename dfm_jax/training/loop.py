@@ -106,7 +106,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     _prepare_data(config)
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, StopRequest() as stop:
-        start = checkpoints.latest_step() or 0
+        start = checkpoints.resume_step()
         if start:
             for difference in check_same_config(checkpoints.config(start), config, workdir):
                 say(f"going on with another {difference}")
