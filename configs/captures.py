@@ -13,8 +13,8 @@ The prior that is learned is that of the captures it has seen: a single one is f
 what a photograph of another place hides. Needs an accelerator of 24 GB.
 
 `configs/captures.py:tiny` is a small model for two CPU cores; it takes minutes and learns colours and rough shapes.
-Expect, after 300 steps on instant-ngp's fox (43 photographs, 4 of those held out compared), 18.4 dB for the estimate and
-17.9 dB for samples, where the given photograph itself is at 13.3 dB of the truth:
+Expect, after 300 steps on instant-ngp's fox (43 photographs, 4 of those held out compared), 18.4 dB for the estimate
+and 17.9 dB for samples, where the given photograph itself is at 13.3 dB of the truth:
 
     python -m dfm_jax.main --config=configs/captures.py:tiny --workdir=runs/captures_tiny
 """

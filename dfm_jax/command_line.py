@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from dfm_jax.config import Config, flatten, from_dict
+from dfm_jax.config import Config
+from dfm_jax.config_reading import flatten, from_dict
 from dfm_jax.errors import UserError
 
 

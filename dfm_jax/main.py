@@ -18,7 +18,8 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from dfm_jax import command_line
-from dfm_jax.config import Config, from_dict
+from dfm_jax.config import Config
+from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")

@@ -22,6 +22,7 @@ import numpy as np
 from einops import rearrange
 
 from dfm_jax import config as cfg
+from dfm_jax.config_reading import from_dict
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
@@ -68,7 +69,7 @@ def import_fixture(path: str, meta: dict) -> tuple[Params, cfg.Config]:
         options = [f"--source={path}", f"--workdir={workdir}", f"--num_heads={meta['heads']}"]
         torch_checkpoint.run(["import", *options, config, *overrides])
         params, _, values = restore_params(workdir)
-    return params, cfg.from_dict(values)
+    return params, from_dict(values)
 
 
 class Fixture:

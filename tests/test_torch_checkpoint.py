@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.command_line import read_config
-from dfm_jax.config import from_dict
+from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import StateDictError, import_params, same_bits

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.config import ResNet34Config, from_dict
+from dfm_jax.config import ResNet34Config
+from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.interop.imagenet import load_encoder

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dfm_jax.config import Config, DiTConfig, ModelConfig, from_dict
+from dfm_jax.config import Config, DiTConfig, ModelConfig
+from dfm_jax.config_reading import from_dict
 from dfm_jax.interop.published import TOKEN_SIDE, State, StateDictError, token_side
 from dfm_jax.interop.published_names import BACKGROUND, FIELDS
 

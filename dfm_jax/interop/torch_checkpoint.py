@@ -33,7 +33,8 @@ import jax
 import numpy as np
 
 from dfm_jax.command_line import overrides, read_config
-from dfm_jax.config import Config, from_dict
+from dfm_jax.config import Config
+from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import Params, RadianceFieldModel
 from dfm_jax.interop import published, state_files

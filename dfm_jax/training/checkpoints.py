@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dfm_jax.config import Config, flatten
+from dfm_jax.config import Config
+from dfm_jax.config_reading import flatten
 from dfm_jax.errors import UserError
 from dfm_jax.training.state import Params, TrainState
 
