@@ -34,7 +34,7 @@ def made(tmp_path):
     seen[:, 1, 3] += 0.3
     drawn = Drawn(seen, seen[:, :, 3], truth + 0.01)
     scene = write_scene(tmp_path, 0, NAME, example, drawn)
-    summary = Summary(5, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {"loading": 1.0})
+    summary = Summary(5, False, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {"loading": 1.0})
     return tmp_path, scene, summary
 
 
@@ -63,6 +63,13 @@ def test_page_does_without_curve_odds_and_commands(made):
     for absent in ("<polyline", "odds", "<pre>", NAME, "http"):
         assert absent not in page
     assert "&lt;clip&gt; &amp; co" in page
+
+
+def test_page_does_not_promise_many_scenes_of_a_deterministic_model(made):
+    folder, _, summary = made
+    assert "many possible scenes" in write_report(folder, summary, []).read_text()
+    page = write_report(folder, dataclasses.replace(summary, deterministic=True), []).read_text()
+    assert "many possible scenes" not in page and "one 3D scene" in page
 
 
 def test_curve_is_drawn_within_its_frame_whatever_the_values(made):

@@ -67,10 +67,18 @@ def _opening(summary: Summary) -> str:
             )
         )
     items = "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts)
-    return f"""<h1>One image, many possible scenes</h1>
-<p class="lead">The model is given an image of a scene (outlined in blue) and draws whole 3D scenes that could be behind
-it: {len(summary.scenes[0].samples)} for each, shown from a moving camera. What the image shows is the same in all of
-them. What it does not show, every scene makes up for itself.</p>
+    given = "The model is given an image of a scene (outlined in blue) and"
+    if summary.deterministic:
+        title = "One image, one answer"
+        lead = f"""{given} answers with one 3D scene, shown from a moving camera: this is pixelNeRF, without diffusion. What
+the image does not show is the average of all that it could be, which is a blur."""
+    else:
+        title = "One image, many possible scenes"
+        lead = f"""{given} draws whole 3D scenes that could be behind it: {len(summary.scenes[0].samples)} for each, shown
+from a moving camera. What the image shows is the same in all of them. What it does not show, every scene makes up for
+itself."""
+    return f"""<h1>{title}</h1>
+<p class="lead">{lead}</p>
 <ul class="facts">{items}</ul>
 <h2>The scenes <button id="depth-button" type="button">Show depth</button></h2>"""
 

@@ -51,6 +51,7 @@ class HiddenColours:
 @dataclasses.dataclass(frozen=True)
 class Summary:
     step: int  # training steps behind the parameters
+    deterministic: bool  # whether the model knows one answer only (pixelNeRF)
     settings: dict[str, Any]  # config.sample and what else decides the result
     commands: tuple[str, ...]  # that made this; none where it was not made from a command line
     scenes: tuple[SceneResult, ...]

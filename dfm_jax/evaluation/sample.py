@@ -137,6 +137,7 @@ def _summary(
 ) -> Summary:
     return Summary(
         step=step,
+        deterministic=config.model.conditioning_field is None,
         settings=dataclasses.asdict(config.sample)
         | {
             "seed": config.seed,
