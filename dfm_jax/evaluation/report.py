@@ -70,13 +70,13 @@ def _opening(summary: Summary) -> str:
     given = "The model is given an image of a scene (outlined in blue) and"
     if summary.deterministic:
         title = "One image, one answer"
-        lead = f"""{given} answers with one 3D scene, shown from a moving camera: this is pixelNeRF, without diffusion. What
-the image does not show is the average of all that it could be, which is a blur."""
+        lead = f"""{given} answers with one 3D scene, shown from a moving camera: this is pixelNeRF, without diffusion.
+What the image does not show is the average of all that it could be, which is a blur."""
     else:
         title = "One image, many possible scenes"
-        lead = f"""{given} draws whole 3D scenes that could be behind it: {len(summary.scenes[0].samples)} for each, shown
-from a moving camera. What the image shows is the same in all of them. What it does not show, every scene makes up for
-itself."""
+        lead = f"""{given} draws whole 3D scenes that could be behind it: {len(summary.scenes[0].samples)} for each,
+shown from a moving camera. What the image shows is the same in all of them. What it does not show, every scene makes up
+for itself."""
     return f"""<h1>{title}</h1>
 <p class="lead">{lead}</p>
 <ul class="facts">{items}</ul>
