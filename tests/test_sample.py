@@ -149,6 +149,8 @@ def test_a_sample_depends_on_its_own_numbers_only(run):
         model=run.model,
         sample=run.config.sample,
     )
+    # The context is clean; the sample is said to have a little noise.
+    assert np.array_equal(batch.scene.timestep, [[0, 30]] * 2)
     for b, (i, j) in enumerate(pairs):
         arrays = np.load(run.folder / run.summary.scenes[i].arrays)
         np.testing.assert_allclose(batch.x0[b], arrays["x0"][j], atol=1e-4)

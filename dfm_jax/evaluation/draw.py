@@ -31,6 +31,9 @@ Params = dict[str, Any]
 
 # Pixels that one call draws: bounds the memory of sampling, whose encoder sees whole images.
 PIXELS_PER_DRAW = 2**14
+# Noise level, as a share of all, that a finished sample is said to have when its scene is inferred. At 0 the model
+# takes every pixel for the truth, its own grain included; told of a little noise, it keeps what the views agree on.
+SCENE_NOISE_LEVEL = 0.03
 # Pixels that one call renders for a video: these are rendered in chunks anyway, and this is how often progress shows.
 PIXELS_PER_LOOK = 2**17
 # Videos of smaller images are rendered at a multiple of their size: a radiance field has no pixels of its own.
@@ -86,15 +89,16 @@ def draw_target(
 
 
 def sampled_scene(
-    params: Params, example: Example, x0: Float[Array, "b h w 3"], *, model: RadianceFieldModel
+    params: Params, example: Example, x0: Float[Array, "b h w 3"], *, model: RadianceFieldModel, num_timesteps: int
 ) -> tuple[Scene, Rendering | None]:
     """The scene behind the context and a finished sample, and the deterministic estimate of the target view, if the
     model makes one.
 
-    The sample enters as a target view without noise. The scene of the last denoising step would not do: it is that of
-    the conditional branch, which guided samples differ from.
+    The sample enters as the target view. The scene of the last denoising step would not do: it is that of the
+    conditional branch, which guided samples differ from.
     """
-    return model.infer(params, example, x0, jnp.zeros(x0.shape[0], jnp.int32))
+    timestep = jnp.full(x0.shape[0], round(SCENE_NOISE_LEVEL * num_timesteps), jnp.int32)
+    return model.infer(params, example, x0, timestep)
 
 
 def look(params: Params, scene: Scene, camera: Camera, *, model: RadianceFieldModel, size: int) -> Pictures:
@@ -143,7 +147,7 @@ def draw_batch(
     keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
     example = jax.tree.map(lambda x: x[scene_index], example)
     x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
-    scene, estimate = sampled_scene(params, example, x0, model=model)
+    scene, estimate = sampled_scene(params, example, x0, model=model, num_timesteps=schedule.num_timesteps)
     cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
     views = look(params, scene, cameras, model=model, size=model.image_size)
     # A model that makes no estimate is deterministic: all that it draws is its estimate.
