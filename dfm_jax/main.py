@@ -17,7 +17,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfm_jax import command_line
+from dfm_jax import allocator, command_line
 from dfm_jax.config import Config
 from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
@@ -40,6 +40,7 @@ def run(arguments: list[str]) -> int:
             raise UserError(f"--{name} is missing: for instance --config=configs/toy.py --workdir=runs/toy")
     config = from_dict(_CONFIG.value)
     _cache_compilations()
+    allocator.reuse_memory()
     if _DISTRIBUTED.value or _COORDINATOR.value:
         from dfm_jax.training.sharding import initialize_distributed
 

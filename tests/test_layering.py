@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "structs": set(),
     "config": set(),
     "config_reading": {"config", "errors"},
+    "allocator": set(),
     "geometry": {"structs"},
     "metrics": {"structs"},
     "trajectories": {"structs", "geometry"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "interop": SCENE | {"training", "command_line", "config_reading"},
     "training": ENDS | {"evaluation"},
     "evaluation": ENDS | {"training"},
-    "main": LEAVES | {"command_line", "config_reading", "training", "evaluation"},
+    "main": LEAVES | {"allocator", "command_line", "config_reading", "training", "evaluation"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.

@@ -33,6 +33,17 @@ class PreparedField:
     valid: Array  # [b, v]
 
 
+class Linear(nn.Dense):
+    """A dense layer that sees all points as one long matrix.
+
+    XLA computes the gradient of a kernel from two axes in far less time than from four (on a CPU, 25 ms against 35 for
+    two layers of 64 and 38400 points).
+    """
+
+    def __call__(self, x: Float[Array, "*points c"]) -> Float[Array, "*points d"]:
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+
+
 class ResidualBlock(nn.Module):
     """`x + fc_1(relu(film(fc_0(relu(x)))))`."""
 
@@ -40,8 +51,8 @@ class ResidualBlock(nn.Module):
     dtype: Any
 
     def setup(self) -> None:
-        self.fc_0 = nn.Dense(self.width, dtype=self.dtype)
-        self.fc_1 = nn.Dense(self.width, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype)
+        self.fc_0 = Linear(self.width, dtype=self.dtype)
+        self.fc_1 = Linear(self.width, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype)
         self.film = nn.Dense(2 * self.width, dtype=self.dtype)
 
     def modulation(self, time_code: Float[Array, "*batch e"]) -> Float[Array, "*batch 2*d"]:
@@ -64,13 +75,13 @@ class RadianceField(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.point_in = nn.Dense(config.width, use_bias=False, dtype=self.dtype)
+        self.point_in = Linear(config.width, use_bias=False, dtype=self.dtype)
         self.feature_in = nn.Dense(config.width, dtype=self.dtype)
         self.time_in = nn.Dense(4 * config.width, dtype=self.dtype)
         self.time_out = nn.Dense(4 * config.width, dtype=self.dtype)
         self.view_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.view_blocks)]
         self.joint_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.joint_blocks)]
-        self.out = nn.Dense(3 + 1 + self.rendered_features, bias_init=self._out_bias, dtype=self.dtype)
+        self.out = Linear(3 + 1 + self.rendered_features, bias_init=self._out_bias, dtype=self.dtype)
 
     def _out_bias(self, _key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jnp.zeros(shape, dtype).at[3].set(self.config.density_bias)

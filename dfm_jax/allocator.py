@@ -1,0 +1,32 @@
+"""How a process on the CPU holds its memory."""
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import sys
+
+# Parameters of mallopt, as in <malloc.h>.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+
+
+def reuse_memory() -> None:
+    """Lets glibc keep what is freed, and hand it out again; to be called before jax starts its threads.
+
+    Every step takes and returns some hundred MB. By default these come fresh from the kernel each time, page by page:
+    on two cores that was a quarter of a toy training step (0.36 s against 0.26 s, medians of three interleaved runs).
+    Where jax has an accelerator, or malloc is not glibc's, nothing is changed.
+    """
+    if sys.platform != "linux" or has_accelerator_support():
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_ARENA_MAX, 1)  # other arenas cannot hold large blocks
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 64 * 2**20)
+
+
+def has_accelerator_support() -> bool:
+    """Whether an extension of jax for GPUs or TPUs is installed."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return bool(plugins) or importlib.util.find_spec("libtpu") is not None
