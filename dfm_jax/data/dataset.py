@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from dfm_jax.data import transforms
-from dfm_jax.data.builders.posed_scenes import INDEX_FILE, VERSION
+from dfm_jax.data.builders.posed_scenes import INDEX_FILE
+from dfm_jax.data.builders.records import VERSION
 from dfm_jax.errors import UserError
 
 

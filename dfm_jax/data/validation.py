@@ -2,7 +2,6 @@
 
 import collections
 import io
-import json
 import os
 from pathlib import Path
 
@@ -75,31 +74,17 @@ def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
 
 
 class Quarantine:
-    """Counts what was rejected and writes it, one JSON object a line: split, scene, frame (null: all of it), reason."""
+    """Collects what was rejected, in `entries` as they stand in the quarantine file: split, scene, frame (None: all of
+    it), reason."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.scenes = 0
-        self.frames = 0
-        self.first_reason = ""
+    def __init__(self) -> None:
+        self.entries: list[dict[str, str | None]] = []
         self.counts: collections.Counter[str] = collections.Counter()  # of scenes, by what they are counted as
-        self._file = path.open("w", encoding="utf-8")
 
     def add_scene(self, split: str, scene: str, reason: str, counted_as: str = "") -> None:
-        self.scenes += 1
         if counted_as:
             self.counts[counted_as] += 1
-        self._write(split, scene, None, reason)
+        self.entries.append({"split": split, "scene": scene, "frame": None, "reason": reason})
 
     def add_frame(self, split: str, scene: str, frame: str, reason: str) -> None:
-        self.frames += 1
-        self._write(split, scene, frame, reason)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, split: str, scene: str, frame: str | None, reason: str) -> None:
-        self.first_reason = self.first_reason or reason
-        entry = {"split": split, "scene": scene, "frame": frame, "reason": reason}
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        self.entries.append({"split": split, "scene": scene, "frame": frame, "reason": reason})
