@@ -5,12 +5,13 @@ the folder of an incomplete data set is the same wherever and whenever that was:
 
     posed_scenes/frames/1.0.0/...   the file of its frames, as it will be read
     shards/SPLIT-NUMBER.scenes      its scenes' records, which count frames from the start of the shard
-    shards/SPLIT-NUMBER.json        names, numbers of frames, what was rejected, and checksums; written last
+    shards/SPLIT-NUMBER.result      names, numbers of frames, what was rejected, and checksums; written last
 
 A shard whose last file is there and whose other files are as that one says is finished, and is not converted again.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from dfm_jax.data.validation import Quarantine
 # shards cost open files.
 SCENES_PER_SHARD = 64
 MAX_SHARDS = 256  # of a split
+RESULT = ".result"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Shard:
         return folder / "shards" / f"{self.split}-{self.number:05d}.scenes"
 
     def result_file(self, folder: Path) -> Path:
-        return folder / "shards" / f"{self.split}-{self.number:05d}.json"
+        return folder / "shards" / f"{self.split}-{self.number:05d}{RESULT}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +110,15 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
         frames=records.inspect(frames_file, sum(num_frames)),
         scenes=records.inspect(scenes_file, len(names)),
     )
-    records.write_text(shard.result_file(work.folder), json.dumps(dataclasses.asdict(result)))
+    content = json.dumps(dataclasses.asdict(result))
+    records.write_text(shard.result_file(work.folder), f"{_digest(content)}\n{content}")
 
 
 def is_finished(folder: Path, shard: Shard) -> bool:
     """Reads all that was written: a machine that went down may have kept names of files and lost their contents."""
     try:
         result = read_result(folder, shard)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return False
     return records.is_intact(shard.frames_file(folder), result.frames) and records.is_intact(
         shard.scenes_file(folder), result.scenes
@@ -123,10 +126,20 @@ def is_finished(folder: Path, shard: Shard) -> bool:
 
 
 def any_finished(folder: Path) -> bool:
-    return any((folder / "shards").glob("*.json"))
+    return any((folder / "shards").glob(f"*{RESULT}"))
 
 
 def read_result(folder: Path, shard: Shard) -> Result:
-    content = json.loads(shard.result_file(folder).read_text(encoding="utf-8"))
+    """Raises:
+    ValueError: it is damaged.
+    """
+    digest, _, text = shard.result_file(folder).read_text(encoding="utf-8").partition("\n")
+    if digest != _digest(text):
+        raise ValueError(f"{shard.result_file(folder)} is damaged")
+    content = json.loads(text)
     files = {key: RecordFile(**content.pop(key)) for key in ("frames", "scenes")}
     return Result(**content, **files)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
