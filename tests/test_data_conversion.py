@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -247,6 +248,17 @@ def test_what_a_process_fails_at_is_raised(tmp_path, small_shards, fail, error, 
     run = functools.partial(runners.in_processes, 2)
     with pytest.raises(error, match=message):
         prepare.prepare(Broken(fail), tmp_path, "toy", OPTIONS, run=run)
+    assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # of a file, which is as good
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        code = prepare.main(toy_options(tmp_path, num_scenes=64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1 and capsys.readouterr().err.splitlines()[-1].startswith("error: write() failed: File too large")
     assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]
 
 

@@ -40,25 +40,45 @@ def file_name(split: str, shard: int, shards: int) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path, features: tfds.features.FeaturesDict) -> Iterator[Callable[[Record], None]]:
-    """What is called with each record, in order. The file is there when the block has ended without an error."""
+    """What is called with each record, in order. The file is there when the block has ended without an error.
+
+    Raises:
+      OSError: the disk is full, or cannot be written to.
+    """
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Its own name, since Beam may do the same work twice at once.
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = _unfinished(path)
     writer = array_record_module.ArrayRecordWriter(str(unfinished), WRITER_OPTIONS)
 
     def write(record: Record) -> None:
         example = serializer.get_tf_example(features.encode_example(record))
-        writer.write(example.SerializeToString(deterministic=True))
+        with _as_os_error():
+            writer.write(example.SerializeToString(deterministic=True))
 
     try:
         yield write
-        writer.close()
+        with _as_os_error():
+            writer.close()
         unfinished.replace(path)
     finally:
-        if writer.is_open():
-            writer.close()
+        if writer.is_open():  # after an error, beside which those of the writer do not count
+            with contextlib.suppress(RuntimeError):
+                writer.close()
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """array_record raises RuntimeError whatever the system says."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def _unfinished(path: Path) -> Path:
+    """Where a file is written until it is complete. Never the same twice: Beam may do the same work twice at once."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
 
 
 def reading(path: Path, features: tfds.features.FeaturesDict) -> Iterator[dict[str, Any]]:
@@ -90,7 +110,7 @@ def is_intact(path: Path, expected: RecordFile) -> bool:
 def write_text(path: Path, text: str) -> None:
     """All of the text or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = _unfinished(path)
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
