@@ -1,5 +1,6 @@
 """Converts a whole source, in a folder in which an interrupted conversion can be gone on with."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -60,26 +61,22 @@ def write(
     run(Work(source, options, folder), todo, on_scene)
     done = [(shard, shards.read_result(folder, shard)) for shard in todo]
     by_split = {split: [pair for pair in done if pair[0].split == split] for split in splits}
-    files = {
-        posed_scenes.frames_folder(folder): {
-            split: [result.frames for _, result in pairs] for split, pairs in by_split.items()
-        },
-        posed_scenes.scenes_folder(folder): {split: _write_scenes(folder, pairs) for split, pairs in by_split.items()},
-    }
-    features = posed_scenes.frame_features(), posed_scenes.scene_features()
-    for (where, of_folder), of_record in zip(files.items(), features, strict=True):
-        records.write_metadata(where, of_record, of_folder, DESCRIPTION)
+    frames = {split: [result.frames for _, result in pairs] for split, pairs in by_split.items()}
+    scenes = {split: _write_scenes(folder, pairs) for split, pairs in by_split.items()}
+    places = posed_scenes.frames_folder(folder), posed_scenes.scenes_folder(folder)
+    records.write_metadata(places[0], posed_scenes.frame_features(), frames, DESCRIPTION)
+    records.write_metadata(places[1], posed_scenes.scene_features(), scenes, DESCRIPTION)
+    target = posed_scenes.dataset_folder(folder)
     index = {
         "splits": {split: entry for split, pairs in by_split.items() if (entry := _index(pairs))["names"]},
         "holdout": options.holdout,
-        "files": dict(_checksums(posed_scenes.dataset_folder(folder), files)),
+        "files": dict(_checksums(target, dict(zip(places, (frames, scenes), strict=True)))),
     }
-    records.write_text(posed_scenes.dataset_folder(folder) / posed_scenes.INDEX_FILE, json.dumps(index))
-    counts: dict[str, int] = {}
+    records.write_text(target / posed_scenes.INDEX_FILE, json.dumps(index))
+    counts: collections.Counter[str] = collections.Counter()
     for _, result in done:
-        for name, count in result.counts.items():
-            counts[name] = counts.get(name, 0) + count
-    return Converted(index, [entry for _, result in done for entry in result.rejected], counts)
+        counts.update(result.counts)
+    return Converted(index, [entry for _, result in done for entry in result.rejected], dict(counts))
 
 
 def _write_scenes(folder: Path, pairs: Sequence[tuple[Shard, Result]]) -> list[RecordFile]:

@@ -41,7 +41,7 @@ STEP_SECONDS = 0.1
 BATCHES = 10  # that are measured; as many steps
 
 NAME = "noise"
-NUM_SCENES, NUM_FRAMES, IMAGE_SIZE = 32, 16, 360
+NUM_SCENES, NUM_FRAMES, IMAGE_SIZE = 256, 8, 360  # with fewer scenes grain shuffles them more slowly
 OCTAVES = {5: 0.55, 20: 0.35, 60: 0.1}  # weights of noise of so many cells a side; gives 40 kB
 DIFFERENT = 16  # pictures
 

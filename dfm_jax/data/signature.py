@@ -13,7 +13,8 @@ from dfm_jax.data.builders.captures import SUFFIXES
 
 
 def signature(source: Path, data_dir: Path) -> str:
-    """Of a file, or of all below a folder but `data_dir` and what is hidden."""
+    """Of a file, or of all below a folder but what is hidden and, if it lies there, what a conversion to `data_dir`
+    writes."""
     digest = hashlib.sha256()
     for name, *state in _states(source, data_dir.resolve()):
         digest.update(os.fsencode(f"{name}\0{state}\n"))
@@ -26,11 +27,13 @@ def _states(source: Path, data_dir: Path) -> Iterator[tuple[str, int, int]]:
     seen = set()
     for parent, folders, files in os.walk(source, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen or Path(real) == data_dir:
+        if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        if Path(real) == data_dir:
+            continue
         yield _state(parent, Path(parent))
         for file in sorted(files):
             if not file.lower().endswith(SUFFIXES):
