@@ -98,13 +98,13 @@ def _publish(converted: conversion.Converted, building: Path, target: Path) -> d
     """Puts the data set and its quarantine file in their places, and returns the summary."""
     listed = target.with_name(f"{target.name}.quarantine.jsonl")
     records.write_text(listed, "".join(json.dumps(entry) + "\n" for entry in converted.rejected))
-    rejected_scenes = sum(entry["frame"] is None for entry in converted.rejected)
-    rejected_frames = len(converted.rejected) - rejected_scenes
+    scene_reasons = [entry["reason"] for entry in converted.rejected if entry["frame"] is None]
+    rejected_scenes, rejected_frames = len(scene_reasons), len(converted.rejected) - len(scene_reasons)
     splits = converted.index["splits"]
     if not splits:
         raise UserError(
             f"no scene could be used: {rejected_scenes} scenes and {rejected_frames} frames were rejected, for "
-            f"instance: {converted.rejected[0]['reason'] if converted.rejected else ''}. All reasons: {listed}"
+            f"instance: {scene_reasons[0]}. All reasons: {listed}"
         )
     if target.exists():
         target.rename(building / "replaced")
