@@ -7,7 +7,7 @@
     python -m dfm_jax.data.prepare --format=toy --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
-`quarantined_scenes` and `quarantined_frames`. What was rejected is listed, with reasons, in DIR/NAME.quarantine.jsonl.
+`quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in DIR/NAME.quarantine.jsonl.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
 """
 
@@ -80,6 +80,7 @@ def build(source: Source, data_dir: Path, name: str, options: posed_scenes.Store
         "frames": sum(sum(split["num_frames"]) for split in index["splits"].values()),
         "quarantined_scenes": quarantine.scenes,
         "quarantined_frames": quarantine.frames,
+        "warned_scenes": quarantine.warned_scenes,
         **quarantine.counts,
         "splits": {split: len(entry["names"]) for split, entry in index["splits"].items()},
         "path": str(target),
@@ -151,6 +152,9 @@ def main(argv: list[str]) -> int:
         return 1
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
         print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
+    if summary["warned_scenes"]:
+        look = f"python -m dfm_jax.data.inspect --data_dir={args.data_dir} --name={name}"
+        print(f"{summary['warned_scenes']} scenes have warnings; look at them with: {look}", file=sys.stderr)
     print(json.dumps(dict.fromkeys(formats.FORMATS[args.format].counts, 0) | summary))
     return 0
 

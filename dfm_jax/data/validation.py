@@ -11,6 +11,7 @@ from PIL import Image
 
 from dfm_jax.data.builders.source import Rejected
 
+LEAST_ANGLE, MOST_ANGLE = 2.0, 150.0  # degrees that a pinhole camera can see
 ROTATION_TOLERANCE = 1e-3  # of R R^T - 1 and of the determinant; published files carry 6 to 9 digits
 
 
@@ -36,6 +37,13 @@ def check_camera(camera_to_world: np.ndarray, intrinsics: np.ndarray) -> None:
         raise Rejected("last row of the pose is not 0 0 0 1")
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise Rejected(f"focal length is not positive ({intrinsics[0, 0]:.3g}, {intrinsics[1, 1]:.3g})")
+    for focal, axis in ((intrinsics[0, 0], "wide"), (intrinsics[1, 1], "high")):
+        angle = 2 * np.rad2deg(np.arctan(0.5 / focal))
+        if not LEAST_ANGLE < angle < MOST_ANGLE:
+            raise Rejected(f"picture is {angle:.3g} degrees {axis}: focal lengths are in the wrong unit")
+    if (intrinsics[:2, 2] < 0).any() or (intrinsics[:2, 2] > 1).any():
+        x, y = intrinsics[:2, 2]
+        raise Rejected(f"principal point ({x:.3g}, {y:.3g}) is not within the picture, which is (0, 0) to (1, 1)")
 
 
 def read_image(path: Path) -> bytes:
@@ -81,6 +89,7 @@ class Quarantine:
         self.path = path
         self.scenes = 0
         self.frames = 0
+        self.warned_scenes = 0  # accepted, but something about them may be wrong
         self.first_reason = ""
         self.counts: collections.Counter[str] = collections.Counter()  # of scenes, by what they are counted as
         self._file = path.open("w", encoding="utf-8")

@@ -85,6 +85,7 @@ def make_scene(
         near=scale * bounds.near,
         far=scale * bounds.far,
         one_size=False,
+        own_poses=True,
     )
 
 

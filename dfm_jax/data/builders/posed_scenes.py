@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import transforms, validation
+from dfm_jax.data import scene_checks, transforms, validation
 from dfm_jax.data.builders.source import Rejected, Source, SourceFrame, SourceScene
 
 VERSION = "1.0.0"
@@ -167,8 +167,7 @@ class _SplitWriter:
         with self._spool(shard).open("wb") as spool:
             for name in self._groups[shard]:
                 try:
-                    scene = self._source.read(self._split, name)
-                    frames, pictures = self._accept(scene)
+                    scene, frames, pictures = self._accept(self._source.read(self._split, name))
                 except Rejected as reason:
                     self._quarantine.add_scene(self._split, name, str(reason), reason.counted_as)
                 else:
@@ -190,11 +189,12 @@ class _SplitWriter:
     def _spool(self, shard: int) -> Path:
         return self._directory / f"{self._split}-{shard}.scenes"
 
-    def _accept(self, scene: SourceScene) -> tuple[list[SourceFrame], list[bytes]]:
-        """The frames that passed every check, with the intrinsics and pictures to store.
+    def _accept(self, scene: SourceScene) -> tuple[SourceScene, list[SourceFrame], list[bytes]]:
+        """The scene with warnings about it, and the frames that passed every check, with the intrinsics and pictures to
+        store.
 
         Raises:
-          Rejected: too few are left.
+          Rejected: too few are left, or their cameras cannot be right.
         """
         bad, kept = list(scene.rejected), []
         for frame in scene.frames:
@@ -211,6 +211,9 @@ class _SplitWriter:
         for i in reversed(odd):
             frame, _, size = kept.pop(i)
             bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
+        repeated = scene_checks.repeated([frame for frame, _, _ in kept], [stored for _, stored, _ in kept])
+        bad += [(kept[i][0].name, reason) for i, reason in repeated.items()]
+        kept = [entry for i, entry in enumerate(kept) if i not in repeated]
         for frame_name, reason in bad:
             self._quarantine.add_frame(self._split, scene.name, frame_name, reason)
         if len(kept) < self._options.min_frames:
@@ -219,7 +222,12 @@ class _SplitWriter:
                 f"too few frames: {len(kept)} of {len(scene.frames) + len(scene.rejected)} usable, "
                 f"{self._options.min_frames} needed{first}"
             )
-        return [frame for frame, _, _ in kept], [stored for _, stored, _ in kept]
+        frames, pictures, sizes = map(list, zip(*kept, strict=True))
+        warnings = scene_checks.check_scene(scene, frames, pictures, sizes)
+        if warnings:
+            self._quarantine.warned_scenes += 1
+            scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
+        return scene, frames, pictures
 
 
 def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int) -> tuple[bytes, np.ndarray]:

@@ -1,0 +1,84 @@
+"""The checks of a scene as a whole, for `prepare`: from its poses first, and from its pictures where those are suspect."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from dfm_jax.data import conventions, epipolar, geometry_checks
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+
+VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared
+BAD = 0.01  # median epipolar error, as a share of the picture: some pixels at any usual size
+
+
+def repeated(frames: Sequence[SourceFrame], pictures: Sequence[bytes]) -> dict[int, str]:
+    """Which frames have an earlier one's encoded picture, but another pose; with reasons."""
+    if not frames:
+        return {}
+    return geometry_checks.repeated_pictures(_poses(frames), _hashes(pictures), [frame.name for frame in frames])
+
+
+def check_scene(
+    scene: SourceScene, frames: Sequence[SourceFrame], pictures: Sequence[bytes], sizes: Sequence[tuple[int, int]]
+) -> list[str]:
+    """Warnings about a scene: what may be wrong, a sentence each.
+
+    Args:
+      frames: those that are kept, with the intrinsics of their square pictures.
+      pictures: encoded and square, the middles of pictures of these `sizes` (width, height).
+
+    Raises:
+      Rejected: the cameras cannot be right.
+    """
+    poses, intrinsics = _poses(frames), np.stack([frame.intrinsics for frame in frames])
+    geometry_checks.check_bounds(scene.near, scene.far)
+    warnings = geometry_checks.intrinsics_warnings(intrinsics, sizes)
+    still = geometry_checks.baseline_warnings(poses, scene.near, scene.far)
+    if still:
+        return warnings + still
+    warnings += geometry_checks.repeated_pose_warnings(poses, _hashes(pictures))
+    suspicions = geometry_checks.suspicions(poses)
+    if suspicions or scene.own_poses:
+        warnings += _compare(poses, intrinsics, pictures, suspicions)
+    return warnings
+
+
+def _compare(
+    poses: np.ndarray,
+    intrinsics: np.ndarray,
+    pictures: Sequence[bytes],
+    suspicions: Sequence[geometry_checks.Suspicion],
+) -> list[str]:
+    """Warnings, from the pictures."""
+
+    def picture(frame: int) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(pictures[frame])).convert("RGB"))
+
+    pairs = epipolar.match_views(picture, poses, VIEWS, OTHERS)
+    verdict = conventions.judge(pairs, poses, intrinsics)
+    if verdict.mistake:
+        seen = "".join(f"{doubt.reason}, and " for doubt in suspicions[:1])
+        raise Rejected(
+            f"poses in another convention: {seen}the pictures agree with {verdict.mistake} (points miss their epipolar "
+            f"lines by {verdict.error:.1%} of the picture, without that mistake by {verdict.error_without:.1%})"
+        )
+    warnings = []
+    if verdict.right is None:
+        warnings += [f"{doubt.reason}: perhaps {doubt.mistake}; the pictures do not tell" for doubt in suspicions]
+    if verdict.error > BAD:
+        warnings.append(
+            f"points miss their epipolar lines by {verdict.error:.1%} of the picture: poses, focal lengths or lens "
+            "distortion are wrong"
+        )
+    return warnings
+
+
+def _poses(frames: Sequence[SourceFrame]) -> np.ndarray:
+    return np.stack([np.asarray(frame.camera_to_world, np.float64) for frame in frames])
+
+
+def _hashes(pictures: Sequence[bytes]) -> list[bytes]:
+    return [hashlib.sha256(picture).digest() for picture in pictures]
