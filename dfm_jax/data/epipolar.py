@@ -35,7 +35,9 @@ class Pair:
     b: np.ndarray  # [m, 2] in the second
 
 
-def match_views(picture: Callable[[int], np.ndarray], camera_to_world: np.ndarray, views: int, others: int) -> list[Pair]:
+def match_views(
+    picture: Callable[[int], np.ndarray], camera_to_world: np.ndarray, views: int, others: int
+) -> list[Pair]:
     """Matches of some views, spread over the capture, with others near them.
 
     Args:
@@ -54,7 +56,7 @@ def match_views(picture: Callable[[int], np.ndarray], camera_to_world: np.ndarra
     count = len(camera_to_world)
     for first in dict.fromkeys((np.arange(views) * 2 + 1) * count // (2 * views)):
         found = []
-        for second in _companions(camera_to_world, first)[: TRIED * others]:
+        for second in companions(camera_to_world, first)[: TRIED * others]:
             a, b = match(of(first), of(second))
             if len(a) >= MIN_MATCHES:
                 found.append(Pair(int(first), int(second), a, b))
@@ -62,7 +64,7 @@ def match_views(picture: Callable[[int], np.ndarray], camera_to_world: np.ndarra
     return pairs
 
 
-def _companions(camera_to_world: np.ndarray, first: int) -> list[int]:
+def companions(camera_to_world: np.ndarray, first: int) -> list[int]:
     """Other frames that show much the same from elsewhere, best first."""
     rotations, positions = camera_to_world[:, :3, :3], camera_to_world[:, :3, 3]
     cosine = (np.einsum("ij,vij->v", rotations[first], rotations) - 1) / 2
@@ -134,8 +136,8 @@ def _distance(points: np.ndarray, to: np.ndarray) -> np.ndarray:
 
 
 def triangulate(pair: Pair, camera_to_world: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the matches are in space, [n, 3], and whether in front of both cameras, [n]; NaN and True where the rays are
-    too parallel to tell."""
+    """Where the matches are in space, [m, 3], and whether in front of both cameras, [m]; NaN and True where the rays
+    are too parallel to tell."""
     origins, rays = [], []
     for frame, points in ((pair.first, pair.a), (pair.second, pair.b)):
         image = np.concatenate([points, np.ones((len(points), 1))], axis=1)

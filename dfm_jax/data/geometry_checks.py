@@ -1,9 +1,8 @@
 """What the cameras of a scene tell about mistakes, without looking at the pictures.
 
-Two kinds of findings. What cannot be right is `Rejected`. What may be right is a *warning*, a sentence for a person; and
-what a frequent mistake would look like, but an honest capture might too, is a *suspicion*, for the pictures to decide
-(`scene_checks`): a camera turned on the spot looks away from its own centre exactly as an orbit does whose axes point
-backwards.
+What cannot be right is `Rejected`. What may be right is a *warning*, a sentence for a person. What a frequent mistake
+would look like, but an honest capture might too, is a *suspicion*, for the pictures to decide (`scene_checks`): a camera
+that is swung around at arm's length looks away from a centre exactly as an orbit does whose axes point backwards.
 """
 
 import dataclasses
@@ -69,7 +68,9 @@ def suspicions(camera_to_world: np.ndarray) -> list[Suspicion]:
     if inverse and inverse.miss < MAX_MISS and _unanimous(inverse):
         meets = stored is not None and stored.ahead >= UNANIMOUS
         if not meets or inverse.miss * MUCH_BETTER < stored.miss:
-            found.append(Suspicion(INVERSE, "the optical axes of the inverse poses meet better than those of the poses"))
+            found.append(
+                Suspicion(INVERSE, "the optical axes of the inverse poses meet better than those of the poses")
+            )
     if stored and stored.miss < MAX_MISS and stored.ahead <= 1 - UNANIMOUS:
         found.append(Suspicion(OPENGL, "the cameras look away from the place where their optical axes meet"))
     elif stored and stored.miss < MAX_MISS and stored.ahead >= UNANIMOUS and _upside_down(camera_to_world, stored):
@@ -150,7 +151,9 @@ def repeated_pictures(
     repeated, first_of = {}, {}
     for i, picture in enumerate(pictures):
         first = first_of.setdefault(picture, i)
-        if first != i and not _same_pose(camera_to_world[first], camera_to_world[i], _extent(camera_to_world[:, :3, 3])):
+        if first != i and not _same_pose(
+            camera_to_world[first], camera_to_world[i], _extent(camera_to_world[:, :3, 3])
+        ):
             repeated[i] = f"picture is the same as that of frame {names[first]}, whose camera is elsewhere"
     return repeated
 

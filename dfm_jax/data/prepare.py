@@ -7,7 +7,8 @@
     python -m dfm_jax.data.prepare --format=toy --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
-`quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in DIR/NAME.quarantine.jsonl.
+`quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in
+DIR/NAME.quarantine.jsonl; warnings are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
 """
 

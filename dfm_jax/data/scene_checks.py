@@ -1,4 +1,4 @@
-"""The checks of a scene as a whole, for `prepare`: from its poses first, and from its pictures where those are suspect."""
+"""The checks of a scene as a whole, for `prepare`: of its cameras, and of its pictures where those are suspect."""
 
 import hashlib
 import io
