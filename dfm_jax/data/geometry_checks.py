@@ -1,8 +1,8 @@
 """What the cameras of a scene tell about mistakes, without looking at the pictures.
 
 What cannot be right is `Rejected`. What may be right is a *warning*, a sentence for a person. What a frequent mistake
-would look like, but an honest capture might too, is a *suspicion*, for the pictures to decide (`scene_checks`): a camera
-that is swung around at arm's length looks away from a centre exactly as an orbit does whose axes point backwards.
+would look like, but an honest capture might too, is a *suspicion*, for the pictures to decide (`scene_checks`): cameras
+swung around at arm's length look away from a centre exactly as an orbit does whose axes point backwards.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ INVERSE = "world-to-camera poses read as camera-to-world"
 
 UNANIMOUS = 0.9  # share of the cameras
 MAX_MISS = np.deg2rad(15)  # median angle between an axis and the common point, above which they meet nowhere
-MUCH_BETTER = 3.0  # factor between two medians
+MAX_INVERSE_MISS = np.deg2rad(5)  # the same for inverse poses: turning on a walk can make them look like an orbit
 MIN_BELOW = np.sin(np.deg2rad(20))  # cameras look up this steeply at what they share if they are upside down
-MIN_UPRIGHT = 0.3  # length of the mean of the cameras' unit up directions, below which there is none in common
+MAX_TILT, MIN_TURN = 0.01, 0.05  # mean squared sines of cameras' x axes out of their plane, and within it
 MIN_BASELINE = 0.005  # of the depth: one pixel of parallax at a usual size and field of view
 STILL = 1e-9  # positions relative to their size
 MAX_OFF_CENTRE = 0.2  # of the principal point, as a share of the picture
@@ -56,39 +56,35 @@ def convergence(camera_to_world: np.ndarray) -> Convergence | None:
     return Convergence(point, float((along > 0).mean()), float(np.median(miss)))
 
 
-def suspicions(camera_to_world: np.ndarray) -> list[Suspicion]:
-    """Mistakes in the convention of poses [v, 4, 4] that would explain how the cameras are arranged, likeliest first.
+def suspicion(camera_to_world: np.ndarray) -> Suspicion | None:
+    """The mistake in the convention of poses [v, 4, 4] that would explain how the cameras are arranged.
 
-    Parallel axes (cameras side by side, or moving ahead) say nothing: of those there are none.
+    Parallel axes (cameras side by side, or moving ahead) say nothing.
     """
     if len(camera_to_world) < 3:
-        return []
+        return None
     stored, inverse = convergence(camera_to_world), convergence(np.linalg.inv(camera_to_world))
-    found = []
-    if inverse and inverse.miss < MAX_MISS and _unanimous(inverse):
-        meets = stored is not None and stored.ahead >= UNANIMOUS
-        if not meets or inverse.miss * MUCH_BETTER < stored.miss:
-            found.append(
-                Suspicion(INVERSE, "the optical axes of the inverse poses meet better than those of the poses")
-            )
     if stored and stored.miss < MAX_MISS and stored.ahead <= 1 - UNANIMOUS:
-        found.append(Suspicion(OPENGL, "the cameras look away from the place where their optical axes meet"))
-    elif stored and stored.miss < MAX_MISS and stored.ahead >= UNANIMOUS and _upside_down(camera_to_world, stored):
-        found.append(Suspicion(PYTORCH3D, "the cameras stand below what they look at, as if all were upside down"))
-    return found
-
-
-def _unanimous(axes: Convergence) -> bool:
-    return axes.ahead >= UNANIMOUS or axes.ahead <= 1 - UNANIMOUS
+        return Suspicion(OPENGL, "the cameras look away from the place where their optical axes meet")
+    if stored and stored.miss < MAX_MISS and stored.ahead >= UNANIMOUS:
+        if _upside_down(camera_to_world, stored):
+            return Suspicion(PYTORCH3D, "the cameras stand below what they look at, as if all were upside down")
+        return None
+    if inverse and inverse.miss < MAX_INVERSE_MISS and not 1 - UNANIMOUS < inverse.ahead < UNANIMOUS:
+        return Suspicion(INVERSE, "the optical axes of the inverse poses meet, those of the poses do not")
+    return None
 
 
 def _upside_down(camera_to_world: np.ndarray, axes: Convergence) -> bool:
-    down = camera_to_world[:, :3, 1].mean(0)
-    length = np.linalg.norm(down)
-    if length < MIN_UPRIGHT:
+    """Whether cameras that are held level, so that all have their x axes in one plane, are far below that point."""
+    sideways, down = camera_to_world[:, :3, 0], camera_to_world[:, :3, 1]
+    tilt, turn, _ = (found := np.linalg.eigh(np.einsum("vi,vj->ij", sideways, sideways) / len(sideways))).eigenvalues
+    if tilt > MAX_TILT or turn < MIN_TURN:
         return False
+    vertical = found.eigenvectors[:, 0]
+    vertical = vertical * np.sign((down @ vertical).sum())
     from_point = camera_to_world[:, :3, 3] - axes.point
-    sine = from_point @ (down / length) / np.maximum(np.linalg.norm(from_point, axis=-1), 1e-300)
+    sine = from_point @ vertical / np.maximum(np.linalg.norm(from_point, axis=-1), 1e-300)
     return bool((sine > MIN_BELOW).mean() >= UNANIMOUS)
 
 

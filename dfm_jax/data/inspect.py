@@ -4,8 +4,9 @@
 
 For each scene: thumbnails, the cameras in 3D, bounds, warnings, and points of some views with their epipolar lines in
 others. Without --name all data sets in DIR get a page each; without --scene the first few scenes of each split are
-shown. The page is one file, DIR/NAME.inspect/index.html or OUT/NAME/index.html; it needs no network. The last line on standard
-output is one JSON object: `pages`, and for each of `scenes` its `frames`, `median_epipolar_error_px` and `warnings`.
+shown. The page is one file, DIR/NAME.inspect/index.html or OUT/NAME/index.html; it needs no network. The last line on
+standard output is one JSON object: `pages`, and for each of `scenes` its `frames`, `median_epipolar_error_px` and
+`warnings`.
 """
 
 import argparse

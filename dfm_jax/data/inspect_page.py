@@ -101,7 +101,7 @@ def _facts(scene: SceneReport) -> str:
         (_pixels(scene.error_pixels), "median epipolar error"),
         (str(scene.num_frames), f"frames of {scene.size}x{scene.size} pixels"),
         (f"{scene.near:.3g} to {scene.far:.3g}" if bounded else "not stored", "near and far"),
-        (f"{scene.focus_distance:.3g}" if focused else "no one place", "what the cameras look at: distance"),
+        (f"{scene.focus_distance:.3g}" if focused else "no one place", "distance to what the cameras look at"),
         (f"{scene.scale:.3g}", "scale: stored units per unit of the source"),
     ]
     return '<ul class="facts">' + "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts) + "</ul>"

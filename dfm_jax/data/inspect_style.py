@@ -41,8 +41,8 @@ figcaption { margin-top: .35rem; font-size: .84rem; line-height: 1.35; color: va
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); }
-pre { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; font-size: .85rem;
-  overflow-x: auto; }
+pre { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem;
+  font-size: .85rem; overflow-x: auto; }
 @media (max-width: 700px) { .space { grid-template-columns: 1fr; } .chosen { max-width: 15rem; }
   .panel { grid-template-columns: repeat(2, 1fr); } }
 """

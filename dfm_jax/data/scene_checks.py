@@ -34,15 +34,26 @@ def check_scene(
       Rejected: the cameras cannot be right.
     """
     poses, intrinsics = _poses(frames), np.stack([frame.intrinsics for frame in frames])
+    with np.errstate(all="ignore"):  # positions as large as floats can be lie nowhere in particular
+        return _check(scene, poses, intrinsics, pictures, sizes)
+
+
+def _check(
+    scene: SourceScene,
+    poses: np.ndarray,
+    intrinsics: np.ndarray,
+    pictures: Sequence[bytes],
+    sizes: Sequence[tuple[int, int]],
+) -> list[str]:
     geometry_checks.check_bounds(scene.near, scene.far)
     warnings = geometry_checks.intrinsics_warnings(intrinsics, sizes)
     still = geometry_checks.baseline_warnings(poses, scene.near, scene.far)
     if still:
         return warnings + still
     warnings += geometry_checks.repeated_pose_warnings(poses, _hashes(pictures))
-    suspicions = geometry_checks.suspicions(poses)
-    if suspicions or scene.own_poses:
-        warnings += _compare(poses, intrinsics, pictures, suspicions)
+    suspicion = geometry_checks.suspicion(poses)
+    if suspicion or scene.own_poses:
+        warnings += _compare(poses, intrinsics, pictures, suspicion)
     return warnings
 
 
@@ -50,7 +61,7 @@ def _compare(
     poses: np.ndarray,
     intrinsics: np.ndarray,
     pictures: Sequence[bytes],
-    suspicions: Sequence[geometry_checks.Suspicion],
+    suspicion: geometry_checks.Suspicion | None,
 ) -> list[str]:
     """Warnings, from the pictures."""
 
@@ -60,14 +71,14 @@ def _compare(
     pairs = epipolar.match_views(picture, poses, VIEWS, OTHERS)
     verdict = conventions.judge(pairs, poses, intrinsics)
     if verdict.mistake:
-        seen = "".join(f"{doubt.reason}, and " for doubt in suspicions[:1])
+        seen = f"{suspicion.reason}, and " if suspicion else ""
         raise Rejected(
             f"poses in another convention: {seen}the pictures agree with {verdict.mistake} (points miss their epipolar "
             f"lines by {verdict.error:.1%} of the picture, without that mistake by {verdict.error_without:.1%})"
         )
     warnings = []
-    if verdict.right is None:
-        warnings += [f"{doubt.reason}: perhaps {doubt.mistake}; the pictures do not tell" for doubt in suspicions]
+    if verdict.right is None and suspicion:
+        warnings.append(f"{suspicion.reason}: perhaps {suspicion.mistake}; the pictures do not tell")
     if verdict.error > BAD:
         warnings.append(
             f"points miss their epipolar lines by {verdict.error:.1%} of the picture: poses, focal lengths or lens "

@@ -90,7 +90,7 @@ class Quarantine:
         self.scenes = 0
         self.frames = 0
         self.warned_scenes = 0  # accepted, but something about them may be wrong
-        self.first_reason = ""
+        self.first_reason = ""  # why the first scene was rejected
         self.counts: collections.Counter[str] = collections.Counter()  # of scenes, by what they are counted as
         self._file = path.open("w", encoding="utf-8")
 
@@ -108,7 +108,8 @@ class Quarantine:
         self._file.close()
 
     def _write(self, split: str, scene: str, frame: str | None, reason: str) -> None:
-        self.first_reason = self.first_reason or reason
+        if frame is None:
+            self.first_reason = self.first_reason or reason
         entry = {"split": split, "scene": scene, "frame": frame, "reason": reason}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
