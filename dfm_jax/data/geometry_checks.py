@@ -13,9 +13,10 @@ import numpy as np
 from dfm_jax.data.bounds import nearest_to_axes
 from dfm_jax.data.builders.source import Rejected
 
-OPENGL = "camera axes with y up and z back (OpenGL) read as OpenCV's (y down, z forward)"
-PYTORCH3D = "camera axes with x left and y up (PyTorch3D) read as OpenCV's (x right, y down)"
-INVERSE = "world-to-camera poses read as camera-to-world"
+# Each undoes itself, so that it cannot be told in which direction it was made.
+OPENGL = "y and z of the camera axes are flipped (OpenGL's taken for OpenCV's, or the other way round)"
+PYTORCH3D = "x and y of the camera axes are flipped (PyTorch3D's taken for OpenCV's, or the other way round)"
+INVERSE = "world-to-camera poses were taken for camera-to-world, or the other way round"
 
 UNANIMOUS = 0.9  # share of the cameras
 MAX_MISS = np.deg2rad(15)  # median angle between an axis and the common point, above which they meet nowhere

@@ -99,12 +99,8 @@ def look_at(data: SceneDataset, index: int) -> SceneReport:
 
 
 def _about(verdict: Verdict) -> tuple[str, ...]:
-    if verdict.mistake:
-        return (
-            f"the pictures disagree with the poses; they agree if this is undone: {verdict.mistake} (epipolar error "
-            f"{verdict.error_without:.1%} of the picture, not {verdict.error:.1%})",
-        )
-    return ()
+    """What `prepare` did not write into the record: it looks at the pictures of some scenes only."""
+    return (f"{verdict.mistake}. {verdict.evidence}",) if verdict.mistake else ()
 
 
 def _panels(scene: SceneRecord, pairs: Sequence[Pair], picture: Any, size: int) -> list[Panel]:

@@ -11,7 +11,6 @@ from dfm_jax.data import conventions, epipolar, geometry_checks
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 
 VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared
-BAD = 0.01  # median epipolar error, as a share of the picture: some pixels at any usual size
 
 
 def repeated(frames: Sequence[SourceFrame], pictures: Sequence[bytes]) -> dict[int, str]:
@@ -71,19 +70,13 @@ def _compare(
     pairs = epipolar.match_views(picture, poses, VIEWS, OTHERS)
     verdict = conventions.judge(pairs, poses, intrinsics)
     if verdict.mistake:
-        seen = f"{suspicion.reason}, and " if suspicion else ""
-        raise Rejected(
-            f"poses in another convention: {seen}the pictures agree with {verdict.mistake} (points miss their epipolar "
-            f"lines by {verdict.error:.1%} of the picture, without that mistake by {verdict.error_without:.1%})"
-        )
+        seen = f"{suspicion.reason}; " if suspicion else ""
+        raise Rejected(f"poses in another convention: {seen}{verdict.mistake}. {verdict.evidence}")
     warnings = []
     if verdict.right is None and suspicion:
         warnings.append(f"{suspicion.reason}: perhaps {suspicion.mistake}; the pictures do not tell")
-    if verdict.error > BAD:
-        warnings.append(
-            f"points miss their epipolar lines by {verdict.error:.1%} of the picture: poses, focal lengths or lens "
-            "distortion are wrong"
-        )
+    if verdict.error > conventions.GOOD:
+        warnings.append(verdict.evidence)
     return warnings
 
 

@@ -4,6 +4,7 @@ import collections
 import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,12 @@ def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
         return []
     usual = collections.Counter(sizes).most_common(1)[0][0]
     return [i for i, size in enumerate(sizes) if size != usual]
+
+
+def usual(reasons: Iterable[str]) -> str:
+    """' (mostly: <the most frequent reason>)', or nothing if there are no reasons."""
+    counts = collections.Counter(reasons)
+    return f" (mostly: {counts.most_common(1)[0][0]})" if counts else ""
 
 
 class Quarantine:

@@ -217,10 +217,10 @@ class _SplitWriter:
         for frame_name, reason in bad:
             self._quarantine.add_frame(self._split, scene.name, frame_name, reason)
         if len(kept) < self._options.min_frames:
-            first = f" (first: {bad[0][1]})" if bad else ""
+            mostly = validation.usual(reason for _, reason in bad)
             raise Rejected(
                 f"too few frames: {len(kept)} of {len(scene.frames) + len(scene.rejected)} usable, "
-                f"{self._options.min_frames} needed{first}"
+                f"{self._options.min_frames} needed{mostly}"
             )
         frames, pictures, sizes = map(list, zip(*kept, strict=True))
         warnings = scene_checks.check_scene(scene, frames, pictures, sizes)
