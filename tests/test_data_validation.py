@@ -73,9 +73,11 @@ def test_the_quarantine_file_has_a_line_for_all_that_is_counted(tmp_path):
     quarantine = validation.Quarantine(tmp_path / "list.jsonl")
     quarantine.add_frame("train", "a", "3", "blurred")
     quarantine.add_scene("test", "b", "empty")
+    quarantine.add_scene("test", "c", "dark")
     quarantine.close()
-    assert (quarantine.scenes, quarantine.frames, quarantine.first_reason) == (1, 1, "blurred")
+    assert (quarantine.scenes, quarantine.frames, quarantine.first_reason) == (2, 1, "empty")
     assert [json.loads(line) for line in quarantine.path.read_text().splitlines()] == [
         {"split": "train", "scene": "a", "frame": "3", "reason": "blurred"},
         {"split": "test", "scene": "b", "frame": None, "reason": "empty"},
+        {"split": "test", "scene": "c", "frame": None, "reason": "dark"},
     ]

@@ -20,7 +20,8 @@ MUCH_BETTER = 4.0  # factor between the errors of a wrong and a right reading
 MUCH_BETTER_FOCAL = 2.5  # less, since the right focal length lies between those that are tried
 MIN_MATCHES = 30  # of a scene, to say anything
 FOCAL_FACTORS = (0.4, 0.5, 0.6, 0.7, 0.8, 1.25, 1.4, 1.7, 2.0, 2.5)
-MIN_AHEAD = 0.6  # share of the points that must lie in front of their cameras
+MIN_AHEAD = 0.6  # share of the points that lie in front of their cameras, below which a reading is wrong
+CLEARLY_AHEAD = 0.8  # from which it may be right where another is wrong
 
 BACKWARDS = "x and z of the camera axes are flipped"
 NEGATED = "camera positions have the wrong sign"
@@ -75,7 +76,7 @@ def judge(pairs: Sequence[Pair], camera_to_world: np.ndarray, intrinsics: np.nda
     if in_front and error <= GOOD:
         return Verdict(True, error=error)
     tried = {mistake: epipolar.pooled(pairs, read(camera_to_world), intrinsics) for mistake, read in READINGS.items()}
-    fitting = {mistake: e for mistake, (e, share) in tried.items() if share >= MIN_AHEAD and e <= FITS}
+    fitting = {mistake: e for mistake, (e, share) in tried.items() if share >= CLEARLY_AHEAD and e <= FITS}
     if fitting:
         mistake = min(fitting, key=fitting.__getitem__)
         if not in_front or error >= MUCH_BETTER * fitting[mistake]:

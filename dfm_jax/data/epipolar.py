@@ -20,6 +20,7 @@ MIN_MATCHES = 12  # of a pair
 USUAL_ANGLE = np.deg2rad(12)  # between the views of a pair: enough to see parallax, little enough to find matches
 MIN_BASELINE = 0.05  # of the cameras' extent
 TRIED = 2  # times as many pairs as are wanted
+MIN_CLEAR = 0.2  # share of the matches whose depth must be clear, to say anything about all of them
 MIN_PARALLAX = np.deg2rad(1)  # between rays whose intersection means something
 
 Features = tuple[np.ndarray, np.ndarray]  # points [n, 2], descriptors [n, 128]
@@ -164,5 +165,6 @@ def pooled(pairs: Sequence[Pair], camera_to_world: np.ndarray, intrinsics: np.nd
     found = [triangulate(pair, camera_to_world, intrinsics) for pair in pairs]
     clear = np.concatenate([np.isfinite(points[:, 0]) for points, _ in found])
     ahead = np.concatenate([ahead for _, ahead in found])[clear]
-    share = float(ahead.mean()) if len(ahead) >= MIN_MATCHES else 1.0
+    enough = len(ahead) >= max(MIN_MATCHES, MIN_CLEAR * len(clear))  # else wrong matches would decide
+    share = float(ahead.mean()) if enough else 1.0
     return (float(np.median(all_errors)) if len(all_errors) else np.nan), share
