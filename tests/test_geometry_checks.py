@@ -225,6 +225,13 @@ def test_every_mistake_is_recognised_from_the_pictures(room, matches, mistake):
     assert verdict.right is False and verdict.mistake == mistake
 
 
+def test_a_few_matches_tell_nothing(room, matches):
+    few = [dataclasses.replace(matches[0], a=matches[0].a[:20], b=matches[0].b[:20])]
+    intrinsics = np.stack([frame.intrinsics for frame in room[1]])
+    verdict = conventions.judge(few, np.linalg.inv(textured_room.cameras(8)), intrinsics)
+    assert verdict.right is None and np.isnan(verdict.error) and verdict.mistake == ""
+
+
 def told(room, poses, **changes):
     """The same pictures with other poses."""
     scene, frames, pictures, sizes = room

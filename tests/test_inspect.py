@@ -169,7 +169,11 @@ def test_scenes_without_anything_to_match_get_a_page(tmp_path, capsys):
     code, result, _ = look(capsys, f"--data_dir={tmp_path}")
     assert code == 0 and {scene["median_epipolar_error_px"] for scene in result["scenes"]} == {None}
     text = (tmp_path / "toy.inspect" / "index.html").read_text()
-    assert "nothing could be matched" in text and len(json.loads(Page(text).data)) == len(result["scenes"])
+    assert (
+        "too little could be matched" in text
+        and "nothing could be matched" in text
+        and len(json.loads(Page(text).data)) == len(result["scenes"])
+    )
 
 
 def test_mistakes_are_one_clear_message(prepared, tmp_path, capsys):

@@ -50,7 +50,7 @@ READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class Verdict:
     right: bool | None  # whether the poses as stored agree with the pictures; None: the pictures do not tell
     mistake: str = ""  # of READINGS, where they do not and something else does
-    error: float = np.nan  # median epipolar error as stored, as a share of the picture
+    error: float = np.nan  # median epipolar error as stored, as a share of the picture; NaN: too few matches
     error_without: float = np.nan  # and if the mistake is undone
     focal_factor: float = np.nan  # by which longer focal lengths would fit much better, where no mistake is known
 
@@ -71,7 +71,7 @@ def judge(pairs: Sequence[Pair], camera_to_world: np.ndarray, intrinsics: np.nda
     """What matches say about poses [v, 4, 4]."""
     error, ahead = epipolar.pooled(pairs, camera_to_world, intrinsics)
     if sum(len(pair.a) for pair in pairs) < MIN_MATCHES or not np.isfinite(error):
-        return Verdict(None, error=error)
+        return Verdict(None)
     in_front = ahead >= MIN_AHEAD
     if in_front and error <= GOOD:
         return Verdict(True, error=error)

@@ -79,10 +79,9 @@ def suspicion(camera_to_world: np.ndarray) -> Suspicion | None:
 def _upside_down(camera_to_world: np.ndarray, axes: Convergence) -> bool:
     """Whether cameras that are held level, so that all have their x axes in one plane, are far below that point."""
     sideways, down = camera_to_world[:, :3, 0], camera_to_world[:, :3, 1]
-    tilt, turn, _ = (found := np.linalg.eigh(np.einsum("vi,vj->ij", sideways, sideways) / len(sideways))).eigenvalues
+    (tilt, turn, _), (vertical, *_) = map(np.transpose, np.linalg.eigh(sideways.T @ sideways / len(sideways)))
     if tilt > MAX_TILT or turn < MIN_TURN:
         return False
-    vertical = found.eigenvectors[:, 0]
     vertical = vertical * np.sign((down @ vertical).sum())
     from_point = camera_to_world[:, :3, 3] - axes.point
     sine = from_point @ vertical / np.maximum(np.linalg.norm(from_point, axis=-1), 1e-300)

@@ -70,8 +70,8 @@ that lie on lines of their own colour.</p>
 def _judgement(scene: SceneReport) -> str:
     if scene.verdict.mistake:
         return '<span class="pill bad">poses are wrong</span>'
-    if not scene.pairs:
-        return '<span class="pill unsure">nothing could be matched</span>'
+    if math.isnan(scene.verdict.error):
+        return '<span class="pill unsure">too little could be matched</span>'
     if not scene.verdict.right:
         return '<span class="pill bad">cameras and pictures disagree</span>'
     if scene.verdict.error > conventions.GOOD:

@@ -83,7 +83,7 @@ def look_at(data: SceneDataset, index: int) -> SceneReport:
         attributes={key: value for key, value in scene.attributes.items() if key != "warnings"},
         warnings=tuple(scene.attributes.get("warnings", ())) + _about(verdict),
         verdict=verdict,
-        error_pixels=size * verdict.error,
+        error_pixels=size * epipolar.pooled(pairs, poses, intrinsics)[0],
         pairs=tuple(
             PairReport(
                 scene.frame_names[pair.first],
