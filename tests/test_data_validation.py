@@ -72,8 +72,10 @@ def test_the_quarantine_has_an_entry_for_all_that_is_rejected():
     quarantine = validation.Quarantine()
     quarantine.add_frame("train", "a", "3", "blurred")
     quarantine.add_scene("test", "b", "empty", counted_as="hollow")
+    quarantine.add_scene("test", "c", "dark")
     assert quarantine.entries == [
         {"split": "train", "scene": "a", "frame": "3", "reason": "blurred"},
         {"split": "test", "scene": "b", "frame": None, "reason": "empty"},
+        {"split": "test", "scene": "c", "frame": None, "reason": "dark"},
     ]
     assert quarantine.counts == {"hollow": 1}

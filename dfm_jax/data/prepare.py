@@ -8,7 +8,8 @@
     python -m dfm_jax.data.prepare ... [--num_workers=N | --runner=DirectRunner --beam_options='--OPTION=VALUE ...']
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
-`quarantined_scenes` and `quarantined_frames`. What was rejected is listed, with reasons, in DIR/NAME.quarantine.jsonl.
+`quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in
+DIR/NAME.quarantine.jsonl; warnings are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
 After an interruption the same command goes on from there, if neither its options nor the source have changed.
 """
@@ -29,7 +30,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from dfm_jax.data import conversion, dataset, formats, runners
+from dfm_jax.data import conversion, dataset, formats, runners, validation
 from dfm_jax.data.builders import posed_scenes, records, shards
 from dfm_jax.data.builders.source import Source
 from dfm_jax.data.signature import signature
@@ -114,6 +115,7 @@ def _publish(converted: conversion.Converted, building: Path, target: Path) -> d
         "frames": sum(sum(split["num_frames"]) for split in splits.values()),
         "quarantined_scenes": rejected_scenes,
         "quarantined_frames": rejected_frames,
+        validation.WARNED: 0,
         **converted.counts,
         "splits": {split: len(entry["names"]) for split, entry in splits.items()},
         "path": str(target),
@@ -215,6 +217,9 @@ def main(argv: list[str]) -> int:
         return 1
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
         print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
+    if summary[validation.WARNED]:
+        look = f"python -m dfm_jax.data.inspect --data_dir={args.data_dir} --name={name}"
+        print(f"{summary[validation.WARNED]} scenes have warnings; look at them with: {look}", file=sys.stderr)
     print(json.dumps(dict.fromkeys(formats.FORMATS[args.format].counts, 0) | summary))
     return 0
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import transforms, validation
+from dfm_jax.data import scene_checks, transforms, validation
 from dfm_jax.data.builders import records
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 
@@ -81,11 +81,12 @@ def scene_features() -> tfds.features.FeaturesDict:
 
 def accept(
     scene: SourceScene, split: str, options: StoreOptions, quarantine: validation.Quarantine
-) -> tuple[list[SourceFrame], list[bytes]]:
-    """The frames that passed every check, with the intrinsics and pictures to store.
+) -> tuple[SourceScene, list[SourceFrame], list[bytes]]:
+    """The scene with warnings about it, and the frames that passed every check, with the intrinsics and pictures to
+    store.
 
     Raises:
-      Rejected: too few are left.
+      Rejected: too few are left, or their cameras cannot be right.
     """
     bad, kept = list(scene.rejected), []
     for frame in scene.frames:
@@ -102,15 +103,23 @@ def accept(
     for i in reversed(odd):
         frame, _, size = kept.pop(i)
         bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
+    repeated = scene_checks.repeated([frame for frame, _, _ in kept], [stored for _, stored, _ in kept])
+    bad += [(kept[i][0].name, reason) for i, reason in repeated.items()]
+    kept = [entry for i, entry in enumerate(kept) if i not in repeated]
     for frame_name, reason in bad:
         quarantine.add_frame(split, scene.name, frame_name, reason)
     if len(kept) < options.min_frames:
-        first = f" (first: {bad[0][1]})" if bad else ""
+        mostly = validation.usual(reason for _, reason in bad)
         raise Rejected(
             f"too few frames: {len(kept)} of {len(scene.frames) + len(scene.rejected)} usable, "
-            f"{options.min_frames} needed{first}"
+            f"{options.min_frames} needed{mostly}"
         )
-    return [frame for frame, _, _ in kept], [stored for _, stored, _ in kept]
+    frames, pictures, sizes = map(list, zip(*kept, strict=True))
+    warnings = scene_checks.check_scene(scene, frames, pictures, sizes)
+    if warnings:
+        quarantine.counts[validation.WARNED] += 1
+        scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
+    return scene, frames, pictures
 
 
 def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int) -> tuple[bytes, np.ndarray]:

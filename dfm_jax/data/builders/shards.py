@@ -91,8 +91,8 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
     ):
         for name in shard.names:
             try:
-                scene = work.source.read(shard.split, name)
-                frames, pictures = posed_scenes.accept(scene, shard.split, work.options, quarantine)
+                read = work.source.read(shard.split, name)
+                scene, frames, pictures = posed_scenes.accept(read, shard.split, work.options, quarantine)
             except Rejected as reason:
                 quarantine.add_scene(shard.split, name, str(reason), reason.counted_as)
             else:
