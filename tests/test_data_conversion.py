@@ -93,6 +93,13 @@ def test_beam_that_is_missing_is_an_error_that_names_the_extra(clips, tmp_path, 
     assert "needs Apache Beam: pip install 'dfm_jax[beam]'" in capsys.readouterr().err
 
 
+def test_a_source_without_scenes_is_one_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(toy.ToySource, "splits", lambda self: {"train": []})
+    assert prepare.main(["--format=toy", f"--data_dir={tmp_path}"]) == 1
+    assert capsys.readouterr().err == "error: nothing of the source was chosen: there is no scene to convert\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]
+
+
 # Interruptions
 
 

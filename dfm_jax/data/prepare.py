@@ -79,6 +79,8 @@ def build(
     if target.exists() and not dataset.exists(data_dir, name):
         raise UserError(f"{target} exists and is no data set, so it will not be replaced; choose another name")
     splits = source.splits()
+    if not any(splits.values()):
+        raise UserError("nothing of the source was chosen: there is no scene to convert")
     building = data_dir / f".{name}.incomplete"
     same = None if made_from is None else {**made_from(), "splits": _digest(splits), **dataclasses.asdict(options)}
     conversion.open_folder(building, same)
