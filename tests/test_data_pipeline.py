@@ -251,7 +251,7 @@ def test_the_files_are_plain_tfds(config):
     frames = tfds.builder_from_directory(data.path / "frames" / "1.0.0").as_data_source("train")
     scene = data.scene(3)
     record = frames[scene.first_frame + 2]
-    assert (record["scene"], record["frame"]) == (3, 2) and len(frames) == 13 * NUM_SCENES
+    assert (record["scene"].decode(), record["frame"]) == (scene.name, 2) and len(frames) == 13 * NUM_SCENES
     np.testing.assert_array_equal(record["image"], np.rint(255 * data.image(scene, 2, 2 * SIZE)))
 
 

@@ -120,6 +120,25 @@ def test_a_jpeg_decoded_at_a_fraction_of_its_size_keeps_its_place(side):
     np.testing.assert_allclose(small[1:-1, 4:-4, 1].mean(1), expected[1:-1], atol=0.006)
 
 
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_looks_as_if_it_was_decoded_whole(size):
+    rng = np.random.default_rng(0)
+    octaves = [Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((360, 360)) for n in (5, 40, 180)]
+    image = np.average([np.asarray(octave) for octave in octaves], axis=0, weights=(5, 3, 1)).astype(np.uint8)
+    encoded = encode(image, format="JPEG", quality=95)
+    whole = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.BICUBIC)
+    error = transforms.decode(encoded, size) - np.asarray(whole, np.float32) / 255
+    assert -10 * np.log10(np.mean(error**2)) > 40
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_antialiased(size):
+    stripes = np.zeros((360, 360, 3), np.uint8)
+    stripes[:, ::2] = 255
+    reduced = transforms.decode(encode(stripes, format="JPEG", quality=98), size)
+    np.testing.assert_allclose(reduced[:, 2:-2], 0.5, atol=0.03)
+
+
 def test_a_picture_of_the_right_size_is_only_decoded():
     image = np.random.default_rng(5).integers(0, 256, (8, 8, 3), np.uint8)
     np.testing.assert_array_equal(

@@ -1,7 +1,6 @@
 """What counts as a usable camera or picture."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -69,13 +68,14 @@ def test_odd_sizes_are_those_unlike_the_most():
     assert validation.odd_sizes([]) == []
 
 
-def test_the_quarantine_file_has_a_line_for_all_that_is_counted(tmp_path):
-    quarantine = validation.Quarantine(tmp_path / "list.jsonl")
+def test_the_quarantine_has_an_entry_for_all_that_is_rejected():
+    quarantine = validation.Quarantine()
     quarantine.add_frame("train", "a", "3", "blurred")
-    quarantine.add_scene("test", "b", "empty")
-    quarantine.close()
-    assert (quarantine.scenes, quarantine.frames, quarantine.first_reason) == (1, 1, "blurred")
-    assert [json.loads(line) for line in quarantine.path.read_text().splitlines()] == [
+    quarantine.add_scene("test", "b", "empty", counted_as="hollow")
+    quarantine.add_scene("test", "c", "dark")
+    assert quarantine.entries == [
         {"split": "train", "scene": "a", "frame": "3", "reason": "blurred"},
         {"split": "test", "scene": "b", "frame": None, "reason": "empty"},
+        {"split": "test", "scene": "c", "frame": None, "reason": "dark"},
     ]
+    assert quarantine.counts == {"hollow": 1}

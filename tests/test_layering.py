@@ -56,6 +56,8 @@ RESERVED = [
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.sfm"),
     (r"dfm_jax\.training(\..*)?", r"main|training\..*|evaluation\..*|interop\.torch_checkpoint"),
+    (r"apache_beam(\..*)?", r"data\.runners"),
+    (r"array_record(\..*)?", r"data\.builders\.records"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
 ]
 MESH_AXIS = "fsdp"
@@ -203,6 +205,7 @@ def canonical(distribution: str) -> str:
             "from dfm_jax.training import checkpoints",
             "uses dfm_jax.training.checkpoints",
         ),
+        ("data.prepare", "def f():\n    import apache_beam as beam", "uses apache_beam"),
         ("gui", "", "a new part of the package needs a line in MAY_IMPORT"),
     ],
 )

@@ -76,16 +76,11 @@ def scene_bounds(
 
 
 def focus_distances(camera_to_world: np.ndarray) -> np.ndarray | None:
-    """Distances [v] to the place that cameras with poses [v, 4, 4] look at; None where they look at no one place.
-
-    It is the point nearest to all optical axes, in the sense of least squares.
-    """
+    """Distances [v] to the place that cameras with poses [v, 4, 4] look at; None where they look at no one place."""
     positions, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # projects onto the plane that an axis is normal to
-    normal = across.mean(0)
-    if np.linalg.eigvalsh(normal)[0] < MIN_CONVERGENCE:
+    focus = nearest_to_axes(camera_to_world)
+    if focus is None:
         return None
-    focus = np.linalg.solve(normal, np.einsum("vij,vj->i", across, positions) / len(positions))
     towards = focus - positions
     distance = np.linalg.norm(towards, axis=-1)
     ahead = (towards * axes).sum(-1)
@@ -93,6 +88,17 @@ def focus_distances(camera_to_world: np.ndarray) -> np.ndarray | None:
         return None
     miss = np.arccos(np.clip(ahead / np.maximum(distance, 1e-300), -1, 1))
     return distance if np.median(miss) < MAX_MISS else None
+
+
+def nearest_to_axes(camera_to_world: np.ndarray) -> np.ndarray | None:
+    """The point [3] nearest to all optical axes of poses [v, 4, 4], before or behind the cameras, in the sense of least
+    squares; None where the axes are about parallel."""
+    positions, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # projects onto the plane that an axis is normal to
+    normal = across.mean(0)
+    if np.linalg.eigvalsh(normal)[0] < MIN_CONVERGENCE:
+        return None
+    return np.linalg.solve(normal, np.einsum("vij,vj->i", across, positions) / len(positions))
 
 
 def _distances(pose: np.ndarray, points: np.ndarray) -> np.ndarray:

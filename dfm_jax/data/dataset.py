@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from dfm_jax.data import transforms
-from dfm_jax.data.builders.posed_scenes import INDEX_FILE, VERSION
+from dfm_jax.data.builders.posed_scenes import INDEX_FILE
+from dfm_jax.data.builders.records import VERSION
 from dfm_jax.errors import UserError
 
 
@@ -109,11 +110,26 @@ def exists(data_dir: str | Path, name: str) -> bool:
     return (Path(data_dir) / name / INDEX_FILE).is_file()
 
 
-def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:
-    """One split of a prepared data set.
+def names(data_dir: str | Path) -> list[str]:
+    """Of the data sets that lie in a folder.
 
     Raises:
-      UserError: there is no such data set or split.
+      UserError: there is none.
+    """
+    found = sorted(path.parent.name for path in Path(data_dir).glob(f"*/{INDEX_FILE}"))
+    found = [name for name in found if not name.startswith(".")]  # those are being built
+    if not found:
+        raise UserError(
+            f"there is no data set in {data_dir}; make one with python -m dfm_jax.data.prepare (see --help)"
+        )
+    return found
+
+
+def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
+    """All splits of a prepared data set.
+
+    Raises:
+      UserError: there is no such data set.
     """
     path = Path(data_dir) / name
     if not exists(data_dir, name):
@@ -122,7 +138,21 @@ def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:
             f"--format=FORMAT --source=DIR --data_dir={data_dir} --name={name}"
         )
     index = json.loads((path / INDEX_FILE).read_text())
-    splits, holdout = index["splits"], index.get("holdout", 0)  # data sets made before there was one have none
+    holdout = index.get("holdout", 0)  # data sets made before there was one have none
+    return [
+        SceneDataset(path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout)
+        for split, entry in index["splits"].items()
+    ]
+
+
+def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:
+    """One split of a prepared data set.
+
+    Raises:
+      UserError: there is no such data set or split.
+    """
+    splits = {opened.split: opened for opened in open_splits(data_dir, name)}
     if split not in splits:
+        path = Path(data_dir) / name
         raise UserError(f"data set {path} has no split '{split}' (it has: {', '.join(splits)}); set config.data.split")
-    return SceneDataset(path, split, tuple(splits[split]["names"]), tuple(splits[split]["num_frames"]), holdout)
+    return splits[split]

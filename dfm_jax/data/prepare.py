@@ -5,40 +5,54 @@
     python -m dfm_jax.data.prepare --format=photos --source=DIR_OR_VIDEO --data_dir=DIR [--video_frames=N]
     python -m dfm_jax.data.prepare --format=transforms|colmap|middlebury --source=DIR --data_dir=DIR [--name=NAME]
     python -m dfm_jax.data.prepare --format=toy --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
+    python -m dfm_jax.data.prepare ... [--num_workers=N | --runner=DirectRunner --beam_options='--OPTION=VALUE ...']
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
-`quarantined_scenes` and `quarantined_frames`. What was rejected is listed, with reasons, in DIR/NAME.quarantine.jsonl.
+`quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in
+DIR/NAME.quarantine.jsonl; warnings are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
+After an interruption the same command goes on from there, if neither its options nor the source have changed.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
-import io
+import functools
+import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from dfm_jax.data import dataset, formats
-from dfm_jax.data.builders import posed_scenes
+from dfm_jax.data import conversion, dataset, formats, runners, validation
+from dfm_jax.data.builders import posed_scenes, records, shards
 from dfm_jax.data.builders.source import Source
-from dfm_jax.data.validation import Quarantine
+from dfm_jax.data.signature import signature
 from dfm_jax.errors import UserError
 
 MIN_FRAMES = 3  # a context view, a target and a novel view
+THIS_PROCESS = functools.partial(runners.in_processes, 1)
 
 
 def prepare(
-    source: Source, data_dir: Path, name: str, options: posed_scenes.StoreOptions, overwrite: bool = False
+    source: Source,
+    data_dir: Path,
+    name: str,
+    options: posed_scenes.StoreOptions,
+    overwrite: bool = False,
+    run: runners.Runner = THIS_PROCESS,
+    made_from: Callable[[], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Writes the data set `data_dir`/`name`, all of it or nothing.
+
+    An interrupted call can be gone on with by another one if `made_from`, anything that JSON can hold, gives the same;
+    None: it cannot.
 
     Returns:
       the summary: counts, and where the data set and its quarantine file lie.
@@ -49,51 +63,75 @@ def prepare(
     with exclusive(data_dir, name):
         if dataset.exists(data_dir, name) and not overwrite:
             raise UserError(f"{data_dir / name} exists already; give --overwrite to replace it, or another --name")
-        return build(source, data_dir, name, options)
+        return build(source, data_dir, name, options, run, made_from)
 
 
-def build(source: Source, data_dir: Path, name: str, options: posed_scenes.StoreOptions) -> dict[str, Any]:
+def build(
+    source: Source,
+    data_dir: Path,
+    name: str,
+    options: posed_scenes.StoreOptions,
+    run: runners.Runner = THIS_PROCESS,
+    made_from: Callable[[], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Like `prepare`, in place of a data set that is there; the caller holds `exclusive`."""
     target = data_dir / name
     if target.exists() and not dataset.exists(data_dir, name):
         raise UserError(f"{target} exists and is no data set, so it will not be replaced; choose another name")
     splits = source.splits()
+    if not any(splits.values()):
+        raise UserError("nothing of the source was chosen: there is no scene to convert")
     building = data_dir / f".{name}.incomplete"
-    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
-    building.mkdir()
+    same = None if made_from is None else {**made_from(), "splits": _digest(splits), **dataclasses.asdict(options)}
+    conversion.open_folder(building, same)
     try:
-        with contextlib.closing(Quarantine(building / "quarantine.jsonl")) as quarantine:
-            index = _write(source, sum(map(len, splits.values())), building, options, quarantine)
-        listed = quarantine.path.replace(data_dir / f"{name}.quarantine.jsonl")
-        if not index["splits"]:
-            raise UserError(
-                f"no scene could be used: {quarantine.scenes} scenes and {quarantine.frames} frames were rejected, for "
-                f"instance: {quarantine.first_reason}. All reasons: {listed}"
-            )
-        if target.exists():
-            target.rename(building / "replaced")
-        (building / posed_scenes.PosedScenes.name).rename(target)
+        with _progress(sum(map(len, splits.values()))) as progress:
+            converted = conversion.write(source, splits, building, options, run, on_scene=progress.update)
+    except BaseException:
+        if same is None or not shards.any_finished(building):
+            shutil.rmtree(building, ignore_errors=True)
+        raise
+    try:
+        return _publish(converted, building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _publish(converted: conversion.Converted, building: Path, target: Path) -> dict[str, Any]:
+    """Puts the data set and its quarantine file in their places, and returns the summary."""
+    listed = target.with_name(f"{target.name}.quarantine.jsonl")
+    records.write_text(listed, "".join(json.dumps(entry) + "\n" for entry in converted.rejected))
+    scene_reasons = [entry["reason"] for entry in converted.rejected if entry["frame"] is None]
+    rejected_scenes, rejected_frames = len(scene_reasons), len(converted.rejected) - len(scene_reasons)
+    splits = converted.index["splits"]
+    if not splits:
+        raise UserError(
+            f"no scene could be used: {rejected_scenes} scenes and {rejected_frames} frames were rejected, for "
+            f"instance: {scene_reasons[0]}. All reasons: {listed}"
+        )
+    if target.exists():
+        target.rename(building / "replaced")
+    posed_scenes.dataset_folder(building).rename(target)
     return {
-        "scenes": sum(len(split["names"]) for split in index["splits"].values()),
-        "frames": sum(sum(split["num_frames"]) for split in index["splits"].values()),
-        "quarantined_scenes": quarantine.scenes,
-        "quarantined_frames": quarantine.frames,
-        **quarantine.counts,
-        "splits": {split: len(entry["names"]) for split, entry in index["splits"].items()},
+        "scenes": sum(len(split["names"]) for split in splits.values()),
+        "frames": sum(sum(split["num_frames"]) for split in splits.values()),
+        "quarantined_scenes": rejected_scenes,
+        "quarantined_frames": rejected_frames,
+        validation.WARNED: 0,
+        **converted.counts,
+        "splits": {split: len(entry["names"]) for split, entry in splits.items()},
         "path": str(target),
         "quarantine": str(listed),
     }
 
 
-def _write(
-    source: Source, num_scenes: int, building: Path, options: posed_scenes.StoreOptions, quarantine: Quarantine
-) -> dict[str, Any]:
-    tfds.disable_progress_bar()
-    progress = tqdm(total=num_scenes, unit="scene", desc="prepare", file=sys.stderr, mininterval=1.0)
-    with progress, contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads
-        return posed_scenes.write(source, building, options, quarantine, on_scene=progress.update)
+def _digest(splits: Mapping[str, Any]) -> str:
+    names = json.dumps([[split, *names] for split, names in splits.items()])
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _progress(num_scenes: int) -> tqdm:
+    return tqdm(total=num_scenes, unit="scene", desc="prepare", file=sys.stderr, mininterval=1.0)
 
 
 @contextlib.contextmanager
@@ -128,15 +166,41 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--min_frames", type=int, default=MIN_FRAMES, help="scenes with fewer are quarantined")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of that name")
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        help="processes that convert; default: one a core, fewer where there is little memory or little to do",
+    )
+    parser.add_argument("--runner", help="convert on this runner of Apache Beam, such as DirectRunner or FlinkRunner")
+    parser.add_argument("--beam_options", help="of Beam and its runner, as in its documentation, separated by spaces")
     formats.add_options(parser)
     args = parser.parse_args(argv)
-    for option, least in (("image_size", 1), ("min_frames", 1)):
+    for option, least in (("image_size", 1), ("min_frames", 1), ("num_workers", 1)):
         value = getattr(args, option)
         if value is not None and value < least:
             raise UserError(f"--{option} must be at least {least}, not {value}")
+    if args.runner is None and args.beam_options is not None:
+        raise UserError("--beam_options belongs to --runner: name one, such as DirectRunner")
+    if args.runner is not None and args.num_workers is not None:
+        raise UserError("--num_workers is for this machine's processes; a --runner takes its own --beam_options")
     if args.name is not None and (Path(args.name).name != args.name or args.name.startswith(".")):
         raise UserError(f"--name={args.name} must be the name of a folder, neither hidden nor a path")
     return args
+
+
+def _runner(args: argparse.Namespace) -> runners.Runner:
+    if args.runner is None:
+        return functools.partial(runners.in_processes, args.num_workers)
+    return functools.partial(runners.on_beam, args.runner, args.beam_options or "")
+
+
+def _made_from(args: argparse.Namespace) -> dict[str, Any]:
+    """All that decides what is written, but for what `build` adds."""
+    made_from = {name: getattr(args, name) for name in ("format", *formats.OPTIONS)}
+    if args.source is not None:
+        source = Path(args.source).absolute()
+        made_from |= {"source": str(source), "signature": signature(source, Path(args.data_dir))}
+    return made_from
 
 
 def main(argv: list[str]) -> int:
@@ -145,12 +209,19 @@ def main(argv: list[str]) -> int:
         source, name = formats.make_source(args), args.name or args.format
         holdout = formats.holdout(args, source)
         options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
-        summary = prepare(source, Path(args.data_dir), name, options, args.overwrite)
+        made_from = functools.partial(_made_from, args)
+        summary = prepare(source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from)
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on from the last shard that was finished", file=sys.stderr)
+        return 1
     except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
         print(f"error: {error}", file=sys.stderr)
         return 1
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
         print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
+    if summary[validation.WARNED]:
+        look = f"python -m dfm_jax.data.inspect --data_dir={args.data_dir} --name={name}"
+        print(f"{summary[validation.WARNED]} scenes have warnings; look at them with: {look}", file=sys.stderr)
     print(json.dumps(dict.fromkeys(formats.FORMATS[args.format].counts, 0) | summary))
     return 0
 

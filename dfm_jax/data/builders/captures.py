@@ -62,8 +62,8 @@ def make_scene(
     accepted, bad = _accept(photos)
     rejected = [*rejected, *bad]
     if len(accepted) < 2:
-        first = f" (first: {rejected[0][0]}: {rejected[0][1]})" if rejected else ""
-        raise Rejected(f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{first}")
+        mostly = validation.usual(reason for _, reason in rejected)
+        raise Rejected(f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}")
     world = [photo for photo, _ in (*accepted, *_accept(others)[0])]
     poses = np.stack([photo.camera_to_world for photo in world])
     seen = None if any(photo.seen is None for photo in world) else [photo.seen for photo in world]
@@ -85,6 +85,7 @@ def make_scene(
         near=scale * bounds.near,
         far=scale * bounds.far,
         one_size=False,
+        own_poses=True,
     )
 
 

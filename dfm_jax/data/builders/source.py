@@ -44,6 +44,7 @@ class SourceScene:
     near: float = np.nan  # bounds that the source itself states, units of the scene; NaN where it has none
     far: float = np.nan
     one_size: bool = True  # a picture of another size than most is a mistake; False: each camera is for its own picture
+    own_poses: bool = False  # poses are of someone's own making, so that they are always compared with the pictures
 
 
 class Source(Protocol):

@@ -67,7 +67,7 @@ class ToySource:
         self._image_size = image_size
         self._seed = seed
         # Scenes of one geometry lie side by side, so the last one is all that need be kept.
-        self._geometry = functools.lru_cache(maxsize=1)(self._make_geometry)
+        self._last: tuple[tuple[str, int], _Geometry] | None = None
 
     def splits(self) -> Mapping[str, Sequence[str]]:
         return {split: [f"{split}-{i:06d}" for i in range(size)] for split, size in self._sizes.items()}
@@ -90,6 +90,11 @@ class ToySource:
             for i, (pose, image) in enumerate(zip(geometry.camera_to_world, images, strict=True))
         ]
         return SourceScene(name, frames, attributes=attributes, near=NEAR, far=FAR)
+
+    def _geometry(self, split: str, number: int) -> _Geometry:
+        if self._last is None or self._last[0] != (split, number):
+            self._last = (split, number), self._make_geometry(split, number)
+        return self._last[1]
 
     def _make_geometry(self, split: str, number: int) -> _Geometry:
         rng = np.random.default_rng((self._seed, split == "test", 0, number))

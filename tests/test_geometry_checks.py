@@ -1,0 +1,335 @@
+"""Mistakes in cameras are found and named, and honest captures of every kind are left alone."""
+
+import dataclasses
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfm_jax.data import conventions, dataset, epipolar, geometry_checks, scene_checks, transforms, validation
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.geometry_checks import INVERSE, OPENGL, PYTORCH3D
+from tests import textured_room
+from tests.captures_source import arc, pose
+from tests.test_data_prepare import run
+from tests.tiny import random_rotations
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+INTRINSICS = np.array([[1.25, 0, 0.5], [0, 1.25, 0.5], [0, 0, 1]])
+AXES = np.diag([1.0, -1, -1, 1])
+
+
+def worlds(count=5):
+    """Rigid motions with a change of scale: [n, 4, 4]; scales apply to positions only."""
+    rng = np.random.default_rng(0)
+    motions = np.broadcast_to(np.eye(4), (count, 4, 4)).copy()
+    motions[:, :3, :3] = random_rotations(rng, (count,), 3.0)
+    motions[:, :3, 3] = rng.uniform(-5, 5, (count, 3))
+    return motions
+
+
+def mistake_in(poses):
+    suspicion = geometry_checks.suspicion(poses)
+    return suspicion and suspicion.mistake
+
+
+def looking(positions, directions):
+    """Poses [v, 4, 4], upright with y down, from positions and directions [v, 3]."""
+    poses = np.broadcast_to(np.eye(4), (len(positions), 4, 4)).copy()
+    forward = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    right = np.cross([0.0, 1, 0], forward)
+    right /= np.linalg.norm(right, axis=-1, keepdims=True)
+    poses[:, :3] = np.stack([right, np.cross(forward, right), forward, positions], axis=-1)
+    return poses
+
+
+# --- poses alone
+
+
+def test_an_orbit_meets_at_its_centre_and_is_not_suspected():
+    for world in worlds():
+        found = geometry_checks.convergence(world @ arc())
+        np.testing.assert_allclose(found.point, world[:3, 3], atol=1e-9)
+        assert found.ahead == 1 and found.miss < 1e-6 and mistake_in(world @ arc()) is None
+
+
+def test_backward_axes_are_suspected_in_any_world():
+    for world in worlds():
+        assert mistake_in(world @ arc() @ AXES) == OPENGL
+
+
+def test_world_to_camera_poses_are_suspected():
+    """Not in any world: far from its origin, inverse poses can look like poses."""
+    assert mistake_in(np.linalg.inv(arc())) == INVERSE
+    assert (
+        mistake_in(AXES @ np.linalg.inv(arc()) @ AXES) == INVERSE
+    )  # in OpenGL's axes, converted as if they were poses
+
+
+def test_upside_down_cameras_are_suspected():
+    above = np.stack([pose(angle) for angle in np.linspace(-0.6, 0.6, 6)])
+    above[:, 1, 3] -= 2.0  # y is down: higher up
+    above = looking(above[:, :3, 3], -above[:, :3, 3])
+    assert mistake_in(above) is None and mistake_in(above @ np.diag([-1.0, -1, 1, 1])) == PYTORCH3D
+
+
+STEPS = np.linspace(0, 1, 16)[:, None]
+TURN = np.c_[np.sin(0.6 * STEPS - 0.3), 0 * STEPS, np.cos(0.6 * STEPS - 0.3)]
+HONEST = {
+    "side by side": looking(STEPS * [1.0, 0, 0], np.array([[0, 0.1, 1.0]]) + 0 * STEPS),
+    "walking ahead": looking(STEPS * [0.2, 0, 2.0], np.array([[0.05, 0.1, 1.0]]) + 0 * STEPS),
+    "walking and turning": looking(STEPS * [0.2, 0, 2.0], TURN),
+    "stepping aside and turning inwards": looking(STEPS * [-1.0, 0, 0] + [0.5, 0, 0], TURN),
+    "walking backwards": looking(STEPS * [0, 0, -2.0], np.array([[0.05, 0.1, 1.0]]) + 0 * STEPS),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_walks_are_not_suspected(name):
+    rng = np.random.default_rng(0)
+    shaken = HONEST[name].copy()
+    shaken[:, :3, :3] = shaken[:, :3, :3] @ random_rotations(rng, (len(shaken),), 0.04)
+    assert mistake_in(shaken) is None
+    for world in worlds():  # in which a turn can look like the inverse of an orbit
+        assert mistake_in(world @ HONEST[name]) in (None, INVERSE) and mistake_in(world @ shaken) in (None, INVERSE)
+
+
+def test_cameras_at_one_place_have_no_parallax():
+    turned = arc()
+    turned[:, :3, 3] = 7.0
+    assert "one place" in geometry_checks.baseline_warnings(turned, np.nan, np.nan)[0]
+    assert geometry_checks.baseline_warnings(arc(), np.nan, np.nan) == []
+    assert geometry_checks.baseline_warnings(arc(), 1.0, 10.0) == []
+    assert "hardly any parallax" in geometry_checks.baseline_warnings(arc(), 1e3, 1e4)[0]
+
+
+@pytest.mark.parametrize("bounds", [(2.0, 1.0), (0.0, 1.0), (1.0, np.inf), (1.0, np.nan), (-1.0, 1.0)])
+def test_impossible_bounds_are_rejected(bounds):
+    with pytest.raises(Rejected, match="bounds"):
+        geometry_checks.check_bounds(*bounds)
+    geometry_checks.check_bounds(1.0, 2.0)
+    geometry_checks.check_bounds(np.nan, np.nan)
+
+
+# --- intrinsics
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [((0, 2), 1.1, "principal point"), ((1, 2), -0.1, "principal point"), ((0, 0), 500.0, "degrees wide"),
+     ((1, 1), 0.1, "degrees high")],
+)  # fmt: skip
+def test_impossible_intrinsics_are_rejected(entry, value, reason):
+    intrinsics = INTRINSICS.copy()
+    validation.check_camera(np.eye(4), intrinsics)
+    intrinsics[entry] = value
+    with pytest.raises(Rejected, match=reason):
+        validation.check_camera(np.eye(4), intrinsics)
+
+
+def in_the_middle(fx, fy, cx, cy, width, height):
+    """Normalised intrinsics of the middle square of a picture, from those in pixels."""
+    side = min(width, height)
+    return np.array([[fx / side, 0, 0.5 + (cx - width / 2) / side], [0, fy / side, 0.5 + (cy - height / 2) / side],
+                     [0, 0, 1]])  # fmt: skip
+
+
+def test_odd_intrinsics_are_warned_of():
+    def warnings(*pixels):
+        return geometry_checks.intrinsics_warnings(in_the_middle(*pixels, 160, 90)[None], [(160, 90)])
+
+    assert warnings(120, 120, 80, 45) == [] and warnings(120, 120, 80 + 31, 45 - 17) == []
+    assert "away from its centre" in warnings(120, 120, 80 + 33, 45)[0]
+    assert "away from its centre" in warnings(120, 120, 80, 45 + 19)[0]
+    assert warnings(120, 140, 80, 45) == []  # pictures squeezed a little
+    assert "fx and fy" in warnings(120, 160, 80, 45)[0] and "swapped" not in warnings(120, 160, 80, 45)[0]
+    # fx divided by the height and fy by the width
+    assert "swapped" in warnings(120 * 160 / 90, 120 * 90 / 160, 80, 45)[0]
+
+
+def test_warnings_count_the_frames_they_are_about():
+    intrinsics = np.stack([INTRINSICS] * 4)
+    intrinsics[2, 0, 0] *= 2
+    (warning,) = geometry_checks.intrinsics_warnings(intrinsics, [(64, 64)] * 4)
+    assert "1 of 4 frames" in warning
+
+
+# --- duplicates
+
+
+def test_a_picture_at_two_poses_is_kept_once():
+    names = [f"f{i}" for i in range(6)]
+    repeated = geometry_checks.repeated_pictures(arc(), ["a", "b", "a", "c", "b", "a"], names)
+    assert sorted(repeated) == [2, 4, 5] and "f0" in repeated[5] and "f1" in repeated[4]
+    poses = arc()
+    poses[2] = poses[0]  # a camera that waits
+    assert sorted(geometry_checks.repeated_pictures(poses, ["a", "b", "a", "c", "d", "e"], names)) == []
+
+
+def test_a_pose_with_two_pictures_is_warned_of():
+    poses = arc()
+    assert geometry_checks.repeated_pose_warnings(poses, list("abcdef")) == []
+    poses[3:5] = poses[0]
+    assert "2 frames" in geometry_checks.repeated_pose_warnings(poses, list("abcdef"))[0]
+    assert "1 frame" in geometry_checks.repeated_pose_warnings(poses, list("abcaef"))[0]
+
+
+# --- poses and pictures
+
+
+def room_scene(poses, stored=None):
+    """Arguments of `check_scene`: pictures of the room from poses, and the poses that a source states."""
+    walls, frames, pictures = textured_room.textures(0), [], []
+    whole = np.array([[textured_room.FOCAL / textured_room.WIDTH, 0, 0.5],
+                      [0, textured_room.FOCAL / textured_room.HEIGHT, 0.5], [0, 0, 1]])  # fmt: skip
+    for i, (true, told) in enumerate(zip(poses, poses if stored is None else stored, strict=True)):
+        square, intrinsics = transforms.center_square(textured_room.picture(true, walls), whole)
+        buffer = io.BytesIO()
+        square.save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
+        frames.append(SourceFrame(str(i), told, intrinsics, np.nan, buffer.getvalue))
+    return SourceScene("room", frames), frames, pictures, [(textured_room.WIDTH, textured_room.HEIGHT)] * len(frames)
+
+
+@pytest.fixture(scope="module")
+def room():
+    return room_scene(textured_room.cameras(8))
+
+
+@pytest.fixture(scope="module")
+def matches(room):
+    _, _, pictures, _ = room
+
+    def picture(frame):
+        return np.asarray(Image.open(io.BytesIO(pictures[frame])))
+
+    return epipolar.match_views(picture, textured_room.cameras(8), 4, 3)
+
+
+def with_mistake(mistake, poses):
+    if mistake.startswith(f"{INVERSE}, and "):
+        return np.linalg.inv(conventions.READINGS[mistake.removeprefix(f"{INVERSE}, and ")](poses))
+    return conventions.READINGS[mistake](poses)  # made twice, it is undone
+
+
+@pytest.mark.parametrize("mistake", conventions.READINGS)
+def test_every_mistake_is_recognised_from_the_pictures(room, matches, mistake):
+    true = textured_room.cameras(8)
+    np.testing.assert_allclose(conventions.READINGS[mistake](with_mistake(mistake, true)), true, atol=1e-9)
+    intrinsics = np.stack([frame.intrinsics for frame in room[1]])
+    assert conventions.judge(matches, true, intrinsics).right is True
+    verdict = conventions.judge(matches, with_mistake(mistake, true), intrinsics)
+    assert verdict.right is False and verdict.mistake == mistake
+
+
+def test_a_few_matches_tell_nothing(room, matches):
+    few = [dataclasses.replace(matches[0], a=matches[0].a[:20], b=matches[0].b[:20])]
+    intrinsics = np.stack([frame.intrinsics for frame in room[1]])
+    verdict = conventions.judge(few, np.linalg.inv(textured_room.cameras(8)), intrinsics)
+    assert verdict.right is None and np.isnan(verdict.error) and verdict.mistake == ""
+
+
+def told(room, poses, **changes):
+    """The same pictures with other poses."""
+    scene, frames, pictures, sizes = room
+    frames = [dataclasses.replace(frame, camera_to_world=p) for frame, p in zip(frames, poses, strict=True)]
+    return dataclasses.replace(scene, frames=frames, **changes), frames, pictures, sizes
+
+
+def test_scenes_are_rejected_with_the_mistake_that_was_made(room):
+    true = textured_room.cameras(8)
+    assert scene_checks.check_scene(*room) == []
+    assert scene_checks.check_scene(*told(room, true, own_poses=True)) == []
+    with pytest.raises(Rejected, match=r"look away .*OpenGL"):
+        scene_checks.check_scene(*told(room, true @ AXES))
+    with pytest.raises(Rejected, match="world-to-camera"):
+        scene_checks.check_scene(*told(room, np.linalg.inv(true), own_poses=True))
+    # Nothing about these poses is odd in itself.
+    rolled = true @ np.diag([-1.0, -1, 1, 1])
+    with pytest.raises(Rejected, match="PyTorch3D"):
+        scene_checks.check_scene(*told(room, rolled, own_poses=True))
+
+
+def test_inexact_poses_are_warned_of(room):
+    true, rng = textured_room.cameras(8), np.random.default_rng(0)
+    shaken = true.copy()
+    shaken[:, :3, :3] = shaken[:, :3, :3] @ random_rotations(rng, (8,), 0.3)
+    (warning,) = scene_checks.check_scene(*told(room, shaken, own_poses=True))
+    assert "miss their epipolar lines" in warning
+
+
+@pytest.mark.parametrize("factor", [0.4, 0.5])
+def test_a_wrong_focal_length_is_named(room, matches, factor):
+    true, intrinsics = textured_room.cameras(8), np.stack([frame.intrinsics for frame in room[1]])
+    intrinsics[:, [0, 1], [0, 1]] *= factor
+    verdict = conventions.judge(matches, true, intrinsics)
+    assert verdict.focal_factor == pytest.approx(1 / factor, rel=0.1) and "times as long" in verdict.evidence
+
+
+def test_points_behind_the_cameras_are_the_evidence_where_lines_are_none(room):
+    with pytest.raises(Rejected, match=r"wrong sign.*behind"):
+        scene_checks.check_scene(*told(room, conventions.READINGS[conventions.NEGATED](textured_room.cameras(8))))
+
+
+def test_pictures_that_show_nothing_leave_a_warning(room):
+    scene, frames, pictures, sizes = told(room, textured_room.cameras(8) @ AXES)
+    buffer = io.BytesIO()
+    Image.new("RGB", (90, 90), "grey").save(buffer, "PNG")
+    (warning,) = scene_checks.check_scene(scene, frames, [buffer.getvalue()] * len(pictures), sizes)
+    assert "look away" in warning and "OpenGL" in warning
+
+
+def test_cameras_swung_at_arms_length_are_as_they_look():
+    """Their axes meet behind them, as those of a misread orbit do; but the pictures agree."""
+    angles = np.linspace(0.25, 1.32, 8)
+    outward = -np.stack([np.cos(angles), np.sin(angles), 0.3 * np.ones(8)], axis=-1)
+    base = looking(np.zeros((8, 3)), outward[:, [0, 2, 1]])[:, [0, 2, 1, 3]]  # up is z
+    base[:, :3, 0] *= -1  # a swap of axes mirrors
+    base[:, :3, 3] = [2.2, 2.2, 1.6] + 0.5 * base[:, :3, 2]
+    assert mistake_in(base) == OPENGL
+    assert scene_checks.check_scene(*room_scene(base)) == []
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e150, 1e300])
+def test_absurd_positions_are_no_crash(room, size):
+    poses = textured_room.cameras(8)
+    poses[:, :3, 3] *= size
+    scene_checks.check_scene(*told(room, poses, own_poses=True))
+
+
+# --- real captures
+
+
+def shared(folder):
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"no real captures at ../shared/data/{folder}")
+    return SHARED / folder
+
+
+@pytest.mark.parametrize(
+    ("source_format", "folder"),
+    [("realestate10k", "realestate10k"), ("transforms", "fox"), ("colmap", "sceaux_colmap"),
+     ("transforms", "nerf_synthetic_lego"), ("middlebury", "middlebury_templeSparseRing"),
+     ("co3d", "co3d_apple_real_cameras")],
+)  # fmt: skip
+def test_real_captures_pass_without_warnings(tmp_path, capsys, source_format, folder):
+    code, summary, _ = run(
+        capsys, f"--format={source_format}", f"--source={shared(folder)}", f"--data_dir={tmp_path}", "--image_size=144"
+    )
+    assert code == 0 and summary["quarantined_scenes"] == 0 and summary["warned_scenes"] == 0
+
+
+def test_a_misread_real_capture_is_refused(tmp_path, capsys):
+    content = json.loads((shared("fox") / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ AXES).tolist()
+        frame["file_path"] = f"fox/{frame['file_path']}"
+    (tmp_path / "fox").symlink_to(shared("fox"))
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    code, _, errors = run(
+        capsys, "--format=transforms", f"--source={tmp_path / 'transforms.json'}", f"--data_dir={tmp_path / 'data'}"
+    )
+    assert code == 1 and "OpenGL" in errors and not dataset.exists(tmp_path / "data", "transforms")
