@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	fi
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
@@ -65,14 +65,15 @@ $(BIN)/python:
 	"$$found" -m venv --clear $(VENV)
 
 # The marks are set only after a complete installation; they are older than setup.py once that has changed.
+# Modules are compiled when they are first imported: most never are.
 $(VENV)/.installed: setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	@touch $@
 
 $(VENV)/.installed-test: setup.py $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
 	@touch $@
 
 $(VENV)/.installed-reference: setup.py $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --editable '.[reference]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[reference]'
 	@touch $@
