@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
             raise UserError(f"--{name} is missing: for instance --config=configs/toy.py --workdir=runs/toy")
     config = from_dict(_CONFIG.value)
     _cache_compilations()
-    allocator.reuse_memory()
+    allocator.reuse_memory(_num_parameters(config))
     if _DISTRIBUTED.value or _COORDINATOR.value:
         from dfm_jax.training.sharding import initialize_distributed
 
@@ -58,6 +58,15 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
 
     sample(config, workdir)
     return 0
+
+
+def _num_parameters(config: Config) -> int:
+    from dfm_jax.pixelnerf import make_model
+
+    model = make_model(config.model, config.image_size, config.loss)
+    # As a function, so that no device is started for the key.
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(config.seed)))
+    return sum(x.size for x in jax.tree.leaves(shapes))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

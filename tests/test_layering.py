@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "interop": SCENE | {"training", "command_line", "config_reading"},
     "training": ENDS | {"evaluation"},
     "evaluation": ENDS | {"training"},
-    "main": LEAVES | {"allocator", "command_line", "config_reading", "training", "evaluation"},
+    "main": LEAVES | {"allocator", "command_line", "config_reading", "pixelnerf", "training", "evaluation"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
