@@ -65,6 +65,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_heads=6,
             features=128,
             absolute_pose=False,
+            position_grid=0,
             remat=True,
             init_file="",
         ),

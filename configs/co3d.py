@@ -73,6 +73,8 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_heads=16,
             features=512,
             absolute_pose=True,
+            # `:128` goes on from `:64`, whose 16 tokens a side it keeps the codes of; published: 0
+            position_grid=16 if size == "128" else 0,
             remat=True,
             init_file="",
         ),

@@ -60,6 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
             num_heads=4,
             features=32,
             absolute_pose=False,
+            position_grid=0,
             remat=False,
             init_file="",
         ),

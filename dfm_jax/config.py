@@ -53,6 +53,9 @@ class DiTConfig:
     num_heads: int
     features: int  # channels of a feature map
     absolute_pose: bool  # whether the view's absolute pose modulates the transformer (CO3D)
+    # Tokens a side that position codes count, whatever the image's size: with those of the run that this one starts
+    # from, places keep their codes. 0: as many as there are (the published code).
+    position_grid: int
     remat: bool  # recompute transformer blocks in the backward pass
     init_file: str  # ImageNet weights to start from, 'DiT-XL-2-256x256.pt'; '': none
 

@@ -69,6 +69,12 @@ def test_every_token_has_its_own_place_half_of_it_from_each_axis():
     np.testing.assert_allclose(code[2, 0, [9, 13]], [np.sin(2 / 10), np.cos(2 / 10)], rtol=1e-6)
 
 
+def test_codes_of_another_grid_lie_at_the_same_places_of_the_image():
+    code = token_position_code(4, 4, 16, grid=2).reshape(4, 4, 16)
+    np.testing.assert_allclose(np.arcsin(code[0, :3, 0]), [-0.25, 0.25, 0.75], atol=1e-6)  # tokens of 2: at 0 and 1
+    np.testing.assert_array_equal(token_position_code(4, 4, 16, grid=4), token_position_code(4, 4, 16))
+
+
 # --- feature lookup -------------------------------------------------------------------------------------------------
 
 

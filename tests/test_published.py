@@ -1,6 +1,7 @@
 """Published state dicts: names, layouts, exact round trips, and complaints that list everything."""
 
 import ast
+import dataclasses
 import pathlib
 
 import jax
@@ -17,6 +18,7 @@ from dfm_jax.interop.published import (
     leftovers,
     same_bits,
 )
+from dfm_jax.interop.published_config import read_sizes
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, POSITION_CODE, TIME_BIAS, rules
 from dfm_jax.models.embeddings import token_position_code
 from tests.published_state import made_up_state, model_of, small_config
@@ -221,6 +223,14 @@ def test_codes_that_differ_in_the_last_bits_come_back_as_they_were(state):
     state[POSITION_CODE] = np.nextafter(token_position_code(4, 4, 16)[None], np.float32(2))
     again = export_state(import_params(state, MODEL), MODEL, leftovers(state, MODEL))
     assert same_bits(again[POSITION_CODE], state[POSITION_CODE])
+
+
+def test_position_codes_of_another_grid_are_known_again():
+    config = small_config()
+    encoder = dataclasses.replace(config.model.encoder, position_grid=7)
+    stretched = model_of(dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder)))
+    assert read_sizes(made_up_state(stretched)).position_grid == 7
+    assert read_sizes(made_up_state(model_of(config))).position_grid == 0
 
 
 def test_position_codes_are_recomputed_for_another_image_size():

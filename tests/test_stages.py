@@ -13,6 +13,7 @@ from dfm_jax.evaluation.sample import sample
 from dfm_jax.training import loop
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.metric_writers import read_metrics
+from dfm_jax.training.start import compare_position_codes
 
 SIZE = 8
 
@@ -70,6 +71,15 @@ def test_diffusion_starts_with_what_pixelnerf_ended_with(chain):
 def test_more_pixels_start_with_all_that_fewer_pixels_ended_with(chain):
     (before, _, _), (after, _, _) = restore_params(chain / "small"), restore_params(chain / "large")
     jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+@pytest.mark.parametrize(("grid", "said"), [(0, ["position_grid=2"]), (2, [])])
+def test_other_places_than_those_that_were_learnt_are_mentioned(chain, capsys, grid, said):
+    config = stage(chain)
+    config.image_size, config.model.encoder.position_grid = 2 * SIZE, grid
+    compare_position_codes(restore_params(chain / "small")[2], from_dict(config), "small")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(said) and all(name in line for name, line in zip(said, lines, strict=True))
 
 
 def test_pixelnerf_is_sampled_by_the_same_command(chain):

@@ -51,7 +51,15 @@ def tiny_model(
 ) -> RadianceFieldModel:
     """A DiT encoder unless another is given; `remat` and `absolute_pose` are the DiT's."""
     encoder = encoder or DiTConfig(
-        "dit", depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat, init_file=""
+        "dit",
+        depth=2,
+        width=16,
+        num_heads=2,
+        features=8,
+        absolute_pose=absolute_pose,
+        position_grid=0,
+        remat=remat,
+        init_file="",
     )
     field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
     marching = RayMarchingConfig(NUM_COARSE, num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3)

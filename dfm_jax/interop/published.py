@@ -28,9 +28,9 @@ from dfm_jax.interop.published_names import (
     targets,
     unused_shapes,
 )
+from dfm_jax.models.dit import TOKEN_SIDE
 
 State = Mapping[str, np.ndarray]
-TOKEN_SIDE = 4  # pixels
 
 
 class StateDictError(UserError):

@@ -7,8 +7,9 @@ import numpy as np
 
 from dfm_jax.config import Config, DiTConfig, ModelConfig
 from dfm_jax.config_reading import from_dict
-from dfm_jax.interop.published import TOKEN_SIDE, State, StateDictError, token_side
-from dfm_jax.interop.published_names import BACKGROUND, FIELDS
+from dfm_jax.interop.published import State, StateDictError, token_side
+from dfm_jax.interop.published_names import BACKGROUND, FIELDS, POSITION_CODE
+from dfm_jax.models.dit import TOKEN_SIDE
 
 COLOUR_AND_DENSITY = 4  # outputs of a field before its features
 
@@ -22,6 +23,7 @@ class Sizes:
     width: int  # channels of a token
     features: int  # channels of a feature map
     absolute_pose: bool
+    position_grid: int  # see `DiTConfig`
     rendered_features: int
     field_widths: Mapping[str, int]  # by our names of the fields
     field_blocks: Mapping[str, int]  # residual blocks, before and after views are averaged together
@@ -41,6 +43,7 @@ def read_sizes(state: State) -> Sizes:
         width=_outputs(state, "model.enc.x_embedder.proj.weight", 4),
         features=_outputs(state, "model.enc.cnn_refine.weight", 4),
         absolute_pose=any(name.startswith("model.enc.pose_mlp.") for name in state),
+        position_grid=_position_grid(state, side),
         rendered_features=_outputs(state, "model.pixelNeRF_joint.mlp.lin_out_feats.weight", 2) - COLOUR_AND_DENSITY,
         field_widths={ours: _outputs(state, f"model.{theirs}.mlp.lin_in.weight", 2) for theirs, ours in FIELDS.items()},
         field_blocks={
@@ -67,6 +70,15 @@ def _count(state: State, pattern: str) -> int:
     if not number:
         raise StateDictError(f"this is no state dict of the published model: it has no {pattern.format(0)}")
     return number
+
+
+def _position_grid(state: State, side: int | None) -> int:
+    """Tokens a side that the position codes count: the first channel of the first token is the sine of its place."""
+    code = np.ravel(state.get(POSITION_CODE, ()))
+    if not side or not code.size or not np.issubdtype(code.dtype, np.floating) or not -1 <= code[0] <= 1:
+        return 0
+    grid = round(side * (2 * float(np.arcsin(code[0])) + 1))
+    return 0 if grid == side else grid
 
 
 def _background(state: State) -> float:
@@ -112,7 +124,8 @@ def published_config(base: Config, sizes: Sizes, *, num_heads: int | None, image
     if image_size is None:
         raise StateDictError("no position codes of a square image tell the image size: say it with --image_size")
     encoder |= {"depth": sizes.depth, "width": sizes.width, "features": sizes.features}
-    encoder |= {"absolute_pose": sizes.absolute_pose, "num_heads": num_heads or encoder["num_heads"]}
+    encoder |= {"absolute_pose": sizes.absolute_pose, "position_grid": sizes.position_grid}
+    encoder |= {"num_heads": num_heads or encoder["num_heads"]}
     values["image_size"] = image_size
     values["loss"]["patch_size"] = min(base.loss.patch_size, image_size)
     values["model"] |= {

@@ -156,7 +156,8 @@ def unused_shapes(config: ModelConfig, taken: Shapes) -> Shapes:
 def derived_arrays(config: ModelConfig, side: int) -> dict[str, np.ndarray]:
     """The arrays that follow from sizes and settings, for `side * side` tokens."""
     octave = np.arange(6)
-    derived = {POSITION_CODE: token_position_code(side, side, config.encoder.width)[None]}
+    code = token_position_code(side, side, config.encoder.width, config.encoder.position_grid)
+    derived = {POSITION_CODE: code[None]}
     for field in FIELDS:
         derived[f"model.{field}.pos_enc._freqs"] = np.repeat(1.5 * 2.0**octave, 2).astype(np.float32)[None, :, None]
         derived[f"model.{field}.pos_enc._phases"] = np.tile(np.float32([0, np.pi / 2]), 6)[None, :, None]

@@ -18,6 +18,7 @@ from dfm_jax.models.encoder import Encoder
 
 STEM_CHANNELS = 64
 MLP_RATIO = 4
+TOKEN_SIDE = 4  # pixels
 xavier = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros_init()
 
@@ -77,7 +78,8 @@ class DiTEncoder(Encoder):
         height, width = inputs.shape[1:3]
         tokens = self.patch_embedding(nn.relu(stem(inputs)))
         rows, columns = tokens.shape[1:3]
-        x = rearrange(tokens, "n i j d -> n (i j) d") + token_position_code(rows, columns, self.config.width)[None]
+        position_code = token_position_code(rows, columns, self.config.width, self.config.position_grid)
+        x = rearrange(tokens, "n i j d -> n (i j) d") + position_code[None]
         c = self._conditioning(timestep, pose)
         x, _ = self.blocks(x.astype(self.dtype), c)
         shift, scale = jnp.split(self.final_modulation(nn.silu(c)), 2, axis=-1)

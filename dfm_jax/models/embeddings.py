@@ -27,15 +27,23 @@ def field_time_code(t: Num[Array, "*batch"], size: int) -> Float[Array, "*batch 
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
-def token_position_code(rows: int, columns: int, size: int) -> Float[np.ndarray, "tokens size"]:
-    """Fixed 2-D sine-cosine code of a token grid, row-major: half of the channels from x, half from y."""
+def token_position_code(rows: int, columns: int, size: int, grid: int = 0) -> Float[np.ndarray, "tokens size"]:
+    """Fixed 2-D sine-cosine code of a token grid, row-major: half of the channels from x, half from y.
+
+    Args:
+      grid: tokens a side that codes count. With another number of tokens, places of the image keep their codes, and
+        places between them get codes between. 0: the numbers of tokens themselves.
+    """
 
     def code(position: np.ndarray) -> np.ndarray:
         omega = MAX_PERIOD ** (-np.arange(size // 4) / (size // 4))
         phase = position.reshape(-1, 1) * omega
         return np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
 
-    x, y = np.meshgrid(np.arange(columns, dtype=np.float64), np.arange(rows, dtype=np.float64), indexing="xy")
+    def places(count: int) -> np.ndarray:
+        return (np.arange(count) + 0.5) * ((grid or count) / count) - 0.5
+
+    x, y = np.meshgrid(places(columns), places(rows), indexing="xy")
     return np.concatenate([code(x), code(y)], axis=-1).astype(np.float32)
 
 

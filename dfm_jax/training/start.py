@@ -1,6 +1,8 @@
 """Where a run starts: at its last checkpoint, with another run's parameters, with public weights, or from nothing."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.interop import imagenet
+from dfm_jax.models.dit import TOKEN_SIDE
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.training import sharding
 from dfm_jax.training.checkpoints import Checkpoints, restore_params
@@ -40,10 +43,31 @@ def first_state(
     state = _with_encoder(sharding.initialize(init, key, mesh), encoder)
     if not config.init_from:
         return state
-    source, step, _ = restore_params(config.init_from)
+    source, step, settings = restore_params(config.init_from)
     made = transfer(source, state.params, config.init_rule)
     say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
+    compare_position_codes(settings, config, config.init_from)
     return state.replace(params=made.params, ema=jax.tree.map(jnp.copy, made.params))
+
+
+def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str) -> None:
+    """Says it where the transformer will be told other places than it learnt: no parameter shows that."""
+    now = dataclasses.asdict(config)
+    theirs, ours = (_position_grid(settings) for settings in (saved, now))
+    if theirs and ours and theirs != ours:
+        say(
+            f"position codes count {ours} tokens a side, those of {source} {theirs}: "
+            f"with --config.model.encoder.position_grid={theirs} places would keep their codes"
+        )
+
+
+def _position_grid(settings: Mapping[str, Any]) -> int:
+    """Tokens a side that position codes count (those of the image, in runs that could not yet say it); 0 for encoders
+    that have none."""
+    encoder = settings["model"]["encoder"]
+    if encoder["name"] != "dit":
+        return 0
+    return encoder.get("position_grid", 0) or settings["image_size"] // TOKEN_SIDE
 
 
 def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
