@@ -111,6 +111,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     config.sample = group(
         num_scenes=6,  # views
         num_samples=4,
+        sampler="ddim",
         num_steps=50,
         guidance=1.0,
         temperature=1.0,

@@ -120,6 +120,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     config.sample = group(
         num_scenes=8,
         num_samples=4,
+        sampler="ddim",
         num_steps=50,
         guidance=1.0,
         temperature=1.0,

@@ -121,6 +121,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     config.sample = group(
         num_scenes=8,
         num_samples=4,
+        sampler="ddim",
         num_steps=50,
         guidance=2.0,
         temperature=0.85,

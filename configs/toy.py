@@ -107,6 +107,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sample = group(
         num_scenes=4,
         num_samples=6,
+        sampler="ddim",
         num_steps=30,
         guidance=1.0,
         temperature=1.0,

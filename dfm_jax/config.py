@@ -5,6 +5,7 @@ No field has a default: a config says all that it does.
 
 import dataclasses
 
+SAMPLERS = ("ddim", "dpm-solver++")  # of `diffusion/samplers.py`
 INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 
 
@@ -171,6 +172,7 @@ class TrainConfig:
 class SampleConfig:
     num_scenes: int  # context images to sample from
     num_samples: int  # samples of each
+    sampler: str  # 'ddim', or 'dpm-solver++': as exact in far fewer steps
     num_steps: int  # denoising steps
     guidance: float  # 1: none
     temperature: float  # scales the initial noise

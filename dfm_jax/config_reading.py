@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from dfm_jax.config import ENCODERS, INIT_RULES, Config, EncoderConfig, ResNet34Config
+from dfm_jax.config import ENCODERS, INIT_RULES, SAMPLERS, Config, EncoderConfig, ResNet34Config
 from dfm_jax.errors import UserError
 
 
@@ -115,6 +115,7 @@ def _check_consistency(config: Config) -> None:
         (min(sample.num_scenes, sample.num_samples, sample.video_frames) >= 1,
          "sample: num_scenes, num_samples and video_frames must be at least 1"),
         (0 < sample.threshold_quantile <= 1, "sample.threshold_quantile must lie in (0, 1]"),
+        (sample.sampler in SAMPLERS, f"sample.sampler must be one of {', '.join(SAMPLERS)}"),
         (1 <= sample.num_steps <= diffusion.num_timesteps, "sample.num_steps must lie in [1, num_timesteps]"),
         (0 <= diffusion.high_noise_from < diffusion.num_timesteps,
          "diffusion.high_noise_from must lie in [0, num_timesteps)"),

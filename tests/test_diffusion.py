@@ -10,7 +10,7 @@ from jaxtyping import TypeCheckError
 
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
-from dfm_jax.diffusion.samplers import ddim, sampling_timesteps
+from dfm_jax.diffusion.samplers import ddim, dpm_solver, sampling_timesteps
 from dfm_jax.diffusion.schedule import cosine_schedule, schedule_from_betas
 
 
@@ -138,10 +138,11 @@ def test_sampling_timesteps():
             sampling_timesteps(1000, num_steps)
 
 
+@pytest.mark.parametrize("sampler", [ddim, dpm_solver])
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 50])
-def test_ddim_with_an_oracle_returns_its_x0(num_steps):
+def test_with_an_oracle_a_sampler_returns_its_x0(num_steps, sampler):
     x0 = normal(0, 2, 4, 4, 3)
-    sampled = ddim(lambda x_t, timestep, step: x0, normal(1, *x0.shape), cosine_schedule(), num_steps)
+    sampled = sampler(lambda x_t, timestep, step: x0, normal(1, *x0.shape), cosine_schedule(), num_steps)
     np.testing.assert_array_equal(sampled, x0)
 
 
@@ -181,15 +182,38 @@ def test_ddim_equals_a_numpy_loop():
     np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)
 
 
-def test_ddim_with_the_optimal_denoiser_draws_the_gaussian_that_it_denoises():
-    # For data N(m, s^2), E[x0 | x_t] is linear in x_t, and the sampler must carry N(0, 1) to N(m, s^2).
-    schedule, mean, deviation = cosine_schedule(), 0.4, 0.3
+def denoise_gaussian(schedule, mean, deviation):
+    """The optimal denoiser of data N(mean, deviation^2): E[x0 | x_t] is linear in x_t."""
 
     def denoise_fn(x_t, timestep, step):
         signal_rate, noise_rate = schedule.signal_rate[timestep][:, None], schedule.noise_rate[timestep][:, None]
         gain = signal_rate * deviation**2 / (signal_rate**2 * deviation**2 + noise_rate**2)
         return mean + gain * (x_t - signal_rate * mean)
 
-    samples = ddim(denoise_fn, normal(0, 4000, 1), schedule, 100)
+    return denoise_fn
+
+
+@pytest.mark.parametrize(("sampler", "num_steps"), [(ddim, 100), (dpm_solver, 15)])
+def test_with_the_optimal_denoiser_a_sampler_draws_the_gaussian_that_it_denoises(sampler, num_steps):
+    schedule, mean, deviation = cosine_schedule(), 0.4, 0.3
+    samples = sampler(denoise_gaussian(schedule, mean, deviation), normal(0, 4000, 1), schedule, num_steps)
     assert abs(float(samples.mean()) - mean) < 0.02
     assert abs(float(samples.std()) - deviation) < 0.02
+
+
+def test_dpm_solver_converges_at_second_order_and_ddim_at_first():
+    # The exact solution for data N(0, s^2): x scales as the standard deviation of x_t does. Compared half way, at a
+    # noise level that all step counts visit.
+    schedule, deviation, x_T = cosine_schedule(), 0.3, jnp.ones((1, 1))
+    variance = lambda t: schedule.alpha_bar[t] * deviation**2 + 1 - schedule.alpha_bar[t]
+
+    def error(sampler, num_steps):
+        denoise_fn = denoise_gaussian(schedule, 0.0, deviation)
+        _, states = sampler(denoise_fn, x_T, schedule, num_steps, return_trajectory=True)
+        half, t = num_steps // 2, sampling_timesteps(schedule.num_timesteps, num_steps)[num_steps // 2]
+        return abs(float(states[half, 0, 0] / jnp.sqrt(variance(t) / variance(999)) - 1))
+
+    for sampler, order in ((ddim, 1), (dpm_solver, 2)):
+        errors = np.array([error(sampler, n) for n in (20, 40, 80)])
+        assert np.all(np.abs(np.log2(errors[:-1] / errors[1:]) - order) < 0.4), (sampler.__name__, errors)
+    assert error(dpm_solver, 40) < error(ddim, 80) / 2

@@ -18,16 +18,18 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 from tqdm import tqdm
 
-from dfm_jax.config import SampleConfig
+from dfm_jax.config import SAMPLERS, SampleConfig
 from dfm_jax.denoiser import guided_denoise
 from dfm_jax.diffusion.guidance import dynamic_threshold
-from dfm_jax.diffusion.samplers import ddim
+from dfm_jax.diffusion.samplers import ddim, dpm_solver
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
 from dfm_jax.structs import Camera, Example, Rendering, Scene
 from dfm_jax.trajectories import Trajectory
 
 Params = dict[str, Any]
+
+SAMPLING = dict(zip(SAMPLERS, (ddim, dpm_solver), strict=True))
 
 # Pixels that one call draws: bounds the memory of sampling, whose encoder sees whole images.
 PIXELS_PER_DRAW = 2**14
@@ -85,7 +87,8 @@ def draw_target(
         return guided_denoise(params, model, x_t, timestep, example, sample.guidance).x0
 
     threshold = partial(dynamic_threshold, quantile=sample.threshold_quantile)
-    return ddim(denoise_fn, sample.temperature * noise, schedule, sample.num_steps, x0_transform=threshold)
+    sampler = SAMPLING[sample.sampler]
+    return sampler(denoise_fn, sample.temperature * noise, schedule, sample.num_steps, x0_transform=threshold)
 
 
 def sampled_scene(
