@@ -9,7 +9,8 @@
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
 `quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in
-DIR/NAME.quarantine.jsonl; warnings are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
+DIR/NAME.quarantine.jsonl, or DIR/NAME.failed.jsonl if that was everything and an earlier data set NAME stays; warnings
+are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
 After an interruption the same command goes on from there, if neither its options nor the source have changed.
 """
@@ -99,11 +100,12 @@ def build(
 
 def _publish(converted: conversion.Converted, building: Path, target: Path) -> dict[str, Any]:
     """Puts the data set and its quarantine file in their places, and returns the summary."""
-    listed = target.with_name(f"{target.name}.quarantine.jsonl")
+    splits = converted.index["splits"]
+    kept = target.exists() and not splits  # the quarantine file is that of the data set which stays
+    listed = target.with_name(f"{target.name}.{'failed' if kept else 'quarantine'}.jsonl")
     records.write_text(listed, "".join(json.dumps(entry) + "\n" for entry in converted.rejected))
     scene_reasons = [entry["reason"] for entry in converted.rejected if entry["frame"] is None]
     rejected_scenes, rejected_frames = len(scene_reasons), len(converted.rejected) - len(scene_reasons)
-    splits = converted.index["splits"]
     if not splits:
         raise UserError(
             f"no scene could be used: {rejected_scenes} scenes and {rejected_frames} frames were rejected, for "
