@@ -57,13 +57,19 @@ def _choose(split: SceneDataset, scenes: Sequence[str]) -> list[int]:
 
 
 def _rejections(path: Path) -> dict[str, int]:
-    """How often each reason is given in a quarantine file; none if there is no such file."""
+    """How often each reason is given in a quarantine file; none if there is no such file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     reasons: dict[str, int] = {}
     if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines():
                 reason = json.loads(line)["reason"]
                 reasons[reason] = reasons.get(reason, 0) + 1
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"{path} is damaged ({error}); the data set can do without it") from error
     return reasons
 
 
