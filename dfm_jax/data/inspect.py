@@ -16,12 +16,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from dfm_jax.data import dataset, inspect_page, inspect_scene
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.inspect_scene import SceneReport
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 
 SCENES = 4  # of each split, where none is named
 
@@ -73,13 +72,8 @@ def _rejections(path: Path) -> dict[str, int]:
     return reasons
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, type=Path, help="folder in which data sets lie")
     parser.add_argument("--name", help="of the data set; default: all of them")
     parser.add_argument("--scene", nargs="+", action="extend", default=[], help="names of the scenes to show")

@@ -27,7 +27,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ from dfm_jax.data import conversion, dataset, formats, runners, validation
 from dfm_jax.data.builders import posed_scenes, records, shards
 from dfm_jax.data.builders.source import Source
 from dfm_jax.data.signature import signature
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 
 MIN_FRAMES = 3  # a context view, a target and a novel view
 THIS_PROCESS = functools.partial(runners.in_processes, 1)
@@ -149,13 +149,8 @@ def exclusive(data_dir: Path, name: str) -> Iterator[None]:
         yield
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", required=True, choices=formats.FORMATS, help="layout of the source")
     parser.add_argument("--source", help="folder that holds the source; none for toy")
     parser.add_argument("--data_dir", required=True, help="folder in which data sets lie")

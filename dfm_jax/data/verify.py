@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dfm_jax.data import dataset
 from dfm_jax.data.builders import records
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 
 
 def verify(data_dir: Path, name: str) -> dict[str, int]:
@@ -36,11 +36,11 @@ def verify(data_dir: Path, name: str) -> dict[str, int]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, type=Path, help="folder in which data sets lie")
     parser.add_argument("--name", required=True, help="of the data set")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         summary = verify(args.data_dir, args.name)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
