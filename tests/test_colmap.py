@@ -205,6 +205,15 @@ def test_any_damage_gives_a_scene_or_a_reason(tmp_path_factory, data):
         assert 0 < scene.near < scene.far < np.inf
 
 
+def test_absurd_sizes_of_a_text_model_are_a_reason(tmp_path):
+    folder = write_colmap(tmp_path, text=True)
+    content = (folder / "cameras.txt").read_text()
+    assert f" {WIDTH} " in content
+    (folder / "cameras.txt").write_text(content.replace(f" {WIDTH} ", f" {10**400} "))
+    with pytest.raises(Rejected, match=r"cameras\.txt cannot be read"):
+        read(tmp_path)
+
+
 def test_every_cut_of_a_binary_file_is_noticed(tmp_path):
     folder = write_colmap(tmp_path, arc(2))
     for name in ("cameras.bin", "images.bin", "points3D.bin"):

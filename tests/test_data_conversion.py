@@ -284,6 +284,26 @@ def test_verify_finds_damage(tmp_path, capsys, damage, config):
     assert f"1 of 4 files of {tmp_path / 'toy'} are damaged or missing: {config}/1.0.0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["", '{"splits": {"tr', "[]", '{"files": {}}'])
+def test_a_damaged_index_is_one_error(tmp_path, capsys, content):
+    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    index = tmp_path / "toy" / posed_scenes.INDEX_FILE
+    index.write_text(content)
+    assert verify.main([f"--data_dir={tmp_path}", "--name=toy"]) == 1
+    assert f"error: {index} is damaged" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"dataset\.json is damaged"):
+        dataset.open_dataset(tmp_path, "toy", "train")
+
+
+@pytest.mark.parametrize("config", ["frames", "scenes"])
+def test_reading_a_damaged_data_set_is_an_error_that_names_verify(tmp_path, config):
+    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    cut(tmp_path / "toy" / config / "1.0.0" / "posed_scenes-train.array_record-00000-of-00001")
+    data = dataset.open_dataset(tmp_path, "toy", "train")
+    with pytest.raises(UserError, match=r"is damaged .* dfm_jax\.data\.verify"):
+        data.encoded_image(data.scene(0), 0)
+
+
 def test_verify_needs_a_data_set_with_checksums(tmp_path):
     with pytest.raises(UserError, match="there is no data set 'toy'"):
         verify.verify(tmp_path, "toy")

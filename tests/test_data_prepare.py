@@ -268,6 +268,18 @@ def test_an_existing_data_set_is_replaced_only_when_told(tmp_path, capsys):
     assert dataset.open_dataset(tmp_path, "toy", "train").scene(0).attributes != before
 
 
+def test_a_source_without_use_replaces_neither_data_set_nor_quarantine_file(tmp_path, capsys):
+    no_folder(*write_clip(tmp_path / "source", "hurt"))
+    listed = tmp_path / "data" / "toy.quarantine.jsonl"
+    assert run(capsys, *toy(tmp_path / "data"))[0] == 0
+    source = f"--source={tmp_path / 'source'}"
+    command = ["--format=realestate10k", source, f"--data_dir={tmp_path / 'data'}", "--name=toy", "--overwrite"]
+    code, _, errors = run(capsys, *command)
+    reasons = tmp_path / "data" / "toy.failed.jsonl"
+    assert code == 1 and f"All reasons: {reasons}" in errors and "no folder of frames" in reasons.read_text()
+    assert listed.read_text() == "" and len(dataset.open_dataset(tmp_path / "data", "toy", "train")) > 0
+
+
 def test_a_folder_that_is_no_data_set_is_never_replaced(tmp_path, capsys):
     """Such as a source that bears the data set's name."""
     cameras, _ = write_clip(tmp_path / "realestate10k", "a")

@@ -186,3 +186,10 @@ def test_mistakes_are_one_clear_message(prepared, tmp_path, capsys):
         code, result, errors = look(capsys, *options)
         assert code == 1 and result is None and message in errors and errors.count("\n") == 1
     assert not (prepared / "house.inspect").exists()
+
+
+def test_a_damaged_quarantine_file_is_one_clear_message(tmp_path, capsys):
+    assert run(capsys, "--format=toy", f"--data_dir={tmp_path}", "--num_scenes=1", "--image_size=8")[0] == 0
+    (tmp_path / "toy.quarantine.jsonl").write_text('{"split": "train", "sc')
+    code, result, errors = look(capsys, f"--data_dir={tmp_path}")
+    assert code == 1 and result is None and "error: " in errors and "toy.quarantine.jsonl is damaged" in errors

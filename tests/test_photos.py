@@ -113,7 +113,27 @@ def test_unreadable_pictures_are_an_error_that_says_so(tmp_path, capsys):
     for i in range(4):
         (tmp_path / f"{i}.jpg").write_bytes(np.random.default_rng(i).bytes(3000))
     _, _, _, errors = convert(capsys, tmp_path, tmp_path / "data")
-    assert "registered 0 of 4" in errors and "none of them could be read" in errors
+    assert "needs at least 3 pictures, and 0 of 4 can be read (mostly: image does not decode" in errors
+
+
+def test_of_a_folder_only_the_capture_s_own_pictures_are_used(room, tmp_path):
+    """Not those of folders in it; and not damaged ones, some of which would end the process."""
+    folder, names, _ = room
+    pictures, workspace = tmp_path / "pictures", tmp_path / "workspace"
+    (pictures / "another").mkdir(parents=True)
+    workspace.mkdir()
+    for name in names[:4]:
+        (pictures / name).write_bytes((folder / name).read_bytes())
+    (pictures / "another" / names[4]).write_bytes((folder / names[4]).read_bytes())
+    (pictures / "torn.jpg").write_bytes((folder / names[5]).read_bytes()[:-3000])
+    found = sfm.reconstruct(pictures, [*names[:4], "torn.jpg"], workspace)
+    assert found.registered == tuple(names[:4]) and list(found.rejected) == ["torn.jpg"]
+
+
+def test_too_few_pictures_are_no_question_of_matching(room, tmp_path):
+    folder, names, _ = room
+    with pytest.raises(Rejected, match="needs at least 3 pictures, and 2 of 2 can be read"):
+        sfm.reconstruct(folder, names[:2], tmp_path)
 
 
 def write_video(path, frames):

@@ -177,7 +177,7 @@ def test_a_broken_chunk_costs_its_clips_alone(tmp_path, capsys, damage, with_ind
     code, summary, reasons, errors = convert(capsys, tmp_path)
     assert code == 0 and summary["scenes"] == 1 and summary["quarantined_scenes"] >= 1
     assert "000001" in reasons[0] or "clip" in reasons[0]
-    assert "ran code" not in errors
+    assert "ran code" not in errors and "still be loaded" not in reasons[0]  # as torch advises
 
 
 @pytest.mark.parametrize("file", ["000009.torch", "../000000.torch", "/etc/passwd", None, ["000000.torch"]])

@@ -1,9 +1,11 @@
 """Random access to a prepared data set: scene records and single frames."""
 
+import contextlib
 import dataclasses
 import functools
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,8 @@ class SceneDataset:
         return np.array([n - self.held_out(n).sum() if self.holdout else n for n in self.num_frames])
 
     def scene(self, scene: int) -> SceneRecord:
-        record = self._scenes[scene]
+        with _reading(self.path):
+            record = self._scenes[scene]
         return SceneRecord(
             name=record["name"].decode(),
             first_frame=int(record["first_frame"]),
@@ -79,7 +82,8 @@ class SceneDataset:
     def encoded_image(self, scene: SceneRecord, frame: int) -> bytes:
         if not 0 <= frame < scene.num_frames:
             raise IndexError(f"scene {scene.name} has {scene.num_frames} frames, not {frame}")
-        return self._frames[scene.first_frame + frame]["image"]
+        with _reading(self.path):
+            return self._frames[scene.first_frame + frame]["image"]
 
     def image(self, scene: SceneRecord, frame: int, size: int) -> np.ndarray:
         """Float32 [size, size, 3] in [0, 1]."""
@@ -105,6 +109,18 @@ class SceneDataset:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """array_record raises RuntimeError whatever is wrong with a file."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"data set {path} is damaged ({reason}); python -m dfm_jax.data.verify lists its damaged files"
+        ) from error
+
+
 def exists(data_dir: str | Path, name: str) -> bool:
     """Whether a complete data set lies there: the index file is the last to be written."""
     return (Path(data_dir) / name / INDEX_FILE).is_file()
@@ -125,11 +141,11 @@ def names(data_dir: str | Path) -> list[str]:
     return found
 
 
-def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
-    """All splits of a prepared data set.
+def read_index(data_dir: str | Path, name: str) -> dict[str, Any]:
+    """What a prepared data set says about itself.
 
     Raises:
-      UserError: there is no such data set.
+      UserError: there is no such data set, or the file is damaged.
     """
     path = Path(data_dir) / name
     if not exists(data_dir, name):
@@ -137,7 +153,21 @@ def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
             f"there is no data set '{name}' in {data_dir}; make it with: python -m dfm_jax.data.prepare "
             f"--format=FORMAT --source=DIR --data_dir={data_dir} --name={name}"
         )
-    index = json.loads((path / INDEX_FILE).read_text())
+    try:
+        index = json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))
+        index["splits"].items()  # raises what is caught if this is no index
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{path / INDEX_FILE} is damaged ({error}); prepare the data set again") from error
+    return index
+
+
+def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
+    """All splits of a prepared data set.
+
+    Raises:
+      UserError: there is no such data set.
+    """
+    path, index = Path(data_dir) / name, read_index(data_dir, name)
     holdout = index.get("holdout", 0)  # data sets made before there was one have none
     return [
         SceneDataset(path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout)

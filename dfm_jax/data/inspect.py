@@ -16,12 +16,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from dfm_jax.data import dataset, inspect_page, inspect_scene
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.inspect_scene import SceneReport
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 
 SCENES = 4  # of each split, where none is named
 
@@ -57,23 +56,24 @@ def _choose(split: SceneDataset, scenes: Sequence[str]) -> list[int]:
 
 
 def _rejections(path: Path) -> dict[str, int]:
-    """How often each reason is given in a quarantine file; none if there is no such file."""
+    """How often each reason is given in a quarantine file; none if there is no such file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     reasons: dict[str, int] = {}
     if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines():
                 reason = json.loads(line)["reason"]
                 reasons[reason] = reasons.get(reason, 0) + 1
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"{path} is damaged ({error}); the data set can do without it") from error
     return reasons
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, type=Path, help="folder in which data sets lie")
     parser.add_argument("--name", help="of the data set; default: all of them")
     parser.add_argument("--scene", nargs="+", action="extend", default=[], help="names of the scenes to show")

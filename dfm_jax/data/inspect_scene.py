@@ -37,7 +37,6 @@ class PairReport:
 class Panel:
     """A view with marked points, and others with their lines."""
 
-    title: str
     pictures: tuple[tuple[str, str], ...]  # data URI, caption; the first is the view itself
 
 
@@ -147,7 +146,7 @@ def _panel(scene: SceneRecord, first: int, pairs: Sequence[Pair], points: np.nda
             error = size * np.median(epipolar.errors(pair, poses, intrinsics))
             caption = f"{scene.frame_names[second]}: median {error:.2f} px of {len(pair.a)} points"
         pictures.append((_panel_uri(drawn), caption))
-    return Panel(scene.frame_names[first], tuple(pictures))
+    return Panel(tuple(pictures))
 
 
 def _enlarged(image: Image.Image) -> Image.Image:

@@ -9,7 +9,8 @@
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
 `quarantined_scenes`, `quarantined_frames` and `warned_scenes`. What was rejected is listed, with reasons, in
-DIR/NAME.quarantine.jsonl; warnings are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
+DIR/NAME.quarantine.jsonl, or DIR/NAME.failed.jsonl if that was everything and an earlier data set NAME stays; warnings
+are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
 After an interruption the same command goes on from there, if neither its options nor the source have changed.
 """
@@ -26,7 +27,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
@@ -34,7 +35,7 @@ from dfm_jax.data import conversion, dataset, formats, runners, validation
 from dfm_jax.data.builders import posed_scenes, records, shards
 from dfm_jax.data.builders.source import Source
 from dfm_jax.data.signature import signature
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 
 MIN_FRAMES = 3  # a context view, a target and a novel view
 THIS_PROCESS = functools.partial(runners.in_processes, 1)
@@ -99,11 +100,12 @@ def build(
 
 def _publish(converted: conversion.Converted, building: Path, target: Path) -> dict[str, Any]:
     """Puts the data set and its quarantine file in their places, and returns the summary."""
-    listed = target.with_name(f"{target.name}.quarantine.jsonl")
+    splits = converted.index["splits"]
+    kept = target.exists() and not splits  # the quarantine file is that of the data set which stays
+    listed = target.with_name(f"{target.name}.{'failed' if kept else 'quarantine'}.jsonl")
     records.write_text(listed, "".join(json.dumps(entry) + "\n" for entry in converted.rejected))
     scene_reasons = [entry["reason"] for entry in converted.rejected if entry["frame"] is None]
     rejected_scenes, rejected_frames = len(scene_reasons), len(converted.rejected) - len(scene_reasons)
-    splits = converted.index["splits"]
     if not splits:
         raise UserError(
             f"no scene could be used: {rejected_scenes} scenes and {rejected_frames} frames were rejected, for "
@@ -147,13 +149,8 @@ def exclusive(data_dir: Path, name: str) -> Iterator[None]:
         yield
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", required=True, choices=formats.FORMATS, help="layout of the source")
     parser.add_argument("--source", help="folder that holds the source; none for toy")
     parser.add_argument("--data_dir", required=True, help="folder in which data sets lie")

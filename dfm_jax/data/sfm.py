@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from dfm_jax.data import validation
 from dfm_jax.data.builders.source import Rejected
 from dfm_jax.errors import UserError
 
@@ -57,8 +58,14 @@ def reconstruct(images: Path, names: Sequence[str], workspace: Path, in_sequence
     pycolmap.logging.logtostderr, pycolmap.logging.minloglevel = True, pycolmap.logging.FATAL
     database = workspace / "database.db"
     unreadable = _import(images, names, database)
+    readable = [name for name in names if name not in unreadable]
+    if len(readable) < MIN_IMAGES:
+        raise Rejected(
+            f"structure-from-motion needs at least {MIN_IMAGES} pictures, and {len(readable)} of {len(names)} can be "
+            f"read{validation.usual(unreadable.values())}"
+        )
     try:
-        _match(images, database, in_sequence)
+        _match(images, readable, database, in_sequence)
         options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=SEED, min_model_size=MIN_IMAGES)
         (workspace / MODELS).mkdir()
         models = pycolmap.incremental_mapping(database, images, workspace / MODELS, options=options)
@@ -68,9 +75,11 @@ def reconstruct(images: Path, names: Sequence[str], workspace: Path, in_sequence
     registered = [] if largest is None else sorted(image.name for image in models[largest].images.values())
     statistics = _Statistics.read(database)
     if len(registered) < max(MIN_IMAGES, MIN_SHARE * len(names)):
+        damaged = f"{len(unreadable)} cannot be read{validation.usual(unreadable.values())}; of the others, "
         raise Rejected(
             f"structure-from-motion registered {len(registered)} of {len(names)} pictures, at least "
-            f"{max(MIN_IMAGES, round(MIN_SHARE * len(names)))} are needed: {statistics.summary()}"
+            f"{max(MIN_IMAGES, round(MIN_SHARE * len(names)))} are needed: {damaged if unreadable else ''}"
+            f"{statistics.summary()}"
         )
     left_out = sorted(set(names) - set(registered) - unreadable.keys())
     reasons = {name: f"not registered by structure-from-motion: {statistics.about(name)}" for name in left_out}
@@ -88,7 +97,7 @@ def _import(images: Path, names: Sequence[str], database: Path) -> dict[str, str
         try:
             groups.setdefault(_camera(images / name), []).append(name)
         except Exception as error:  # whatever the codec raises
-            unreadable[name] = f"image does not decode ({error or type(error).__name__})"
+            unreadable[name] = validation.undecodable(error)
     for group in groups.values():
         # Beforehand: extraction on several threads would number the pictures in the order in which it is done.
         pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group)
@@ -103,11 +112,14 @@ def _camera(path: Path) -> tuple[tuple[int, int], float]:
         return image.size, float(exif.get(ExifTags.Base.FocalLength) or 0)
 
 
-def _match(images: Path, database: Path, in_sequence: bool) -> None:
+def _match(images: Path, names: Sequence[str], database: Path, in_sequence: bool) -> None:
     import pycolmap
 
     extraction = pycolmap.FeatureExtractionOptions(max_image_size=MAX_SIZE)
-    pycolmap.extract_features(database, images, extraction_options=extraction, device=pycolmap.Device.cpu)
+    # Without names it takes all below the folder: other captures, and damaged pictures, which can end the process.
+    pycolmap.extract_features(
+        database, images, image_names=list(names), extraction_options=extraction, device=pycolmap.Device.cpu
+    )
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = SEED
     match = pycolmap.match_sequential if in_sequence else pycolmap.match_exhaustive
@@ -138,8 +150,6 @@ class _Statistics:
         return cls(features, pairs)
 
     def summary(self) -> str:
-        if not self.features:
-            return "none of them could be read"
         median = float(np.median(list(self.features.values())))
         if median < FEW_FEATURES:
             return f"they show too little detail ({median:.0f} features in the median picture); are they sharp?"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dfm_jax.data.builders.source import Rejected
 
@@ -71,8 +71,15 @@ def open_image(encoded: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(encoded))
         image.load()
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on the codec
-        raise Rejected(f"image does not decode ({error or type(error).__name__})") from error
+        raise Rejected(undecodable(error)) from error
     return image
+
+
+def undecodable(error: Exception) -> str:
+    """The reason to give for what a picture's codec raised, the same wherever the picture lies."""
+    if isinstance(error, UnidentifiedImageError):  # its text names a path, or a place in memory
+        return "image does not decode (it is no picture, or of an unknown kind)"
+    return f"image does not decode ({error or type(error).__name__})"
 
 
 def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:

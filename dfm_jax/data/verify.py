@@ -14,8 +14,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dfm_jax.data import dataset
-from dfm_jax.data.builders import posed_scenes, records
-from dfm_jax.errors import UserError
+from dfm_jax.data.builders import records
+from dfm_jax.errors import Parser, UserError
 
 
 def verify(data_dir: Path, name: str) -> dict[str, int]:
@@ -24,10 +24,7 @@ def verify(data_dir: Path, name: str) -> dict[str, int]:
     Raises:
       UserError: there is no such data set, it has no checksums, or files are damaged.
     """
-    if not dataset.exists(data_dir, name):
-        raise UserError(f"there is no data set '{name}' in {data_dir}")
-    root = data_dir / name
-    index = json.loads((root / posed_scenes.INDEX_FILE).read_text(encoding="utf-8"))
+    root, index = data_dir / name, dataset.read_index(data_dir, name)
     if "files" not in index:
         raise UserError(f"data set {root} was made before there were checksums; prepare it again")
     files = {path: records.RecordFile(**expected) for path, expected in index["files"].items()}
@@ -39,11 +36,11 @@ def verify(data_dir: Path, name: str) -> dict[str, int]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, type=Path, help="folder in which data sets lie")
     parser.add_argument("--name", required=True, help="of the data set")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         summary = verify(args.data_dir, args.name)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

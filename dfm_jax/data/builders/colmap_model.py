@@ -185,7 +185,8 @@ def _text_cameras(content: bytes) -> Iterator[tuple[int, Camera]]:
         number, model, width, height, *params = line.split()
         if dict(CAMERA_MODELS).get(model, len(params)) != len(params):
             raise ValueError(f"camera {number} has {len(params)} parameters, unlike a {model}")
-        yield int(number), Camera(model, int(width), int(height), tuple(map(float, params)))
+        size = int(np.uint64(int(width))), int(np.uint64(int(height)))  # as large as in a binary file
+        yield int(number), Camera(model, *size, tuple(map(float, params)))
 
 
 def _text_images(content: bytes) -> Iterator[Image]:
@@ -205,7 +206,7 @@ def _text_images(content: bytes) -> Iterator[Image]:
 def _text_points(content: bytes) -> Iterator[tuple[int, tuple[float, ...]]]:
     for line in filter(None, _lines(content)):
         number, x, y, z, _ = line.split(maxsplit=4)
-        yield int(np.int64(int(number))), (float(x), float(y), float(z))  # as large as a binary one can be
+        yield int(np.int64(int(number))), (float(x), float(y), float(z))  # as large as in a binary file
 
 
 BINARY = {"cameras": _binary_cameras, "images": _binary_images, "points3D": _binary_points}

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def _load_chunk(file: Path, version: tuple[int, int]) -> dict[str, dict[str, Any
 
     try:
         clips = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # its text advises to run what is in the file
+        return f"{file.name} cannot be read (it is damaged, or holds more than tensors)"
     except Exception as error:  # of many kinds, depending on where the file ends
         return (
             f"{file.name} cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
