@@ -16,7 +16,7 @@ SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 LEAVES = {"structs", "config", "errors"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
-ENDS = DIFFUSION_OF_SCENES | {"config_reading"} | {"data", "interop", "metrics", "trajectories"}
+ENDS = DIFFUSION_OF_SCENES | {"config_reading"} | {"data", "flops", "interop", "metrics", "trajectories"}
 MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "config": set(),
     "config_reading": {"config", "errors"},
     "allocator": set(),
+    "flops": set(),
     "geometry": {"structs"},
     "metrics": {"structs"},
     "trajectories": {"structs", "geometry"},
