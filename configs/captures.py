@@ -114,8 +114,11 @@ def get_config(variant: str = "64") -> ConfigDict:
         sampler="ddim",
         num_steps=50,
         guidance=1.0,
+        guidance_from=0.0,
+        guidance_to=1.0,
         temperature=1.0,
         threshold_quantile=0.95,
+        context_memory=4.0,
         video_frames=60,
         video_path="interpolate",
     )

@@ -110,8 +110,11 @@ def get_config(variant: str = "") -> ConfigDict:
         sampler="ddim",
         num_steps=30,
         guidance=1.0,
+        guidance_from=0.0,
+        guidance_to=1.0,
         temperature=1.0,
         threshold_quantile=1.0,
+        context_memory=4.0,
         video_frames=24,
         video_path="orbit",
     )

@@ -175,9 +175,14 @@ class SampleConfig:
     sampler: str  # 'ddim', or 'dpm-solver++': as exact in far fewer steps
     num_steps: int  # denoising steps
     guidance: float  # 1: none
+    # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
+    guidance_from: float
+    guidance_to: float
     temperature: float  # scales the initial noise
     threshold_quantile: float  # of dynamic thresholding; 1: none
     video_frames: int
+    # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
+    context_memory: float
     video_path: str  # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Float, Key, Num
+from jaxtyping import Bool, Float, Key, Num
 
 from dfm_jax.diffusion.guidance import classifier_free_guidance
 from dfm_jax.diffusion.process import add_noise
@@ -19,6 +19,17 @@ from dfm_jax.forward_model import ForwardModel
 from dfm_jax.structs import Denoised
 
 Params = dict[str, Any]
+
+
+@struct.dataclass
+class Prepared:
+    """What all denoising steps of an example share; leaves `[b, ...]`, so that examples can be joined and told apart.
+
+    With guidance, the examples without their contexts come after those with them.
+    """
+
+    context: Any  # as the model encodes it
+    query: Any  # that makes the target observation
 
 
 @struct.dataclass
@@ -31,18 +42,33 @@ class Prediction:
     estimate_truth: Array | None
 
 
+def prepare(params: Params, model: ForwardModel, example: Any, *, guided: bool = False, memory: int = 0) -> Prepared:
+    """What can be computed before the first denoising step.
+
+    Args:
+      guided: whether steps will be guided, so that the example is needed without its context as well.
+      memory: bytes that an example may take beside what is always kept.
+    """
+    if guided:
+        num_examples = jax.tree.leaves(example)[0].shape[0]
+        dropped = jnp.repeat(jnp.array([False, True]), num_examples)
+        example = model.drop_context(_twice(example), dropped)
+    context = model.encode_context(params, example)
+    _, query = model.target(example)
+    return Prepared(context, model.prepare_query(params, context, query, memory))
+
+
 def denoise(
     params: Params,
     model: ForwardModel,
     x_t: Float[Array, "b ..."],
     timestep: Num[Array, "b"],
-    example: Any,
+    prepared: Prepared,
     keys: Key[Array, "b"] | None = None,
 ) -> Denoised:
     """Infers the signal behind the context and the noisy observation `x_t`, and observes it where `x_t` was."""
-    signal, estimate = model.infer(params, example, x_t, timestep)
-    _, query = model.target(example)
-    observation = model.forward(params, signal, query, keys)
+    signal, estimate = model.infer(params, prepared.context, x_t, timestep)
+    observation = model.forward(params, signal, prepared.query, keys)
     x0 = model.to_x0(observation).reshape(x_t.shape)
     return Denoised(x0=x0, scene=signal, rendering=observation, estimate=estimate)
 
@@ -52,24 +78,44 @@ def guided_denoise(
     model: ForwardModel,
     x_t: Float[Array, "b ..."],
     timestep: Num[Array, "b"],
-    example: Any,
+    prepared: Prepared,
     guidance: float,
     keys: Key[Array, "b"] | None = None,
+    *,
+    interval: tuple[int, int] | None = None,
 ) -> Denoised:
-    """`denoise` with classifier-free guidance; `guidance` 1 is none. Only `x0` is guided: the scene, its rendering
-    and the estimate are those of the conditional branch.
+    """`denoise` with classifier-free guidance. Only `x0` is guided: the scene, its rendering and the estimate are those
+    of the conditional branch.
 
     The two branches run as one batch, and see the same random numbers.
+
+    Args:
+      prepared: of guided examples `[2 b]`.
+      interval: first and last timestep at which to guide (Kynkäänniemi et al. 2024, *Applying Guidance in a Limited
+        Interval*); where no example lies in it, the branch without context is not computed. None: all timesteps.
     """
-    if guidance == 1.0:
-        return denoise(params, model, x_t, timestep, example, keys)
-    twice = lambda tree: jax.tree.map(lambda x: jnp.concatenate([x, x]), tree)
-    dropped = jnp.repeat(jnp.array([False, True]), x_t.shape[0])
-    both = model.drop_context(twice(example), dropped)
-    denoised = denoise(params, model, twice(x_t), twice(timestep), both, None if keys is None else twice(keys))
-    conditional = jax.tree.map(lambda x: x[: x_t.shape[0]], denoised)
-    unconditional_x0 = denoised.x0[x_t.shape[0] :]
-    return conditional.replace(x0=classifier_free_guidance(conditional.x0, unconditional_x0, guidance))
+    b = x_t.shape[0]
+    inside = jnp.ones(b, bool) if interval is None else (timestep >= interval[0]) & (timestep <= interval[1])
+
+    def guided() -> Denoised:
+        doubled = None if keys is None else _twice(keys)
+        denoised = denoise(params, model, _twice(x_t), _twice(timestep), prepared, doubled)
+        conditional = jax.tree.map(lambda x: x[:b], denoised)
+        x0 = classifier_free_guidance(conditional.x0, denoised.x0[b:], guidance)
+        return conditional.replace(x0=jnp.where(_along(inside, x0), x0, conditional.x0))
+
+    if interval is None:
+        return guided()
+    plain = lambda: denoise(params, model, x_t, timestep, jax.tree.map(lambda x: x[:b], prepared), keys)
+    return jax.lax.cond(jnp.any(inside), guided, plain)
+
+
+def _along(flags: Bool[Array, "b"], data: Float[Array, "b ..."]) -> Bool[Array, "b ..."]:
+    return flags.reshape(-1, *[1] * (data.ndim - 1))
+
+
+def _twice(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.concatenate([x, x]), tree)
 
 
 def predict(
@@ -88,7 +134,7 @@ def predict(
     """
     x0, _ = model.target(example)
     x_t = add_noise(schedule, x0, timestep, noise)
-    signal, estimate = model.infer(params, example, x_t, timestep)
+    signal, estimate = model.infer(params, model.encode_context(params, example), x_t, timestep)
     query_keys, forward_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     query, truth = model.supervision(example, query_keys)
     observation = model.forward(params, signal, query, forward_keys)

@@ -6,12 +6,15 @@ observations, and observe a signal. The denoiser, the losses and the samplers ar
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
+from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Key, Num
 
@@ -21,7 +24,14 @@ from dfm_jax.models.dit import DiTEncoder
 from dfm_jax.models.encoder import Encoder
 from dfm_jax.models.radiance_field import RadianceField
 from dfm_jax.models.resnet import ResNet34Encoder
-from dfm_jax.rendering.render import Field, in_chunks, render_hierarchical, render_single_pass
+from dfm_jax.rendering.render import (
+    Field,
+    even_distances,
+    in_chunks,
+    points_along,
+    render_hierarchical,
+    render_single_pass,
+)
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene, Views
 
 Params = dict[str, Any]
@@ -33,15 +43,22 @@ class ForwardModel(Protocol):
     """A pair of functions, `signal = infer(observations)` and `observation = forward(signal, query)`, and what ties
     them to an example. Diffusion runs on observations, in a range of about [-1, 1]; `b` is the batch."""
 
-    def infer(self, params: Params, example: Any, x_t: Array, timestep: Array) -> tuple[Any, Any | None]:
-        """Signal seen in the context and in a noisy observation `x_t [b, ...]` at noise level `timestep [b]`; and a
-        deterministic estimate of that observation, made from the context alone (None: the model makes none)."""
+    def encode_context(self, params: Params, example: Any) -> Any:
+        """What the context alone tells, whatever the noisy observation: leaves `[b, ...]`."""
+
+    def infer(self, params: Params, context: Any, x_t: Array, timestep: Array) -> tuple[Any, Any | None]:
+        """Signal seen in the (encoded) context and in a noisy observation `x_t [b, ...]` at noise level `timestep [b]`;
+        and a deterministic estimate of that observation, made from the context alone (None: the model makes none)."""
 
     def forward(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Any:
         """Observation of a signal. `keys [b]`: randomness, if the model has any; None: deterministic."""
 
     def target(self, example: Any) -> tuple[Array, Any]:
         """The observation that is noised, `x0 [b, ...]`, and the query that makes it."""
+
+    def prepare_query(self, params: Params, context: Any, query: Any, memory: int) -> Any:
+        """The query of `target` with what all denoising steps would compute alike for it, in at most `memory` bytes an
+        example."""
 
     def supervision(self, example: Any, keys: Array) -> tuple[Any, Array]:
         """A query to train on, and the observation it should make, in diffusion's range."""
@@ -54,6 +71,17 @@ class ForwardModel(Protocol):
 
     def drop_context(self, example: Any, dropped: Array) -> Any:
         """The example without its context where `dropped [b]` (classifier-free guidance)."""
+
+
+@struct.dataclass
+class EncodedContext:
+    """What the context views tell of a scene, and of the target view."""
+
+    scene: Scene  # of the context views alone
+    estimate: Rendering  # [b, s * s] the deterministic estimate of target view 0
+    estimate_channels: Array  # [b, h, w, k] the same, as the encoder takes it
+    camera: Camera  # [b] of target view 0
+    absolute_pose: Array  # [b, 3, 4]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +130,7 @@ class RadianceFieldModel:
         features = jnp.zeros((1, 1, 4, 4, self.config.encoder.features))
         ones = jnp.ones((1, 1))
         scene = Scene(features, camera, ones, ones > 0, ones[0], ones[0])
-        return self.field(name).init(key, scene, jnp.zeros((1, 1, 3)))["params"]
+        return self.field(name).init(key, scene, jnp.zeros((1, 1, 1, 3)))["params"]
 
     def _init_scene_field(self, key: Key[Array, ""]) -> Params:
         parts = ("coarse", "fine") if self.config.ray_marching.num_fine else ("coarse",)
@@ -111,27 +139,57 @@ class RadianceFieldModel:
 
     # --- the pair -----------------------------------------------------------------------------------------------
 
-    def infer(
-        self, params: Params, example: Example, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
-    ) -> tuple[Scene, Rendering]:
-        """The scene seen in the context views and one noisy target image in [-1, 1]; and the deterministic estimate
-        `[b, s * s]` of that image, `s = estimate_size`."""
+    def encode_context(self, params: Params, example: Example) -> EncodedContext:
         clean = encode_views(params, self, example.context, jnp.zeros(example.context.valid.shape))
         clean = clean.replace(near=example.near, far=example.far)
         target = jax.tree.map(lambda x: x[:, 0], example.target)
         estimate = estimate_image(params, self, clean, target.camera)
-        inputs = jnp.concatenate([x_t, self._estimate_channels(estimate)], axis=-1)
-        features = self._apply_encoder(params, "encode_noisy", inputs, timestep, target.absolute_pose)
-        return add_view(clean, features, target.camera, timestep), estimate
+        channels = self._estimate_channels(estimate)
+        return EncodedContext(clean, estimate, channels, target.camera, target.absolute_pose)
 
-    def forward(self, params: Params, signal: Scene, query: Rays, keys: Key[Array, "b"] | None = None) -> Rendering:
-        return render(params, self, signal, query, keys)
+    def infer(
+        self, params: Params, context: EncodedContext, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
+    ) -> tuple[Scene, Rendering]:
+        """The scene seen in the context views and one noisy target image in [-1, 1]; and the deterministic estimate
+        `[b, s * s]` of that image, `s = estimate_size`."""
+        inputs = jnp.concatenate([x_t, context.estimate_channels], axis=-1)
+        features = self._apply_encoder(params, "encode_noisy", inputs, timestep, context.absolute_pose)
+        return add_view(context.scene, features, context.camera, timestep), context.estimate
+
+    def forward(
+        self, params: Params, signal: Scene, query: Rays | tuple[Rays, ...], keys: Key[Array, "b"] | None = None
+    ) -> Rendering:
+        """Colour (and depth) along rays, or several sets of them joined."""
+        return render(params, self, signal, query, keys, outputs="colour", coarse_colour=self.loss.coarse > 0)
 
     # --- what ties it to an example -----------------------------------------------------------------------------
 
     def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
         camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
         return 2 * example.target.images[:, 0] - 1, image_rays(camera, self.image_size, self.config.pixel_grid)
+
+    def prepare_query(
+        self, params: Params, context: EncodedContext, query: Rays, memory: int
+    ) -> Rays | tuple[Rays, ...]:
+        """Target rays with their pixels, and as many as `memory` holds with what the context views say along them.
+
+        Context views are clean and the coarse distances never move: the half of the coarse and the fine MLP that looks
+        at each of these views, and its average, are the same in all denoising steps.
+        """
+        xy = rearrange(pixel_grid(self.image_size, self.image_size, self.config.pixel_grid), "h w xy -> (h w) xy")
+        query = query.replace(pixel=jnp.broadcast_to(xy, (query.origins.shape[0], *xy.shape)))
+        marching = self.config.ray_marching
+        parts = ("coarse", "fine") if marching.num_fine else ("coarse",)
+        bytes_per_ray = len(parts) * marching.num_coarse * self.config.scene_field.width * self.dtype.itemsize
+        num_rays = xy.shape[0]
+        fitting = min(num_rays, memory // bytes_per_ray)
+        if fitting < num_rays:
+            fitting -= fitting % marching.chunk_size  # whole chunks
+        first, rest = (jax.tree.map(lambda x, s=s: x[:, s], query) for s in (slice(fitting), slice(fitting, None)))
+        if not fitting:
+            return query
+        known = first.replace(context={part: gather_context(params, self, context, first, part) for part in parts})
+        return known if fitting == num_rays else (known, rest)
 
     def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
         """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""
@@ -203,21 +261,44 @@ def add_view(scene: Scene, features: Float[Array, "b h w c"], camera: Camera, ti
     return joined.replace(near=scene.near, far=scene.far)
 
 
-def bind_field(params: Params, field: RadianceField, scene: Scene) -> Field:
-    """The field as a plain function of points `[b, r, s, 3]`: bound before anything transforms it."""
+def bind_field(params: Params, net: RadianceField, scene: Scene, outputs: str = "all") -> Callable[[str | None], Field]:
+    """The field as a plain function of rays and distances, bound before anything transforms it.
+
+    Args:
+      outputs: 'density', 'colour' or 'all', see `RadianceField.query`.
+    Returns:
+      a function that makes the field: of None; or of the name of what `rays.context` knows at the distances that it
+      will be asked about.
+    """
     variables = {"params": params}
-    prepared = field.apply(variables, scene, method="prepare")
+    prepared = net.apply(variables, scene, method="prepare")
 
-    def query(points: Float[Array, "b r s 3"]) -> tuple[Float[Array, "b r s"], Float[Array, "b r s c"]]:
-        flat = rearrange(points, "b r s xyz -> b (r s) xyz")
-        density, radiance = field.apply(variables, prepared, flat, method="query")
-        samples = points.shape[2]
-        return (
-            rearrange(density, "b (r s) -> b r s", s=samples),
-            rearrange(radiance, "b (r s) c -> b r s c", s=samples),
-        )
+    def make(known: str | None = None) -> Field:
+        def field(rays: Rays, distances: Float[Array, "b r s"]) -> tuple[Array, Array]:
+            context = rays.context[known] if known and rays.context else None
+            points = points_along(rays, distances)
+            return net.apply(variables, prepared, points, rays.pixel, context, outputs, method="query")
 
-    return query
+        return field
+
+    return make
+
+
+def gather_context(
+    params: Params, nets: RadianceFieldModel, context: EncodedContext, rays: Rays, part: str
+) -> Float[Array, "b r s d"]:
+    """What the context views say at the coarse distances of target rays, to the MLP `part` of the scene field."""
+    net, variables = nets.field("scene_field"), {"params": params["scene_field"][part]}
+    # The noisy view is not known yet, but it has a share in the average.
+    clean = context.scene
+    scene = add_view(clean, jnp.zeros_like(clean.features[:, 0]), context.camera, jnp.zeros(clean.near.shape))
+    views = net.apply(variables, scene, method="prepare").views(slice(-1))
+
+    def gather(rays: Rays) -> Array:
+        distances = even_distances(rays, clean.near, clean.far, nets.config.ray_marching.num_coarse)
+        return net.apply(variables, views, points_along(rays, distances), method="gather")
+
+    return in_chunks(gather, nets.config.ray_marching.chunk_size, rays)
 
 
 def image_rays(camera: Camera, size: int, grid: str) -> Rays:
@@ -229,7 +310,7 @@ def image_rays(camera: Camera, size: int, grid: str) -> Rays:
 def estimate_image(params: Params, nets: RadianceFieldModel, context: Scene, camera: Camera) -> Rendering:
     """The deterministic estimate: the context alone, through the conditioning field, in a single pass."""
     marching = nets.config.ray_marching
-    field = bind_field(params["conditioning_field"], nets.field("conditioning_field"), context)
+    field = bind_field(params["conditioning_field"], nets.field("conditioning_field"), context)()
     settings = {"num_samples": marching.num_conditioning, "background": marching.background}
     rays = image_rays(camera, nets.config.estimate_size, nets.config.pixel_grid)
     once = lambda rays: render_single_pass(field, rays, context.near, context.far, **settings)
@@ -240,19 +321,29 @@ def render(
     params: Params,
     nets: RadianceFieldModel,
     scene: Scene,
-    rays: Rays,
+    rays: Rays | tuple[Rays, ...],
     keys: Key[Array, "b"] | None = None,
+    *,
+    outputs: str = "all",
+    coarse_colour: bool = True,
 ) -> Rendering:
-    """What the scene looks like along `rays [b, r]`.
+    """What the scene looks like along `rays [b, r]`, or along several sets of them, joined.
 
     Args:
       keys: one per scene, for the importance samples; None places them deterministically.
+      outputs: 'all', or 'colour' for a rendering without features.
+      coarse_colour: whether to render what the coarse field alone sees, where there is a fine pass.
     """
-    num_rays, num_fine = rays.origins.shape[1], nets.config.ray_marching.num_fine
-    uniforms = None
+    sets = rays if isinstance(rays, tuple) else (rays,)
+    ends = np.cumsum([rays.origins.shape[1] for rays in sets])
+    num_fine = nets.config.ray_marching.num_fine
+    uniforms = [None] * len(sets)
     if keys is not None and num_fine:
-        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (num_rays, num_fine)))(keys)
-    return render_with_uniforms(params, nets, scene, rays, uniforms)
+        drawn = jax.vmap(lambda key: jax.random.uniform(key, (ends[-1], num_fine)))(keys)
+        uniforms = jnp.split(drawn, ends[:-1], axis=1)
+    run = partial(render_with_uniforms, params, nets, scene, outputs=outputs, coarse_colour=coarse_colour)
+    rendered = [run(rays, u) for rays, u in zip(sets, uniforms, strict=True)]
+    return rendered[0] if len(sets) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *rendered)
 
 
 def render_with_uniforms(
@@ -261,20 +352,29 @@ def render_with_uniforms(
     scene: Scene,
     rays: Rays,
     uniforms: Float[Array, "b r m"] | None,
+    *,
+    outputs: str = "all",
+    coarse_colour: bool = True,
 ) -> Rendering:
-    """`render` with the importance samples' uniform numbers given (None: deterministic)."""
+    """`render` along one set of rays, with the importance samples' uniform numbers given (None: deterministic)."""
     marching = nets.config.ray_marching
-    bind = lambda name: bind_field(params["scene_field"][name], nets.field("scene_field"), scene)
-    coarse = bind("coarse")
+    bind = lambda part, outputs: bind_field(params["scene_field"][part], nets.field("scene_field"), scene, outputs)
     if not marching.num_fine:
         single = partial(render_single_pass, num_samples=marching.num_coarse, background=marching.background)
-        return in_chunks(lambda r: single(coarse, r, scene.near, scene.far), marching.chunk_size, rays)
-    sampling = {
-        "num_coarse": marching.num_coarse,
-        "num_fine": marching.num_fine,
-        "background": marching.background,
-    }
-    double = partial(render_hierarchical, coarse, bind("fine"), near=scene.near, far=scene.far, **sampling)
+        field = bind("coarse", outputs)("coarse")
+        return in_chunks(lambda r: single(field, r, scene.near, scene.far), marching.chunk_size, rays)
+    coarse, fine = bind("coarse", "colour" if coarse_colour else "density"), bind("fine", outputs)
+    double = partial(
+        render_hierarchical,
+        coarse("coarse"),
+        fine(None),
+        near=scene.near,
+        far=scene.far,
+        num_coarse=marching.num_coarse,
+        num_fine=marching.num_fine,
+        background=marching.background,
+        fine_field_at_coarse=fine("fine") if rays.context else None,
+    )
     return in_chunks(lambda r, u: double(r, uniforms=u), marching.chunk_size, rays, uniforms)
 
 

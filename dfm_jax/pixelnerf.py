@@ -14,7 +14,7 @@ from jaxtyping import Key, Num
 
 from dfm_jax.config import LossConfig, ModelConfig
 from dfm_jax.forward_model import Params, RadianceFieldModel, encode_views
-from dfm_jax.structs import Example, Scene
+from dfm_jax.structs import Example, Rays, Scene
 
 
 class PixelNeRF(RadianceFieldModel):
@@ -29,7 +29,14 @@ class PixelNeRF(RadianceFieldModel):
         variables = self.encoder.init(key, image, jnp.zeros((1,)), jnp.eye(4)[None, :3], method="encode_clean")
         return variables["params"]
 
-    def infer(self, params: Params, example: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
+    def encode_context(self, params: Params, example: Example) -> Example:
+        """The context itself: it is encoded with the noise level."""
+        return example
+
+    def prepare_query(self, params: Params, context: Example, query: Rays, memory: int) -> Rays:
+        return query  # there is one denoising step
+
+    def infer(self, params: Params, context: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
         """The scene seen in the context views; no estimate.
 
         The views are clean, but the networks are told the noise level of `x_t`: they learn to ignore it. A diffusion
@@ -37,9 +44,9 @@ class PixelNeRF(RadianceFieldModel):
         would answer the others at random.
         """
         del x_t
-        levels = jnp.broadcast_to(timestep[:, None], example.context.valid.shape)
-        scene = encode_views(params, self, example.context, levels)
-        return scene.replace(near=example.near, far=example.far), None
+        levels = jnp.broadcast_to(timestep[:, None], context.context.valid.shape)
+        scene = encode_views(params, self, context.context, levels)
+        return scene.replace(near=context.near, far=context.far), None
 
 
 def make_model(config: ModelConfig, image_size: int, loss: LossConfig) -> RadianceFieldModel:

@@ -54,10 +54,16 @@ class Example:
 
 @struct.dataclass
 class Rays:
-    """Rays with unit directions."""
+    """Rays with unit directions, and what may be known of them beforehand.
+
+    `pixel` is given for rays that belong to a scene's last view: all points of one are seen in one place there.
+    `context` is what a scene's other views say at the coarse distances (see `RadianceFieldModel.prepare_query`).
+    """
 
     origins: Array  # [*batch, r, 3]
     directions: Array  # [*batch, r, 3], unit length
+    pixel: Array | None = None  # [*batch, r, 2] image point in the last view
+    context: dict[str, Array] | None = None  # by MLP: [*batch, r, s, d]
 
 
 @struct.dataclass
@@ -75,14 +81,14 @@ class Scene:
 @struct.dataclass
 class Rendering:
     """What a ray marcher sees. `coarse_rgb` is what the proposal (coarse) field alone renders; it equals `rgb` where
-    there is no fine pass."""
+    there is no fine pass, and is None where nobody asked for it."""
 
     rgb: Array  # [*batch, r, 3] in [0, 1]
     depth: Array  # [*batch, r] expected distance, not divided by the opacity
-    features: Array  # [*batch, r, c]
+    features: Array  # [*batch, r, c]; no channel where only colour was asked for
     weights: Array  # [*batch, r, s] in [0, 1], at most 1 in sum
     distances: Array  # [*batch, r, s], ascending
-    coarse_rgb: Array  # [*batch, r, 3]
+    coarse_rgb: Array | None  # [*batch, r, 3]
 
 
 @struct.dataclass

@@ -29,7 +29,6 @@ from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.forward_model import (
     Params,
     RadianceFieldModel,
-    bind_field,
     encode_views,
     image_rays,
     patch_pixels,
@@ -48,6 +47,8 @@ Outputs = Iterator[tuple[str, jax.Array]]
 QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 TOLERANCE = 1e-4
 THRESHOLD_QUANTILE = 0.95
+# Enough for all that sampling remembers of the context, so that this is compared as well.
+MEMORY = 2**30
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, "patch", 1)
 
@@ -120,13 +121,14 @@ def scene_outputs(params: dict, fx: Fixture) -> Outputs:
     """The encoder, the deterministic estimate, the fields at points, and all target views in full."""
     clean = encode_views(params, fx.model, fx.example.context, jnp.zeros(fx.example.context.valid.shape))
     yield "encoder_clean_context", rearrange(clean.features, "b v h w c -> (b v) c h w")
-    scene, estimate = fx.model.infer(params, fx.example, fx.x_t, fx.timestep)
+    scene, estimate = fx.model.infer(params, fx.model.encode_context(params, fx.example), fx.x_t, fx.timestep)
     yield "encoder_noisy_target", rearrange(scene.features[:, -1], "b h w c -> b c h w")
     values = jnp.concatenate([2 * estimate.rgb - 1, estimate.depth[..., None], estimate.features], axis=-1)
     yield "conditioning_rgb_depth_features", rearrange(values, "b (h w) c -> b c h w", h=fx.size)
     points = jnp.asarray(fx.arrays["inputs/field_points"])[:, :, None]
     for part in ("coarse", "fine"):
-        density, radiance = bind_field(params["scene_field"][part], fx.with_fine.field("scene_field"), scene)(points)
+        field, variables = fx.with_fine.field("scene_field"), {"params": params["scene_field"][part]}
+        density, radiance = field.apply(variables, scene, points)
         yield f"field_density_{part}", density
         yield f"field_radiance_{part}", radiance[:, :, 0]
     yield from view_outputs(params, fx, scene)
@@ -157,7 +159,7 @@ def patch_losses(params: dict, fx: Fixture) -> tuple[jax.Array, tuple[Rendering,
     truth = 2 * flat(jnp.take_along_axis(colours, pixels[..., None], axis=2)) - 1
     rays = cast_rays(example.target.camera, pixel_grid(size, size, "corners").reshape(-1, 2)[pixels])
 
-    scene, estimate = fx.model.infer(params, example, fx.x_t, fx.timestep)
+    scene, estimate = fx.model.infer(params, fx.model.encode_context(params, example), fx.x_t, fx.timestep)
     rendering = render_with_uniforms(params, fx.model, scene, jax.tree.map(flat, rays), None)
     patch_loss = jnp.mean(jnp.square(2 * rendering.rgb - 1 - truth))
     conditioning_loss = jnp.mean(jnp.square(fx.model.to_x0(estimate) - fx.model.estimate_target(example)))
@@ -209,11 +211,13 @@ def trajectory_outputs(params: dict, fx: Fixture) -> Outputs:
     example = model.drop_context(repeated(fx.example), jnp.repeat(jnp.arange(branches) > 0, b))
     rays = image_rays(jax.tree.map(lambda x: x[:, 0], example.target.camera), fx.size, "corners")
     recorded = sampling_uniforms(fx, branches)
+    context = model.encode_context(params, example)
+    query = model.prepare_query(params, context, rays, memory=MEMORY)
 
     def denoise(x_t: jax.Array, timestep: jax.Array, step: jax.Array) -> jax.Array:
-        scene, _ = model.infer(params, example, repeated(x_t), repeated(timestep))
+        scene, _ = model.infer(params, context, repeated(x_t), repeated(timestep))
         uniforms = None if recorded is None else recorded[step]
-        x0 = model.to_x0(render_with_uniforms(params, model, scene, rays, uniforms))
+        x0 = model.to_x0(render_with_uniforms(params, model, scene, query, uniforms))
         x0 = x0.reshape(branches, *x_t.shape)
         return x0[0] if branches == 1 else classifier_free_guidance(x0[0], x0[1], scale)
 

@@ -1,11 +1,13 @@
 """Denoising by rendering, and its guidance."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.denoiser import denoise, guided_denoise, predict
+from dfm_jax.denoiser import denoise, guided_denoise, predict, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from tests.tiny import SIZE, UNCHUNKED, assert_trees_close, jit, random_params, tiny_example, tiny_model
 
@@ -24,12 +26,17 @@ def results():
 
     @jit
     def run(params, example, keys):
-        without = MODEL.drop_context(example, jnp.array([True, True]))
+        alone = prepare(params, MODEL, example)
+        without = prepare(params, MODEL, MODEL.drop_context(example, jnp.array([True, True])))
+        both = prepare(params, MODEL, example, guided=True)
+        guided = partial(guided_denoise, params, MODEL, x_t, timestep, both, keys=keys)
         return {
-            "plain": denoise(params, MODEL, x_t, timestep, example, keys),
-            "one": guided_denoise(params, MODEL, x_t, timestep, example, 1.0, keys),
+            "plain": denoise(params, MODEL, x_t, timestep, alone, keys),
+            "one": guided(guidance=1.0),
             "without": denoise(params, MODEL, x_t, timestep, without, keys),
-            "guided": guided_denoise(params, MODEL, x_t, timestep, example, SCALE, keys),
+            "guided": guided(guidance=SCALE),
+            "first of two": guided(guidance=SCALE, interval=(0, 200)),
+            "neither": guided(guidance=SCALE, interval=(300, 700)),
         }
 
     return run(PARAMS, example, KEYS)
@@ -43,7 +50,7 @@ def test_the_prediction_is_the_rendering_of_the_scene_in_diffusion_range(results
 
 
 def test_guidance_of_one_is_none(results):
-    assert_trees_close(results["one"], results["plain"], rtol=0, atol=1e-6)
+    assert_trees_close(results["one"], results["plain"])
 
 
 def test_guidance_moves_away_from_the_unconditional_prediction(results):
@@ -51,6 +58,12 @@ def test_guidance_moves_away_from_the_unconditional_prediction(results):
     assert float(jnp.max(jnp.abs(conditional - unconditional))) > 1e-2
     expected = unconditional + SCALE * (conditional - unconditional)
     np.testing.assert_allclose(results["guided"].x0, expected, atol=1e-4)
+
+
+def test_outside_of_its_interval_there_is_no_guidance(results):
+    assert_trees_close(results["neither"], results["plain"])
+    np.testing.assert_allclose(results["first of two"].x0[0], results["guided"].x0[0], atol=1e-5)
+    np.testing.assert_allclose(results["first of two"].x0[1], results["plain"].x0[1], atol=1e-5)
 
 
 def test_only_x0_is_guided(results):

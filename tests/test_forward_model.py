@@ -9,6 +9,8 @@ import pytest
 from einops import rearrange
 
 from dfm_jax.config import LossConfig
+from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.flops import count_flops
 from dfm_jax.forward_model import draw_pixels, encode_views, image_rays, render, render_image
 from dfm_jax.geometry import pixel_grid, project
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene
@@ -45,7 +47,7 @@ KEYS = jax.random.split(jax.random.key(0), 2)
 
 def look(params, example: Example, x_t, timestep) -> tuple[Scene, Rendering, Rendering]:
     """The scene, its estimate, and what some rays of the second target camera see."""
-    scene, estimate = MODEL.infer(params, example, x_t, timestep)
+    scene, estimate = MODEL.infer(params, MODEL.encode_context(params, example), x_t, timestep)
     rays = image_rays(jax.tree.map(lambda x: x[:, 1], example.target.camera), 4, "centres")
     return scene, estimate, MODEL.forward(params, scene, rays)
 
@@ -289,3 +291,39 @@ def test_the_model_is_a_value():
     assert tiny_model() == CHUNKED
     assert hash(tiny_model()) == hash(CHUNKED)
     assert tiny_model(num_fine=3) != CHUNKED
+
+
+# --- what denoising steps share -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_fine", [0, NUM_FINE])
+def test_what_is_remembered_of_the_context_changes_nothing(num_fine):
+    """Neither all of it nor what fits a smaller memory, in whole chunks; padding views and random samples included."""
+    model = tiny_model(num_fine=num_fine)
+    params, example = random_params(model), with_padding(tiny_example(), 10.0)
+    width, parts = model.config.scene_field.width, 2 if num_fine else 1
+    bytes_per_ray = parts * NUM_COARSE * width * 4
+    half = bytes_per_ray * SIZE**2 // 2
+
+    @jit
+    def run(params, example):
+        prepared = {memory: prepare(params, model, example, memory=memory) for memory in (0, half, 10 * half)}
+        step = lambda prepared: denoise(params, model, X_T, TIMESTEP, prepared, KEYS).rendering
+        return {memory: (step(p), p.query) for memory, p in prepared.items()}
+
+    made = run(params, example)
+    (plain, query), (partly, sets), (wholly, known) = made[0], made[half], made[10 * half]
+    assert query.context is None
+    assert [rays.origins.shape[1] for rays in sets] == [96, 160]  # two chunks of 48 rays
+    assert sum(x.nbytes for x in jax.tree.leaves(sets[0].context)) == 2 * 96 * bytes_per_ray
+    assert known.context["coarse"].shape == (2, SIZE**2, NUM_COARSE, width)
+    for other in (partly, wholly):
+        assert_trees_close(other, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_that_remembers_computes_less():
+    model = tiny_model()
+    example = tiny_example()
+    step = lambda prepared: denoise(PARAMS, model, X_T, TIMESTEP, prepared).x0
+    shapes = lambda memory: jax.eval_shape(lambda: prepare(PARAMS, model, example, memory=memory))
+    assert count_flops(step, shapes(2**30)) < 0.75 * count_flops(step, shapes(0))

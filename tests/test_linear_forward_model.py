@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from dfm_jax.config import DiffusionConfig, LossConfig, OptimizerConfig
-from dfm_jax.denoiser import denoise, guided_denoise
+from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.samplers import ddim, sampling_timesteps
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.losses import training_loss
@@ -59,6 +59,12 @@ class LinearModel:
     def init(self) -> dict[str, Array]:
         # [without or with context, knot, coefficient of (1, context, x_t), signal]
         return {"signal": jnp.zeros((2, self.num_knots, 4, 3)), "estimate": jnp.zeros((2, 2, 3))}
+
+    def encode_context(self, params: dict, example: Projections) -> Projections:
+        return example
+
+    def prepare_query(self, params: dict, context: Projections, query: Array, memory: int) -> Array:
+        return query
 
     def infer(
         self, params: dict, example: Projections, x_t: Float[Array, "b 2"], timestep: Int[Array, " b"]
@@ -176,7 +182,7 @@ def sample_signals(
 ) -> tuple[Float[Array, "b 2"], Float[Array, "b 3"]]:
     """Sampled targets, and the signals that the last denoising step inferred on the way to them."""
     last = int(sampling_timesteps(schedule.num_timesteps, SAMPLING_STEPS)[-2])
-    call = partial(guided_denoise, params, model, example=example, guidance=1.0)
+    call = partial(denoise, params, model, prepared=prepare(params, model, example))
     x0, states = ddim(lambda x_t, t, step: call(x_t, t).x0, x_T, schedule, SAMPLING_STEPS, return_trajectory=True)
     return x0, call(states[-2], jnp.full(x_T.shape[0], last)).scene
 
@@ -232,7 +238,8 @@ def test_samples_without_context_follow_the_prior(trained):
 def test_deterministic_regression_has_the_mean_but_not_the_covariance(trained):
     example = context_of(CONTEXTS[0], SAMPLES)
     x_t = jax.random.normal(jax.random.key(2), (SAMPLES, 2))
-    estimate = denoise(trained.params, trained.model, x_t, jnp.full(SAMPLES, 999), example).estimate
+    prepared = prepare(trained.params, trained.model, example)
+    estimate = denoise(trained.params, trained.model, x_t, jnp.full(SAMPLES, 999), prepared).estimate
     mean_error, covariance_error = moment_errors(np.asarray(estimate), TARGET, posterior(CONTEXTS[0]))
     assert mean_error < TOLERANCE
     assert covariance_error > 2 * TOLERANCE

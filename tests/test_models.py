@@ -8,7 +8,7 @@ import scipy.ndimage
 import scipy.special
 from flax import linen as nn
 
-from dfm_jax.geometry import pixel_grid, project
+from dfm_jax.geometry import cast_rays, pixel_grid, project
 from dfm_jax.models.embeddings import encoder_time_code, field_time_code, point_code, pose_code, token_position_code
 from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.structs import Scene
@@ -21,7 +21,11 @@ PARAMS = random_params(MODEL)["scene_field"]["fine"]
 lookup = jit(lookup_features, static_argnums=2)
 
 
-evaluate = jit(lambda scene, points: FIELD.apply({"params": PARAMS}, scene, points))
+@jit
+def evaluate(scene: Scene, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Density and radiance at points [b, n, 3]."""
+    density, radiance = FIELD.apply({"params": PARAMS}, scene, points[:, :, None])
+    return density[:, :, 0], radiance[:, :, 0]
 
 
 def random_points(num: int = 9, seed: int = 0) -> jax.Array:
@@ -209,7 +213,7 @@ def test_no_gradient_reaches_a_masked_view():
     points = random_points()
 
     def loss(features):
-        density, radiance = FIELD.apply({"params": PARAMS}, padded.replace(features=features), points)
+        density, radiance = evaluate.__wrapped__(padded.replace(features=features), points)
         return jnp.sum(density) + jnp.sum(radiance)
 
     gradient = jit(jax.grad(loss))(padded.features)
@@ -231,7 +235,49 @@ def test_every_view_looks_through_its_own_lens_at_its_own_time(view):
 
 def test_a_new_field_is_half_transparent_everywhere():
     scene, points = tiny_scene(), random_points()
-    params = jit(FIELD.init)(jax.random.key(0), scene, points)["params"]
+    params = jit(FIELD.init)(jax.random.key(0), scene, points[:, :, None])["params"]
     params["out"]["kernel"] = jnp.zeros_like(params["out"]["kernel"])
-    density, _ = jit(FIELD.apply)({"params": params}, scene, points)
-    np.testing.assert_allclose(density, np.full((2, 9), MODEL.config.scene_field.density_bias))
+    density, _ = jit(FIELD.apply)({"params": params}, scene, points[:, :, None])
+    np.testing.assert_allclose(density, np.full((2, 9, 1), MODEL.config.scene_field.density_bias))
+
+
+# --- what need not be computed ------------------------------------------------------------------------------------
+
+
+def test_less_output_is_a_part_of_all():
+    scene, points = tiny_scene(), random_points()[:, :, None]
+    of = jit(
+        lambda outputs: FIELD.apply(
+            {"params": PARAMS}, FIELD.apply({"params": PARAMS}, scene, method="prepare"), points, outputs=outputs,
+            method="query",
+        ),
+        static_argnums=0,
+    )  # fmt: skip
+    density, radiance = of("all")
+    assert_trees_close(of("colour"), (density, radiance[..., :3]), atol=1e-6)
+    alone, nothing = of("density")
+    np.testing.assert_allclose(alone, density, atol=1e-6)
+    assert nothing.shape == (2, 9, 1, 0)
+
+
+@pytest.mark.parametrize("pixel_grid_name", GRIDS)
+def test_rays_of_the_last_view_are_looked_up_once(pixel_grid_name):
+    """All points of such a ray lie at one pixel of that view, and what the others say may be known."""
+    scene = tiny_scene()
+    field = tiny_model(pixel_grid=pixel_grid_name).field("scene_field")
+    camera = jax.tree.map(lambda x: x[:, -1], scene.camera)
+    xy = jnp.asarray(np.random.default_rng(0).uniform(-0.1, 1.1, (2, 5, 2)), jnp.float32)
+    rays = cast_rays(camera, xy)
+    points = rays.origins[:, :, None] + jnp.linspace(1, 4, 3).reshape(1, 1, 3, 1) * rays.directions[:, :, None]
+    apply = lambda *args, method: field.apply({"params": PARAMS}, *args, method=method)
+
+    @jit
+    def run(scene):
+        prepared = apply(scene, method="prepare")
+        context = apply(prepared.views(slice(-1)), points, method="gather")
+        arguments = ((), (xy,), (xy, context), (None, context))
+        return [apply(prepared, points, *extra, method="query") for extra in arguments]
+
+    plain, *others = run(scene)
+    for other in others:
+        assert_trees_close(other, plain, rtol=1e-3, atol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 from einops import rearrange
 
 from dfm_jax.rendering.ray_sampling import deterministic_uniforms
-from dfm_jax.rendering.render import in_chunks, render_hierarchical, render_single_pass
+from dfm_jax.rendering.render import in_chunks, points_along, render_hierarchical, render_single_pass
 from dfm_jax.structs import Rays
 from tests.tiny import assert_trees_close, jit, random_camera
 
@@ -40,12 +40,21 @@ def wall_field(points: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(inside, 1e5, 0.0), jax.nn.sigmoid(points)
 
 
+def of_rays(field):
+    """A field of points, as the ray marcher asks for it."""
+    return lambda rays, distances: field(points_along(rays, distances))
+
+
+def densities_only(field):
+    return lambda rays, distances: (field(rays, distances)[0], jnp.zeros((*distances.shape, 0)))
+
+
 def uniform_field(density: float, colour: float):
     return lambda points: (jnp.full(points.shape[:-1], density), jnp.full((*points.shape[:-1], 4), colour))
 
 
 def render_smooth(rays, uniforms=None, strength=(1.0, 1.0)):
-    fields = [lambda points, s=s: smooth_field(points, s) for s in strength]
+    fields = [of_rays(lambda points, s=s: smooth_field(points, s)) for s in strength]
     settings = {"num_coarse": 7, "num_fine": 6, "background": BACKGROUND}
     return render_hierarchical(*fields, rays, NEAR, FAR, uniforms, **settings)
 
@@ -54,7 +63,7 @@ hierarchical = jit(render_smooth)
 
 
 def single_pass(field, rays: Rays, num_samples: int):
-    render = partial(render_single_pass, field, num_samples=num_samples, background=BACKGROUND)
+    render = partial(render_single_pass, of_rays(field), num_samples=num_samples, background=BACKGROUND)
     return jit(render)(rays, NEAR, FAR)
 
 
@@ -79,7 +88,7 @@ def test_an_opaque_wall_is_seen_where_it_is():
     hit = (WALL - rays.origins[..., 2]) / rays.directions[..., 2]
     point = rays.origins + hit[..., None] * rays.directions
     settings = {"num_coarse": COARSE, "num_fine": FINE, "background": BACKGROUND}
-    render = partial(render_hierarchical, wall_field, wall_field, uniforms=None, **settings)
+    render = partial(render_hierarchical, of_rays(wall_field), of_rays(wall_field), uniforms=None, **settings)
     out = jit(render)(rays, NEAR, FAR)
     spacing = float(jnp.max(FAR - NEAR)) / (COARSE - 1)
     np.testing.assert_allclose(jnp.sum(out.weights, axis=-1), np.ones((2, 6)), atol=1e-6)
@@ -120,6 +129,28 @@ def test_the_result_is_the_fine_field_and_coarse_rgb_the_coarse_one():
     np.testing.assert_allclose(out.weights, w, atol=1e-5)
     np.testing.assert_allclose(out.depth, np.sum(w * out.distances, axis=-1), rtol=1e-4)
     np.testing.assert_allclose(out.features, np.einsum("brs,brsc->brc", w, radiance[..., 3:]), atol=1e-5)
+
+
+def test_a_coarse_field_of_densities_only_changes_nothing_else():
+    rays, field = random_rays(4), of_rays(smooth_field)
+    settings = {"num_coarse": 7, "num_fine": 6, "background": BACKGROUND, "uniforms": None}
+    run = jit(lambda coarse: render_hierarchical(coarse, field, rays, NEAR, FAR, **settings), static_argnums=0)
+    without = run(densities_only(field))
+    assert without.coarse_rgb is None
+    assert_trees_close(without, run(field).replace(coarse_rgb=None), rtol=0, atol=1e-6)
+
+
+def test_the_fine_field_may_be_known_in_another_way_at_the_coarse_distances():
+    rays, field = random_rays(4), of_rays(smooth_field)
+    settings = {"num_coarse": 7, "num_fine": 6, "background": BACKGROUND, "uniforms": None}
+
+    def known(rays, distances):
+        even = NEAR[:, None, None] + (FAR - NEAR)[:, None, None] * jnp.linspace(0, 1, 7).reshape(1, 1, 7)
+        return field(rays, jnp.broadcast_to(even, distances.shape))
+
+    render = partial(render_hierarchical, field, field, rays, NEAR, FAR, **settings)
+    run = jit(lambda at: render(fine_field_at_coarse=at), static_argnums=0)
+    assert_trees_close(run(known), run(None))
 
 
 def test_without_uniforms_the_samples_are_evenly_spread_and_repeat():

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Key
 from tqdm import tqdm
 
 from dfm_jax.config import SAMPLERS, SampleConfig
-from dfm_jax.denoiser import guided_denoise
+from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim, dpm_solver
 from dfm_jax.diffusion.schedule import Schedule
@@ -71,37 +71,56 @@ class Drawn:
 
 def draw_target(
     params: Params,
-    example: Example,
+    prepared: Prepared,
     keys: Key[Array, "b"],
     *,
     model: RadianceFieldModel,
     schedule: Schedule,
     sample: SampleConfig,
 ) -> Float[Array, "b h w 3"]:
-    """One sample of target view 0 for each example, in [-1, 1]. The result depends on each example's own key only."""
+    """One sample of target view 0 for each (prepared) example, in [-1, 1]. The result depends on each example's own key
+    only."""
     shape = (model.image_size, model.image_size, 3)
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    interval = guidance_interval(sample, schedule.num_timesteps)
 
     def denoise_fn(x_t: Array, timestep: Array, step: Array) -> Array:
         del step  # rendering is deterministic: nothing to fold it into
-        return guided_denoise(params, model, x_t, timestep, example, sample.guidance).x0
+        if sample.guidance == 1:
+            return denoise(params, model, x_t, timestep, prepared).x0
+        return guided_denoise(params, model, x_t, timestep, prepared, sample.guidance, interval=interval).x0
 
     threshold = partial(dynamic_threshold, quantile=sample.threshold_quantile)
     sampler = SAMPLING[sample.sampler]
     return sampler(denoise_fn, sample.temperature * noise, schedule, sample.num_steps, x0_transform=threshold)
 
 
+def prepare_drawing(params: Params, example: Example, *, model: RadianceFieldModel, sample: SampleConfig) -> Prepared:
+    """What the denoising steps of examples [b] share; of twice as many, if they are guided."""
+    guided = sample.guidance != 1
+    at_once = example.near.shape[0] * (1 + guided)
+    memory = int(sample.context_memory * 1e9) // at_once
+    return prepare(params, model, example, guided=guided, memory=memory)
+
+
+def guidance_interval(sample: SampleConfig, num_timesteps: int) -> tuple[int, int] | None:
+    """First and last timestep to guide at; None if these are all."""
+    if (sample.guidance_from, sample.guidance_to) == (0, 1):
+        return None
+    return round(sample.guidance_from * num_timesteps), round(sample.guidance_to * num_timesteps)
+
+
 def sampled_scene(
-    params: Params, example: Example, x0: Float[Array, "b h w 3"], *, model: RadianceFieldModel, num_timesteps: int
+    params: Params, context: Any, x0: Float[Array, "b h w 3"], *, model: RadianceFieldModel, num_timesteps: int
 ) -> tuple[Scene, Rendering | None]:
-    """The scene behind the context and a finished sample, and the deterministic estimate of the target view, if the
-    model makes one.
+    """The scene behind the (encoded) context and a finished sample, and the deterministic estimate of the target view,
+    if the model makes one.
 
     The sample enters as the target view. The scene of the last denoising step would not do: it is that of the
     conditional branch, which guided samples differ from.
     """
     timestep = jnp.full(x0.shape[0], round(SCENE_NOISE_LEVEL * num_timesteps), jnp.int32)
-    return model.infer(params, example, x0, timestep)
+    return model.infer(params, context, x0, timestep)
 
 
 def look(params: Params, scene: Scene, camera: Camera, *, model: RadianceFieldModel, size: int) -> Pictures:
@@ -109,7 +128,8 @@ def look(params: Params, scene: Scene, camera: Camera, *, model: RadianceFieldMo
     num_cameras = camera.intrinsics.shape[1]
     rays = image_rays(camera, size, model.config.pixel_grid)  # [b, k, r]
     rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
-    return to_pictures(render(params, model, scene, rays), scene.far, num_cameras)
+    rendering = render(params, model, scene, rays, outputs="colour", coarse_colour=False)
+    return to_pictures(rendering, scene.far, num_cameras)
 
 
 def to_pictures(rendering: Rendering, far: Float[Array, "b"], num_images: int = 1) -> Pictures:
@@ -149,8 +169,10 @@ def draw_batch(
     """Draws pairs [b] of scenes of `example` [s] and numbers of samples, and looks at them where images are known."""
     keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
     example = jax.tree.map(lambda x: x[scene_index], example)
-    x0 = draw_target(params, example, keys, model=model, schedule=schedule, sample=sample)
-    scene, estimate = sampled_scene(params, example, x0, model=model, num_timesteps=schedule.num_timesteps)
+    prepared = prepare_drawing(params, example, model=model, sample=sample)
+    x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample)
+    context = jax.tree.map(lambda x: x[: len(keys)], prepared.context)
+    scene, estimate = sampled_scene(params, context, x0, model=model, num_timesteps=schedule.num_timesteps)
     cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
     views = look(params, scene, cameras, model=model, size=model.image_size)
     # A model that makes no estimate is deterministic: all that it draws is its estimate.

@@ -1,7 +1,8 @@
 """The pixel-aligned, time-conditioned radiance field: pixelNeRF's MLP (Yu et al. 2021) whose residual blocks are
 modulated (FiLM) by the noise level of the view that they look at.
 
-Letters: `b` scene, `v` feature view, `n` points, `h w` pixels, `c` feature channels, `d` MLP width, `k` blocks.
+Letters: `b` scene, `v` feature view, `r` ray, `s` sample along it, `n` points (`r s`), `h w` pixels, `c` feature
+channels, `d` MLP width, `k` blocks.
 
 The first linear layer acts on `[point code | looked-up features]`. It commutes with the bilinear lookup, so each
 feature map is projected once (`prepare`) and the projected map is looked up for every point (`query`).
@@ -9,9 +10,12 @@ feature map is projected once (`prepare`) and the projected map is looked up for
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from flax import linen as nn
 from flax import struct
+from flax.linen.dtypes import promote_dtype
 from jax import Array
 from jaxtyping import Float
 
@@ -30,7 +34,18 @@ class PreparedField:
     view_film: Array  # [b, v, k, 2 d]
     joint_film: Array  # [b, k, 2 d]
     camera: Camera  # [b, v]
-    valid: Array  # [b, v]
+    share: Array  # [b, v] weight of each view in the average
+
+    def views(self, which: slice) -> "PreparedField":
+        """Some of the views, with the shares that they have among all."""
+        some = lambda tree: jax.tree.map(lambda x: x[:, which], tree)
+        return PreparedField(
+            some(self.maps), some(self.view_film), self.joint_film, some(self.camera), some(self.share)
+        )
+
+
+# The last layer's columns are `[colour 3 | density 1 | features]`; what is not asked for is not computed.
+OUTPUTS = {"density": slice(3, 4), "colour": slice(0, 4), "all": slice(0, None)}
 
 
 class Linear(nn.Dense):
@@ -42,6 +57,17 @@ class Linear(nn.Dense):
 
     def __call__(self, x: Float[Array, "*points c"]) -> Float[Array, "*points d"]:
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+
+
+class Head(nn.Dense):
+    """A dense layer that computes only some columns of its result."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*points c"], columns: slice = slice(None)) -> Float[Array, "*points k"]:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel[:, columns], bias[columns], dtype=self.dtype)
+        return (x.reshape(-1, x.shape[-1]) @ kernel + bias[None]).reshape(*x.shape[:-1], -1)
 
 
 class ResidualBlock(nn.Module):
@@ -81,7 +107,7 @@ class RadianceField(nn.Module):
         self.time_out = nn.Dense(4 * config.width, dtype=self.dtype)
         self.view_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.view_blocks)]
         self.joint_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.joint_blocks)]
-        self.out = Linear(3 + 1 + self.rendered_features, bias_init=self._out_bias, dtype=self.dtype)
+        self.out = Head(3 + 1 + self.rendered_features, bias_init=self._out_bias, dtype=self.dtype)
 
     def _out_bias(self, _key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jnp.zeros(shape, dtype).at[3].set(self.config.density_bias)
@@ -94,24 +120,58 @@ class RadianceField(nn.Module):
         # The last view is the noisy target (or, where there is none, a context view): its time modulates the rest.
         joint_film = jnp.stack([block.modulation(code[:, -1]) for block in self.joint_blocks], axis=-2)
         maps = self.feature_in(scene.features)
-        return PreparedField(maps, view_film, joint_film, scene.camera, scene.valid)
+        share = scene.valid / jnp.sum(scene.valid, axis=1, keepdims=True)
+        return PreparedField(maps, view_film, joint_film, scene.camera, share.astype(maps.dtype))
 
-    def query(
-        self, prepared: PreparedField, points: Float[Array, "b n 3"]
-    ) -> tuple[Float[Array, "b n"], Float[Array, "b n 3+c"]]:
-        """Density (>= 0) and `[colour in [0, 1] | features]` at world points."""
-        uv, camera_points = project(prepared.camera, points[:, None])
-        looked_up = lookup_features(prepared.maps, uv, self.pixel_grid)
+    def gather(
+        self, prepared: PreparedField, points: Float[Array, "b r s 3"], pixel: Float[Array, "b r 2"] | None = None
+    ) -> Float[Array, "b r s d"]:
+        """What the views of `prepared` say about world points, summed with their shares: the MLP's first half.
+
+        Args:
+          pixel: where all points of a ray lie in the (only) view, so that it is looked up once a ray.
+        """
+        flat = rearrange(points, "b r s xyz -> b 1 (r s) xyz")
+        uv, camera_points = project(prepared.camera, flat)
+        if pixel is None:
+            looked_up = lookup_features(prepared.maps, uv, self.pixel_grid)
+        else:
+            once = lookup_features(prepared.maps, pixel[:, None], self.pixel_grid)
+            looked_up = repeat(once, "b v r d -> b v (r s) d", s=points.shape[2])
         x = self.point_in(point_code(camera_points)) + looked_up
         for i, block in enumerate(self.view_blocks):
             x = block(x, prepared.view_film[:, :, i])
-        share = prepared.valid / jnp.sum(prepared.valid, axis=1, keepdims=True)
-        x = jnp.einsum("bvnd,bv->bnd", x, share.astype(x.dtype))
+        x = jnp.sum(prepared.share[:, :, None, None] * x, axis=1)
+        return rearrange(x, "b (r s) d -> b r s d", s=points.shape[2])
+
+    def query(
+        self,
+        prepared: PreparedField,
+        points: Float[Array, "b r s 3"],
+        pixel: Float[Array, "b r 2"] | None = None,
+        context: Float[Array, "b r s d"] | None = None,
+        outputs: str = "all",
+    ) -> tuple[Float[Array, "b r s"], Float[Array, "b r s c"]]:
+        """Density (>= 0) and `[colour in [0, 1] | features]` at world points along rays.
+
+        Args:
+          pixel: for rays of the last view, where each is seen in it.
+          context: what `gather` makes of all other views at these points, if that is known.
+          outputs: 'density' (no colour, `c = 0`), 'colour' (`c = 3`) or 'all'.
+        """
+        if pixel is None and context is None:
+            x = self.gather(prepared, points)
+        else:
+            context = self.gather(prepared.views(slice(-1)), points) if context is None else context
+            x = context + self.gather(prepared.views(slice(-1, None)), points, pixel)
+        x = rearrange(x, "b r s d -> b (r s) d")
         for i, block in enumerate(self.joint_blocks):
             x = block(x, prepared.joint_film[:, i])
-        out = self.out(nn.relu(x)).astype(jnp.float32)
-        radiance = jnp.concatenate([nn.sigmoid(out[..., :3]), out[..., 4:]], axis=-1)
-        return nn.relu(out[..., 3]), radiance
+        out = self.out(nn.relu(x), OUTPUTS[outputs]).astype(jnp.float32)
+        out = rearrange(out, "b (r s) k -> b r s k", s=points.shape[2])
+        if outputs == "density":
+            return nn.relu(out[..., 0]), out[..., :0]
+        return nn.relu(out[..., 3]), jnp.concatenate([nn.sigmoid(out[..., :3]), out[..., 4:]], axis=-1)
 
-    def __call__(self, scene: Scene, points: Float[Array, "b n 3"]) -> tuple[Array, Array]:
+    def __call__(self, scene: Scene, points: Float[Array, "b r s 3"]) -> tuple[Array, Array]:
         return self.query(self.prepare(scene), points)

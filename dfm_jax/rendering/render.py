@@ -1,7 +1,8 @@
 """Ray marching through any radiance field.
 
-A field is a function of points `[b, r, s, 3]` that returns densities `[b, r, s]` (>= 0) and radiance
-`[b, r, s, 3 + c]`: colour in [0, 1], then `c` features. Nothing here knows what the field is made of.
+A field is a function of rays and distances along them `[b, r, s]` that returns densities `[b, r, s]` (>= 0) and
+radiance `[b, r, s, 3 + c]`: colour in [0, 1], then `c` features; or nothing, `[b, r, s, 0]`, where only densities are
+asked for. Nothing here knows what the field is made of.
 """
 
 from collections.abc import Callable
@@ -12,16 +13,20 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 from dfm_jax.rendering.compositing import add_background, composite, volume_weights
 from dfm_jax.rendering.ray_sampling import coarse_distances, deterministic_uniforms, importance_distances
 from dfm_jax.structs import Rays, Rendering
 
-Field = Callable[[Float[Array, "b r s 3"]], tuple[Float[Array, "b r s"], Float[Array, "b r s c"]]]
+Field = Callable[[Rays, Float[Array, "b r s"]], tuple[Float[Array, "b r s"], Float[Array, "b r s k"]]]
+
+# What a chunk keeps for its backward pass: where it looked. So the coarse pass is not repeated to find out.
+KEPT = "fine_distances"
 
 
-def _points(rays: Rays, distances: Float[Array, "b r s"]) -> Float[Array, "b r s 3"]:
+def points_along(rays: Rays, distances: Float[Array, "b r s"]) -> Float[Array, "b r s 3"]:
     return rays.origins[:, :, None] + distances[..., None] * rays.directions[:, :, None]
 
 
@@ -35,13 +40,17 @@ def _integrate(density: Array, radiance: Array, distances: Array, background: fl
     )
 
 
+def even_distances(rays: Rays, near: Float[Array, "b"], far: Float[Array, "b"], count: int) -> Float[Array, "b r s"]:
+    b, r, _ = rays.origins.shape
+    return jnp.broadcast_to(coarse_distances(near, far, count)[:, None], (b, r, count))
+
+
 def render_single_pass(
     field: Field, rays: Rays, near: Float[Array, "b"], far: Float[Array, "b"], *, num_samples: int, background: float
 ) -> Rendering:
     """Renders at `num_samples` even distances."""
-    b, r, _ = rays.origins.shape
-    distances = jnp.broadcast_to(coarse_distances(near, far, num_samples)[:, None], (b, r, num_samples))
-    density, radiance = field(_points(rays, distances))
+    distances = even_distances(rays, near, far, num_samples)
+    density, radiance = field(rays, distances)
     return _integrate(density, radiance, distances, background)
 
 
@@ -56,6 +65,7 @@ def render_hierarchical(
     num_coarse: int,
     num_fine: int,
     background: float,
+    fine_field_at_coarse: Field | None = None,
 ) -> Rendering:
     """Renders with importance sampling (NeRF, section 5.2).
 
@@ -63,16 +73,40 @@ def render_hierarchical(
     together and integrated once. No gradient flows through the choice of the distances.
 
     Args:
+      coarse_field: where it returns densities only, `coarse_rgb` is None.
       uniforms: numbers in [0, 1] that choose the fine distances, `m = num_fine`; None spaces them evenly, so that the
         same scene and camera always give the same image.
+      fine_field_at_coarse: the fine field, where it is known in another way at the coarse distances.
     """
-    coarse = render_single_pass(coarse_field, rays, near, far, num_samples=num_coarse, background=background)
+    distances = even_distances(rays, near, far, num_coarse)
+    density, radiance = coarse_field(rays, distances)
+    weights = volume_weights(density, distances)
+    coarse_rgb = None
+    if radiance.shape[-1]:
+        coarse_rgb = add_background(composite(weights, radiance[..., :3]), weights, background)
     if uniforms is None:
         uniforms = deterministic_uniforms(num_fine)[None, None]
-    fine = importance_distances(coarse.distances, coarse.weights, uniforms)
-    distances = lax.stop_gradient(jnp.sort(jnp.concatenate([coarse.distances, fine], axis=-1), axis=-1))
-    density, radiance = fine_field(_points(rays, distances))
-    return _integrate(density, radiance, distances, background).replace(coarse_rgb=coarse.coarse_rgb)
+    fine = checkpoint_name(lax.stop_gradient(importance_distances(distances, weights, uniforms)), KEPT)
+    everywhere = jnp.concatenate([distances, fine], axis=-1)
+    if fine_field_at_coarse is None:
+        density, radiance = fine_field(rays, everywhere)
+    else:
+        both = (fine_field_at_coarse(rays, distances), fine_field(rays, fine))
+        density, radiance = (jnp.concatenate(parts, axis=-1 - i) for i, parts in enumerate(zip(*both, strict=True)))
+    return _integrate_unsorted(density, radiance, everywhere, background).replace(coarse_rgb=coarse_rgb)
+
+
+def _integrate_unsorted(density: Array, radiance: Array, distances: Array, background: float) -> Rendering:
+    """As `_integrate`, for distances in any order: the weights are sorted back, and not the wide radiance."""
+    order = jnp.argsort(distances, axis=-1)
+    ascending = jnp.take_along_axis(distances, order, axis=-1)
+    weights = volume_weights(jnp.take_along_axis(density, order, axis=-1), ascending)
+    values = composite(jnp.take_along_axis(weights, jnp.argsort(order, axis=-1), axis=-1), radiance)
+    rgb = add_background(values[..., :3], weights, background)
+    depth = jnp.sum(weights * ascending, axis=-1)
+    return Rendering(
+        rgb=rgb, depth=depth, features=values[..., 3:], weights=weights, distances=ascending, coarse_rgb=None
+    )
 
 
 def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any) -> Any:
@@ -81,7 +115,8 @@ def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any) -> Any:
     Args:
       render: from arrays `[b, r, ...]` (any number, any tree) to a tree of arrays `[b, r, ...]`.
       chunk_size: rays held in memory at once, per scene. A call of more rays is scanned, and each chunk is computed
-        again in the backward pass instead of being kept; a call of no more than that runs as it is.
+        again in the backward pass instead of being kept (but for its distances); a call of no more than that runs as
+        it is.
       *inputs: trees of arrays `[b, r, ...]`.
     """
     num_rays = jax.tree.leaves(inputs)[0].shape[1]
@@ -98,7 +133,9 @@ def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any) -> Any:
     def join(x: Array) -> Array:
         return rearrange(x, "n b r ... -> b (n r) ...")[:, :num_rays]
 
-    body = jax.checkpoint(partial(_apply, render))
+    keep = jax.checkpoint_policies.save_only_these_names(KEPT)
+    # Inside a loop nothing can be merged with what the backward pass computes again: no barrier is needed.
+    body = jax.checkpoint(partial(_apply, render), policy=keep, prevent_cse=False)
     return jax.tree.map(join, lax.map(body, jax.tree.map(split, inputs)))
 
 
