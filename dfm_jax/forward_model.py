@@ -296,7 +296,7 @@ def gather_context(
 
     def gather(rays: Rays) -> Array:
         distances = even_distances(rays, clean.near, clean.far, nets.config.ray_marching.num_coarse)
-        return net.apply(variables, views, points_along(rays, distances), method="gather")
+        return net.apply(variables, views, points_along(rays, distances), method="gather_some")
 
     return in_chunks(gather, nets.config.ray_marching.chunk_size, rays)
 

@@ -1,12 +1,14 @@
-"""Trains a model, or samples scenes from a trained one.
+"""Trains a model, samples scenes from a trained one, or measures how fast a config runs here.
 
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
+    python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
 
 Settings are overridden as in --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after
 SIGTERM and to be started again.
 """
 
+import json
 import logging
 import os
 import pathlib
@@ -22,9 +24,11 @@ from dfm_jax.config import Config
 from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 
+WITHOUT_WORKDIR = ("benchmark",)
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "benchmark"], "What to do.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes (TPU pod, SLURM, MPI, Kubernetes).")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, where the cluster does not tell.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Processes of the run; with --coordinator.")
@@ -36,7 +40,7 @@ def run(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise UserError(f"cannot make sense of {arguments[1]!r}: options are --config --workdir --mode, or --help")
     for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
-        if not flag.value:
+        if not flag.value and not (name == "workdir" and _MODE.value in WITHOUT_WORKDIR):
             raise UserError(f"--{name} is missing: for instance --config=configs/toy.py --workdir=runs/toy")
     config = from_dict(_CONFIG.value)
     _cache_compilations()
@@ -54,6 +58,11 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         from dfm_jax.training.loop import train
 
         return train(config, workdir)
+    if mode == "benchmark":
+        from dfm_jax.evaluation.benchmark import benchmark
+
+        print(json.dumps(benchmark(config)), flush=True)
+        return 0
     from dfm_jax.evaluation.sample import sample
 
     sample(config, workdir)

@@ -85,10 +85,12 @@ class ResidualBlock(nn.Module):
         """`[scale | shift]`."""
         return self.film(nn.silu(time_code))
 
-    def __call__(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
+    def hidden(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
         scale, shift = jnp.split(film[..., None, :], 2, axis=-1)
-        h = self.fc_0(nn.relu(x)) * (scale + 1) + shift
-        return x + self.fc_1(nn.relu(h))
+        return nn.relu(self.fc_0(nn.relu(x)) * (scale + 1) + shift)
+
+    def __call__(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
+        return x + self.fc_1(self.hidden(x, film))
 
 
 class RadianceField(nn.Module):
@@ -125,8 +127,11 @@ class RadianceField(nn.Module):
 
     def gather(
         self, prepared: PreparedField, points: Float[Array, "b r s 3"], pixel: Float[Array, "b r 2"] | None = None
-    ) -> Float[Array, "b r s d"]:
-        """What the views of `prepared` say about world points, summed with their shares: the MLP's first half.
+    ) -> tuple[Float[Array, "b r s d"], Float[Array, "b r s d"]]:
+        """What the views of `prepared` say about world points, summed with their shares.
+
+        That is the MLP's first half but for the last layer of the last block, which commutes with the sum and need not
+        be applied to every view: what enters the block, and what enters that layer.
 
         Args:
           pixel: where all points of a ray lie in the (only) view, so that it is looked up once a ray.
@@ -139,10 +144,18 @@ class RadianceField(nn.Module):
             once = lookup_features(prepared.maps, pixel[:, None], self.pixel_grid)
             looked_up = repeat(once, "b v r d -> b v (r s) d", s=points.shape[2])
         x = self.point_in(point_code(camera_points)) + looked_up
-        for i, block in enumerate(self.view_blocks):
+        *blocks, last = self.view_blocks
+        for i, block in enumerate(blocks):
             x = block(x, prepared.view_film[:, :, i])
-        x = jnp.sum(prepared.share[:, :, None, None] * x, axis=1)
-        return rearrange(x, "b (r s) d -> b r s d", s=points.shape[2])
+        hidden = last.hidden(x, prepared.view_film[:, :, -1])
+        total = lambda x: jnp.sum(prepared.share[:, :, None, None] * x, axis=1)
+        return tuple(rearrange(total(y), "b (r s) d -> b r s d", s=points.shape[2]) for y in (x, hidden))
+
+    def gather_some(self, views: PreparedField, points: Float[Array, "b r s 3"]) -> Float[Array, "b r s d"]:
+        """The part of some, not all, views in the MLP's first half: what `query` takes as `context`."""
+        x, hidden = self.gather(views, points)
+        last_layer = self.view_blocks[-1].fc_1
+        return x + last_layer(hidden) - last_layer(jnp.zeros((1, 1, 1, x.shape[-1])))  # its bias comes with the rest
 
     def query(
         self,
@@ -156,14 +169,18 @@ class RadianceField(nn.Module):
 
         Args:
           pixel: for rays of the last view, where each is seen in it.
-          context: what `gather` makes of all other views at these points, if that is known.
+          context: what `gather_some` makes of all views but the last at these points, if that is known.
           outputs: 'density' (no colour, `c = 0`), 'colour' (`c = 3`) or 'all'.
         """
         if pixel is None and context is None:
-            x = self.gather(prepared, points)
+            x, hidden = self.gather(prepared, points)
         else:
-            context = self.gather(prepared.views(slice(-1)), points) if context is None else context
-            x = context + self.gather(prepared.views(slice(-1, None)), points, pixel)
+            x, hidden = self.gather(prepared.views(slice(-1, None)), points, pixel)
+            if context is None:
+                others = self.gather(prepared.views(slice(-1)), points)
+                x, hidden = x + others[0], hidden + others[1]
+        x = x + self.view_blocks[-1].fc_1(hidden)
+        x = x if context is None else x + context
         x = rearrange(x, "b r s d -> b (r s) d")
         for i, block in enumerate(self.joint_blocks):
             x = block(x, prepared.joint_film[:, i])
