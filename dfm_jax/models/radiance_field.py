@@ -70,6 +70,24 @@ class Head(nn.Dense):
         return (x.reshape(-1, x.shape[-1]) @ kernel + bias[None]).reshape(*x.shape[:-1], -1)
 
 
+class ModulatedLinear(nn.Dense):
+    """`scale (x W + w) + shift`, with the scale multiplied into the (much smaller) parameters.
+
+    So a modulation costs nothing at the points; and its gradient, a sum over them, is part of that of the kernel.
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*views n c"], scale: Float[Array, "*views d"], shift: Float[Array, "*views d"]
+    ) -> Float[Array, "*views n d"]:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        kernel = kernel.reshape(*[1] * (scale.ndim - 1), *kernel.shape) * scale[..., None, :]
+        bias = bias.reshape(*[1] * (scale.ndim - 1), -1) * scale + shift
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return x @ kernel + bias[..., None, :]
+
+
 class ResidualBlock(nn.Module):
     """`x + fc_1(relu(film(fc_0(relu(x)))))`."""
 
@@ -77,7 +95,7 @@ class ResidualBlock(nn.Module):
     dtype: Any
 
     def setup(self) -> None:
-        self.fc_0 = Linear(self.width, dtype=self.dtype)
+        self.fc_0 = ModulatedLinear(self.width, dtype=self.dtype)
         self.fc_1 = Linear(self.width, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype)
         self.film = nn.Dense(2 * self.width, dtype=self.dtype)
 
@@ -86,8 +104,8 @@ class ResidualBlock(nn.Module):
         return self.film(nn.silu(time_code))
 
     def hidden(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
-        scale, shift = jnp.split(film[..., None, :], 2, axis=-1)
-        return nn.relu(self.fc_0(nn.relu(x)) * (scale + 1) + shift)
+        scale, shift = jnp.split(film, 2, axis=-1)
+        return nn.relu(self.fc_0(nn.relu(x), 1 + scale, shift))
 
     def __call__(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
         return x + self.fc_1(self.hidden(x, film))
