@@ -1,6 +1,7 @@
 """`--mode=benchmark`: how fast a config runs on the devices that are here, and in how much memory.
 
-Input and parameters are made up: neither a checkpoint nor a data set is needed (reading one is measured if it is there).
+Input and parameters are made up: neither a checkpoint nor a data set is needed (reading one is measured if it is
+there).
 Inference is measured for one scene on one device, the training step for the config's batch on all of them.
 """
 

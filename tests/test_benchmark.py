@@ -1,0 +1,56 @@
+"""`--mode=benchmark`, as a user starts it; and what it makes of what it measured."""
+
+import json
+import math
+
+import pytest
+
+from dfm_jax.command_line import read_config
+from dfm_jax.evaluation.synthetic import synthetic_example
+from tests.test_main import ROOT, run_main
+
+SMALL = (
+    "--config.model.encoder.depth=1", "--config.sample.num_steps=2", "--config.train.batch_size=2",
+    "--config.model.ray_marching.num_coarse=4", "--config.image_size=16",
+)  # fmt: skip
+PARTS = {"matrix product", "preparation", "encoder", "denoising step", "sample", "video frame", "training step"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    arguments = (
+        f"--config={ROOT / 'configs' / 'toy.py'}:tiny",
+        "--mode=benchmark",
+        f"--config.data.dir={empty}",
+        *SMALL,
+    )
+    return run_main(*arguments, cwd=empty)
+
+
+def test_it_ends_in_one_json_object_of_finite_numbers(measured):
+    assert measured.returncode == 0, measured.stderr
+    result = json.loads(measured.stdout.splitlines()[-1])
+    for name in ("encoder_s", "denoise_step_s", "sample_s", "train_step_s", "render_rays_per_s", "train_peak_bytes"):
+        assert math.isfinite(result[name]) and result[name] > 0, name
+    assert result["flops"].keys() == result["matmul_share"].keys() == result["runs"].keys() == PARTS
+    assert all(0 < share < 1.5 for share in result["matmul_share"].values())
+    assert result["resident_peak_bytes"] > result["train_peak_bytes"]
+    # Two steps of sampling are at least twice a denoising step's work.
+    assert result["flops"]["sample"] > 2 * result["flops"]["denoising step"]
+
+
+def test_it_prints_a_table_and_says_what_it_could_not_measure(measured):
+    lines = measured.stdout.splitlines()[:-1]
+    assert all(any(line.startswith(part) for line in lines) for part in PARTS)
+    assert json.loads(measured.stdout.splitlines()[-1])["load_views_per_s"] is None
+    assert "reading is not measured" in measured.stderr
+
+
+@pytest.mark.parametrize("file", ["configs/co3d.py:128", "configs/captures.py"])
+def test_made_up_input_has_the_shapes_of_the_config(file):
+    config = read_config(file)
+    example, views = synthetic_example(config, 3), config.data.view_sampling
+    assert example.context.images.shape == (3, views.max_context, config.image_size, config.image_size, 3)
+    assert example.target.camera.intrinsics.shape == (3, views.num_target, 3, 3)
+    assert bool((example.near > 0).all() and (example.far > example.near).all())
