@@ -71,6 +71,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         ),
         conditioning_field=group(width=128, view_blocks=3, joint_blocks=2, density_bias=0.2),
         scene_field=group(width=256, view_blocks=3, joint_blocks=2, density_bias=0.2),
+        proposal=None,
         ray_marching=group(num_coarse=48, num_fine=48, num_conditioning=32, chunk_size=512, background=0.0),
     )
     config.diffusion = group(
@@ -82,6 +83,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     config.loss = group(
         estimate=1.0,
         coarse=0.1,
+        interlevel=0.0,
         distortion=0.005,
         smoothness=0.002,
         lpips=0.0,  # 1.0 is sharper, and needs its weights: `make lpips-weights`

@@ -9,13 +9,14 @@ in the pictures of `make demo`), and the hidden side red, green or blue in about
 colour each.
 
 `configs/toy.py:tiny` runs all of the program in about a minute and learns little. `configs/toy.py:resnet34` has the
-encoder of pixelNeRF in the place of the transformer, as narrow as fits two cores.
+encoder of pixelNeRF in the place of the transformer, as narrow as fits two cores. `configs/toy.py:fine` looks at each
+ray twice, as the published model does, and `configs/toy.py:lean` as well, but first with a small proposal field.
 """
 
 from ml_collections.config_dict import ConfigDict
 from ml_collections.config_dict import create as group
 
-VARIANTS = ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34")
+VARIANTS = ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34", "lean", "fine")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -66,6 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ),
         conditioning_field=group(width=32, view_blocks=2, joint_blocks=1, density_bias=0.4),
         scene_field=group(width=64, view_blocks=2, joint_blocks=1, density_bias=0.4),
+        proposal=None,
         # The chunk holds all rays of an image: at this size nothing need be computed twice to save memory.
         ray_marching=group(num_coarse=12, num_fine=0, num_conditioning=12, chunk_size=1024, background=0.0),
     )
@@ -78,6 +80,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss = group(
         estimate=1.0,
         coarse=0.0,  # without a fine pass the coarse colour is the colour
+        interlevel=0.0,
         distortion=0.0,
         smoothness=0.0,
         lpips=0.0,
@@ -122,6 +125,11 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.encoder = group(name="resnet34", base=8, absolute_pose=False, remat=False, init_file="")
     if variant.startswith("pixelnerf"):
         make_deterministic(config)
+    if variant == "lean":
+        make_lean(config)
+    if variant == "fine":
+        config.model.ray_marching.num_fine = 12
+        config.loss.coarse = 0.1
     if variant == "tiny":
         make_tiny(config)
     return config
@@ -135,6 +143,13 @@ def make_deterministic(config: ConfigDict) -> None:
     config.loss.estimate = 0.0
     config.diffusion.high_noise_fraction = 0.0
     config.sample.update(num_samples=1, num_steps=1)
+
+
+def make_lean(config: ConfigDict) -> None:
+    """A small proposal field says where to look, in place of a coarse field as large as the fine one (ours)."""
+    config.model.proposal = group(width=16, view_blocks=1, joint_blocks=1, density_bias=0.4)
+    config.model.ray_marching.num_fine = 8
+    config.loss.update(coarse=0.0, interlevel=1.0)
 
 
 def make_tiny(config: ConfigDict) -> None:

@@ -113,6 +113,9 @@ class ModelConfig:
     encoder: EncoderConfig
     conditioning_field: FieldConfig | None  # renders the deterministic estimate; None: pixelNeRF
     scene_field: FieldConfig
+    # Small field of densities that says where the scene field is evaluated, in place of a coarse one as large as itself
+    # (mip-NeRF 360); the scene field is then evaluated at the `num_fine` places alone. None: the published layout.
+    proposal: FieldConfig | None
     ray_marching: RayMarchingConfig
 
 
@@ -130,6 +133,7 @@ class LossConfig:
 
     estimate: float  # deterministic estimate, mean squared error
     coarse: float  # colour of the coarse field, mean squared error
+    interlevel: float  # where the proposal's weights fall short of the scene field's; trains the proposal
     distortion: float
     smoothness: float  # edge-aware smoothness of inverse depth; needs patches
     lpips: float  # perceptual distance of patches; needs patches, and weights (`make lpips-weights`)

@@ -89,7 +89,8 @@ class RadianceFieldModel:
     """Scenes as radiance fields, observed by volume rendering (the model of the paper).
 
     Frozen and hashable: it holds settings only. Parameters are a plain dict of the parts `encoder`,
-    `conditioning_field` (its single MLP) and `scene_field` (`coarse` and, with importance sampling, `fine`).
+    `conditioning_field` (its single MLP) and `scene_field` (`coarse`, or the `proposal` in its place, and, with
+    importance sampling, `fine`).
     """
 
     config: ModelConfig
@@ -103,11 +104,21 @@ class RadianceFieldModel:
         return jnp.dtype(self.config.compute_dtype)
 
     @property
+    def scene_parts(self) -> tuple[str, ...]:
+        """Names of the scene field's MLPs, in the order of their evaluation."""
+        first = "coarse" if self.config.proposal is None else "proposal"
+        return (first, "fine") if self.config.ray_marching.num_fine else (first,)
+
+    def part(self, name: str) -> RadianceField:
+        """One of the scene field's MLPs."""
+        return self.field("proposal" if name == "proposal" else "scene_field")
+
+    @property
     def encoder(self) -> Encoder:
         return ENCODERS[type(self.config.encoder)](self.config.encoder, self.dtype)
 
     def field(self, name: str) -> RadianceField:
-        """One MLP of the field `name`, 'conditioning_field' or 'scene_field'."""
+        """One MLP of the field `name`: 'conditioning_field', 'scene_field' or 'proposal'."""
         sizes = getattr(self.config, name)
         return RadianceField(sizes, self.config.rendered_features, self.config.pixel_grid, self.dtype)
 
@@ -133,9 +144,9 @@ class RadianceFieldModel:
         return self.field(name).init(key, scene, jnp.zeros((1, 1, 1, 3)))["params"]
 
     def _init_scene_field(self, key: Key[Array, ""]) -> Params:
-        parts = ("coarse", "fine") if self.config.ray_marching.num_fine else ("coarse",)
-        keys = jax.random.split(key, len(parts))
-        return {part: self._init_field("scene_field", k) for part, k in zip(parts, keys, strict=True)}
+        keys = jax.random.split(key, len(self.scene_parts))
+        names = ("proposal" if part == "proposal" else "scene_field" for part in self.scene_parts)
+        return {part: self._init_field(name, k) for part, name, k in zip(self.scene_parts, names, keys, strict=True)}
 
     # --- the pair -----------------------------------------------------------------------------------------------
 
@@ -179,8 +190,10 @@ class RadianceFieldModel:
         xy = rearrange(pixel_grid(self.image_size, self.image_size, self.config.pixel_grid), "h w xy -> (h w) xy")
         query = query.replace(pixel=jnp.broadcast_to(xy, (query.origins.shape[0], *xy.shape)))
         marching = self.config.ray_marching
-        parts = ("coarse", "fine") if marching.num_fine else ("coarse",)
-        bytes_per_ray = len(parts) * marching.num_coarse * self.config.scene_field.width * self.dtype.itemsize
+        # A scene field that is guided by a proposal is never evaluated at the coarse distances.
+        parts = self.scene_parts if self.config.proposal is None else ("proposal",)
+        width = sum(self.part(part).config.width for part in parts)
+        bytes_per_ray = marching.num_coarse * width * self.dtype.itemsize
         num_rays = xy.shape[0]
         fitting = min(num_rays, memory // bytes_per_ray)
         if fitting < num_rays:
@@ -288,7 +301,7 @@ def gather_context(
     params: Params, nets: RadianceFieldModel, context: EncodedContext, rays: Rays, part: str
 ) -> Float[Array, "b r s d"]:
     """What the context views say at the coarse distances of target rays, to the MLP `part` of the scene field."""
-    net, variables = nets.field("scene_field"), {"params": params["scene_field"][part]}
+    net, variables = nets.part(part), {"params": params["scene_field"][part]}
     # The noisy view is not known yet, but it has a share in the average.
     clean = context.scene
     scene = add_view(clean, jnp.zeros_like(clean.features[:, 0]), context.camera, jnp.zeros(clean.near.shape))
@@ -340,6 +353,8 @@ def render(
     uniforms = [None] * len(sets)
     if keys is not None and num_fine:
         drawn = jax.vmap(lambda key: jax.random.uniform(key, (ends[-1], num_fine)))(keys)
+        if nets.config.proposal is not None:  # few samples must not leave gaps: one in each of as many equal parts
+            drawn = (jnp.arange(num_fine).reshape(1, 1, -1) + drawn) / num_fine
         uniforms = jnp.split(drawn, ends[:-1], axis=1)
     run = partial(render_with_uniforms, params, nets, scene, outputs=outputs, coarse_colour=coarse_colour)
     rendered = [run(rays, u) for rays, u in zip(sets, uniforms, strict=True)]
@@ -358,22 +373,25 @@ def render_with_uniforms(
 ) -> Rendering:
     """`render` along one set of rays, with the importance samples' uniform numbers given (None: deterministic)."""
     marching = nets.config.ray_marching
-    bind = lambda part, outputs: bind_field(params["scene_field"][part], nets.field("scene_field"), scene, outputs)
+    bind = lambda part, outputs: bind_field(params["scene_field"][part], nets.part(part), scene, outputs)
+    first, with_proposal = nets.scene_parts[0], nets.config.proposal is not None
     if not marching.num_fine:
         single = partial(render_single_pass, num_samples=marching.num_coarse, background=marching.background)
         field = bind("coarse", outputs)("coarse")
         return in_chunks(lambda r: single(field, r, scene.near, scene.far), marching.chunk_size, rays)
-    coarse, fine = bind("coarse", "colour" if coarse_colour else "density"), bind("fine", outputs)
+    coarse_outputs = "colour" if coarse_colour and not with_proposal else "density"
+    coarse, fine = bind(first, coarse_outputs), bind("fine", outputs)
     double = partial(
         render_hierarchical,
-        coarse("coarse"),
+        coarse(first),
         fine(None),
         near=scene.near,
         far=scene.far,
         num_coarse=marching.num_coarse,
         num_fine=marching.num_fine,
         background=marching.background,
-        fine_field_at_coarse=fine("fine") if rays.context else None,
+        fine_field_at_coarse=fine("fine") if rays.context and not with_proposal else None,
+        fine_only=with_proposal,
     )
     return in_chunks(lambda r, u: double(r, uniforms=u), marching.chunk_size, rays, uniforms)
 

@@ -42,6 +42,34 @@ def distortion(
     return pairs + jnp.sum(jnp.square(w) * sample_lengths(x), axis=-1) / 3
 
 
+def interlevel(
+    proposal: tuple[Float[Array, "*ray n"], Float[Array, "*ray n"]],
+    w: Float[Array, "*ray s"],
+    d: Float[Array, "*ray s"],
+) -> Float[Array, "*ray"]:
+    """How far the weights of a proposal fall short of the weights `w` that it led to (mip-NeRF 360, equation 13).
+
+    A sample's weight is that of the stretch from its distance to the next. No stretch may have more of `w` than the
+    proposal gives to all of its own stretches that overlap it. Only the proposal is trained by this.
+
+    Args:
+      proposal: its weights and distances.
+    """
+    proposed, edges = proposal[0], _edges(proposal[1])
+    w, stretches = jax.lax.stop_gradient(w), _edges(d)
+    total = jnp.concatenate([jnp.zeros_like(proposed[..., :1]), jnp.cumsum(proposed, axis=-1)], axis=-1)
+    # The last edge at or before a stretch's begin, and the first at or after its end.
+    before = jnp.sum(edges[..., None, :] <= stretches[..., :-1, None], axis=-1) - 1
+    after = jnp.sum(edges[..., None, :] < stretches[..., 1:, None], axis=-1)
+    at = lambda i: jnp.take_along_axis(total, jnp.clip(i, 0, proposed.shape[-1]), axis=-1)
+    missing = jnp.maximum(0, w - (at(after) - at(before)))
+    return jnp.sum(jnp.square(missing) / (w + 1e-6), axis=-1)
+
+
+def _edges(d: Float[Array, "*ray s"]) -> Float[Array, "*ray s+1"]:
+    return jnp.concatenate([d, d[..., -1:] + sample_lengths(d)[..., -1:]], axis=-1)
+
+
 def inverse_depth_smoothness(
     depth: Float[Array, "*batch h w"], image: Float[Array, "*batch h w 3"], near: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
@@ -70,8 +98,8 @@ def rendering_terms(
     weights: LossConfig,
     perceptual: Distance | None = None,
 ) -> Metrics:
-    """Terms that only a rendering has: `coarse`, `distortion`, `smoothness`, `lpips`, each `[b]`, where their weight is
-    not 0; for the last, `perceptual` is needed.
+    """Terms that only a rendering has: `coarse`, `interlevel`, `distortion`, `smoothness`, `lpips`, each `[b]`, where
+    their weight is not 0; for the last, `perceptual` is needed.
 
     `truth` holds colours in [-1, 1] of whole patches, one after the other, where `weights.pixels` is 'patch'.
     """
@@ -79,6 +107,9 @@ def rendering_terms(
     terms = {}
     if weights.coarse:
         terms["coarse"] = mean_squared_error(2 * rendering.coarse_rgb - 1, truth)
+    if weights.interlevel:
+        per_ray = interlevel(rendering.proposal, rendering.weights, rendering.distances)
+        terms["interlevel"] = jnp.mean(per_ray, axis=-1)
     if weights.distortion:
         per_ray = distortion(rendering.weights, rendering.distances, near[:, None], far[:, None])
         terms["distortion"] = jnp.mean(per_ray, axis=-1)
@@ -142,6 +173,7 @@ def training_loss(
         "target": 1.0,
         "estimate": weights.estimate,
         "coarse": weights.coarse,
+        "interlevel": weights.interlevel,
         "distortion": weights.distortion,
         "smoothness": weights.smoothness,
         "lpips": weights.lpips,

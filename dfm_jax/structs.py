@@ -89,6 +89,7 @@ class Rendering:
     weights: Array  # [*batch, r, s] in [0, 1], at most 1 in sum
     distances: Array  # [*batch, r, s], ascending
     coarse_rgb: Array | None  # [*batch, r, 3]
+    proposal: tuple[Array, Array] | None = None  # weights and distances [*batch, r, n] of a proposal field
 
 
 @struct.dataclass

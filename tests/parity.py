@@ -50,7 +50,7 @@ THRESHOLD_QUANTILE = 0.95
 # Enough for all that sampling remembers of the context, so that this is compared as well.
 MEMORY = 2**30
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
-LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, "patch", 1)
+LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, "patch", 1)
 
 
 def import_fixture(path: str, meta: dict) -> tuple[Params, cfg.Config]:

@@ -1,5 +1,6 @@
 """Views to scenes to pictures: what may change a rendering, and what may not."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from dfm_jax.config import LossConfig
+from dfm_jax.config import FieldConfig, LossConfig
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.flops import count_flops
 from dfm_jax.forward_model import draw_pixels, encode_views, image_rays, render, render_image
 from dfm_jax.geometry import pixel_grid, project
+from dfm_jax.losses import rendering_terms
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene
 from tests.tiny import (
+    LOSS,
     NUM_COARSE,
     NUM_FINE,
     SIZE,
@@ -227,7 +230,7 @@ def test_the_target_is_the_first_target_image_and_its_rays():
 @pytest.mark.parametrize("grid", ["centres", "corners"])
 @pytest.mark.parametrize("pixels", ["patch", "random"])
 def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels):
-    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=3)
+    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=3)
     example = tiny_example()
     rays, truth = tiny_model(loss=loss, pixel_grid=grid).supervision(example, KEYS)
     assert truth.shape == (2, 2 * 9, 3)
@@ -242,7 +245,7 @@ def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels)
 
 
 def draw_many(pixels: str, num: int = 200) -> np.ndarray:
-    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=5)
+    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=5)
     draw = partial(draw_pixels, num_views=2, image_size=8, loss=loss)
     return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), num)))
 
@@ -327,3 +330,46 @@ def test_a_step_that_remembers_computes_less():
     step = lambda prepared: denoise(PARAMS, model, X_T, TIMESTEP, prepared).x0
     shapes = lambda memory: jax.eval_shape(lambda: prepare(PARAMS, model, example, memory=memory))
     assert count_flops(step, shapes(2**30)) < 0.75 * count_flops(step, shapes(0))
+
+
+# --- a proposal in the place of the coarse field ----------------------------------------------------------------------
+
+PROPOSAL = FieldConfig(width=8, view_blocks=1, joint_blocks=1, density_bias=0.5)
+LEAN_LOSS = dataclasses.replace(LOSS, coarse=0.0, interlevel=1.0)
+
+
+def test_a_proposal_places_the_samples_and_remembers_the_context():
+    model = tiny_model(proposal=PROPOSAL, loss=LEAN_LOSS)
+    params, example = random_params(model), tiny_example()
+    assert params["scene_field"].keys() == {"proposal", "fine"}
+
+    @jit
+    def run(params, example):
+        prepared = [prepare(params, model, example, memory=memory) for memory in (0, 2**30)]
+        return prepared[1].query.context, [denoise(params, model, X_T, TIMESTEP, p, KEYS).rendering for p in prepared]
+
+    context, (plain, remembered) = run(params, example)
+    assert context.keys() == {"proposal"}
+    assert plain.weights.shape == (2, SIZE**2, NUM_FINE) and plain.proposal[0].shape == (2, SIZE**2, NUM_COARSE)
+    assert bool(jnp.all(jnp.diff(plain.distances, axis=-1) >= 0))
+    assert_trees_close(remembered, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_the_interlevel_loss_reaches_the_proposal_and_colours_do_not():
+    model = tiny_model(proposal=PROPOSAL, loss=LEAN_LOSS)
+    params, example = random_params(model), tiny_example()
+
+    def loss(params, weights):
+        signal, _ = model.infer(params, model.encode_context(params, example), X_T, TIMESTEP)
+        query, truth = model.supervision(example, KEYS)
+        rendering = model.forward(params, signal, query, KEYS)
+        terms = rendering_terms(rendering, truth, example.near, example.far, weights)
+        return jnp.mean(jnp.square(model.to_x0(rendering) - truth)) + sum(map(jnp.mean, terms.values()))
+
+    size = lambda tree: sum(float(jnp.sum(jnp.abs(x))) for x in jax.tree.leaves(tree))
+    gradient = jit(jax.grad(loss), static_argnums=1)
+    colours = dataclasses.replace(LEAN_LOSS, interlevel=0.0, distortion=0.0, smoothness=0.0)
+    both = dataclasses.replace(colours, interlevel=1.0)
+    without, within = gradient(params, colours)["scene_field"], gradient(params, both)["scene_field"]
+    assert size(without["proposal"]) == 0 and size(within["proposal"]) > 0
+    assert_trees_close(without["fine"], within["fine"])

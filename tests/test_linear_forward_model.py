@@ -141,7 +141,14 @@ def trained() -> Trained:
         schedule=schedule,
         diffusion=DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5, high_noise_fraction=0.0, high_noise_from=0),
         weights=LossConfig(
-            estimate=1.0, coarse=0.0, distortion=0.0, smoothness=0.0, lpips=0.0, pixels="random", patch_size=1
+            estimate=1.0,
+            coarse=0.0,
+            interlevel=0.0,
+            distortion=0.0,
+            smoothness=0.0,
+            lpips=0.0,
+            pixels="random",
+            patch_size=1,
         ),
     )
     tx = make_optimizer(

@@ -16,6 +16,7 @@ from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.losses import (
     distortion,
     draw_timestep,
+    interlevel,
     inverse_depth_smoothness,
     mean_squared_error,
     observation_terms,
@@ -226,3 +227,38 @@ def test_gradients_are_finite_at_absurd_densities():
     (loss, _), gradients = loss_and_gradients(params, take(EXAMPLE, [0, 1]), KEY)
     assert bool(jnp.isfinite(loss))
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradients))
+
+
+# --- proposal -------------------------------------------------------------------------------------------------------
+
+
+def test_interlevel_is_zero_for_a_proposal_that_covers_and_for_a_copy():
+    rng = np.random.default_rng(0)
+    d = jnp.asarray(np.sort(rng.uniform(1, 4, (5, 12)), axis=-1), jnp.float32)
+    w = jnp.asarray(rng.dirichlet(np.ones(12), 5), jnp.float32)
+    np.testing.assert_allclose(interlevel((w, d), w, d), np.zeros(5), atol=1e-10)
+    everywhere = (jnp.ones((5, 3)), jnp.broadcast_to(jnp.array([0.5, 2.0, 4.5]), (5, 3)))
+    np.testing.assert_allclose(interlevel(everywhere, w, d), np.zeros(5), atol=1e-10)
+
+
+def test_interlevel_is_the_sum_of_what_is_missing():
+    """Against a loop over all pairs of stretches."""
+    rng = np.random.default_rng(1)
+    d = np.sort(rng.uniform(1, 4, 9)).astype(np.float32)
+    proposed = np.linspace(0.8, 4.2, 6).astype(np.float32)
+    w, v = rng.dirichlet(np.ones(9)).astype(np.float32), 0.3 * rng.dirichlet(np.ones(6)).astype(np.float32)
+    ends = lambda x: np.append(x[1:], 2 * x[-1] - x[-2])
+    expected = 0.0
+    for a, b, weight in zip(d, ends(d), w, strict=True):
+        bound = sum(v[j] for j in range(6) if proposed[j] < b and ends(proposed)[j] > a)
+        expected += max(0.0, weight - bound) ** 2 / (weight + 1e-6)
+    one = lambda *x: tuple(jnp.asarray(y)[None] for y in x)
+    np.testing.assert_allclose(interlevel(one(v, proposed), *one(w, d))[0], expected, rtol=1e-4)
+
+
+def test_interlevel_trains_the_proposal_alone():
+    d = jnp.linspace(1.0, 2.0, 4)[None]
+    loss = lambda v, w: jnp.sum(interlevel((v, d), w, d))
+    small, large = jnp.full((1, 4), 0.1), jnp.full((1, 4), 0.25)
+    proposal, field = jax.grad(loss, argnums=(0, 1))(small, large)
+    assert float(jnp.max(proposal)) < 0 and not np.any(field)

@@ -17,10 +17,25 @@ from dfm_jax.config_reading import ConfigError, from_dict
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
 PAPER = ROOT / "configs" / "realestate10k.py"
-VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34")] + [
+VARIANTS = [
+    ("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34", "lean", "fine")
+] + [
     (name, variant)
     for name in ("realestate10k", "co3d")
-    for variant in ("", "pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
+    for variant in (
+        "",
+        "pixelnerf",
+        "64",
+        "128",
+        "tiny",
+        "pixelnerf-resnet34",
+        "64-resnet34",
+        "128-resnet34",
+        "64-lean",
+        "128-lean",
+        "tiny-lean",
+        "tiny-fine",
+    )
 ]
 VARIANTS += [("captures", variant) for variant in ("", "64", "tiny")]
 
@@ -111,7 +126,7 @@ MISTAKES = {
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
-    "unknown mode": ([f"--config={TOY}", WORKDIR, "--mode=dance"], "should be one of <train|sample>"),
+    "unknown mode": ([f"--config={TOY}", WORKDIR, "--mode=dance"], "should be one of <train|sample|benchmark>"),
     "stray argument": ([f"--config={TOY}", WORKDIR, "fast"], "cannot make sense of 'fast'"),
     "missing field": (["--config=incomplete.py", WORKDIR], "config.train.accumulate is missing"),
     "inconsistent": ([f"--config={TOY}", WORKDIR, "--config.image_size=25"], "multiple of 4"),

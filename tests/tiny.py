@@ -26,7 +26,9 @@ NUM_COARSE, NUM_FINE = 6, 5
 CHUNK = 48
 UNCHUNKED = 10_000
 NEAR, FAR = 0.5, 4.0
-LOSS = LossConfig(estimate=1.0, coarse=0.5, distortion=0.1, smoothness=0.2, lpips=0.0, pixels="patch", patch_size=6)
+LOSS = LossConfig(
+    estimate=1.0, coarse=0.5, interlevel=0.0, distortion=0.1, smoothness=0.2, lpips=0.0, pixels="patch", patch_size=6
+)
 
 # The tests spend their time compiling: what runs on small arrays is not worth optimising.
 jit = partial(
@@ -41,6 +43,7 @@ def tiny_model(
     *,
     num_fine: int = NUM_FINE,
     chunk_size: int = CHUNK,
+    proposal: FieldConfig | None = None,
     compute_dtype: str = "float32",
     pixel_grid: str = "centres",
     remat: bool = False,
@@ -65,7 +68,7 @@ def tiny_model(
     marching = RayMarchingConfig(NUM_COARSE, num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3)
     config = ModelConfig(
         pixel_grid, compute_dtype, rendered_features=4, estimate_size=8, encoder=encoder,
-        conditioning_field=field, scene_field=field, ray_marching=marching,
+        conditioning_field=field, scene_field=field, proposal=proposal, ray_marching=marching,
     )  # fmt: skip
     if deterministic:
         marching = dataclasses.replace(marching, num_conditioning=0)

@@ -66,17 +66,20 @@ def render_hierarchical(
     num_fine: int,
     background: float,
     fine_field_at_coarse: Field | None = None,
+    fine_only: bool = False,
 ) -> Rendering:
     """Renders with importance sampling (NeRF, section 5.2).
 
     The coarse field's weights say where the fine samples go; the fine field is evaluated at coarse and fine distances
-    together and integrated once. No gradient flows through the choice of the distances.
+    together (or at the fine ones only, as in mip-NeRF 360) and integrated once. No gradient flows through the choice of
+    the distances.
 
     Args:
       coarse_field: where it returns densities only, `coarse_rgb` is None.
       uniforms: numbers in [0, 1] that choose the fine distances, `m = num_fine`; None spaces them evenly, so that the
         same scene and camera always give the same image.
       fine_field_at_coarse: the fine field, where it is known in another way at the coarse distances.
+      fine_only: whether the coarse field is a mere proposal, which is returned with the rendering.
     """
     distances = even_distances(rays, near, far, num_coarse)
     density, radiance = coarse_field(rays, distances)
@@ -87,6 +90,10 @@ def render_hierarchical(
     if uniforms is None:
         uniforms = deterministic_uniforms(num_fine)[None, None]
     fine = checkpoint_name(lax.stop_gradient(importance_distances(distances, weights, uniforms)), KEPT)
+    if fine_only:
+        fine = jnp.sort(fine, axis=-1)
+        rendering = _integrate(*fine_field(rays, fine), fine, background)
+        return rendering.replace(coarse_rgb=None, proposal=(weights, distances))
     everywhere = jnp.concatenate([distances, fine], axis=-1)
     if fine_field_at_coarse is None:
         density, radiance = fine_field(rays, everywhere)
