@@ -1,0 +1,87 @@
+"""bfloat16 stays inside the networks: geometry, compositing, losses and all that training keeps are float32."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from dfm_jax.config import DiffusionConfig
+from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.losses import training_loss
+from tests.tiny import RESNET, SIZE, jit, random_params, tiny_example, tiny_model
+
+X_T = jnp.asarray(np.random.default_rng(5).normal(size=(2, SIZE, SIZE, 3)), jnp.float32)
+TIMESTEP = jnp.array([300, 800])
+DIFFUSION = DiffusionConfig(num_timesteps=1000, guidance_dropout=0.1, high_noise_fraction=0.0, high_noise_from=0)
+# What geometry asks of its products.
+EXACT = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
+
+
+def equations(jaxpr: Jaxpr) -> Iterator[Any]:
+    """Of a computation and of all inside it, but for the resizing of images."""
+    for equation in jaxpr.eqns:
+        if equation.params.get("name") == "_resize":
+            continue
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(inner, ClosedJaxpr):
+                    yield from equations(inner.jaxpr)
+                elif isinstance(inner, Jaxpr):
+                    yield from equations(inner)
+
+
+def formats_of_products(function, *arguments) -> tuple[set, set]:
+    """Number formats of what is multiplied in geometry, and in networks (products and convolutions)."""
+    geometry, networks = set(), set()
+    for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            kind = geometry if equation.params["precision"] == EXACT else networks
+            kind.update(str(x.aval.dtype) for x in equation.invars)
+    return geometry, networks
+
+
+def step(model):
+    return lambda params, example: denoise(params, model, X_T, TIMESTEP, prepare(params, model, example, memory=2**30))
+
+
+def loss(model):
+    key = jax.random.key(0)
+    return lambda params, example: training_loss(
+        params, example, key, model=model, schedule=cosine_schedule(), diffusion=DIFFUSION, weights=model.loss
+    )
+
+
+@pytest.mark.parametrize("encoder", [None, RESNET], ids=["dit", "resnet34"])
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_networks_multiply_in_their_format_and_geometry_in_float32(name, encoder):
+    model = tiny_model(compute_dtype=name, encoder=encoder)
+    params, example = random_params(model), tiny_example()
+    geometry, networks = formats_of_products(step(model), params, example)
+    assert geometry == {"float32"} and networks == {name}
+
+
+def test_what_leaves_the_networks_is_float32():
+    model = tiny_model(compute_dtype="bfloat16")
+    params, example = random_params(model), tiny_example()
+    made = jax.eval_shape(step(model), params, example)
+    assert made.scene.features.dtype == jnp.bfloat16
+    rest = [made.x0, made.rendering, made.estimate, made.scene.replace(features=None)]
+    assert {str(x.dtype) for x in jax.tree.leaves(rest)} == {"float32", "bool"}
+    (value, metrics), gradients = jax.eval_shape(jax.value_and_grad(loss(model), has_aux=True), params, example)
+    assert {str(x.dtype) for x in jax.tree.leaves((value, metrics, gradients))} == {"float32"}
+
+
+def test_bfloat16_predicts_nearly_the_same():
+    example, models = tiny_example(), [tiny_model(compute_dtype=name) for name in ("float32", "bfloat16")]
+    params = random_params(models[0])
+    exact, rounded = (jit(lambda p, e, m=m: step(m)(p, e).x0)(params, example) for m in models)
+    # bfloat16 has 8 bits; errors of single layers mostly average out.
+    assert 0 < float(jnp.mean(jnp.abs(exact - rounded))) < 0.01
+    assert float(jnp.max(jnp.abs(exact - rounded))) < 0.15
