@@ -122,6 +122,14 @@ def get_config(variant: str = "64") -> ConfigDict:
         video_frames=60,
         video_path="interpolate",
     )
+    config.evaluate = group(
+        protocol="",
+        num_scenes=24,  # views
+        num_target=2,
+        num_samples=4,
+        inception_file="",
+        sweep_samples=0,
+    )
     if variant == "tiny":
         make_tiny(config)
     return config
@@ -141,3 +149,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99)
     config.sample.update(num_scenes=4, num_samples=2, num_steps=20, video_frames=24)
+    config.evaluate.update(num_scenes=4, num_samples=2)

@@ -132,6 +132,14 @@ def get_config(variant: str = "64") -> ConfigDict:
         video_frames=60,
         video_path="interpolate",
     )
+    config.evaluate = group(
+        protocol="",  # 'configs/protocols/realestate10k.json': as published
+        num_scenes=100,
+        num_target=4,
+        num_samples=4,
+        inception_file="",
+        sweep_samples=0,
+    )
     if variant.endswith("-resnet34"):
         config.model.encoder = group(name="resnet34", base=64, absolute_pose=False, remat=False, init_file="")
     if size == "pixelnerf":
@@ -149,6 +157,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.loss.update(estimate=0.0, lpips=0.0)
     config.diffusion.guidance_dropout = 0.0
     config.sample.update(num_samples=1, num_steps=1, guidance=1.0)
+    config.evaluate.num_samples = 1
 
 
 def make_tiny(config: ConfigDict) -> None:
@@ -165,3 +174,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=3, num_samples=3, num_steps=20, guidance=1.0, temperature=1.0, video_frames=24)
+    config.evaluate.update(num_scenes=3, num_target=2, num_samples=2)

@@ -118,6 +118,14 @@ def get_config(variant: str = "") -> ConfigDict:
         video_frames=24,
         video_path="orbit",
     )
+    config.evaluate = group(
+        protocol="",
+        num_scenes=120,
+        num_target=4,
+        num_samples=6,
+        inception_file="",
+        sweep_samples=240,
+    )
     if variant.endswith("resnet34"):
         config.model.encoder = group(name="resnet34", base=8, absolute_pose=False, remat=False, init_file="")
     if variant.startswith("pixelnerf"):
@@ -135,6 +143,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.loss.estimate = 0.0
     config.diffusion.high_noise_fraction = 0.0
     config.sample.update(num_samples=1, num_steps=1)
+    config.evaluate.num_samples = 1
 
 
 def make_tiny(config: ConfigDict) -> None:
@@ -146,3 +155,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=60, batch_size=4, checkpoint_every=20, log_every=10, sample_every=60)
     config.train.optimizer.update(warmup_steps=10, decay_steps=50)
     config.sample.update(num_scenes=2, num_samples=2, num_steps=4, video_frames=8)
+    config.evaluate.update(num_scenes=8, num_target=2, num_samples=2, sweep_samples=8)

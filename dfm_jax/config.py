@@ -187,6 +187,18 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
+
+    protocol: str  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
+    num_scenes: int  # scenes to draw; an index file has its own
+    num_target: int  # target views of each that are drawn; an index file has its own
+    num_samples: int  # samples of each scene
+    inception_file: str  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
+    sweep_samples: int  # samples behind each point of total variation over sampling steps (toy); 0: none
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     seed: int
     image_size: int  # side of the square images, pixels
@@ -198,3 +210,4 @@ class Config:
     loss: LossConfig
     train: TrainConfig
     sample: SampleConfig
+    evaluate: EvaluateConfig

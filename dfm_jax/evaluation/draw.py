@@ -48,6 +48,7 @@ class Pictures:
 
     rgb: Array  # [*batch, h, w, 3] in [0, 1]
     distance: Array  # [*batch, h, w]; what a ray does not hit counts as `far`
+    opacity: Array  # [*batch, h, w] share of the ray that is stopped
 
 
 @struct.dataclass
@@ -141,7 +142,7 @@ def to_pictures(rendering: Rendering, far: Float[Array, "b"], num_images: int = 
     distance = rendering.depth + (1.0 - opacity) * far[:, None]
     size = round((distance.shape[1] // num_images) ** 0.5)
     split = partial(rearrange, pattern="b (k h w) ... -> b k h w ...", k=num_images, h=size, w=size)
-    return Pictures(rgb=split(rendering.rgb), distance=split(distance))
+    return Pictures(rgb=split(rendering.rgb), distance=split(distance), opacity=split(opacity))
 
 
 def estimate_picture(estimate: Rendering, far: Float[Array, "b"], size: int) -> Pictures:
@@ -166,9 +167,12 @@ def draw_batch(
     model: RadianceFieldModel,
     sample: SampleConfig,
 ) -> Batch:
-    """Draws pairs [b] of scenes of `example` [s] and numbers of samples, and looks at them where images are known."""
-    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
+    """Draws pairs [b] of scenes of `example` [s] and numbers of samples, and looks at them where images are known.
+
+    A sample depends on the scene's `index`, not on its place in the batch.
+    """
     example = jax.tree.map(lambda x: x[scene_index], example)
+    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(example.index, sample_index)
     prepared = prepare_drawing(params, example, model=model, sample=sample)
     x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample)
     context = jax.tree.map(lambda x: x[: len(keys)], prepared.context)
