@@ -178,6 +178,11 @@ class SampleConfig:
     # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
     guidance_from: float
     guidance_to: float
+    # Cures for the high saturation of strong guidance (docs/evaluation.md): of these all can be combined.
+    guidance_rescale: float  # share of the conditional prediction's contrast that is restored; 0: off
+    guidance_parallel: float  # share of the part along the conditional prediction that is kept; 1: off
+    guidance_momentum: float  # weight of earlier steps, usually negative; 0: off
+    guidance_bound: float  # largest root mean square of the difference that is amplified, in [-1, 1] units; 0: off
     temperature: float  # scales the initial noise
     threshold_quantile: float  # of dynamic thresholding; 1: none
     video_frames: int

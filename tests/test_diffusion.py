@@ -9,6 +9,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from dfm_jax.diffusion.guidance import (
+    Guidance,
     adaptive_projected_guidance,
     classifier_free_guidance,
     dynamic_threshold,
@@ -190,6 +191,22 @@ def test_projected_guidance_averages_over_steps():
     np.testing.assert_allclose(average, c - 0.5 * (b - 0.5 * a), rtol=1e-5)
 
 
+def test_guidance_joins_its_parts_and_is_plain_when_all_are_off():
+    cond, uncond, average = normal(0, 2, 4, 4), normal(1, 2, 4, 4), normal(2, 2, 4, 4)
+    plain = classifier_free_guidance(cond, uncond, 3.0)
+    for guidance, expected in (
+        (Guidance(3.0), plain),
+        (Guidance(3.0, rescale=0.7), rescaled_guidance(plain, cond, 0.7)),
+        (Guidance(3.0, parallel=0.0), projected(cond, uncond, 3.0)[0]),
+        (
+            Guidance(3.0, momentum=-0.5, bound=0.3),
+            projected(cond, uncond, 3.0, average, momentum=-0.5, bound=0.3, parallel=1.0)[0],
+        ),
+    ):
+        np.testing.assert_allclose(guidance(cond, uncond, average)[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(Guidance(3.0)(cond, uncond, average)[1], average)
+
+
 # --- samplers
 
 
@@ -283,3 +300,13 @@ def test_dpm_solver_converges_at_second_order_and_ddim_at_first():
         errors = np.array([error(sampler, n) for n in (20, 40, 80)])
         assert np.all(np.abs(np.log2(errors[:-1] / errors[1:]) - order) < 0.4), (sampler.__name__, errors)
     assert error(dpm_solver, 40) < error(ddim, 80) / 2
+
+
+@pytest.mark.parametrize("sampler", [ddim, dpm_solver])
+def test_a_denoiser_may_carry_a_memory_from_step_to_step(sampler):
+    schedule, x_T = cosine_schedule(), normal(0, 2, 3)
+    count = lambda x_t, timestep, step, seen: (jnp.full_like(x_t, 0.1) * (seen + 1), seen + 1)
+    x0 = sampler(count, x_T, schedule, 5, memory=jnp.zeros(()))
+    np.testing.assert_allclose(x0, 0.5, rtol=1e-6)  # the last prediction is the fifth
+    forget = lambda x_t, timestep, step: jnp.full_like(x_t, 0.1) * (step + 1)
+    np.testing.assert_allclose(sampler(forget, x_T, schedule, 5), x0, rtol=1e-6)

@@ -3,6 +3,8 @@
 Notation. `x0` predictions in the diffusion range, where data lies in [-1, 1]; `b` batch.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -83,3 +85,25 @@ def adaptive_projected_guidance(
     difference = average * jnp.minimum(1, bound / jnp.maximum(size, EPSILON))
     along = total(difference * x0_cond) / jnp.maximum(total(jnp.square(x0_cond)), EPSILON) * x0_cond
     return x0_cond + (scale - 1) * (difference - (1 - parallel) * along), average
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """How two predictions become one: projected, then rescaled guidance, either of which may be switched off."""
+
+    scale: float  # 1: the conditional prediction
+    rescale: float = 0.0  # `factor` of `rescaled_guidance`; 0: off
+    momentum: float = 0.0  # these three of `adaptive_projected_guidance`; so they are off
+    bound: float = float("inf")
+    parallel: float = 1.0
+
+    def __call__(
+        self, x0_cond: Float[Array, "b *data"], x0_uncond: Float[Array, "b *data"], average: Float[Array, "b *data"]
+    ) -> tuple[Float[Array, "b *data"], Float[Array, "b *data"]]:
+        """The guided prediction; and what to hand over as `average` in the next step, 0 in the first."""
+        settings = {"momentum": self.momentum, "bound": self.bound, "parallel": self.parallel}
+        if settings == {"momentum": 0.0, "bound": float("inf"), "parallel": 1.0}:
+            x0 = classifier_free_guidance(x0_cond, x0_uncond, self.scale)
+        else:
+            x0, average = adaptive_projected_guidance(x0_cond, x0_uncond, self.scale, average, **settings)
+        return rescaled_guidance(x0, x0_cond, self.rescale), average

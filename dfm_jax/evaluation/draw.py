@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dfm_jax.config import SAMPLERS, SampleConfig
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
-from dfm_jax.diffusion.guidance import dynamic_threshold
+from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim, dpm_solver
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
@@ -85,15 +85,30 @@ def draw_target(
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
     interval = guidance_interval(sample, schedule.num_timesteps)
 
-    def denoise_fn(x_t: Array, timestep: Array, step: Array) -> Array:
-        del step  # rendering is deterministic: nothing to fold it into
+    guide = guidance(sample)
+
+    # Rendering is deterministic: there is nothing to fold the step into.
+    def denoise_fn(x_t: Array, timestep: Array, step: Array, average: Array) -> tuple[Array, Array]:
+        del step
         if sample.guidance == 1:
-            return denoise(params, model, x_t, timestep, prepared).x0
-        return guided_denoise(params, model, x_t, timestep, prepared, sample.guidance, interval=interval).x0
+            return denoise(params, model, x_t, timestep, prepared).x0, average
+        denoised, average = guided_denoise(params, model, x_t, timestep, prepared, guide, average, interval=interval)
+        return denoised.x0, average
 
     threshold = partial(dynamic_threshold, quantile=sample.threshold_quantile)
-    sampler = SAMPLING[sample.sampler]
-    return sampler(denoise_fn, sample.temperature * noise, schedule, sample.num_steps, x0_transform=threshold)
+    sampler, x_T = SAMPLING[sample.sampler], sample.temperature * noise
+    settings = {"memory": jnp.zeros_like(noise), "x0_transform": threshold}
+    return sampler(denoise_fn, x_T, schedule, sample.num_steps, **settings)
+
+
+def guidance(sample: SampleConfig) -> Guidance:
+    return Guidance(
+        scale=sample.guidance,
+        rescale=sample.guidance_rescale,
+        momentum=sample.guidance_momentum,
+        bound=sample.guidance_bound or float("inf"),
+        parallel=sample.guidance_parallel,
+    )
 
 
 def prepare_drawing(params: Params, example: Example, *, model: RadianceFieldModel, sample: SampleConfig) -> Prepared:
