@@ -132,6 +132,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         temperature=1.0,
         threshold_quantile=0.95,
         context_memory=4.0,
+        autoregressive_step=0,  # long videos, as published: 41
         video_frames=60,
         video_path="dataset",
     )

@@ -119,6 +119,7 @@ def get_config(variant: str = "") -> ConfigDict:
         temperature=1.0,
         threshold_quantile=1.0,
         context_memory=4.0,
+        autoregressive_step=0,
         video_frames=24,
         video_path="orbit",
     )

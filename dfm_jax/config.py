@@ -185,6 +185,9 @@ class SampleConfig:
     guidance_bound: float  # largest root mean square of the difference that is amplified, in [-1, 1] units; 0: off
     temperature: float  # scales the initial noise
     threshold_quantile: float  # of dynamic thresholding; 1: none
+    # Frames of the camera path from one sampled view to the next, to which it is context: recorded frames where
+    # video_path is 'dataset', else frames of the video. 0: target view 0 is the only one.
+    autoregressive_step: int
     video_frames: int
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
     context_memory: float

@@ -121,6 +121,7 @@ def _check_consistency(config: Config) -> None:
          "sample: guidance_rescale and guidance_parallel must lie in [0, 1]"),
         (-1 < sample.guidance_momentum < 1 and sample.guidance_bound >= 0,
          "sample: guidance_momentum must lie in (-1, 1), guidance_bound must not be negative"),
+        (sample.autoregressive_step >= 0, "sample.autoregressive_step must not be negative"),
         (sample.context_memory >= 0, "sample.context_memory must not be negative"),
         (min(evaluate.num_scenes, evaluate.num_samples, evaluate.num_target) >= 1,
          "evaluate: num_scenes, num_samples and num_target must be at least 1"),
@@ -159,6 +160,7 @@ def _pixelnerf_rules(config: Config) -> list[tuple[bool, str]]:
         "evaluate.num_samples": (config.evaluate.num_samples, 1),
         "sample.num_steps": (config.sample.num_steps, 1),
         "sample.guidance": (config.sample.guidance, 1.0),
+        "sample.autoregressive_step": (config.sample.autoregressive_step, 0),
     }
     return [(value == needed, f"{name} must be {needed} {where}") for name, (value, needed) in off.items()]
 

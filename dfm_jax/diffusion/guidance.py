@@ -13,7 +13,7 @@ EPSILON = 1e-12  # keeps divisions by the size of a constant or black image fini
 
 
 def classifier_free_guidance(
-    x0_cond: Float[Array, "b *data"], x0_uncond: Float[Array, "b *data"], scale: float
+    x0_cond: Float[Array, "b *data"], x0_uncond: Float[Array, "b *data"], scale: float | Float[Array, ""]
 ) -> Float[Array, "b *data"]:
     """`x0_uncond + scale (x0_cond - x0_uncond)` (Ho and Salimans, *Classifier-Free Diffusion Guidance*, 2022).
 
@@ -55,7 +55,7 @@ def rescaled_guidance(
 def adaptive_projected_guidance(
     x0_cond: Float[Array, "b *data"],
     x0_uncond: Float[Array, "b *data"],
-    scale: float,
+    scale: float | Float[Array, ""],
     average: Float[Array, "b *data"],
     *,
     momentum: float,
@@ -91,7 +91,7 @@ def adaptive_projected_guidance(
 class Guidance:
     """How two predictions become one: projected, then rescaled guidance, either of which may be switched off."""
 
-    scale: float  # 1: the conditional prediction
+    scale: float | Float[Array, ""]  # 1: the conditional prediction
     rescale: float = 0.0  # `factor` of `rescaled_guidance`; 0: off
     momentum: float = 0.0  # these three of `adaptive_projected_guidance`; so they are off
     bound: float = float("inf")

@@ -78,14 +78,19 @@ def draw_target(
     model: RadianceFieldModel,
     schedule: Schedule,
     sample: SampleConfig,
+    guide: Guidance | None = None,
 ) -> Float[Array, "b h w 3"]:
     """One sample of target view 0 for each (prepared) example, in [-1, 1]. The result depends on each example's own key
-    only."""
+    only.
+
+    Args:
+      guide: guidance in the place of that of `sample`, which must not be off (1).
+    """
     shape = (model.image_size, model.image_size, 3)
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
     interval = guidance_interval(sample, schedule.num_timesteps)
 
-    guide = guidance(sample)
+    guide = guide or guidance(sample)
 
     # Rendering is deterministic: there is nothing to fold the step into.
     def denoise_fn(x_t: Array, timestep: Array, step: Array, average: Array) -> tuple[Array, Array]:
@@ -210,6 +215,7 @@ def draw_scenes(
     settings: SampleConfig,
     seed: int,
     on_video: Callable[[int, int, np.ndarray, np.ndarray], None],
+    go_on: Callable[[Batch, Array, Array], Batch] | None = None,
 ) -> Drawn:
     """Draws `settings.num_samples` scenes behind each context of `example` [s], and looks at them.
 
@@ -219,6 +225,8 @@ def draw_scenes(
       paths: a camera path for each scene, all of one length.
       on_video: called for every sample with the numbers of its scene and sample, and its frames: colours
         [frames, h, w, 3] in [0, 1] and distances [frames, h, w].
+      go_on: what is done with a drawn batch before its scenes are looked at along the paths, given its scene and sample
+        numbers [b] (sampling further views, say).
     """
     size, batches = model.image_size, _batches(len(paths), settings.num_samples, model.image_size)
     zoom = -(-MIN_VIDEO_SIDE // size)
@@ -227,7 +235,9 @@ def draw_scenes(
     drawn = []
     with tqdm(total=sum(map(len, batches)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
         for pairs in batches:
-            batch = draw(*np.array(pairs).T, model=model, sample=settings)
+            numbers = np.array(pairs).T
+            batch = draw(*numbers, model=model, sample=settings)
+            batch = go_on(batch, *numbers) if go_on else batch
             drawn.append(jax.device_get((batch.views.rgb, batch.x0, batch.estimate)))
             bar.update(len(pairs) * (settings.num_steps + 1))
             frames = _render_paths(params, model, batch.scene, [paths[i].camera for i, _ in pairs], size * zoom, bar)

@@ -32,6 +32,30 @@ def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]])
     _save(figure, path)
 
 
+def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], truth: Mapping[str, float]) -> None:
+    """A panel a measure, in it a line a cure over the scale of guidance; dashed what the true images have."""
+    panels = {
+        "saturation": "saturation",
+        "contrast": "contrast",
+        "diversity": "diversity of samples",
+        "scene_psnr": "scene against drawn image, dB",
+    }
+    figure, every = _figure(len(panels), (15.0, 3.9))
+    for axes, (name, title) in zip(every, panels.items(), strict=True):
+        for colour, (cure, points) in zip(COLOURS, measured.items(), strict=False):
+            scales, values = ([point[key] for point in points] for key in ("scale", name))
+            axes.plot(scales, values, marker="o", ms=4, color=colour, label=cure)
+        if name in truth:
+            axes.axhline(truth[name], color="0.5", ls="--", label="true images")
+        axes.set_xscale("log")
+        axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
+        axes.minorticks_off()
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("guidance scale")
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
+    _save(figure, path)
+
+
 def _figure(count: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
     """Without pyplot, which keeps figures and may look for a screen."""
     figure = Figure(figsize=size, dpi=130, layout="constrained")
