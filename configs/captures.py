@@ -48,6 +48,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_target=2,
             flip_probability=0.5,
             scale_jitter=0.1,  # what `prepare` makes alike is not exactly so
+            again_probability=0.0,
         ),
         num_threads=16,
         num_workers=2,

@@ -55,6 +55,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_target=2,
             flip_probability=0.0,
             scale_jitter=0.2,
+            again_probability=0.0,
         ),
         num_threads=16,
         num_workers=4,

@@ -43,6 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
             num_target=2,
             flip_probability=0.0,
             scale_jitter=0.0,
+            again_probability=0.0,
         ),
         num_threads=2,
         num_workers=0,

@@ -27,6 +27,9 @@ class ViewSamplingConfig:
     num_target: int  # target views; the first is noised, the others are only supervised
     flip_probability: float  # chance to mirror all images (and cameras) of an example
     scale_jitter: float  # relative range of a random scaling of the world; 0.2 is +-20 %
+    # Chance that, in training, the last target view is the first context view once more: what was given must be seen in
+    # the scene again. 0 as published.
+    again_probability: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,6 +97,8 @@ def _check_consistency(config: Config) -> None:
         (1 <= views.min_frame_gap <= views.max_frame_gap,
          "data.view_sampling: min_frame_gap <= max_frame_gap must hold"),
         (views.num_target >= 1, "data.view_sampling.num_target must be at least 1"),
+        (0 <= views.again_probability <= 1 and (views.again_probability == 0 or views.num_target > 1),
+         "data.view_sampling.again_probability must lie in [0, 1], and above 0 needs num_target of at least 2"),
         (config.init_rule in INIT_RULES, f"init_rule must be one of {', '.join(INIT_RULES)}"),
         (model.pixel_grid in ("centres", "corners"), "model.pixel_grid must be 'centres' or 'corners'"),
         (model.compute_dtype in ("float32", "bfloat16"), "model.compute_dtype must be 'float32' or 'bfloat16'"),

@@ -17,7 +17,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> DataConfig:
-    views = ViewSamplingConfig("toy", 1, 1, 1, 1, num_target=2, flip_probability=0.0, scale_jitter=0.0)
+    views = ViewSamplingConfig(
+        "toy", 1, 1, 1, 1, num_target=2, flip_probability=0.0, scale_jitter=0.0, again_probability=0.0
+    )
     data_dir = str(tmp_path_factory.mktemp("data"))
     config = DataConfig("toy", data_dir, "train", "test", 2.6, 5.5, 4, views, num_threads=0, num_workers=0, prefetch=1)
     pipeline.ensure_toy(config, image_size=8)
