@@ -17,7 +17,9 @@ from dfm_jax.config_reading import ConfigError, from_dict
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
 PAPER = ROOT / "configs" / "realestate10k.py"
-VARIANTS = [("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34")] + [
+VARIANTS = [
+    ("toy", variant) for variant in ("", "calibrated", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34")
+] + [
     (name, variant)
     for name in ("realestate10k", "co3d")
     for variant in ("", "pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34")
@@ -107,7 +109,10 @@ WORKDIR = "--workdir=run"
 MISTAKES = {
     "unknown override": ([f"--config={TOY}", WORKDIR, "--config.train.num_stepz=3"], "num_stepz"),
     "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
-    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only pixelnerf, tiny, resnet34"),
+    "unknown variant": (
+        [f"--config={TOY}:huge", WORKDIR],
+        "no variant 'huge', only calibrated, pixelnerf, tiny, resnet34",
+    ),
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
