@@ -145,7 +145,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def make_calibrated(config: ConfigDict) -> None:
-    """Half an hour on two CPU cores: the model that comes with the package (docs/evaluation.md)."""
+    """About half an hour on two CPU cores."""
     config.data.view_sampling.again_probability = 0.25
     config.model.ray_marching.num_coarse = 16
     config.diffusion.guidance_dropout = 0.1  # to show what guidance does

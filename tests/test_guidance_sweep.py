@@ -1,11 +1,14 @@
 """The guidance command: its measures, and what it refuses."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
 from dfm_jax.evaluation import guidance_sweep, plots
+
+TOY = pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py"
 
 
 def test_saturation_contrast_and_diversity_of_known_images():
@@ -34,9 +37,9 @@ def test_the_plot_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/toy.py", "--config.diffusion.guidance_dropout=0.0"], "knows no guidance"),
-        (["--config=configs/toy.py", "--config.diffusion.guidance_dropout=0.1"], "there is no checkpoint"),
-        (["--config=configs/toy.py:pixelnerf"], "knows no guidance"),
+        ([f"--config={TOY}", "--config.diffusion.guidance_dropout=0.0"], "knows no guidance"),
+        ([f"--config={TOY}", "--config.diffusion.guidance_dropout=0.1"], "there is no checkpoint"),
+        ([f"--config={TOY}:pixelnerf"], "knows no guidance"),
     ],
 )
 def test_mistakes_are_one_clear_error(tmp_path, capsys, arguments, message):

@@ -1,11 +1,10 @@
-"""Checkpoints that come with the package.
+"""Trained models as one file, to be handed on.
 
-    python -m dfm_jax.training.pretrained unpack --workdir=runs/toy        # then --mode=sample or --mode=evaluate
-    python -m dfm_jax.training.pretrained pack --workdir=runs/calibrated   # how such a file is made
+    python -m dfm_jax.training.pretrained pack --workdir=runs/calibrated --file=toy.npz
+    python -m dfm_jax.training.pretrained unpack --workdir=runs/toy --file=toy.npz    # then --mode=sample or evaluate
 
-A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings. By
-default both commands mean the toy model in `dfm_jax/pretrained/`; `--file` names another one. The last line on standard
-output is one JSON object.
+A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings. The last
+line on standard output is one JSON object.
 """
 
 import argparse
@@ -22,7 +21,6 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
 from dfm_jax.training.checkpoints import Checkpoints, restore_params
 
-DEFAULT = Path(__file__).parents[1] / "pretrained" / "toy.npz"
 SETTINGS, STEP = "settings", "step"
 
 
@@ -63,7 +61,7 @@ def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["pack", "unpack"])
     parser.add_argument("--workdir", required=True, type=Path, help="of the run")
-    parser.add_argument("--file", type=Path, default=DEFAULT, help="the packed checkpoint")
+    parser.add_argument("--file", required=True, type=Path, help="the packed checkpoint")
     try:
         arguments = parser.parse_args(argv)
         done = {"pack": pack, "unpack": unpack}[arguments.command](arguments.workdir, arguments.file)
