@@ -42,7 +42,8 @@ MAY_IMPORT = {
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | {"training", "command_line", "config_reading"},
     "training": ENDS | {"evaluation"},
-    "evaluation": ENDS | {"training"},
+    # A command beside the main one (guidance_sweep) takes a config file as that does.
+    "evaluation": ENDS | {"training", "command_line"},
     "main": LEAVES | {"allocator", "command_line", "config_reading", "pixelnerf", "training", "evaluation"},
 }
 

@@ -140,6 +140,9 @@ def _along_path(
         )
     counts = keys.there.sum(1)
     say(f"{counts.min()} to {counts.max()} views are sampled along each path, after the first")
+    known, seen = config.data.view_sampling.max_context, int(example.context.valid.sum(1).max() + counts.max())
+    if seen > known:
+        say(f"the last scene has {seen} context views; in training there were {known} at most: it may come out blurred")
     key = jax.random.key(config.seed)
     return partial(autoregressive.extend, params, schedule, example, keys, key, model=model, sample=config.sample)
 
