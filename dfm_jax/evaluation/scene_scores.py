@@ -16,6 +16,7 @@ from dfm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.structs import Camera, Example
 
+PAIRS_AT_ONCE = 15  # of samples; all pairs of 6
 LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
 
 
@@ -150,7 +151,12 @@ def _lpips_each(distance: lpips.Distance, a: np.ndarray, b: np.ndarray) -> np.nd
 
 def _pairwise(distance: lpips.Distance, samples: np.ndarray) -> float | None:
     """Mean distance of all pairs of samples [n, h, w, 3]; None of a single one."""
-    pairs = list(itertools.combinations(range(len(samples)), 2))
-    if not pairs:
+    pairs = np.array(list(itertools.combinations(range(len(samples)), 2)))
+    if not len(pairs):
         return None
-    return float(np.mean([_lpips(distance, samples[i : i + 1], samples[j : j + 1]) for i, j in pairs]))
+    distances = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        part = pairs[start : start + PAIRS_AT_ONCE]
+        i, j = np.concatenate([part, np.repeat(part[-1:], PAIRS_AT_ONCE - len(part), axis=0)]).T  # of one shape
+        distances.append(np.asarray(_lpips(distance, samples[i], samples[j]))[: len(part)])
+    return float(np.concatenate(distances).mean())
