@@ -35,7 +35,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]"],
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
-    "reference": ["torch", "torchvision", "lpips"],  # what some tests compare with; skipped without
+    "reference": ["torch", "torchvision", "lpips", "scikit-image"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "viewer": ["viser"],
     "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "ruff>=0.14"],

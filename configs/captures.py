@@ -48,6 +48,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_target=2,
             flip_probability=0.5,
             scale_jitter=0.1,  # what `prepare` makes alike is not exactly so
+            again_probability=0.0,
         ),
         num_threads=16,
         num_workers=2,
@@ -118,11 +119,24 @@ def get_config(variant: str = "64") -> ConfigDict:
         guidance=1.0,
         guidance_from=0.0,
         guidance_to=1.0,
+        guidance_rescale=0.0,
+        guidance_parallel=1.0,
+        guidance_momentum=0.0,
+        guidance_bound=0.0,
         temperature=1.0,
         threshold_quantile=0.95,
         context_memory=4.0,
+        autoregressive_step=0,
         video_frames=60,
         video_path="interpolate",
+    )
+    config.evaluate = group(
+        protocol="",
+        num_scenes=24,  # views
+        num_target=2,
+        num_samples=4,
+        inception_file="",
+        sweep_samples=0,
     )
     if variant == "tiny":
         make_tiny(config)
@@ -143,3 +157,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99)
     config.sample.update(num_scenes=4, num_samples=2, num_steps=20, video_frames=24)
+    config.evaluate.update(num_scenes=4, num_samples=2)

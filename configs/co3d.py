@@ -70,6 +70,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_target=2,
             flip_probability=0.0,
             scale_jitter=0.2,
+            again_probability=0.0,
         ),
         num_threads=16,
         num_workers=4,
@@ -142,11 +143,24 @@ def get_config(variant: str = "64") -> ConfigDict:
         guidance=1.0,
         guidance_from=0.0,
         guidance_to=1.0,
+        guidance_rescale=0.0,
+        guidance_parallel=1.0,
+        guidance_momentum=0.0,
+        guidance_bound=0.0,
         temperature=1.0,
         threshold_quantile=0.95,
         context_memory=4.0,
+        autoregressive_step=0,  # long videos, as published: 41
         video_frames=60,
         video_path="dataset",
+    )
+    config.evaluate = group(
+        protocol="",  # 'configs/protocols/co3d.json': as published
+        num_scenes=100,
+        num_target=4,
+        num_samples=4,
+        inception_file="",
+        sweep_samples=0,
     )
     if variant.endswith("-resnet34"):
         config.model.encoder = group(name="resnet34", base=64, absolute_pose=True, remat=False, init_file="")
@@ -172,6 +186,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.diffusion.guidance_dropout = 0.0
     config.train.batch_size = 128  # 16 for each of 8 devices
     config.sample.update(num_samples=1, num_steps=1)
+    config.evaluate.num_samples = 1
 
 
 def make_lean(config: ConfigDict) -> None:
@@ -198,3 +213,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=60, batch_size=2, checkpoint_every=20, log_every=10, sample_every=60)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=10, decay_steps=50, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=1, num_samples=2, num_steps=4, video_frames=8)
+    config.evaluate.update(num_scenes=1, num_target=2, num_samples=2)

@@ -71,6 +71,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             num_target=2,
             flip_probability=0.5,
             scale_jitter=0.0,
+            again_probability=0.0,
         ),
         num_threads=16,
         num_workers=4,
@@ -143,11 +144,24 @@ def get_config(variant: str = "64") -> ConfigDict:
         guidance=2.0,
         guidance_from=0.0,
         guidance_to=1.0,
+        guidance_rescale=0.0,
+        guidance_parallel=1.0,
+        guidance_momentum=0.0,
+        guidance_bound=0.0,
         temperature=0.85,
         threshold_quantile=0.95,
         context_memory=4.0,
+        autoregressive_step=0,  # long videos, as published: 150
         video_frames=60,
         video_path="interpolate",
+    )
+    config.evaluate = group(
+        protocol="",  # 'configs/protocols/realestate10k.json': as published
+        num_scenes=100,
+        num_target=4,
+        num_samples=4,
+        inception_file="",
+        sweep_samples=0,
     )
     if variant.endswith("-resnet34"):
         config.model.encoder = group(name="resnet34", base=64, absolute_pose=False, remat=False, init_file="")
@@ -171,6 +185,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.loss.update(estimate=0.0, lpips=0.0)
     config.diffusion.guidance_dropout = 0.0
     config.sample.update(num_samples=1, num_steps=1, guidance=1.0)
+    config.evaluate.num_samples = 1
 
 
 def make_lean(config: ConfigDict) -> None:
@@ -197,3 +212,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=3, num_samples=3, num_steps=20, guidance=1.0, temperature=1.0, video_frames=24)
+    config.evaluate.update(num_scenes=3, num_target=2, num_samples=2)

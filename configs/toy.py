@@ -11,12 +11,13 @@ colour each.
 `configs/toy.py:tiny` runs all of the program in about a minute and learns little. `configs/toy.py:resnet34` has the
 encoder of pixelNeRF in the place of the transformer, as narrow as fits two cores. `configs/toy.py:fine` looks at each
 ray twice, as the published model does, and `configs/toy.py:lean` as well, but first with a small proposal field.
+`configs/toy.py:calibrated` trains for half an hour, and knows guidance.
 """
 
 from ml_collections.config_dict import ConfigDict
 from ml_collections.config_dict import create as group
 
-VARIANTS = ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34", "lean", "fine")
+VARIANTS = ("", "calibrated", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34", "lean", "fine")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -44,6 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
             num_target=2,
             flip_probability=0.0,
             scale_jitter=0.0,
+            again_probability=0.0,
         ),
         num_threads=2,
         num_workers=0,
@@ -115,14 +117,29 @@ def get_config(variant: str = "") -> ConfigDict:
         guidance=1.0,
         guidance_from=0.0,
         guidance_to=1.0,
+        guidance_rescale=0.0,
+        guidance_parallel=1.0,
+        guidance_momentum=0.0,
+        guidance_bound=0.0,
         temperature=1.0,
         threshold_quantile=1.0,
         context_memory=4.0,
+        autoregressive_step=0,
         video_frames=24,
         video_path="orbit",
     )
+    config.evaluate = group(
+        protocol="",
+        num_scenes=120,
+        num_target=4,
+        num_samples=6,
+        inception_file="",
+        sweep_samples=240,
+    )
     if variant.endswith("resnet34"):
         config.model.encoder = group(name="resnet34", base=8, absolute_pose=False, remat=False, init_file="")
+    if variant == "calibrated":
+        make_calibrated(config)
     if variant.startswith("pixelnerf"):
         make_deterministic(config)
     if variant == "lean":
@@ -135,6 +152,16 @@ def get_config(variant: str = "") -> ConfigDict:
     return config
 
 
+def make_calibrated(config: ConfigDict) -> None:
+    """About half an hour on two CPU cores."""
+    config.data.view_sampling.again_probability = 0.25
+    config.model.ray_marching.num_coarse = 16
+    config.diffusion.guidance_dropout = 0.1  # to show what guidance does
+    config.train.update(num_steps=6000, sample_every=2000)
+    config.train.optimizer.decay_steps = 5900
+    config.sample.update(sampler="dpm-solver++", num_steps=20)
+
+
 def make_deterministic(config: ConfigDict) -> None:
     """The same without diffusion: pixelNeRF, the baseline."""
     config.model.conditioning_field = None
@@ -143,6 +170,7 @@ def make_deterministic(config: ConfigDict) -> None:
     config.loss.estimate = 0.0
     config.diffusion.high_noise_fraction = 0.0
     config.sample.update(num_samples=1, num_steps=1)
+    config.evaluate.num_samples = 1
 
 
 def make_lean(config: ConfigDict) -> None:
@@ -161,3 +189,4 @@ def make_tiny(config: ConfigDict) -> None:
     config.train.update(num_steps=60, batch_size=4, checkpoint_every=20, log_every=10, sample_every=60)
     config.train.optimizer.update(warmup_steps=10, decay_steps=50)
     config.sample.update(num_scenes=2, num_samples=2, num_steps=4, video_frames=8)
+    config.evaluate.update(num_scenes=8, num_target=2, num_samples=2, sweep_samples=8)

@@ -27,6 +27,9 @@ class ViewSamplingConfig:
     num_target: int  # target views; the first is noised, the others are only supervised
     flip_probability: float  # chance to mirror all images (and cameras) of an example
     scale_jitter: float  # relative range of a random scaling of the world; 0.2 is +-20 %
+    # Chance that, in training, the last target view is the first context view once more: what was given must be seen in
+    # the scene again. 0 as published.
+    again_probability: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,12 +185,32 @@ class SampleConfig:
     # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
     guidance_from: float
     guidance_to: float
+    # Cures for the high saturation of strong guidance (docs/evaluation.md): of these all can be combined.
+    guidance_rescale: float  # share of the conditional prediction's contrast that is restored; 0: off
+    guidance_parallel: float  # share of the part along the conditional prediction that is kept; 1: off
+    guidance_momentum: float  # weight of earlier steps, usually negative; 0: off
+    guidance_bound: float  # largest root mean square of the difference that is amplified, in [-1, 1] units; 0: off
     temperature: float  # scales the initial noise
     threshold_quantile: float  # of dynamic thresholding; 1: none
+    # Frames of the camera path from one sampled view to the next, to which it is context: recorded frames where
+    # video_path is 'dataset', else frames of the video. 0: target view 0 is the only one.
+    autoregressive_step: int
     video_frames: int
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
     context_memory: float
     video_path: str  # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
+
+    protocol: str  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
+    num_scenes: int  # scenes to draw; an index file has its own
+    num_target: int  # target views of each that are drawn; an index file has its own
+    num_samples: int  # samples of each scene
+    inception_file: str  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
+    sweep_samples: int  # samples behind each point of total variation over sampling steps (toy); 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,3 +225,4 @@ class Config:
     loss: LossConfig
     train: TrainConfig
     sample: SampleConfig
+    evaluate: EvaluateConfig

@@ -88,6 +88,7 @@ def _convert(kind: type, value: Any, where: str, problems: list[str]) -> Any:
 def _check_consistency(config: Config) -> None:
     views, loss, model, train = config.data.view_sampling, config.loss, config.model, config.train
     marching, encoder, diffusion, sample = model.ray_marching, model.encoder, config.diffusion, config.sample
+    evaluate = config.evaluate
     rules = [
         *_encoder_rules(config.model.encoder, config.image_size),
         (0 < config.data.near < config.data.far or config.data.near == config.data.far == 0,
@@ -96,6 +97,8 @@ def _check_consistency(config: Config) -> None:
         (1 <= views.min_frame_gap <= views.max_frame_gap,
          "data.view_sampling: min_frame_gap <= max_frame_gap must hold"),
         (views.num_target >= 1, "data.view_sampling.num_target must be at least 1"),
+        (0 <= views.again_probability <= 1 and (views.again_probability == 0 or views.num_target > 1),
+         "data.view_sampling.again_probability must lie in [0, 1], and above 0 needs num_target of at least 2"),
         (config.init_rule in INIT_RULES, f"init_rule must be one of {', '.join(INIT_RULES)}"),
         (model.pixel_grid in ("centres", "corners"), "model.pixel_grid must be 'centres' or 'corners'"),
         (model.compute_dtype in ("float32", "bfloat16"), "model.compute_dtype must be 'float32' or 'bfloat16'"),
@@ -120,7 +123,16 @@ def _check_consistency(config: Config) -> None:
          "sample: num_scenes, num_samples and video_frames must be at least 1"),
         (0 <= sample.guidance_from < sample.guidance_to <= 1,
          "sample: 0 <= guidance_from < guidance_to <= 1 must hold"),
+        (0 <= sample.guidance_rescale <= 1 and 0 <= sample.guidance_parallel <= 1,
+         "sample: guidance_rescale and guidance_parallel must lie in [0, 1]"),
+        (-1 < sample.guidance_momentum < 1 and sample.guidance_bound >= 0,
+         "sample: guidance_momentum must lie in (-1, 1), guidance_bound must not be negative"),
+        (sample.autoregressive_step >= 0, "sample.autoregressive_step must not be negative"),
         (sample.context_memory >= 0, "sample.context_memory must not be negative"),
+        (min(evaluate.num_scenes, evaluate.num_samples, evaluate.num_target) >= 1,
+         "evaluate: num_scenes, num_samples and num_target must be at least 1"),
+        (evaluate.sweep_samples == 0 or (evaluate.sweep_samples > 0 and config.data.name == "toy"),
+         "evaluate.sweep_samples must be 0 where the data set is not 'toy', whose odds are known"),
         (0 < sample.threshold_quantile <= 1, "sample.threshold_quantile must lie in (0, 1]"),
         (sample.sampler in SAMPLERS, f"sample.sampler must be one of {', '.join(SAMPLERS)}"),
         (1 <= sample.num_steps <= diffusion.num_timesteps, "sample.num_steps must lie in [1, num_timesteps]"),
@@ -151,8 +163,10 @@ def _pixelnerf_rules(config: Config) -> list[tuple[bool, str]]:
         "diffusion.guidance_dropout": (config.diffusion.guidance_dropout, 0.0),
         "diffusion.high_noise_fraction": (config.diffusion.high_noise_fraction, 0.0),
         "sample.num_samples": (config.sample.num_samples, 1),
+        "evaluate.num_samples": (config.evaluate.num_samples, 1),
         "sample.num_steps": (config.sample.num_steps, 1),
         "sample.guidance": (config.sample.guidance, 1.0),
+        "sample.autoregressive_step": (config.sample.autoregressive_step, 0),
     }
     return [(value == needed, f"{name} must be {needed} {where}") for name, (value, needed) in off.items()]
 

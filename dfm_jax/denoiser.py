@@ -12,7 +12,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Key, Num
 
-from dfm_jax.diffusion.guidance import classifier_free_guidance
+from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.process import add_noise
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_model import ForwardModel
@@ -79,34 +79,40 @@ def guided_denoise(
     x_t: Float[Array, "b ..."],
     timestep: Num[Array, "b"],
     prepared: Prepared,
-    guidance: float,
+    guidance: Guidance,
+    average: Float[Array, "b ..."],
     keys: Key[Array, "b"] | None = None,
     *,
     interval: tuple[int, int] | None = None,
-) -> Denoised:
-    """`denoise` with classifier-free guidance. Only `x0` is guided: the scene, its rendering and the estimate are those
-    of the conditional branch.
+) -> tuple[Denoised, Float[Array, "b ..."]]:
+    """`denoise` with guidance; and what the next step is to be given as `average`. Only `x0` is guided: the scene, its
+    rendering and the estimate are those of the conditional branch.
 
     The two branches run as one batch, and see the same random numbers.
 
     Args:
       prepared: of guided examples `[2 b]`.
+      average: what guidance remembers of the steps before; 0 in the first.
       interval: first and last timestep at which to guide (Kynkäänniemi et al. 2024, *Applying Guidance in a Limited
         Interval*); where no example lies in it, the branch without context is not computed. None: all timesteps.
     """
     b = x_t.shape[0]
     inside = jnp.ones(b, bool) if interval is None else (timestep >= interval[0]) & (timestep <= interval[1])
 
-    def guided() -> Denoised:
+    def guided() -> tuple[Denoised, Array]:
         doubled = None if keys is None else _twice(keys)
         denoised = denoise(params, model, _twice(x_t), _twice(timestep), prepared, doubled)
         conditional = jax.tree.map(lambda x: x[:b], denoised)
-        x0 = classifier_free_guidance(conditional.x0, denoised.x0[b:], guidance)
-        return conditional.replace(x0=jnp.where(_along(inside, x0), x0, conditional.x0))
+        new = guidance(conditional.x0, denoised.x0[b:], average)
+        x0, remembered = (
+            jnp.where(_along(inside, x), x, y) for x, y in zip(new, (conditional.x0, average), strict=True)
+        )
+        return conditional.replace(x0=x0), remembered
 
     if interval is None:
         return guided()
-    plain = lambda: denoise(params, model, x_t, timestep, jax.tree.map(lambda x: x[:b], prepared), keys)
+    alone = jax.tree.map(lambda x: x[:b], prepared)
+    plain = lambda: (denoise(params, model, x_t, timestep, alone, keys), average)
     return jax.lax.cond(jnp.any(inside), guided, plain)
 
 

@@ -1,7 +1,8 @@
-"""Trains a model, samples scenes from a trained one, or measures how fast a config runs here.
+"""Trains a model, samples scenes from a trained one, evaluates it, or measures how fast a config runs here.
 
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
+    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=evaluate
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
 
 Settings are overridden as in --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after
@@ -28,7 +29,7 @@ WITHOUT_WORKDIR = ("benchmark",)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "benchmark"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "benchmark"], "What to do.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes (TPU pod, SLURM, MPI, Kubernetes).")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, where the cluster does not tell.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Processes of the run; with --coordinator.")
@@ -62,6 +63,11 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         from dfm_jax.evaluation.benchmark import benchmark
 
         print(json.dumps(benchmark(config)), flush=True)
+        return 0
+    if mode == "evaluate":
+        from dfm_jax.evaluation.evaluate import evaluate
+
+        print(json.dumps(evaluate(config, workdir)), flush=True)
         return 0
     from dfm_jax.evaluation.sample import sample
 

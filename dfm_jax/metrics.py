@@ -1,6 +1,9 @@
-"""Numbers that say how good images and samples are. Pure numpy; images are floats in [0, 1], channels last."""
+"""Numbers that say how good images and samples are. Numpy in and out; images are floats in [0, 1], channels last."""
 
+import dm_pix
 import numpy as np
+
+SSIM_WINDOW = 11  # pixels; smaller images have no SSIM
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -11,6 +14,18 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     error = np.mean((np.asarray(image, np.float64) - np.asarray(truth, np.float64)) ** 2, axis=(-3, -2, -1))
     with np.errstate(divide="ignore"):
         return -10.0 * np.log10(error)
+
+
+def ssim(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity of images [*batch, h, w, 3]: [*batch] (Wang et al. 2004: Gaussian windows of 11 pixels with
+    a standard deviation of 1.5, constants 0.01 and 0.03, mean over colours and over the windows that fit).
+
+    Raises:
+      ValueError: the images are smaller than a window.
+    """
+    if min(image.shape[-3:-1]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} pixels a side, not {image.shape}")
+    return np.asarray(dm_pix.ssim(np.asarray(image, np.float32), np.asarray(truth, np.float32)))
 
 
 def total_variation(counts: np.ndarray, probabilities: np.ndarray) -> float:

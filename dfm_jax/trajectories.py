@@ -90,6 +90,17 @@ def follow(recorded: Camera, num_frames: int) -> Trajectory:
     return Trajectory(Camera(poses, np.concatenate([step.intrinsics for step in steps])), np.arange(num_frames))
 
 
+def key_cameras(path: Trajectory, step: int) -> Camera:
+    """Every `step`-th camera [k] of a path as a video shows it, without the first one."""
+    return _camera(path.camera, path.order[step::step])
+
+
+def recorded_key_cameras(recorded: Camera, start: int, step: int) -> Camera:
+    """Recorded cameras [k] at multiples of `step` frames from frame `start`, first ahead of it, then behind it."""
+    count = len(recorded.camera_to_world)
+    return _camera(recorded, np.array([*range(start + step, count, step), *range(start - step, -1, -step)], int))
+
+
 def scene_centre(cameras: Camera, near: float, far: float) -> np.ndarray:
     """The point [3] to orbit: the one nearest to all optical axes, or, where these have no point in common that all
     cameras see between `near` and `far`, the middle of the first camera's range."""
@@ -147,5 +158,5 @@ def _pose(cameras: Camera) -> np.ndarray:
     return np.asarray(cameras.camera_to_world, np.float64)
 
 
-def _camera(cameras: Camera, i: int) -> Camera:
+def _camera(cameras: Camera, i: int | np.ndarray) -> Camera:
     return Camera(cameras.camera_to_world[i], cameras.intrinsics[i])

@@ -10,6 +10,7 @@ import pytest
 from dfm_jax.config import DataConfig, ViewSamplingConfig
 from dfm_jax.data import pipeline, prepare
 from dfm_jax.data.builders import posed_scenes, transforms_json
+from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.errors import UserError
 from tests.captures_source import arc, pose, write_transforms
 
@@ -35,6 +36,7 @@ def config(tmp_path_factory):
         num_target=2,
         flip_probability=0.0,
         scale_jitter=0.0,
+        again_probability=0.0,
     )
     return DataConfig(
         name="held",
@@ -121,9 +123,9 @@ def test_bounds_are_each_scenes_own_unless_the_config_has_some(config):
 
 
 def test_no_bounds_anywhere_is_an_error(config, monkeypatch):
-    scene = pipeline.SceneDataset.scene
+    scene = SceneDataset.scene
     unknown = lambda self, number: dataclasses.replace(scene(self, number), near=np.nan, far=np.nan)
-    monkeypatch.setattr(pipeline.SceneDataset, "scene", unknown)
+    monkeypatch.setattr(SceneDataset, "scene", unknown)
     with pytest.raises(UserError, match=r"near and config.data.far are 0, but scene a .* has no bounds"):
         pipeline.training_batches(config, image_size=SIZE, batch_size=2, seed=0)
 

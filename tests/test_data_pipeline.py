@@ -36,6 +36,7 @@ def config(tmp_path_factory):
         num_target=2,
         flip_probability=0.5,
         scale_jitter=0.2,
+        again_probability=0.0,
     )
     return DataConfig(
         name="toy",

@@ -1,13 +1,12 @@
 """Denoising by rendering, and its guidance."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dfm_jax.denoiser import denoise, guided_denoise, predict, prepare
+from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.schedule import cosine_schedule
 from tests.tiny import SIZE, UNCHUNKED, assert_trees_close, jit, random_params, tiny_example, tiny_model
 
@@ -29,14 +28,22 @@ def results():
         alone = prepare(params, MODEL, example)
         without = prepare(params, MODEL, MODEL.drop_context(example, jnp.array([True, True])))
         both = prepare(params, MODEL, example, guided=True)
-        guided = partial(guided_denoise, params, MODEL, x_t, timestep, both, keys=keys)
+
+        def guided(scale, **settings):
+            remembered = jnp.zeros_like(x_t)
+            denoised, after = guided_denoise(
+                params, MODEL, x_t, timestep, both, Guidance(scale), remembered, keys, **settings
+            )
+            np.testing.assert_array_equal(after.shape, x_t.shape)
+            return denoised
+
         return {
             "plain": denoise(params, MODEL, x_t, timestep, alone, keys),
-            "one": guided(guidance=1.0),
+            "one": guided(1.0),
             "without": denoise(params, MODEL, x_t, timestep, without, keys),
-            "guided": guided(guidance=SCALE),
-            "first of two": guided(guidance=SCALE, interval=(0, 200)),
-            "neither": guided(guidance=SCALE, interval=(300, 700)),
+            "guided": guided(SCALE),
+            "first of two": guided(SCALE, interval=(0, 200)),
+            "neither": guided(SCALE, interval=(300, 700)),
         }
 
     return run(PARAMS, example, KEYS)

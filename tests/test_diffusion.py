@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
+from dfm_jax.diffusion.guidance import (
+    Guidance,
+    adaptive_projected_guidance,
+    classifier_free_guidance,
+    dynamic_threshold,
+    rescaled_guidance,
+)
 from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
 from dfm_jax.diffusion.samplers import ddim, dpm_solver, sampling_timesteps
 from dfm_jax.diffusion.schedule import cosine_schedule, schedule_from_betas
@@ -124,6 +130,83 @@ def test_threshold_brings_everything_into_range_unless_it_is_off():
     np.testing.assert_array_equal(dynamic_threshold(x0, 1.0), x0)
 
 
+def test_rescaling_gives_each_example_the_conditional_contrast():
+    cond = normal(0, 3, 8, 8, 3) * jnp.array([0.2, 1.0, 2.0]).reshape(3, 1, 1, 1)
+    guided = classifier_free_guidance(cond, normal(1, 3, 8, 8, 3), 5.0)
+    spread = lambda x: jnp.std(x, axis=(1, 2, 3))
+    assert bool(jnp.all(spread(guided) > 2 * spread(cond)))
+    np.testing.assert_allclose(spread(rescaled_guidance(guided, cond, 1.0)), spread(cond), rtol=1e-5)
+    half = 0.5 * (spread(guided) + spread(cond))
+    np.testing.assert_allclose(spread(rescaled_guidance(guided, cond, 0.5)), half, rtol=1e-5)
+    np.testing.assert_array_equal(rescaled_guidance(guided, cond, 0.0), guided)
+
+
+def test_rescaling_of_a_constant_image_is_finite():
+    assert bool(jnp.all(jnp.isfinite(rescaled_guidance(jnp.zeros((1, 4)), normal(0, 1, 4), 1.0))))
+
+
+def projected(cond, uncond, scale, average=None, *, momentum=0.0, bound=jnp.inf, parallel=0.0):
+    average = jnp.zeros_like(cond) if average is None else average
+    settings = {"momentum": momentum, "bound": bound, "parallel": parallel}
+    return adaptive_projected_guidance(cond, uncond, scale, average, **settings)
+
+
+def test_projected_guidance_of_scale_1_is_the_conditional_prediction():
+    cond, uncond = normal(0, 2, 5, 3), normal(1, 2, 5, 3)
+    np.testing.assert_array_equal(projected(cond, uncond, 1.0, cond, momentum=-0.5, bound=0.1)[0], cond)
+
+
+def test_projected_guidance_that_keeps_everything_is_classifier_free_guidance():
+    cond, uncond = normal(0, 2, 5, 3), normal(1, 2, 5, 3)
+    guided, average = projected(cond, uncond, 3.0, parallel=1.0)
+    np.testing.assert_allclose(guided, classifier_free_guidance(cond, uncond, 3.0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(average, cond - uncond)
+
+
+def test_projected_guidance_moves_at_right_angles_to_the_conditional_prediction():
+    cond, uncond = normal(0, 2, 5, 3), normal(1, 2, 5, 3)
+    step = projected(cond, uncond, 4.0)[0] - cond
+    np.testing.assert_allclose(jnp.sum(step * cond, axis=(1, 2)), 0, atol=1e-4)
+    full = classifier_free_guidance(cond, uncond, 4.0) - cond
+    along = jnp.sum(full * cond, axis=(1, 2)) / jnp.sum(cond**2, axis=(1, 2))
+    np.testing.assert_allclose(step, full - along[:, None, None] * cond, rtol=1e-4, atol=1e-4)
+    # A difference along the prediction alone is dropped whole.
+    np.testing.assert_allclose(projected(cond, 0.3 * cond, 4.0)[0], cond, atol=1e-5)
+
+
+def test_projected_guidance_bounds_each_step_and_leaves_short_ones_alone():
+    cond, uncond = normal(0, 2, 8, 8), jnp.stack([normal(1, 8, 8), normal(0, 2, 8, 8)[1] + 0.01])
+    long, short = projected(cond, uncond, 2.0, bound=0.1, parallel=1.0)[0] - cond
+    np.testing.assert_allclose(jnp.sqrt(jnp.mean(long**2)), 0.1, rtol=1e-4)
+    np.testing.assert_allclose(short, (cond - uncond)[1], atol=1e-5)
+    black = projected(jnp.zeros((1, 4)), jnp.zeros((1, 4)), 2.0, bound=0.1)[0]
+    np.testing.assert_array_equal(black, 0)
+
+
+def test_projected_guidance_averages_over_steps():
+    conds, unconds, average = normal(0, 3, 1, 6), normal(1, 3, 1, 6), None
+    for cond, uncond in zip(conds, unconds, strict=True):
+        _, average = projected(cond, uncond, 2.0, average, momentum=-0.5)
+    a, b, c = conds - unconds
+    np.testing.assert_allclose(average, c - 0.5 * (b - 0.5 * a), rtol=1e-5)
+
+
+def test_guidance_joins_its_parts_and_is_plain_when_all_are_off():
+    cond, uncond, average = normal(0, 2, 4, 4), normal(1, 2, 4, 4), normal(2, 2, 4, 4)
+    plain = classifier_free_guidance(cond, uncond, 3.0)
+    for guidance, expected in (
+        (Guidance(3.0), plain),
+        (Guidance(3.0, rescale=0.7), rescaled_guidance(plain, cond, 0.7)),
+        (Guidance(3.0, parallel=0.0), projected(cond, uncond, 3.0)[0]),
+        (
+            Guidance(3.0, momentum=-0.5, bound=0.3),
+            projected(cond, uncond, 3.0, average, momentum=-0.5, bound=0.3, parallel=1.0)[0],
+        ),
+    ):
+        np.testing.assert_allclose(guidance(cond, uncond, average)[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(Guidance(3.0)(cond, uncond, average)[1], average)
+
+
 # --- samplers
 
 
@@ -217,3 +300,13 @@ def test_dpm_solver_converges_at_second_order_and_ddim_at_first():
         errors = np.array([error(sampler, n) for n in (20, 40, 80)])
         assert np.all(np.abs(np.log2(errors[:-1] / errors[1:]) - order) < 0.4), (sampler.__name__, errors)
     assert error(dpm_solver, 40) < error(ddim, 80) / 2
+
+
+@pytest.mark.parametrize("sampler", [ddim, dpm_solver])
+def test_a_denoiser_may_carry_a_memory_from_step_to_step(sampler):
+    schedule, x_T = cosine_schedule(), normal(0, 2, 3)
+    count = lambda x_t, timestep, step, seen: (jnp.full_like(x_t, 0.1) * (seen + 1), seen + 1)
+    x0 = sampler(count, x_T, schedule, 5, memory=jnp.zeros(()))
+    np.testing.assert_allclose(x0, 0.5, rtol=1e-6)  # the last prediction is the fifth
+    forget = lambda x_t, timestep, step: jnp.full_like(x_t, 0.1) * (step + 1)
+    np.testing.assert_allclose(sampler(forget, x_T, schedule, 5), x0, rtol=1e-6)

@@ -16,7 +16,8 @@ SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 LEAVES = {"structs", "config", "errors"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
-ENDS = DIFFUSION_OF_SCENES | {"config_reading"} | {"data", "flops", "interop", "metrics", "trajectories"}
+METRICS = {"metrics", "distribution_metrics"}
+ENDS = DIFFUSION_OF_SCENES | METRICS | {"config_reading", "data", "flops", "interop", "trajectories"}
 MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
@@ -27,6 +28,7 @@ MAY_IMPORT = {
     "flops": set(),
     "geometry": {"structs"},
     "metrics": {"structs"},
+    "distribution_metrics": set(),
     "trajectories": {"structs", "geometry"},
     "diffusion": set(),
     "rendering": {"structs", "geometry"},
@@ -40,7 +42,8 @@ MAY_IMPORT = {
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | {"training", "command_line", "config_reading"},
     "training": ENDS | {"evaluation"},
-    "evaluation": ENDS | {"training"},
+    # A command beside the main one (guidance_sweep) takes a config file as that does.
+    "evaluation": ENDS | {"training", "command_line"},
     "main": LEAVES | {"allocator", "command_line", "config_reading", "pixelnerf", "training", "evaluation"},
 }
 

@@ -18,7 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
 PAPER = ROOT / "configs" / "realestate10k.py"
 VARIANTS = [
-    ("toy", variant) for variant in ("", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34", "lean", "fine")
+    ("toy", variant)
+    for variant in ("", "calibrated", "pixelnerf", "tiny", "resnet34", "pixelnerf-resnet34", "lean", "fine")
 ] + [
     (name, variant)
     for name in ("realestate10k", "co3d")
@@ -122,11 +123,17 @@ WORKDIR = "--workdir=run"
 MISTAKES = {
     "unknown override": ([f"--config={TOY}", WORKDIR, "--config.train.num_stepz=3"], "num_stepz"),
     "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
-    "unknown variant": ([f"--config={TOY}:huge", WORKDIR], "no variant 'huge', only pixelnerf, tiny, resnet34"),
+    "unknown variant": (
+        [f"--config={TOY}:huge", WORKDIR],
+        "no variant 'huge', only calibrated, pixelnerf, tiny, resnet34",
+    ),
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
-    "unknown mode": ([f"--config={TOY}", WORKDIR, "--mode=dance"], "should be one of <train|sample|benchmark>"),
+    "unknown mode": (
+        [f"--config={TOY}", WORKDIR, "--mode=dance"],
+        "should be one of <train|sample|evaluate|benchmark>",
+    ),
     "stray argument": ([f"--config={TOY}", WORKDIR, "fast"], "cannot make sense of 'fast'"),
     "missing field": (["--config=incomplete.py", WORKDIR], "config.train.accumulate is missing"),
     "inconsistent": ([f"--config={TOY}", WORKDIR, "--config.image_size=25"], "multiple of 4"),

@@ -1,4 +1,4 @@
-"""Metrics against closed forms and plain numpy."""
+"""Metrics against closed forms, plain numpy and scikit-image."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,40 @@ def test_psnr_of_a_known_error():
 
 def test_psnr_of_equal_images_is_infinite():
     assert metrics.psnr(np.ones((4, 4, 3)), np.ones((4, 4, 3))) == np.inf
+
+
+def pairs(count: int = 3, height: int = 24, width: int = 33) -> tuple[np.ndarray, np.ndarray]:
+    """Images of gentle waves, and the same with more and more noise."""
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    waves = [0.5 + 0.4 * np.sin(x / a + y / b) for a, b in rng.uniform(2, 6, (3 * count, 2))]
+    truth = np.stack(waves).reshape(count, 3, height, width).transpose(0, 2, 3, 1)
+    noise = rng.normal(size=truth.shape) * 0.05 * np.arange(1, count + 1)[:, None, None, None]
+    return np.clip(truth + noise, 0, 1).astype(np.float32), truth.astype(np.float32)
+
+
+def test_psnr_and_ssim_agree_with_scikit_image():
+    reference = pytest.importorskip("skimage.metrics", reason="compares with scikit-image, which is not installed")
+    images, truths = pairs()
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # as Wang et al. have it
+    for image, truth in zip(images, truths, strict=True):
+        psnr = reference.peak_signal_noise_ratio(truth, image, data_range=1)
+        assert metrics.psnr(image, truth) == pytest.approx(psnr, abs=1e-4)
+        ssim = reference.structural_similarity(truth, image, data_range=1, channel_axis=-1, **window)
+        assert metrics.ssim(image, truth) == pytest.approx(ssim, abs=2e-4)
+
+
+def test_ssim_of_a_batch_is_that_of_each_image_and_1_of_equal_ones():
+    images, truths = pairs()
+    singly = [metrics.ssim(image, truth) for image, truth in zip(images, truths, strict=True)]
+    np.testing.assert_allclose(metrics.ssim(images, truths), singly, rtol=1e-5)
+    assert 1 > singly[0] > singly[1] > singly[2]
+    np.testing.assert_allclose(metrics.ssim(truths, truths), 1, rtol=1e-5)
+
+
+def test_ssim_of_tiny_images_is_refused():
+    with pytest.raises(ValueError, match="at least 11 pixels"):
+        metrics.ssim(np.ones((10, 30, 3)), np.ones((10, 30, 3)))
 
 
 def test_total_variation():

@@ -19,6 +19,7 @@ CONFIG = ViewSamplingConfig(
     num_target=2,
     flip_probability=0.0,
     scale_jitter=0.0,
+    again_probability=0.0,
 )
 
 
@@ -124,6 +125,17 @@ def test_toy_shows_the_front_and_asks_for_the_back():
     # 3/8 on purpose, and of the other 5/8 the front's share of what is left beside the target
     assert novel_in_front == pytest.approx(3 / 8 + 5 / 8 * 12 / 35, abs=0.03)
     assert {draw.target[1] for draw in some} == set(range(1, 37))
+
+
+@pytest.mark.parametrize("rule", POSES)
+def test_the_given_view_is_asked_for_again_as_often_as_the_config_says(rule):
+    often = config(rule=rule, again_probability=0.3)
+    some = draws(often, POSES[rule], 3000)
+    assert np.mean([draw.target[-1] == draw.context[0] for draw in some]) == pytest.approx(0.3, abs=0.03)
+    assert all(draw.target[0] not in draw.context for draw in some)
+    rng = np.random.default_rng(0)
+    shown = [view_sampling.draw_views(rng, POSES[rule], often, evaluation=True) for _ in range(50)]
+    assert not any(frame in draw.context for draw in shown for frame in draw.target)
 
 
 def shuffled_ring():

@@ -6,23 +6,23 @@ threads and processes, hosts and restarts change nothing.
 """
 
 import dataclasses
-import itertools
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grain
-import jax
 import numpy as np
 from absl import flags
 
 from dfm_jax.config import DataConfig
-from dfm_jax.data import prepare, transforms, view_sampling
+from dfm_jax.data import prepare
 from dfm_jax.data.builders import posed_scenes, toy
-from dfm_jax.data.dataset import SceneDataset, SceneRecord, exists, open_dataset
+from dfm_jax.data.dataset import exists, open_dataset
+from dfm_jax.data.evaluation_views import evaluation_examples
+from dfm_jax.data.examples import ExampleLoader, stack, usable_scenes
 from dfm_jax.errors import UserError
-from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.structs import Example
 
 __all__ = ["Batches", "ensure_toy", "evaluation_examples", "open_dataset", "scene_names", "training_batches"]
 
@@ -54,13 +54,13 @@ def training_batches(
     if batch_size % process_count:
         raise UserError(f"config.train.batch_size={batch_size} is not a multiple of the {process_count} processes")
     data = open_dataset(config.dir, config.name, config.split)
-    load = _LoadExample(data, config, image_size, seed)
-    usable = _usable_scenes(data, config)
+    load = ExampleLoader(data, config, image_size, seed)
+    usable = usable_scenes(data, config)
     load.bounds(data.scene(int(usable[0])))  # where an error is not one of a reading process
     order = _scene_order(usable, seed)
     share = batch_size // process_count
     positions = _Positions(order, batch_size, share, process_index * share)
-    batches = grain.MapDataset.source(positions).map(load).batch(share, batch_fn=_stack)[start_step:]
+    batches = grain.MapDataset.source(positions).map(load).batch(share, batch_fn=stack)[start_step:]
     options = grain.ReadOptions(config.num_threads, max(config.prefetch, config.num_threads))
     reader = batches.to_iter_dataset(options)
     if config.num_workers:
@@ -72,37 +72,8 @@ def training_batches(
 def scene_names(config: DataConfig, *, batch_size: int, seed: int, step: int) -> list[str]:
     """Which scenes the global batch of a step shows."""
     data = open_dataset(config.dir, config.name, config.split)
-    order = _scene_order(_usable_scenes(data, config), seed)
+    order = _scene_order(usable_scenes(data, config), seed)
     return [data.names[order[i]] for i in range(step * batch_size, (step + 1) * batch_size)]
-
-
-def evaluation_examples(
-    config: DataConfig, *, image_size: int, num_scenes: int, seed: int = 0
-) -> tuple[Example, list[str]]:
-    """Different scenes of the evaluation split, always the same, and their names: neither mirrored nor scaled, with the
-    fewest context views that training sees (padded as there).
-
-    Captures are few, but have many views: by their rule examples are different views, held out ones where there are
-    some, and a scene may occur more than once.
-
-    Raises:
-      UserError: no data set, or fewer usable scenes than asked for.
-    """
-    data = open_dataset(config.dir, config.name, config.eval_split)
-    usable = _usable_scenes(data, config)
-    load = _LoadExample(data, config, image_size, seed)
-    if config.view_sampling.rule == "captures":
-        views = list(itertools.islice(_compared_views(data, usable, seed), num_scenes))
-        example = _stack([load.compared(index, *view) for index, view in enumerate(views)])
-        return example, [data.names[scene] for scene, _, _ in views]
-    if len(usable) < num_scenes:
-        raise UserError(
-            f"{num_scenes} scenes are asked for, but split '{config.eval_split}' of {data.path} has {len(usable)} that "
-            "can be used; lower config.sample.num_scenes"
-        )
-    chosen = np.random.default_rng(seed).permutation(usable)[:num_scenes]
-    example = _stack([load.evaluated(index, int(scene)) for index, scene in enumerate(chosen)])
-    return example, [data.names[scene] for scene in chosen]
 
 
 def ensure_toy(config: DataConfig, image_size: int) -> None:
@@ -152,34 +123,6 @@ def _close(batches: list[grain.DatasetIterator]) -> None:
     batches.pop().close()
 
 
-def _usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:
-    """Scenes with enough frames for the sampling rule."""
-    needed, there = view_sampling.min_frames(config.view_sampling), data.num_training_frames
-    usable = np.flatnonzero(there >= needed)
-    if not len(usable):
-        held_out = " that are not held out" if data.holdout else ""
-        raise UserError(
-            f"no scene of split '{data.split}' of {data.path} has the {needed} frames that config.data.view_sampling "
-            f"needs (the longest has {max(there)}{held_out}); lower min_frame_gap"
-        )
-    if len(usable) < len(data):
-        logger.info("%d of %d scenes have fewer than %d frames: left out", len(data) - len(usable), len(data), needed)
-    return usable
-
-
-def _compared_views(data: SceneDataset, scenes: np.ndarray, seed: int) -> Iterator[tuple[int, int, int]]:
-    """(scene, frame, turn) without end: frames to compare with, from one scene after the other; those that are held
-    out, or all where none are. After a turn with each of them the next begins."""
-    rng = np.random.default_rng(seed)
-    frames = {}
-    for scene in rng.permutation(scenes).tolist():
-        held_out = data.held_out(data.num_frames[scene])
-        frames[scene] = rng.permutation(np.flatnonzero(held_out) if held_out.any() else len(held_out)).tolist()
-    for turn in itertools.count():
-        for each in range(max(map(len, frames.values()))):
-            yield from ((scene, own[each], turn) for scene, own in frames.items() if each < len(own))
-
-
 def _scene_order(scenes: np.ndarray, seed: int) -> grain.MapDataset:
     """Scene of each position in the infinite training sequence; each pass through the data is shuffled anew."""
     return grain.MapDataset.source(scenes.tolist()).seed(seed).shuffle().repeat()
@@ -200,99 +143,6 @@ class _Positions(Sequence):
     def __getitem__(self, i: int) -> tuple[int, int]:
         index = i // self.share * self.batch_size + self.first + i % self.share
         return index, self.order[index]
-
-
-@dataclasses.dataclass(frozen=True)
-class _LoadExample:
-    """One example, without batch axis, from its global index and scene."""
-
-    data: SceneDataset
-    config: DataConfig
-    image_size: int
-    seed: int
-
-    def __call__(self, position: tuple[int, int]) -> Example:
-        """For training: without the frames that are held out, mirrored and scaled at random."""
-        index, number = position
-        scene = self.data.scene(number)
-        sampling = self.config.view_sampling
-        rng = np.random.default_rng((self.seed, index))
-        kept = np.flatnonzero(~self.data.held_out(scene.num_frames))
-        draw = view_sampling.draw_views(rng, scene.camera_to_world[kept], sampling)
-        draw = view_sampling.Draw(kept[draw.context], kept[draw.target])
-        flip = rng.random() < sampling.flip_probability
-        scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
-        return self._example(index, scene, draw, flip, scale)
-
-    def evaluated(self, index: int, number: int) -> Example:
-        scene = self.data.scene(number)
-        rng = np.random.default_rng((self.seed, index))
-        draw = view_sampling.draw_views(rng, scene.camera_to_world, self.config.view_sampling, evaluation=True)
-        return self._example(index, scene, draw, flip=False, scale=1.0)
-
-    def compared(self, index: int, number: int, frame: int, turn: int) -> Example:
-        scene = self.data.scene(number)
-        held_out = self.data.held_out(scene.num_frames)
-        draw = view_sampling.draw_for_comparison(
-            scene.camera_to_world, held_out, frame, turn, self.config.view_sampling
-        )
-        return self._example(index, scene, draw, flip=False, scale=1.0)
-
-    def _example(self, index: int, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> Example:
-        context, target = self._views(scene, draw, flip, scale)
-        near, far = self.bounds(scene)
-        return Example(
-            context=context,
-            target=target,
-            near=np.float32(near * scale),
-            far=np.float32(far * scale),
-            index=np.int32(index),
-        )
-
-    def bounds(self, scene: SceneRecord) -> tuple[float, float]:
-        """Those of the config, or the scene's own."""
-        if self.config.near:
-            return self.config.near, self.config.far
-        if not 0 < scene.near < scene.far < np.inf:
-            raise UserError(
-                f"config.data.near and config.data.far are 0, but scene {scene.name} of {self.data.path} has no bounds "
-                f"of its own (near {scene.near}, far {scene.far}): set both"
-            )
-        return scene.near, scene.far
-
-    def _views(self, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> tuple[Views, Views]:
-        frames = np.concatenate([draw.context, draw.target])
-        images = np.stack([self.data.image(scene, int(frame), self.image_size) for frame in frames])
-        poses, intrinsics = scene.camera_to_world[frames], scene.intrinsics[frames]
-        if flip:
-            images, poses, intrinsics = transforms.mirror(images, poses, intrinsics)
-        poses = transforms.scale_world(poses, scale)
-        views = Views(
-            images=images,
-            camera=Camera(
-                camera_to_world=transforms.relative_to_first(poses).astype(np.float32),
-                intrinsics=intrinsics.astype(np.float32),
-            ),
-            absolute_pose=poses[:, :3].astype(np.float32),
-            valid=np.ones(len(frames), bool),
-        )
-        num_context = len(draw.context)
-        context = jax.tree.map(lambda x: x[:num_context], views)
-        target = jax.tree.map(lambda x: x[num_context:], views)
-        return _pad(context, self.config.view_sampling.max_context), target
-
-
-def _pad(views: Views, length: int) -> Views:
-    """Padding views are black and, so that every number stays finite, seen from view 0."""
-    missing = length - len(views.valid)
-    padded = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], missing, axis=0)]), views)
-    padded.images[length - missing :] = 0
-    padded.valid[length - missing :] = False
-    return padded
-
-
-def _stack(examples: Sequence[Example]) -> Example:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 
 def _let_workers_read_flags() -> None:

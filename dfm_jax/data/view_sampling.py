@@ -21,7 +21,8 @@ FRONT_SHARE = 3 / 8  # toy: novel views drawn from the front; the rest come from
 @dataclasses.dataclass(frozen=True)
 class Draw:
     context: np.ndarray  # [c] frame numbers, min_context <= c <= max_context
-    target: np.ndarray  # [t] frame numbers; no frame occurs twice in context and target together
+    # [t] frame numbers; no frame occurs twice in context and target together, unless `again_probability` asks for it
+    target: np.ndarray
 
 
 Rule = Callable[[np.random.Generator, np.ndarray, ViewSamplingConfig, bool], Draw]
@@ -38,7 +39,10 @@ def draw_views(
     Raises:
       UserError: the rule is unknown.
     """
-    return _rule(config)(rng, camera_to_world, config, evaluation)
+    draw = _rule(config)(rng, camera_to_world, config, evaluation)
+    if not evaluation and config.again_probability and rng.random() < config.again_probability:
+        return Draw(draw.context, np.append(draw.target[:-1], draw.context[0]))
+    return draw
 
 
 def min_frames(config: ViewSamplingConfig) -> int:

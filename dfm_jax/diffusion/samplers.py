@@ -5,6 +5,7 @@ Notation. `x_t` data at noise level `t` of T, `x_T` initial noise, `x0` the deno
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from dfm_jax.diffusion.schedule import Schedule
 
 # (x_t [b, ...], timestep [b] int32, step [] int32: 0 for the first denoising step) -> x0 [b, ...]
 DenoiseFn = Callable[[Array, Array, Array], Array]
+# The same with what it carries from step to step: (x_t, timestep, step, memory) -> (x0, memory)
+RememberingFn = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
 
 
 def sampling_timesteps(num_timesteps: int, num_steps: int) -> np.ndarray:
@@ -34,11 +37,12 @@ def sampling_timesteps(num_timesteps: int, num_steps: int) -> np.ndarray:
 
 
 def ddim(
-    denoise_fn: DenoiseFn,
+    denoise_fn: DenoiseFn | RememberingFn,
     x_T: Float[Array, "b *data"],
     schedule: Schedule,
     num_steps: int,
     *,
+    memory: Any = None,
     x0_transform: Callable[[Array], Array] = lambda x0: x0,
     return_trajectory: bool = False,
 ) -> Float[Array, "b *data"] | tuple[Float[Array, "b *data"], Float[Array, "states b *data"]]:
@@ -48,6 +52,8 @@ def ddim(
       denoise_fn: `(x_t, timestep [b] int32, step [] int32) -> x0`; `step` counts from 0, for keys folded with it.
       x_T: the initial noise, scaled by the temperature if there is one.
       num_steps: denoising steps, at most T.
+      memory: arrays that `denoise_fn` carries from step to step (the momentum of guidance, say): with any, it takes
+        them as fourth argument, and returns `(x0, memory)`.
       x0_transform: applied to every prediction (dynamic thresholding, say); the noise is computed from its result.
       return_trajectory: whether to return the states as well.
     Returns:
@@ -56,17 +62,18 @@ def ddim(
       ValueError: unless 1 <= num_steps <= T.
     """
     times = sampling_timesteps(schedule.num_timesteps, num_steps)
-    predict = lambda x_t, timestep, step: x0_transform(denoise_fn(x_t, timestep, step))
-    x0, states = _integrate(predict, x_T, schedule, times, jnp.zeros(num_steps))
+    predict = _prediction(denoise_fn, x0_transform, memory)
+    x0, states = _integrate(predict, x_T, memory, schedule, times, jnp.zeros(num_steps))
     return (x0, states) if return_trajectory else x0
 
 
 def dpm_solver(
-    denoise_fn: DenoiseFn,
+    denoise_fn: DenoiseFn | RememberingFn,
     x_T: Float[Array, "b *data"],
     schedule: Schedule,
     num_steps: int,
     *,
+    memory: Any = None,
     x0_transform: Callable[[Array], Array] = lambda x0: x0,
     return_trajectory: bool = False,
 ) -> Float[Array, "b *data"] | tuple[Float[Array, "b *data"], Float[Array, "states b *data"]]:
@@ -76,9 +83,23 @@ def dpm_solver(
     Arguments, result and errors are those of `ddim`.
     """
     times = sampling_timesteps(schedule.num_timesteps, num_steps)
-    predict = lambda x_t, timestep, step: x0_transform(denoise_fn(x_t, timestep, step))
-    x0, states = _integrate(predict, x_T, schedule, times, _extrapolation(schedule, times))
+    predict = _prediction(denoise_fn, x0_transform, memory)
+    x0, states = _integrate(predict, x_T, memory, schedule, times, _extrapolation(schedule, times))
     return (x0, states) if return_trajectory else x0
+
+
+def _prediction(
+    denoise_fn: DenoiseFn | RememberingFn, x0_transform: Callable[[Array], Array], memory: Any
+) -> RememberingFn:
+    """The transformed prediction, in the form that carries a memory, even if there is none."""
+
+    def predict(x_t: Array, timestep: Array, step: Array, memory_now: Any) -> tuple[Array, Any]:
+        if memory is None:
+            return x0_transform(denoise_fn(x_t, timestep, step)), None
+        x0, remembered = denoise_fn(x_t, timestep, step, memory_now)
+        return x0_transform(x0), remembered
+
+    return predict
 
 
 def _extrapolation(schedule: Schedule, times: np.ndarray) -> Float[Array, "n"]:
@@ -90,8 +111,9 @@ def _extrapolation(schedule: Schedule, times: np.ndarray) -> Float[Array, "n"]:
 
 
 def _integrate(
-    predict: DenoiseFn,
+    predict: RememberingFn,
     x_T: Float[Array, "b *data"],
+    memory: Any,
     schedule: Schedule,
     times: np.ndarray,
     extrapolation: Float[Array, "n"],
@@ -101,16 +123,16 @@ def _integrate(
     next_signal_rate = jnp.append(schedule.signal_rate[times[1:-1]], 1.0)
     next_noise_rate = jnp.append(schedule.noise_rate[times[1:-1]], 0.0)
 
-    def denoising_step(carry: tuple[Array, Array], inputs: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
-        (x_t, last_x0), (step, time, signal_rate, noise_rate, beyond) = carry, inputs
+    def denoising_step(carry: tuple[Array, Array, Any], inputs: tuple[Array, ...]) -> tuple[tuple, Array]:
+        (x_t, last_x0, memory), (step, time, signal_rate, noise_rate, beyond) = carry, inputs
         timestep = jnp.full(x_t.shape[0], time)
-        x0 = predict(x_t, timestep, step)
+        x0, memory = predict(x_t, timestep, step, memory)
         ahead = x0 + beyond * (x0 - last_x0)
         noise = noise_from_x0(schedule, x_t, timestep, ahead)
         x_next = signal_rate * ahead + noise_rate * noise
-        return (x_next, x0), x_next
+        return (x_next, x0, memory), x_next
 
     steps = jnp.arange(len(times) - 1, dtype=jnp.int32)
     inputs = (steps, jnp.asarray(times[:-1]), next_signal_rate, next_noise_rate, extrapolation)
-    (x0, _), states = jax.lax.scan(denoising_step, (x_T, jnp.zeros_like(x_T)), inputs)
+    (x0, *_), states = jax.lax.scan(denoising_step, (x_T, jnp.zeros_like(x_T), memory), inputs)
     return x0, jnp.concatenate([x_T[None], states])

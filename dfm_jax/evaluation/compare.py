@@ -17,12 +17,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import dm_pix
 import numpy as np
 
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.visualize import grid, write_png
-from dfm_jax.metrics import psnr
+from dfm_jax.metrics import psnr, ssim
 from dfm_jax.models import lpips
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
@@ -85,7 +84,7 @@ def metrics() -> dict[str, Metric]:
     fill = lambda images, truth, part: np.where(part[..., None], images, truth)
     return {
         "psnr": lambda images, truth, part: np.array([psnr(x[part][None], truth[part][None]) for x in images]),
-        "ssim": lambda images, truth, part: np.array([float(dm_pix.ssim(fill(x, truth, part), truth)) for x in images]),
+        "ssim": lambda images, truth, part: np.array([float(ssim(fill(x, truth, part), truth)) for x in images]),
         "lpips": lambda images, truth, part: np.array([float(distance(fill(x, truth, part), truth)) for x in images]),
     }
 

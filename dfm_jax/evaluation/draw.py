@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dfm_jax.config import SAMPLERS, SampleConfig
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
-from dfm_jax.diffusion.guidance import dynamic_threshold
+from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim, dpm_solver
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
@@ -48,6 +48,7 @@ class Pictures:
 
     rgb: Array  # [*batch, h, w, 3] in [0, 1]
     distance: Array  # [*batch, h, w]; what a ray does not hit counts as `far`
+    opacity: Array  # [*batch, h, w] share of the ray that is stopped
 
 
 @struct.dataclass
@@ -77,22 +78,42 @@ def draw_target(
     model: RadianceFieldModel,
     schedule: Schedule,
     sample: SampleConfig,
+    guide: Guidance | None = None,
 ) -> Float[Array, "b h w 3"]:
     """One sample of target view 0 for each (prepared) example, in [-1, 1]. The result depends on each example's own key
-    only."""
+    only.
+
+    Args:
+      guide: guidance in the place of that of `sample`, which must not be off (1).
+    """
     shape = (model.image_size, model.image_size, 3)
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
     interval = guidance_interval(sample, schedule.num_timesteps)
 
-    def denoise_fn(x_t: Array, timestep: Array, step: Array) -> Array:
-        del step  # rendering is deterministic: nothing to fold it into
+    guide = guide or guidance(sample)
+
+    # Rendering is deterministic: there is nothing to fold the step into.
+    def denoise_fn(x_t: Array, timestep: Array, step: Array, average: Array) -> tuple[Array, Array]:
+        del step
         if sample.guidance == 1:
-            return denoise(params, model, x_t, timestep, prepared).x0
-        return guided_denoise(params, model, x_t, timestep, prepared, sample.guidance, interval=interval).x0
+            return denoise(params, model, x_t, timestep, prepared).x0, average
+        denoised, average = guided_denoise(params, model, x_t, timestep, prepared, guide, average, interval=interval)
+        return denoised.x0, average
 
     threshold = partial(dynamic_threshold, quantile=sample.threshold_quantile)
-    sampler = SAMPLING[sample.sampler]
-    return sampler(denoise_fn, sample.temperature * noise, schedule, sample.num_steps, x0_transform=threshold)
+    sampler, x_T = SAMPLING[sample.sampler], sample.temperature * noise
+    settings = {"memory": jnp.zeros_like(noise), "x0_transform": threshold}
+    return sampler(denoise_fn, x_T, schedule, sample.num_steps, **settings)
+
+
+def guidance(sample: SampleConfig) -> Guidance:
+    return Guidance(
+        scale=sample.guidance,
+        rescale=sample.guidance_rescale,
+        momentum=sample.guidance_momentum,
+        bound=sample.guidance_bound or float("inf"),
+        parallel=sample.guidance_parallel,
+    )
 
 
 def prepare_drawing(params: Params, example: Example, *, model: RadianceFieldModel, sample: SampleConfig) -> Prepared:
@@ -141,7 +162,7 @@ def to_pictures(rendering: Rendering, far: Float[Array, "b"], num_images: int = 
     distance = rendering.depth + (1.0 - opacity) * far[:, None]
     size = round((distance.shape[1] // num_images) ** 0.5)
     split = partial(rearrange, pattern="b (k h w) ... -> b k h w ...", k=num_images, h=size, w=size)
-    return Pictures(rgb=split(rendering.rgb), distance=split(distance))
+    return Pictures(rgb=split(rendering.rgb), distance=split(distance), opacity=split(opacity))
 
 
 def estimate_picture(estimate: Rendering, far: Float[Array, "b"], size: int) -> Pictures:
@@ -166,9 +187,12 @@ def draw_batch(
     model: RadianceFieldModel,
     sample: SampleConfig,
 ) -> Batch:
-    """Draws pairs [b] of scenes of `example` [s] and numbers of samples, and looks at them where images are known."""
-    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene_index, sample_index)
+    """Draws pairs [b] of scenes of `example` [s] and numbers of samples, and looks at them where images are known.
+
+    A sample depends on the scene's `index`, not on its place in the batch.
+    """
     example = jax.tree.map(lambda x: x[scene_index], example)
+    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(example.index, sample_index)
     prepared = prepare_drawing(params, example, model=model, sample=sample)
     x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample)
     context = jax.tree.map(lambda x: x[: len(keys)], prepared.context)
@@ -191,6 +215,7 @@ def draw_scenes(
     settings: SampleConfig,
     seed: int,
     on_video: Callable[[int, int, np.ndarray, np.ndarray], None],
+    go_on: Callable[[Batch, Array, Array], Batch] | None = None,
 ) -> Drawn:
     """Draws `settings.num_samples` scenes behind each context of `example` [s], and looks at them.
 
@@ -200,6 +225,8 @@ def draw_scenes(
       paths: a camera path for each scene, all of one length.
       on_video: called for every sample with the numbers of its scene and sample, and its frames: colours
         [frames, h, w, 3] in [0, 1] and distances [frames, h, w].
+      go_on: what is done with a drawn batch before its scenes are looked at along the paths, given its scene and sample
+        numbers [b] (sampling further views, say).
     """
     size, batches = model.image_size, _batches(len(paths), settings.num_samples, model.image_size)
     zoom = -(-MIN_VIDEO_SIDE // size)
@@ -208,7 +235,9 @@ def draw_scenes(
     drawn = []
     with tqdm(total=sum(map(len, batches)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
         for pairs in batches:
-            batch = draw(*np.array(pairs).T, model=model, sample=settings)
+            numbers = np.array(pairs).T
+            batch = draw(*numbers, model=model, sample=settings)
+            batch = go_on(batch, *numbers) if go_on else batch
             drawn.append(jax.device_get((batch.views.rgb, batch.x0, batch.estimate)))
             bar.update(len(pairs) * (settings.num_steps + 1))
             frames = _render_paths(params, model, batch.scene, [paths[i].camera for i, _ in pairs], size * zoom, bar)

@@ -11,28 +11,31 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
-from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.draw import Drawn, draw_scenes
+from dfm_jax.evaluation import autoregressive
+from dfm_jax.evaluation.draw import Batch, Drawn, Params, draw_scenes
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
 from dfm_jax.evaluation.scene_files import write_scene, write_videos
 from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
+from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example
 from dfm_jax.training.checkpoints import check_same_config, restore_params
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
-from dfm_jax.trajectories import Trajectory, make_path
+from dfm_jax.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras
 
 
 def sample(config: Config, workdir: str | os.PathLike) -> Summary:
@@ -59,15 +62,20 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
 
     folder = _fresh_folder(workdir / "samples")
     start = time.monotonic()
-    drawn = draw_scenes(
-        params,
+    model, schedule = (
         make_model(config.model, config.image_size, config.loss),
         cosine_schedule(config.diffusion.num_timesteps),
+    )
+    drawn = draw_scenes(
+        params,
+        model,
+        schedule,
         example,
         paths,
         config.sample,
         config.seed,
         partial(write_videos, folder, example),
+        _along_path(config, params, model, schedule, example, names, paths),
     )
     seconds["sampling and rendering"] = time.monotonic() - start
 
@@ -101,6 +109,42 @@ def camera_paths(config: Config, example: Example, names: Sequence[str]) -> list
             )
         )
     return paths
+
+
+def _along_path(
+    config: Config,
+    params: Params,
+    model: RadianceFieldModel,
+    schedule: Schedule,
+    example: Example,
+    names: Sequence[str],
+    paths: Sequence[Trajectory],
+) -> Callable[[Batch, Array, Array], Batch] | None:
+    """What samples further views along the camera paths; None where none are asked for."""
+    step = config.sample.autoregressive_step
+    if not step:
+        return None
+    cameras = []
+    for i, (name, path) in enumerate(zip(names, paths, strict=True)):
+        if config.sample.video_path == "dataset":
+            recorded = _recorded_cameras(config, name, jax.tree.map(lambda x, i=i: np.asarray(x[i]), example))
+            start = np.argmin(np.abs(recorded.camera_to_world - np.eye(4)).max((1, 2)))  # the first context view
+            cameras.append(recorded_key_cameras(recorded, int(start), step))
+        else:
+            cameras.append(key_cameras(path, step))
+    keys = autoregressive.key_views(cameras, example)
+    if keys is None:
+        raise UserError(
+            f"config.sample.autoregressive_step={step} is longer than every camera path (config.sample.video_path="
+            f"'{config.sample.video_path}'): lower it"
+        )
+    counts = keys.there.sum(1)
+    say(f"{counts.min()} to {counts.max()} views are sampled along each path, after the first")
+    known, seen = config.data.view_sampling.max_context, int(example.context.valid.sum(1).max() + counts.max())
+    if seen > known:
+        say(f"the last scene has {seen} context views; in training there were {known} at most: it may come out blurred")
+    key = jax.random.key(config.seed)
+    return partial(autoregressive.extend, params, schedule, example, keys, key, model=model, sample=config.sample)
 
 
 def _recorded_cameras(config: Config, name: str, scene: Example) -> Camera:

@@ -3,10 +3,11 @@
 Notation: `s` scene, `n` sample of it, `h w` pixels, `k` the possible hidden colours (modes), `p` hidden pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from dfm_jax.data.builders import toy
 from dfm_jax.data.dataset import SceneDataset
@@ -17,6 +18,9 @@ from dfm_jax.structs import Example
 NAMES = ("red", "green", "blue")  # of toy.HIDDEN_COLOURS; also colours of the page
 # A sample is clean if this share of its hidden pixels shows one and the same mode.
 CLEAN_SHARE = 0.9
+# A view tells the mode if this share of its pixels shows nothing but what the context hides.
+SMALLEST_SHARE = 1 / 64
+UNSEEN = -1  # in the place of a mode: the view does not tell
 
 
 def read_hidden_colours(
@@ -51,6 +55,39 @@ def read_hidden_colours(
     )
 
 
+def read_views(
+    attributes: Mapping[str, Any],
+    poses: Float[np.ndarray, "t 3 4"],
+    intrinsics: Float[np.ndarray, "t 3 3"],
+    samples: Float[np.ndarray, "n t h w 3"],
+) -> tuple[Int[np.ndarray, "n t"], Bool[np.ndarray, "n t"]]:
+    """The mode that each view of each sample of one scene shows, `UNSEEN` where it shows too little of it, and whether
+    it does so cleanly.
+
+    Args:
+      attributes: of the scene's record.
+      poses: of the views in the data set's own world.
+    """
+    modes = np.full(samples.shape[:2], UNSEEN)
+    clean = np.zeros(samples.shape[:2], bool)
+    for view, (pose, matrix) in enumerate(zip(poses, intrinsics, strict=True)):
+        looks, hidden = _looks(attributes, pose, matrix, samples.shape[2])
+        if hidden.mean() < SMALLEST_SHARE:
+            continue
+        for n, image in enumerate(samples[:, view]):
+            modes[n, view] = nearest_mode(image[hidden], looks)
+            clean[n, view] = _is_clean(image[hidden], looks)
+    return modes, clean
+
+
+def true_depth(
+    attributes: Mapping[str, Any], poses: Float[np.ndarray, "t 3 4"], intrinsics: np.ndarray, size: int
+) -> Float[np.ndarray, "t h w"]:
+    """Distances along the rays of a toy scene's views; infinite where they meet nothing."""
+    views = zip(poses, intrinsics, strict=True)
+    return np.stack([toy.render_view(attributes, _square(pose), matrix, size)[1] for pose, matrix in views])
+
+
 def hidden_pixels(data: SceneDataset, names: Sequence[str], example: Example, size: int) -> Bool[np.ndarray, "s h w"]:
     """Which pixels of target view 0 show nothing but what the context hides."""
     return np.stack([hidden for _, hidden in _modes(data, names, example, size)])
@@ -63,11 +100,21 @@ def _modes(
     [h, w] bool."""
     for i, name in enumerate(names):
         attributes = data.scene(data.names.index(name)).attributes
-        pose = np.vstack([example.target.absolute_pose[i, 0], [0, 0, 0, 1]])
         intrinsics = np.asarray(example.target.camera.intrinsics[i, 0])
-        views = [toy.render_view(attributes | {"hidden": k}, pose, intrinsics, size) for k in range(len(NAMES))]
-        hidden = views[0][2]
-        yield np.stack([rgb[hidden] for rgb, _, _ in views]), hidden
+        yield _looks(attributes, example.target.absolute_pose[i, 0], intrinsics, size)
+
+
+def _looks(
+    attributes: Mapping[str, Any], pose: np.ndarray, intrinsics: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the hidden pixels of a view look like in each mode, [k, p, 3], and where they are, [h, w] bool."""
+    views = [toy.render_view({**attributes, "hidden": k}, _square(pose), intrinsics, size) for k in range(len(NAMES))]
+    hidden = views[0][2]
+    return np.stack([rgb[hidden] for rgb, _, _ in views]), hidden
+
+
+def _square(pose: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, "4 4"]:
+    return np.vstack([pose, [0, 0, 0, 1]])
 
 
 def _is_clean(pixels: np.ndarray, modes: np.ndarray) -> bool:

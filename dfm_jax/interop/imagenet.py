@@ -120,11 +120,16 @@ def _resnet_convolutions() -> Iterator[tuple[str, str, Path]]:
 
 
 def fold_batch_norm(
-    kernel: np.ndarray, scale: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray
+    kernel: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float = BATCH_NORM_EPSILON,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Kernel `[out, in, h, w]` and bias `[out]` of the convolution that equals one without bias and the (evaluated, not
     trained) batch normalisation behind it."""
-    factor = scale / np.sqrt(variance + BATCH_NORM_EPSILON)
+    factor = scale / np.sqrt(variance + epsilon)
     return kernel * factor[:, None, None, None], bias - mean * factor
 
 

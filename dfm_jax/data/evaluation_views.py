@@ -1,0 +1,99 @@
+"""What models are compared on: views of the evaluation split, always the same."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dfm_jax.config import DataConfig
+from dfm_jax.data import view_sampling
+from dfm_jax.data.dataset import SceneDataset, open_dataset
+from dfm_jax.data.examples import ExampleLoader, pad, stack, usable_scenes
+from dfm_jax.data.view_sampling import Draw
+from dfm_jax.errors import UserError
+from dfm_jax.structs import Example
+
+
+def evaluation_examples(
+    config: DataConfig, *, image_size: int, num_scenes: int, seed: int = 0
+) -> tuple[Example, list[str]]:
+    """The examples of `evaluation_views`, and the names of their scenes."""
+    data = open_dataset(config.dir, config.name, config.eval_split)
+    views = evaluation_views(config, num_scenes=num_scenes, seed=seed)
+    return load_views(config, views, image_size=image_size), [data.names[scene] for scene, _ in views]
+
+
+def load_views(
+    config: DataConfig,
+    views: Sequence[tuple[int, Draw]],
+    *,
+    image_size: int,
+    indices: Sequence[int] | None = None,
+    num_context: int = 0,
+    num_target: int = 0,
+) -> Example:
+    """A batch of chosen views, neither mirrored nor scaled.
+
+    Args:
+      views: number of a scene in the evaluation split, and frames of it.
+      indices: `Example.index` of each; None: counted from 0.
+      num_context: context views to pad to, if there are not as many.
+      num_target: the same of target views.
+
+    Raises:
+      UserError: a picture is damaged, or a scene's bounds are not known.
+    """
+    data = open_dataset(config.dir, config.name, config.eval_split)
+    loader = ExampleLoader(data, config, image_size, seed=0)
+    indices = range(len(views)) if indices is None else indices
+    chosen = [loader.chosen(index, scene, draw) for index, (scene, draw) in zip(indices, views, strict=True)]
+    return stack([e.replace(context=pad(e.context, num_context), target=pad(e.target, num_target)) for e in chosen])
+
+
+def evaluation_views(
+    config: DataConfig, *, num_scenes: int, seed: int = 0, fewer: bool = False
+) -> list[tuple[int, Draw]]:
+    """Different scenes of the evaluation split, always the same, with the fewest context views that training sees.
+
+    Captures are few, but have many views: by their rule examples are different views, held out ones where there are
+    some, and a scene may occur more than once.
+
+    Args:
+      fewer: whether all usable scenes will do, where there are not as many as asked for.
+
+    Raises:
+      UserError: no data set, no usable scene, or (without `fewer`) not as many as asked for.
+    """
+    data = open_dataset(config.dir, config.name, config.eval_split)
+    usable, sampling = usable_scenes(data, config), config.view_sampling
+    if sampling.rule == "captures":
+        views = []
+        for number, frame, turn in itertools.islice(_compared_views(data, usable, seed), num_scenes):
+            poses = data.scene(number).camera_to_world
+            held_out = data.held_out(len(poses))
+            views.append((number, view_sampling.draw_for_comparison(poses, held_out, frame, turn, sampling)))
+        return views
+    if len(usable) < num_scenes and not fewer:
+        raise UserError(
+            f"{num_scenes} scenes are asked for, but split '{config.eval_split}' of {data.path} has {len(usable)} that "
+            "can be used; lower config.sample.num_scenes"
+        )
+    chosen = np.random.default_rng(seed).permutation(usable)[:num_scenes].tolist()
+    views = []
+    for index, number in enumerate(chosen):
+        poses, rng = data.scene(number).camera_to_world, np.random.default_rng((seed, index))
+        views.append((number, view_sampling.draw_views(rng, poses, sampling, evaluation=True)))
+    return views
+
+
+def _compared_views(data: SceneDataset, scenes: np.ndarray, seed: int) -> Iterator[tuple[int, int, int]]:
+    """(scene, frame, turn) without end: frames to compare with, from one scene after the other; those that are held
+    out, or all where none are. After a turn with each of them the next begins."""
+    rng = np.random.default_rng(seed)
+    frames = {}
+    for scene in rng.permutation(scenes).tolist():
+        held_out = data.held_out(data.num_frames[scene])
+        frames[scene] = rng.permutation(np.flatnonzero(held_out) if held_out.any() else len(held_out)).tolist()
+    for turn in itertools.count():
+        for each in range(max(map(len, frames.values()))):
+            yield from ((scene, own[each], turn) for scene, own in frames.items() if each < len(own))

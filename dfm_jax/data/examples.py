@@ -1,0 +1,126 @@
+"""One example: the views that were chosen of a scene, read, and made relative to the first of them."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from dfm_jax.config import DataConfig
+from dfm_jax.data import transforms, view_sampling
+from dfm_jax.data.dataset import SceneDataset, SceneRecord
+from dfm_jax.errors import UserError
+from dfm_jax.structs import Camera, Example, Views
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleLoader:
+    """Examples of one split, without batch axis."""
+
+    data: SceneDataset
+    config: DataConfig
+    image_size: int
+    seed: int
+
+    def __call__(self, position: tuple[int, int]) -> Example:
+        """For training, from its global index and scene: without the frames that are held out, mirrored and scaled at
+        random."""
+        index, number = position
+        scene = self.data.scene(number)
+        sampling = self.config.view_sampling
+        rng = np.random.default_rng((self.seed, index))
+        kept = np.flatnonzero(~self.data.held_out(scene.num_frames))
+        draw = view_sampling.draw_views(rng, scene.camera_to_world[kept], sampling)
+        draw = view_sampling.Draw(kept[draw.context], kept[draw.target])
+        flip = rng.random() < sampling.flip_probability
+        scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
+        return self._example(index, scene, draw, flip, scale)
+
+    def chosen(self, index: int, number: int, draw: view_sampling.Draw) -> Example:
+        """These views of scene `number` as they are, for evaluation."""
+        return self._example(index, self.data.scene(number), draw, flip=False, scale=1.0)
+
+    def bounds(self, scene: SceneRecord) -> tuple[float, float]:
+        """Those of the config, or the scene's own."""
+        if self.config.near:
+            return self.config.near, self.config.far
+        if not 0 < scene.near < scene.far < np.inf:
+            raise UserError(
+                f"config.data.near and config.data.far are 0, but scene {scene.name} of {self.data.path} has no bounds "
+                f"of its own (near {scene.near}, far {scene.far}): set both"
+            )
+        return scene.near, scene.far
+
+    def _example(self, index: int, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> Example:
+        context, target = self._views(scene, draw, flip, scale)
+        near, far = self.bounds(scene)
+        return Example(
+            context=context,
+            target=target,
+            near=np.float32(near * scale),
+            far=np.float32(far * scale),
+            index=np.int32(index),
+        )
+
+    def _views(self, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> tuple[Views, Views]:
+        frames = np.concatenate([draw.context, draw.target])
+        images = np.stack([self.data.image(scene, int(frame), self.image_size) for frame in frames])
+        poses, intrinsics = scene.camera_to_world[frames], scene.intrinsics[frames]
+        if flip:
+            images, poses, intrinsics = transforms.mirror(images, poses, intrinsics)
+        poses = transforms.scale_world(poses, scale)
+        views = Views(
+            images=images,
+            camera=Camera(
+                camera_to_world=transforms.relative_to_first(poses).astype(np.float32),
+                intrinsics=intrinsics.astype(np.float32),
+            ),
+            absolute_pose=poses[:, :3].astype(np.float32),
+            valid=np.ones(len(frames), bool),
+        )
+        num_context = len(draw.context)
+        context = jax.tree.map(lambda x: x[:num_context], views)
+        target = jax.tree.map(lambda x: x[num_context:], views)
+        return pad(context, self.config.view_sampling.max_context), target
+
+
+def pad(views: Views, length: int) -> Views:
+    """The views [v] and as many more as make `length` (none, if there are more already): black and, so that every
+    number stays finite, seen from view 0."""
+    count = len(views.valid)
+    missing = max(0, length - count)
+    padded = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], missing, axis=0)]), views)
+    padded.images[count:] = 0
+    padded.valid[count:] = False
+    return padded
+
+
+def stack(examples: Sequence[Example]) -> Example:
+    """A batch of examples, whose numbers of views are brought to the largest among them."""
+    context, target = (max(len(getattr(e, kind).valid) for e in examples) for kind in ("context", "target"))
+    padded = [e.replace(context=pad(e.context, context), target=pad(e.target, target)) for e in examples]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+
+
+def usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:
+    """Scenes with enough frames for the sampling rule.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not len(data):
+        raise UserError(f"split '{data.split}' of {data.path} has no scenes: prepare it again, or choose another split")
+    needed, there = view_sampling.min_frames(config.view_sampling), data.num_training_frames
+    usable = np.flatnonzero(there >= needed)
+    if not len(usable):
+        held_out = " that are not held out" if data.holdout else ""
+        raise UserError(
+            f"no scene of split '{data.split}' of {data.path} has the {needed} frames that config.data.view_sampling "
+            f"needs (the longest has {max(there)}{held_out}); lower min_frame_gap"
+        )
+    if len(usable) < len(data):
+        logger.info("%d of %d scenes have fewer than %d frames: left out", len(data) - len(usable), len(data), needed)
+    return usable

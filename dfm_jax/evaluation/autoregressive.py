@@ -1,0 +1,151 @@
+"""Sampling along a camera path too long for one sampled view: views are sampled one after the other, and each joins the
+context of the next (Tewari et al. 2023, section 4).
+
+The last scene has all of them among its feature views, so that it knows what is to be seen from anywhere on the path.
+Shapes stay the same from view to view: the context has room for all of them, and is masked where they are still to
+come.
+
+Letters: `s` scene, `b` pairs of a scene and a sample, `v` context views, `K` views along the path, `h w` pixels.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from dfm_jax.config import SampleConfig
+from dfm_jax.data.examples import pad
+from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.evaluation.draw import Batch, Params, Pictures, draw_target, look, prepare_drawing, sampled_scene
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.structs import Camera, Example, Scene, Views
+
+
+@struct.dataclass
+class KeyViews:
+    """The views that are sampled after target view 0, in this order."""
+
+    camera: Camera  # [s, K] relative to the first context view
+    absolute_pose: Array  # [s, K, 3, 4]
+    there: Array  # [s, K] bool; scenes with fewer are padded
+
+
+def key_views(cameras: Sequence[Camera], example: Example) -> KeyViews | None:
+    """Key cameras of each scene of `example` [s], padded to one number; None if no scene has any."""
+    most = max(len(camera.intrinsics) for camera in cameras)
+    if not most:
+        return None
+    poses = np.tile(np.eye(4), (len(cameras), most, 1, 1))
+    intrinsics = np.tile(np.eye(3), (len(cameras), most, 1, 1))
+    for i, camera in enumerate(cameras):
+        count = len(camera.intrinsics)
+        poses[i, :count], intrinsics[i, :count] = camera.camera_to_world, camera.intrinsics
+        intrinsics[i, count:] = np.asarray(example.context.camera.intrinsics)[i, 0]
+    first = np.asarray(example.context.absolute_pose, np.float64)[:, 0]
+    absolute = first[:, None, :, :3] @ poses[..., :3, :]
+    absolute[..., 3] += first[:, None, :, 3]
+    there = np.arange(most) < np.array([[len(camera.intrinsics)] for camera in cameras])
+    as_float = lambda x: x.astype(np.float32)
+    return KeyViews(Camera(as_float(poses), as_float(intrinsics)), as_float(absolute), there)
+
+
+def make_room(example: Example, keys: KeyViews) -> Example:
+    """The example [s] with padding views for target view 0 and all key views but the last, which stays a target."""
+    length = example.context.valid.shape[1] + keys.there.shape[1]
+    padded = [
+        pad(jax.tree.map(lambda x, i=i: np.asarray(x[i]), example.context), length) for i in range(len(keys.there))
+    ]
+    return example.replace(context=jax.tree.map(lambda *x: np.stack(x), *padded))
+
+
+def extend(
+    params: Params,
+    schedule: Schedule,
+    example: Example,
+    keys: KeyViews,
+    key: Array,
+    batch: Batch,
+    scene_index: Array,
+    sample_index: Array,
+    *,
+    model: RadianceFieldModel,
+    sample: SampleConfig,
+) -> Batch:
+    """Samples the key views behind finished samples of target view 0; returns the batch with the scenes that show them
+    all, and what these look like.
+
+    The noise of key view k depends on the scene's index, the sample's and k only.
+
+    Args:
+      example: [s] as it was drawn from.
+      scene_index: [b] the scenes of the batch.
+      sample_index: [b] the numbers of the samples.
+    """
+    chosen = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[scene_index], tree)
+    now, path = chosen(make_room(example, keys)), chosen(keys)
+    now = now.replace(target=jax.tree.map(lambda x: x[:, :1], now.target))
+    randomness = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(now.index, sample_index)
+    x0, first = 2 * batch.x0 - 1, example.context.valid.shape[1]
+    step = partial(_next_view, params, schedule, model=model, sample=sample)
+    for k in range(keys.there.shape[1]):
+        view = jax.tree.map(lambda x, k=k: x[:, k], path)
+        now, x0 = step(now, view, x0, jnp.int32(first + k), randomness, jnp.int32(k + 1))
+    cameras = jax.tree.map(lambda *c: np.concatenate(c, axis=1), example.context.camera, example.target.camera)
+    scene, views = _last_scene(params, schedule, now, x0, chosen(cameras), model=model, sample=sample)
+    return batch.replace(scene=scene, views=views)
+
+
+@partial(jax.jit, static_argnames=("model", "sample"))
+def _next_view(
+    params: Params,
+    schedule: Schedule,
+    example: Example,
+    view: KeyViews,
+    x0: Array,
+    slot: Array,
+    keys: Array,
+    number: Array,
+    *,
+    model: RadianceFieldModel,
+    sample: SampleConfig,
+) -> tuple[Example, Array]:
+    """The sampled target joins the context at `slot`, and `view` [b], the new target, is sampled; where it is there."""
+    seen = example.target.replace(images=jnp.clip(0.5 * x0[:, None] + 0.5, 0, 1))
+    put = lambda all_views, one: jax.lax.dynamic_update_slice_in_dim(
+        all_views, one.astype(all_views.dtype), slot, axis=1
+    )
+    context = jax.tree.map(put, example.context, seen)
+    target = Views(
+        images=jnp.zeros_like(seen.images),
+        camera=jax.tree.map(lambda x: x[:, None], view.camera),
+        absolute_pose=view.absolute_pose[:, None],
+        valid=jnp.ones_like(seen.valid),
+    )
+    later = example.replace(context=context, target=target)
+    own_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+    prepared = prepare_drawing(params, later, model=model, sample=sample)
+    drawn = draw_target(params, prepared, own_keys, model=model, schedule=schedule, sample=sample)
+    keep = lambda new, old: jnp.where(view.there.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return jax.tree.map(keep, (later, drawn), (example, x0))
+
+
+@partial(jax.jit, static_argnames=("model", "sample"))
+def _last_scene(
+    params: Params,
+    schedule: Schedule,
+    example: Example,
+    x0: Array,
+    cameras: Camera,
+    *,
+    model: RadianceFieldModel,
+    sample: SampleConfig,
+) -> tuple[Scene, Pictures]:
+    """The scene [b] that has all sampled views, and what `cameras` [b, k] see of it."""
+    prepared = prepare_drawing(params, example, model=model, sample=sample)
+    context = jax.tree.map(lambda x: x[: x0.shape[0]], prepared.context)
+    scene, _ = sampled_scene(params, context, x0, model=model, num_timesteps=schedule.num_timesteps)
+    return scene, look(params, scene, cameras, model=model, size=model.image_size)

@@ -1,0 +1,106 @@
+"""Multi-view consistency: do pictures of a scene and their depths tell of one and the same scene?
+
+Every pixel of a view `a` is carried by its depth to a point, and from there into another view `b`. If `b` sees a
+surface there, the pixel goes back by `b`'s depth: how far from where it began it arrives is the reprojection error.
+If `b` looks through the point and sees something farther away, the two contradict each other; if something nearer is
+in the way, nothing can be said.
+
+Letters: `k` views of one scene, `h w` pixels, `r = h * w`. Distances run along unit rays.
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import struct
+from jax import Array
+from jaxtyping import Float
+
+from dfm_jax.geometry import pixel_grid, project, unproject
+from dfm_jax.structs import Camera
+
+# Surfaces whose distances differ by less than this share of them are one surface.
+SAME_SURFACE = 0.05
+# Rays of which less than this share is stopped do not see a surface.
+SOLID = 0.9
+
+
+@struct.dataclass
+class Seen:
+    """Pictures of one scene."""
+
+    rgb: Array  # [k, h, w, 3] in [0, 1]
+    distance: Array  # [k, h, w]
+    opacity: Array  # [k, h, w] share of each ray that is stopped
+
+
+@struct.dataclass
+class Consistency:
+    """Over all pairs of views; NaN where no pixel can be compared."""
+
+    reprojection: Array  # [] mean distance between a pixel and itself, there and back; pixels
+    colour: Array  # [] root mean square difference of the colours of a point in two views
+    contradicted: Array  # [] share of the points compared that the other view looks through
+
+
+def consistency(seen: Seen, camera: Camera, valid: Array, grid: str) -> Consistency:
+    """Compares all pairs of views.
+
+    Args:
+      camera: [k].
+      valid: [k] bool, views that are no padding.
+      grid: 'centres' or 'corners', where pixels lie.
+    """
+    views = jnp.arange(len(valid))
+
+    def against(a: Array) -> Array:
+        return jax.vmap(lambda b: _compare(seen, camera, a, b, grid) * (valid[a] & valid[b] & (a != b)))(views)
+
+    # One view at a time against all: the memory of a pair is that of some images.
+    same, through, shift, difference = jax.lax.map(against, views).sum((0, 1))
+    return Consistency(shift / same, jnp.sqrt(difference / same), through / (same + through))
+
+
+def _compare(seen: Seen, camera: Camera, a: Array, b: Array, grid: str) -> Float[Array, "4"]:
+    """Pixels of `a` that `b` sees, those that it looks through; sums of shifts and of squared colour differences over
+    the former."""
+    size = seen.distance.shape[1]
+    xy = rearrange(pixel_grid(size, size, grid), "h w xy -> (h w) xy")
+    flat = lambda x: rearrange(x[a], "h w ... -> (h w) ...")
+    camera_a, camera_b = (jax.tree.map(lambda x, i=i: x[i], camera) for i in (a, b))
+    uv, camera_points = project(camera_b, unproject(camera_a, xy, flat(seen.distance)))
+    expected = jnp.linalg.norm(camera_points, axis=-1)
+
+    layers = jnp.concatenate([seen.rgb[b], seen.distance[b][..., None], seen.opacity[b][..., None]], axis=-1)
+    corners, weights, inside = _neighbours(layers, uv, grid)
+    rgb, found = jnp.split(jnp.einsum("rcl,rc->rl", corners[..., :4], weights), [3], axis=-1)
+    found = found[:, 0]
+    near, far = corners[..., 3].min(1), corners[..., 3].max(1)
+    surface = (far - near < SAME_SURFACE * near) & (corners[..., 4].min(1) > SOLID)
+    comparable = inside & (camera_points[:, 2] > 0) & (flat(seen.opacity) > SOLID) & surface
+    same = comparable & (jnp.abs(found - expected) < SAME_SURFACE * expected)
+    through = comparable & (found >= (1 + SAME_SURFACE) * expected)
+
+    back, _ = project(camera_a, unproject(camera_b, uv, jnp.where(same, found, 1.0)))
+    pixels = size if grid == "centres" else size - 1
+    shift = pixels * jnp.linalg.norm(back - xy, axis=-1)
+    difference = jnp.mean(jnp.square(rgb - flat(seen.rgb)), axis=-1)
+    over = lambda x: jnp.sum(jnp.where(same, x, 0.0))
+    return jnp.stack([jnp.sum(same), jnp.sum(through), over(shift), over(difference)])
+
+
+def _neighbours(
+    image: Float[Array, "h w l"], uv: Float[Array, "r 2"], grid: str
+) -> tuple[Float[Array, "r 4 l"], Float[Array, "r 4"], Array]:
+    """The four pixels around image points, their bilinear weights, and which points lie between four pixels."""
+    size = image.shape[0]
+    at = uv * size - 0.5 if grid == "centres" else uv * (size - 1)
+    inside = jnp.all((at >= 0) & (at <= size - 1), axis=-1)
+    low = jnp.clip(jnp.floor(at), 0, size - 2).astype(jnp.int32)
+    share = jnp.clip(at - low, 0.0, 1.0)
+    corners, weights = [], []
+    for dy in (0, 1):
+        for dx in (0, 1):
+            corners.append(image[low[:, 1] + dy, low[:, 0] + dx])
+            weight = jnp.where(dx, share[:, 0], 1 - share[:, 0]) * jnp.where(dy, share[:, 1], 1 - share[:, 1])
+            weights.append(weight)
+    return jnp.stack(corners, axis=1), jnp.stack(weights, axis=1), inside

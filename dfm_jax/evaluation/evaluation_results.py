@@ -1,0 +1,144 @@
+"""What an evaluation found: the numbers of each scene on disk, and those of all of them.
+
+<workdir>/evaluation/settings.json           what the numbers below belong to
+<workdir>/evaluation/scenes/00007.json       a scene that is done: `SceneScores`
+<workdir>/evaluation/scenes/00007.npz        its images, 8 bits, for distances of distributions and the page
+<workdir>/evaluation/scenes/00007.csv        a row a sample and view
+<workdir>/evaluation/scenes.csv              a row a scene
+<workdir>/evaluation/metrics.json            everything, with what was skipped and left out, and why
+"""
+
+import csv
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.data.builders import toy
+from dfm_jax.evaluation.scene_scores import SceneScores
+from dfm_jax.evaluation.toy_modes import UNSEEN
+from dfm_jax.metrics import total_variation
+
+# Measures of a sample at a view, and whether more is better.
+VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}
+SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_colour", "contradicted")
+SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips")
+
+
+class SceneStore:
+    """The scenes that are done; they stay when the evaluation is interrupted."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        """Opens the folder, and empties it if what it holds belongs to other settings."""
+        self.folder = folder
+        path, content = folder / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        if not path.is_file() or path.read_text() != content:
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / "scenes").mkdir(parents=True)
+            path.write_text(content)
+
+    def done(self) -> set[int]:
+        return {int(path.stem) for path in (self.folder / "scenes").glob("*.json")}
+
+    def write(self, index: int, scores: SceneScores, images: Mapping[str, np.ndarray]) -> None:
+        """Stores a scene; it counts as done when the last of its files is complete.
+
+        Args:
+          images: [..., h, w, 3] in [0, 1], by name.
+        """
+        stem = self.folder / "scenes" / f"{index:05d}"
+        quantised = {name: np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for name, x in images.items()}
+        np.savez_compressed(stem.with_suffix(".npz"), **quantised)
+        _write_csv(stem.with_suffix(".csv"), _view_rows(scores))
+        unfinished = stem.with_suffix(".incomplete")
+        unfinished.write_text(json.dumps(dataclasses.asdict(scores)) + "\n")
+        unfinished.replace(stem.with_suffix(".json"))
+
+    def scores(self, index: int) -> SceneScores:
+        return SceneScores(**json.loads((self.folder / "scenes" / f"{index:05d}.json").read_text()))
+
+    def images(self, index: int) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "scenes" / f"{index:05d}.npz") as arrays:
+            return dict(arrays)
+
+
+def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
+    """Means over all scenes, each counting once: of the mean over its samples, `psnr`, and of its best sample by that
+    measure, `psnr_best`; None where nothing could be measured.
+
+    On toy also `total_variation` between the hidden colours drawn and their odds, `mode_purity`, the share of samples
+    of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target view 0.
+    """
+    rows = [scene_row(scene) for scene in scenes]
+    numbers: dict[str, float | int | None] = {
+        name: _mean(row[name] for row in rows) for name in rows[0] if name != "scene"
+    }
+    numbers |= {"num_scenes": len(scenes), "num_samples": sum(len(scene.psnr) for scene in scenes)}
+    if scenes[0].modes is not None:
+        numbers |= _calibration(scenes)
+    return numbers
+
+
+def scene_row(scene: SceneScores) -> dict[str, Any]:
+    """The numbers of one scene by name."""
+    row: dict[str, Any] = {"scene": scene.name}
+    for name, more_is_better in VIEW_MEASURES.items():
+        values = getattr(scene, name)
+        samples = [] if values is None else [x for x in map(_mean, values) if x is not None]
+        row[name] = _mean(samples)
+        row[f"{name}_best"] = (max if more_is_better else min)(samples, default=None)
+    row |= {name: _mean(getattr(scene, name)) for name in SAMPLE_MEASURES}
+    return row | {name: getattr(scene, name) for name in SCENE_MEASURES}
+
+
+def write_scene_table(path: Path, scenes: Sequence[SceneScores]) -> None:
+    _write_csv(path, [scene_row(scene) for scene in scenes])
+
+
+def _view_rows(scene: SceneScores) -> list[dict[str, Any]]:
+    rows = []
+    for j, values in enumerate(scene.psnr):
+        for view in range(len(values)):
+            row = {"sample": j, "target": view}
+            row |= {name: getattr(scene, name) and getattr(scene, name)[j][view] for name in VIEW_MEASURES}
+            row |= {name: getattr(scene, name)[j] for name in SAMPLE_MEASURES}
+            if scene.modes is not None:
+                row["hidden_colour"] = scene.modes[j][view]
+            rows.append(row)
+    return rows
+
+
+def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | None]:
+    modes = [sample for scene in scenes for sample in scene.modes]
+    counts = np.bincount([sample[0] for sample in modes if sample[0] != UNSEEN], minlength=len(toy.HIDDEN_COLOURS))
+    agrees = [novel == sample[0] for sample in modes for novel in sample[1:] if UNSEEN not in (novel, sample[0])]
+    return {
+        "total_variation": total_variation(counts, toy.HIDDEN_PROBABILITIES),
+        "total_variation_of_honest_draws": honest_total_variation(int(counts.sum())),
+        "mode_purity": _mean([clean for scene in scenes for clean in scene.clean]),
+        "novel_view_agreement": _mean(agrees),
+        "num_novel_views": len(agrees),
+    } | {f"share_{i}": float(share) for i, share in enumerate(counts / counts.sum())}
+
+
+def honest_total_variation(count: int) -> float:
+    """What `count` draws from the true odds differ from them by on average, each count approximately normal."""
+    return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy.HIDDEN_PROBABILITIES)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of the values that are known."""
+    known = [x for x in values if x is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

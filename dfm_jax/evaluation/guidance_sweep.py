@@ -1,0 +1,186 @@
+"""What guidance does to colours, and which cure to take: saturation, contrast and diversity of samples over the scale.
+
+    python -m dfm_jax.evaluation.guidance_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
+
+The model must have been trained with `diffusion.guidance_dropout` above 0. Scenes and samples are as many as
+`sample.num_scenes` and `sample.num_samples` say, and all begin with the same noise. Writes `guidance.png`,
+`guidance_samples.png` and `guidance.json` to `<workdir>/guidance/`; the last line on standard output is that JSON.
+
+Saturation is that of HSV, (max - min) / max of a pixel's colours, averaged over pixels by their value (black has none);
+contrast the standard deviation of the grey values of an image; diversity the standard deviation over the samples of a
+scene, averaged over pixels and colours. `scene_psnr` compares the sampled scene, rendered where it was sampled, with
+the guided image that diffusion ended with.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from dfm_jax.command_line import read_config
+from dfm_jax.config import Config, SampleConfig
+from dfm_jax.data import evaluation_views, pipeline
+from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
+from dfm_jax.errors import Parser, UserError
+from dfm_jax.evaluation import plots, visualize
+from dfm_jax.evaluation.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.metrics import psnr
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.structs import Example
+from dfm_jax.training.checkpoints import check_same_config, restore_params
+
+SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+# Settings that differ from plain guidance without thresholding. Factor 0.7 and momentum -0.5 are their papers'; the
+# interval leaves out the highest noise levels and the lowest, where guidance costs diversity and gains nothing.
+PLAIN = {
+    "threshold_quantile": 1.0,
+    "guidance_from": 0.0,
+    "guidance_to": 1.0,
+    "guidance_rescale": 0.0,
+    "guidance_parallel": 1.0,
+    "guidance_momentum": 0.0,
+    "guidance_bound": 0.0,
+}
+CURES: Mapping[str, Mapping[str, float]] = {
+    "none": {},
+    "dynamic thresholding": {"threshold_quantile": 0.95},
+    "rescaling": {"guidance_rescale": 0.7},
+    "interval": {"guidance_from": 0.2, "guidance_to": 0.8},
+    "projection": {"guidance_parallel": 0.0, "guidance_momentum": -0.5, "guidance_bound": 0.1},
+}
+SAMPLES_SHOWN = 2
+
+
+def sweep(config: Config, workdir: Path) -> dict[str, Any]:
+    """Measures every cure at every scale, writes the plots, and returns the numbers.
+
+    Raises:
+      UserError: the model knows no guidance, or there is no checkpoint or data set.
+    """
+    if config.model.conditioning_field is None or config.diffusion.guidance_dropout == 0:
+        raise UserError(
+            "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "
+            "when it is trained as well"
+        )
+    params, step, saved = restore_params(workdir)
+    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    if not saved["diffusion"]["guidance_dropout"]:
+        raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
+    pipeline.ensure_toy(config.data, config.image_size)
+    example, _ = evaluation_views.evaluation_examples(
+        config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
+    )
+    folder = workdir / "guidance"
+    folder.mkdir(parents=True, exist_ok=True)
+    measured: dict[str, list[dict[str, float]]] = {}
+    rows: dict[tuple[str, float], np.ndarray] = {}
+    points = [(cure, scale) for cure in CURES for scale in SCALES]
+    for cure, scale in tqdm(points, unit="point", desc="guidance"):
+        images, seen = _samples(config, params, example, CURES[cure], scale)
+        measured.setdefault(cure, []).append({"scale": scale} | measure(images, seen))
+        rows[cure, scale] = images
+    truth = _appearance(np.asarray(example.target.images[:, :1]))
+    plots.guidance(folder / "guidance.png", measured, truth)
+    visualize.write_png(folder / "guidance_samples.png", _sheet(rows, np.asarray(example.target.images[0, 0])))
+    result = {"step": step, "truth": truth, "cures": CURES, "measured": measured}
+    (folder / "guidance.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def measure(images: np.ndarray, seen: np.ndarray) -> dict[str, float]:
+    """Of samples [s, n, h, w, 3] in [0, 1], and of their scenes rendered at the same camera."""
+    agreement = np.minimum(99.0, psnr(seen, images))
+    diversity = float(images.std(1).mean())
+    return _appearance(images) | {"diversity": diversity, "scene_psnr": float(agreement.mean())}
+
+
+def _appearance(images: np.ndarray) -> dict[str, float]:
+    value, least = images.max(-1), images.min(-1)
+    grey = images.mean(-1)
+    return {
+        "saturation": float((value - least).sum() / max(value.sum(), 1e-6)),
+        "contrast": float(grey.std((-2, -1)).mean()),
+    }
+
+
+def _samples(
+    config: Config, params: Params, example: Example, cure: Mapping[str, float], scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples [s, n, h, w, 3] of target view 0, and their scenes rendered there; a sample of every scene at a time."""
+    # The scale is an argument of the program: it compiles once a cure. Its own must not be that of no guidance.
+    settings = dataclasses.replace(config.sample, **{**PLAIN, **cure, "guidance": 2.0})
+    draw = partial(
+        _draw,
+        params,
+        cosine_schedule(config.diffusion.num_timesteps),
+        example,
+        jax.random.key(config.seed),
+        model=make_model(config.model, config.image_size, config.loss),
+        sample=settings,
+    )
+    drawn = [jax.device_get(draw(jnp.int32(j), jnp.float32(scale))) for j in range(config.sample.num_samples)]
+    images, seen = (np.stack(part, axis=1) for part in zip(*drawn, strict=True))
+    return images, seen
+
+
+@partial(jax.jit, static_argnames=("model", "sample"))
+def _draw(
+    params: Params,
+    schedule: Schedule,
+    example: Example,
+    key: Array,
+    number: Array,
+    scale: Array,
+    *,
+    model: RadianceFieldModel,
+    sample: SampleConfig,
+) -> tuple[Array, Array]:
+    """Sample `number` of each scene [s, h, w, 3], and what its scene looks like at the same camera."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), number))(example.index)
+    prepared = prepare_drawing(params, example, model=model, sample=sample)
+    guide = dataclasses.replace(guidance(sample), scale=scale)
+    x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample, guide=guide)
+    context = jax.tree.map(lambda x: x[: len(keys)], prepared.context)
+    scene, _ = sampled_scene(params, context, x0, model=model, num_timesteps=schedule.num_timesteps)
+    camera = jax.tree.map(lambda x: x[:, :1], example.target.camera)
+    seen = look(params, scene, camera, model=model, size=model.image_size).rgb[:, 0]
+    return jnp.clip(0.5 * x0 + 0.5, 0, 1), seen
+
+
+def _sheet(images: Mapping[tuple[str, float], np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """A row a cure, the first samples of the first scene in the columns, at every scale."""
+    rows, shown = [], min(SAMPLES_SHOWN, next(iter(images.values())).shape[1])
+    for cure in CURES:
+        rows.append([image for scale in SCALES for image in images[cure, scale][0, :shown]] + [truth])
+    columns = [f"scale {scale:g}" if j == 0 else "" for scale in SCALES for j in range(shown)]
+    return visualize.grid(rows, [*columns, "truth"], list(CURES), side=96)
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="FILE.py or FILE.py:variant")
+    parser.add_argument("--workdir", required=True, type=Path, help="of a trained model")
+    try:
+        arguments, overrides = parser.parse_known_args(argv)
+        result = sweep(read_config(arguments.config, overrides), arguments.workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"look at {arguments.workdir / 'guidance' / 'guidance.png'}", file=sys.stderr)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,162 @@
+"""What one evaluated scene scores: everything that can be said of its samples without the other scenes.
+
+Letters: `n` samples, `t` target views, `v` context views, `k = v + t`, `h w` pixels. Images are in [0, 1].
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dfm_jax.evaluation.consistency import Seen, consistency
+from dfm_jax.metrics import SSIM_WINDOW, psnr, ssim
+from dfm_jax.models import lpips
+from dfm_jax.structs import Camera, Example
+
+PAIRS_AT_ONCE = 15  # of samples; all pairs of 6
+LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledViews:
+    """What was drawn of one scene."""
+
+    rgb: np.ndarray  # [n, k, h, w, 3] the sampled scenes at the context and target cameras
+    distance: np.ndarray  # [n, k, h, w]; what a ray does not hit counts as `far`
+    opacity: np.ndarray  # [n, k, h, w]
+    x0: np.ndarray  # [n, h, w, 3] what diffusion ended with, of target view 0
+    estimate: np.ndarray  # [h, w, 3] the deterministic estimate of target view 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneScores:
+    """Lists over samples and target views; None where something cannot be measured. PSNR is in dB."""
+
+    name: str
+    context_psnr: list[float]  # [n] the context views rendered again
+    scene_psnr: list[float]  # [n] the sampled scene against the (guided) image that diffusion ended with
+    psnr: list[list[float]]  # [n][t] against the true views
+    ssim: list[list[float]] | None  # [n][t]
+    lpips: list[list[float]] | None  # [n][t]
+    depth_error: list[list[float]] | None  # [n][t] mean difference of distances, units of the scene
+    estimate_psnr: float  # the deterministic estimate
+    reprojection: list[float]  # [n] pixels; see `consistency.py`
+    reprojection_colour: list[float]  # [n]
+    contradicted: list[float]  # [n] share
+    variance: float  # over samples, averaged over the pixels and colours of target view 0
+    pairwise_lpips: float | None  # between samples at target view 0, averaged over pairs
+    modes: list[list[int]] | None  # [n][t] toy: the hidden colour; -1 where a view does not show it
+    clean: list[bool] | None  # [n] toy: whether target view 0 shows one colour
+
+
+def measure(
+    name: str,
+    example: Example,
+    drawn: SampledViews,
+    *,
+    grid: str,
+    distance: lpips.Distance | None,
+    depth: np.ndarray | None = None,
+    modes: np.ndarray | None = None,
+    clean: np.ndarray | None = None,
+) -> SceneScores:
+    """Compares the samples of one scene with its views and with each other.
+
+    Args:
+      example: without batch axis; padding views are left out.
+      grid: where pixels lie, 'centres' or 'corners'.
+      distance: LPIPS, if its weights are there.
+      depth: [t, h, w] true distances at all target views, infinite where a ray meets nothing; None: unknown.
+      modes: [n, t] hidden colours at all target views (toy).
+      clean: [n, t] whether they are of one colour.
+    """
+    num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
+    truth = np.asarray(example.target.images)[shown]
+    targets = drawn.rgb[:, num_context:][:, shown]
+    given = np.asarray(example.context.valid)
+    contexts, context_truth = drawn.rgb[:, :num_context][:, given], np.asarray(example.context.images)[given]
+    seen = _reproject(_surfaces(drawn, float(example.far)), *_cameras(example), grid=grid)
+    of_size = lambda smallest: min(truth.shape[1:3]) >= smallest
+    error = None
+    if depth is not None:
+        error = _depth_error(drawn.distance[:, num_context:][:, shown], depth[shown])
+    perceptual = distance if of_size(lpips.SMALLEST_IMAGE) else None
+    against_truth = _lpips_each(perceptual, targets, np.broadcast_to(truth, targets.shape)) if perceptual else None
+    return SceneScores(
+        name=name,
+        context_psnr=[_psnr(sample, context_truth) for sample in contexts],
+        scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, drawn.x0, strict=True)],
+        psnr=[[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets],
+        ssim=np.stack([ssim(sample, truth) for sample in targets]).tolist() if of_size(SSIM_WINDOW) else None,
+        lpips=None if against_truth is None else against_truth.tolist(),
+        depth_error=error,
+        estimate_psnr=_psnr(drawn.estimate, truth[0]),
+        reprojection=_numbers(seen.reprojection),
+        reprojection_colour=_numbers(seen.colour),
+        contradicted=_numbers(seen.contradicted),
+        variance=float(targets[:, 0].var(0).mean()),
+        pairwise_lpips=_pairwise(perceptual, targets[:, 0]) if perceptual else None,
+        modes=None if modes is None else modes[:, shown].tolist(),
+        clean=None if clean is None else clean[:, 0].tolist(),
+    )
+
+
+def _psnr(images: np.ndarray, truth: np.ndarray) -> float:
+    """Of the mean error over all images."""
+    return float(min(LARGEST_PSNR, psnr(images.reshape(1, -1, 3), truth.reshape(1, -1, 3))))
+
+
+def _numbers(values: Array) -> list[float | None]:
+    """For JSON, which has no NaN."""
+    return [float(x) if np.isfinite(x) else None for x in np.asarray(values)]
+
+
+def _depth_error(distances: np.ndarray, truth: np.ndarray) -> list[list[float | None]]:
+    """[n][t] mean absolute difference where there is something; what is drawn as empty there counts as `far`."""
+    hit = np.isfinite(truth)
+    error = np.where(hit, np.abs(distances - np.where(hit, truth, 0)), 0).sum((2, 3))
+    return [_numbers(row) for row in error / np.where(hit.any((1, 2)), hit.sum((1, 2)), np.nan)]
+
+
+def _surfaces(drawn: SampledViews, far: float) -> Seen:
+    """Distances of what stops the rays, without the share that goes to `far`."""
+    distance = (drawn.distance - (1 - drawn.opacity) * far) / np.maximum(drawn.opacity, 1e-3)
+    return Seen(drawn.rgb, distance, drawn.opacity)
+
+
+def _cameras(example: Example) -> tuple[Camera, np.ndarray]:
+    camera = jax.tree.map(lambda *c: np.concatenate(c), example.context.camera, example.target.camera)
+    return camera, np.concatenate([example.context.valid, example.target.valid])
+
+
+def _reproject(seen: Seen, camera: Camera, valid: np.ndarray, *, grid: str) -> jax.Array:
+    return jax.device_get(_consistency(seen, camera, valid, grid=grid))
+
+
+def _over_samples(seen: Seen, camera: Camera, valid: Array, *, grid: str) -> Array:
+    return jax.lax.map(lambda one: consistency(one, camera, valid, grid), seen)
+
+
+_consistency = jax.jit(_over_samples, static_argnames="grid")
+_lpips = jax.jit(lambda distance, a, b: distance(a, b))
+
+
+def _lpips_each(distance: lpips.Distance, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distances [n, t] of images [n, t, h, w, 3]; one sample at a time, so that memory does not grow with samples."""
+    return np.stack([np.asarray(_lpips(distance, jnp.asarray(x), jnp.asarray(y))) for x, y in zip(a, b, strict=True)])
+
+
+def _pairwise(distance: lpips.Distance, samples: np.ndarray) -> float | None:
+    """Mean distance of all pairs of samples [n, h, w, 3]; None of a single one."""
+    pairs = np.array(list(itertools.combinations(range(len(samples)), 2)))
+    if not len(pairs):
+        return None
+    distances = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        part = pairs[start : start + PAIRS_AT_ONCE]
+        i, j = np.concatenate([part, np.repeat(part[-1:], PAIRS_AT_ONCE - len(part), axis=0)]).T  # of one shape
+        distances.append(np.asarray(_lpips(distance, samples[i], samples[j]))[: len(part)])
+    return float(np.concatenate(distances).mean())

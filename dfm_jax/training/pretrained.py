@@ -1,0 +1,76 @@
+"""Trained models as one file, to be handed on.
+
+    python -m dfm_jax.training.pretrained pack --workdir=runs/calibrated --file=toy.npz
+    python -m dfm_jax.training.pretrained unpack --workdir=runs/toy --file=toy.npz    # then --mode=sample or evaluate
+
+A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings. The last
+line on standard output is one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from dfm_jax.config_reading import from_dict
+from dfm_jax.errors import Parser, UserError
+from dfm_jax.interop.state_files import read_state
+from dfm_jax.training.checkpoints import Checkpoints, restore_params
+
+SETTINGS, STEP = "settings", "step"
+
+
+def pack(workdir: Path, file: Path) -> dict[str, Any]:
+    """Writes the latest averaged parameters of a run to one file.
+
+    Raises:
+      UserError: the run has no checkpoint.
+    """
+    params, step, settings = restore_params(workdir)
+    arrays = {name: np.asarray(array) for name, array in flatten_dict(params, sep="|").items()}
+    text = np.frombuffer(json.dumps(settings).encode(), np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **arrays, **{SETTINGS: text, STEP: np.array(step)})
+    return {"file": str(file), "step": step, "bytes": file.stat().st_size}
+
+
+def unpack(workdir: Path, file: Path) -> dict[str, Any]:
+    """Writes the parameters of such a file as the checkpoint of a new workdir.
+
+    Raises:
+      UserError: there is no such file, it is damaged, or the workdir has checkpoints already.
+    """
+    arrays = read_state(file)
+    if (workdir / "checkpoints").exists():
+        raise UserError(f"{workdir} has checkpoints already: choose another --workdir")
+    try:
+        step, settings = int(arrays.pop(STEP)), json.loads(arrays.pop(SETTINGS).tobytes())
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{file} is no packed checkpoint: it has no settings or no step") from error
+    params = unflatten_dict(arrays, sep="|")
+    with Checkpoints(workdir, keep=1) as checkpoints:
+        checkpoints.save_trees(step, from_dict(settings), params=params, ema=params)
+    return {"workdir": str(workdir), "step": step, "parameters": sum(array.size for array in arrays.values())}
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["pack", "unpack"])
+    parser.add_argument("--workdir", required=True, type=Path, help="of the run")
+    parser.add_argument("--file", required=True, type=Path, help="the packed checkpoint")
+    try:
+        arguments = parser.parse_args(argv)
+        done = {"pack": pack, "unpack": unpack}[arguments.command](arguments.workdir, arguments.file)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

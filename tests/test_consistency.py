@@ -1,0 +1,83 @@
+"""Reprojection between views: exact pictures agree, and false depths or surfaces are found out."""
+
+import jax
+import numpy as np
+import pytest
+
+from dfm_jax.data.builders import toy
+from dfm_jax.evaluation.consistency import Seen, consistency
+from dfm_jax.structs import Camera
+from tests.tiny import jit
+
+SIZE, VIEWS = 48, 4
+BOX = {
+    "half_sizes": (0.7, 0.65),
+    "height": 1.2,
+    "yaw": 0.05,
+    "visible_colour": (0.8, 0.6, 0.2),
+    "floor_colour": (0.5, 0.5, 0.5),
+    "hidden": 0,
+}
+measure = jit(consistency, static_argnums=3)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """A toy scene as it really is, all around."""
+    poses = toy.orbit_pose(np.linspace(0.1, 1.6, VIEWS))
+    views = [toy.render_view(BOX, pose, toy.intrinsics(), SIZE) for pose in poses]
+    hit = np.stack([np.isfinite(depth) for _, depth, _ in views])
+    distance = np.stack([np.where(np.isfinite(depth), depth, toy.FAR) for _, depth, _ in views])
+    seen = Seen(
+        np.stack([rgb for rgb, _, _ in views]).astype(np.float32),
+        distance.astype(np.float32),
+        hit.astype(np.float32),
+    )
+    camera = Camera(poses.astype(np.float32), np.tile(toy.intrinsics().astype(np.float32), (VIEWS, 1, 1)))
+    return seen, camera, np.ones(VIEWS, bool)
+
+
+def test_exact_pictures_agree(exact):
+    found = measure(*exact, "centres")
+    assert found.reprojection < 0.1  # a pixel; the depth between pixels is interpolated
+    assert found.colour < 0.06  # antialiased edges
+    assert found.contradicted < 0.02
+
+
+def test_false_depths_are_found_out(exact):
+    seen, camera, valid = exact
+    scale = np.float32(1) + 0.03 * np.array([1, -1, 1, -1], np.float32)[:, None, None]
+    wrong = measure(seen.replace(distance=seen.distance * scale), camera, valid, "centres")
+    assert wrong.reprojection > 3 * measure(*exact, "centres").reprojection
+    nearer = np.float32(1) - 0.2 * np.array([1, 0, 0, 0], np.float32)[:, None, None]
+    assert measure(seen.replace(distance=seen.distance * nearer), camera, valid, "centres").contradicted > 0.1
+
+
+def test_another_colour_in_one_view_is_found_out(exact):
+    seen, camera, valid = exact
+    other = seen.replace(rgb=seen.rgb * np.array([0, 1, 1, 1], np.float32)[:, None, None, None])
+    assert measure(other, camera, valid, "centres").colour > 0.2
+
+
+def test_padding_views_and_empty_space_count_for_nothing(exact):
+    seen, camera, valid = exact
+    padded = valid & np.array([True, True, True, False])
+    first = jax.tree.map(lambda x: x[:3], (seen, camera, valid))
+    for ours, alone in zip(
+        *(jax.tree.leaves(measure(*given, "centres")) for given in ((seen, camera, padded), first)), strict=True
+    ):
+        np.testing.assert_allclose(ours, alone, rtol=1e-5)
+    nothing = measure(seen.replace(opacity=0 * seen.opacity), camera, valid, "centres")
+    assert all(np.isnan(x) for x in jax.tree.leaves(nothing))
+
+
+def test_corner_aligned_pixels_are_understood(exact):
+    """The same rays are pixels of another camera on the other grid."""
+    seen, camera, valid = exact
+    scale = SIZE / (SIZE - 1)
+    intrinsics = np.array(camera.intrinsics)
+    intrinsics[:, :2] *= scale
+    intrinsics[:, :2, 2] -= 0.5 / (SIZE - 1)
+    found = measure(seen, Camera(camera.camera_to_world, intrinsics), valid, "corners")
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(measure(*exact, "centres")), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.02)

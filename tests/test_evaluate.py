@@ -1,0 +1,257 @@
+"""`--mode=evaluate`: what is measured of a scene and of all, and the whole of it on a tiny untrained model."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from dfm_jax import main
+from dfm_jax.config_reading import from_dict
+from dfm_jax.data.builders import toy
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation import evaluate as evaluation
+from dfm_jax.evaluation import evaluation_results, scene_scores
+from dfm_jax.evaluation.evaluate import evaluate
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.training.checkpoints import Checkpoints
+from dfm_jax.training.state import create
+from tests.test_sample import SIZE, tiny_config
+
+SCENES, TARGETS, SAMPLES = 3, 3, 2
+
+
+# --- one scene
+
+
+def toy_example(size: int = 24, num_target: int = 2) -> tuple[Example, np.ndarray]:
+    """A toy scene seen from its front and, as targets and one padding view, from elsewhere; and its true depths."""
+    attributes = {
+        "half_sizes": (0.7, 0.65),
+        "height": 1.2,
+        "yaw": 0.05,
+        "visible_colour": (0.8, 0.6, 0.2),
+        "floor_colour": (0.5, 0.5, 0.5),
+        "hidden": 0,
+    }
+    poses = toy.orbit_pose(np.linspace(0, 2, num_target + 2))
+    looks = [toy.render_view(attributes, pose, toy.intrinsics(), size) for pose in poses]
+    images, depth = (np.stack([look[i] for look in looks]).astype(np.float32) for i in (0, 1))
+    matrices = np.tile(toy.intrinsics(), (len(poses), 1, 1))
+    views = Views(images, Camera(poses, matrices), poses[:, :3], np.arange(len(poses)) < num_target + 1)
+    views = jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, views)
+    context, target = (jax.tree.map(lambda x, s=s: x[s], views) for s in (slice(1), slice(1, None)))
+    example = Example(context, target, np.float32(toy.NEAR), np.float32(toy.FAR), np.int32(0))
+    return example, depth[1:]
+
+
+def exact_samples(example: Example, depth: np.ndarray, count: int = 2) -> scene_scores.SampledViews:
+    """As if every sample were the truth; nothing is known of the context's depth."""
+    images = np.concatenate([example.context.images, example.target.images])
+    distance = np.concatenate([np.full_like(depth[:1], toy.FAR), np.where(np.isfinite(depth), depth, toy.FAR)])
+    opacity = (distance < toy.FAR).astype(np.float32)
+    repeat = lambda x: np.repeat(x[None], count, axis=0)
+    return scene_scores.SampledViews(
+        repeat(images), repeat(distance), repeat(opacity), repeat(images[1]), example.target.images[0]
+    )
+
+
+def test_samples_that_are_the_truth_score_perfectly():
+    example, depth = toy_example()
+    scores = scene_scores.measure(
+        "a", example, exact_samples(example, depth), grid="centres", distance=None, depth=depth
+    )
+    assert scores.psnr == [[99.0, 99.0]] * 2 and scores.scene_psnr == scores.context_psnr == [99.0, 99.0]
+    np.testing.assert_allclose(scores.ssim, 1, rtol=1e-5)
+    np.testing.assert_allclose(scores.depth_error, 0, atol=1e-6)
+    assert scores.lpips is None and scores.pairwise_lpips is None and scores.variance == 0
+    assert max(scores.reprojection) < 0.2 and max(scores.contradicted) < 0.05
+
+
+def test_each_number_is_of_its_own_view_and_padding_is_left_out():
+    example, depth = toy_example()
+    exact = exact_samples(example, depth)
+    rgb, distance = exact.rgb.copy(), exact.distance.copy()
+    rgb[1, 2] += 0.1  # second sample, second target
+    rgb[:, 3] = 0.7  # padding
+    distance[0, 1] += 0.5
+    drawn = dataclasses.replace(exact, rgb=rgb, distance=distance)
+    scores = scene_scores.measure("a", example, drawn, grid="centres", distance=None, depth=depth)
+    assert scores.psnr[0] == [99.0, 99.0] and scores.psnr[1] == [99.0, pytest.approx(20.0, abs=1e-3)]
+    assert scores.depth_error[0] == [pytest.approx(0.5, abs=1e-4), pytest.approx(0, abs=1e-6)]
+    other = dataclasses.replace(exact, rgb=exact.rgb + 0.1 * np.array([0, 1])[:, None, None, None, None])
+    assert scene_scores.measure("a", example, other, grid="centres", distance=None).variance == pytest.approx(0.0025)
+
+
+def test_small_images_have_no_ssim():
+    example, depth = toy_example(size=8)
+    scores = scene_scores.measure("a", example, exact_samples(example, depth), grid="centres", distance=None)
+    assert scores.ssim is None and scores.depth_error is None and scores.psnr[0] == [99.0, 99.0]
+
+
+def test_diversity_is_the_mean_distance_of_all_pairs(monkeypatch):
+    example, depth = toy_example()
+    exact = exact_samples(example, depth, count=3)
+    shifted = dataclasses.replace(exact, rgb=exact.rgb + np.array([0, 0.1, 0.3])[:, None, None, None, None])
+    monkeypatch.setattr(scene_scores, "_lpips", lambda distance, a, b: np.abs(a - b).mean((-3, -2, -1)))
+    scores = scene_scores.measure("a", example, shifted, grid="centres", distance=object())
+    assert scores.pairwise_lpips == pytest.approx((0.1 + 0.3 + 0.2) / 3, abs=1e-5)
+    np.testing.assert_allclose(scores.lpips, [[0, 0], [0.1, 0.1], [0.3, 0.3]], atol=1e-5)
+    single = scene_scores.measure("a", example, exact_samples(example, depth, 1), grid="centres", distance=object())
+    assert single.pairwise_lpips is None
+
+
+# --- all scenes
+
+
+def scores(psnr, **others) -> scene_scores.SceneScores:
+    """Of one scene, from its PSNR [n][t]."""
+    count = len(psnr)
+    values = {field.name: None for field in dataclasses.fields(scene_scores.SceneScores)}
+    values |= {name: [1.0] * count for name in evaluation_results.SAMPLE_MEASURES}
+    return scene_scores.SceneScores(
+        **(values | {"name": "a", "psnr": psnr, "estimate_psnr": 1.0, "variance": 0.0} | others)
+    )
+
+
+def test_means_and_the_best_of_the_samples_each_scene_counting_once():
+    one = scores([[10.0, 20.0], [30.0, 20.0]], lpips=[[0.5, 0.7], [0.1, 0.3]])
+    two = scores([[40.0], [20.0]], lpips=[[0.2], [0.2]])
+    numbers = evaluation_results.summarise([one, two])
+    assert numbers["psnr"] == (20 + 30) / 2 and numbers["psnr_best"] == (25 + 40) / 2
+    assert numbers["lpips"] == pytest.approx((0.4 + 0.2) / 2) and numbers["lpips_best"] == pytest.approx(0.2)
+    assert numbers["ssim"] is None and numbers["ssim_best"] is None
+    assert (numbers["num_scenes"], numbers["num_samples"]) == (2, 4)
+
+
+def test_numbers_that_are_not_known_do_not_count():
+    numbers = evaluation_results.summarise([scores([[1.0]], reprojection=[None]), scores([[1.0]], reprojection=[3.0])])
+    assert numbers["reprojection"] == 3.0
+    assert evaluation_results.summarise([scores([[1.0]], reprojection=[None])])["reprojection"] is None
+
+
+def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_it():
+    # Ten samples with exactly the odds' shares; of five novel views that show the colour, one disagrees.
+    first = [0] * 5 + [1] * 3 + [2] * 2
+    novel = [0, 0, -1, -1, -1, 1, 2, -1, 2, -1]
+    scene = scores(
+        [[1.0, 1.0]] * 10, modes=[list(pair) for pair in zip(first, novel, strict=True)], clean=[True] * 9 + [False]
+    )
+    numbers = evaluation_results.summarise([scene])
+    assert numbers["total_variation"] == pytest.approx(0)
+    assert numbers["mode_purity"] == pytest.approx(0.9)
+    assert numbers["novel_view_agreement"] == pytest.approx(0.8) and numbers["num_novel_views"] == 5
+
+
+def test_honest_draws_differ_from_their_odds_as_stated():
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(300, toy.HIDDEN_PROBABILITIES, size=4000) / 300
+    expected = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1).mean()
+    assert evaluation_results.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
+
+
+# --- the whole
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A workdir with an untrained model, and what its evaluation returned."""
+    workdir = tmp_path_factory.mktemp("run")
+    values = tiny_config(workdir / "data", guidance=1.0)
+    values.evaluate.update(num_scenes=SCENES, num_target=TARGETS, num_samples=SAMPLES, sweep_samples=3)
+    config = from_dict(values)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("DFM_JAX_LPIPS", str(workdir / "nowhere.npz"))
+    monkeypatch.setattr(evaluation, "PIXELS_PER_DRAW", 2 * SAMPLES * SIZE**2)  # two scenes at once
+    monkeypatch.setattr(evaluation.calibration, "STEPS", (1, 2))
+    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    with Checkpoints(workdir, keep=1) as checkpoints:
+        checkpoints.save(7, create(params, optax.sgd(0.1)), config)
+    result = evaluate(config, workdir)
+    yield SimpleNamespace(workdir=workdir, folder=workdir / "evaluation", config=config, result=result)
+    monkeypatch.undo()
+
+
+def test_everything_is_written_and_says_the_same(run):
+    stored = json.loads((run.folder / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(run.result))
+    assert (stored["num_scenes"], stored["num_samples"], stored["num_skipped"]) == (SCENES, SCENES * SAMPLES, 0)
+    for name in ("total_variation", "mode_purity", "context_psnr", "psnr", "psnr_best", "depth_error"):
+        assert np.isfinite(stored[name]), name
+    rows = list(csv.DictReader((run.folder / "scenes.csv").open()))
+    assert len(rows) == SCENES and np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(stored["psnr"])
+    assert len(list(csv.DictReader((run.folder / "scenes" / "00001.csv").open()))) == SAMPLES * TARGETS
+    page = (run.folder / "index.html").read_text()
+    assert "Are the odds right?" in page and 'src="sweep.png"' in page and (run.folder / "samples.png").is_file()
+
+
+def test_what_cannot_be_measured_is_said(run):
+    assert "there are no LPIPS weights" in run.result["left_out"]["lpips"]
+    assert "inception_file" in run.result["left_out"]["fid, kid"]
+    assert run.result["lpips"] is None and "fid" not in run.result and "vgg_fid" not in run.result
+
+
+def test_the_sweep_covers_every_sampler_and_number_of_steps(run):
+    points = [(record["sampler"], record["num_steps"]) for record in run.result["sweep"]]
+    assert points == [("ddim", 1), ("ddim", 2), ("dpm-solver++", 1), ("dpm-solver++", 2)]
+    # One step is the same for every sampler.
+    assert run.result["sweep"][0]["counts"] == run.result["sweep"][2]["counts"]
+
+
+def test_an_evaluation_goes_on_where_it_was_interrupted(run):
+    scene = run.folder / "scenes" / "00001.json"
+    before = json.loads(scene.read_text())
+    untouched = run.folder / "scenes" / "00002.json"
+    when = untouched.stat().st_mtime_ns
+    scene.unlink()
+    again = evaluate(run.config, run.workdir)
+    assert untouched.stat().st_mtime_ns == when
+    after = json.loads(scene.read_text())
+    np.testing.assert_allclose(after["psnr"], before["psnr"], atol=1e-3)
+    assert again["psnr"] == pytest.approx(run.result["psnr"], abs=1e-3)
+
+
+def test_an_index_file_decides_and_its_skips_are_counted(run, tmp_path):
+    stored = json.loads((run.folder / "protocol.json").read_text())
+    wanted = [stored["examples"][1], {"scene": "nowhere", "context": [0], "target": [1]}]
+    wanted[1:1] = [stored["examples"][0] | {"target": [99]}]
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps(stored | {"examples": wanted}))
+    settings = dataclasses.replace(run.config.evaluate, protocol=str(index), sweep_samples=0)
+    (tmp_path / "checkpoints").symlink_to(run.workdir / "checkpoints")
+    result = evaluate(dataclasses.replace(run.config, evaluate=settings), tmp_path)
+    assert (result["num_scenes"], result["num_skipped"]) == (1, 2)
+    assert [skip["scene"] for skip in result["skipped"]] == [stored["examples"][0]["scene"], "nowhere"]
+    page = (tmp_path / "evaluation" / "index.html").read_text()
+    assert "2 examples of the index file were skipped" in page and "no such scene" in page
+
+
+def test_the_command_prints_the_numbers_as_its_last_line(run, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "evaluate", lambda config, workdir: {"psnr": 1.5})
+    assert main._dispatch("evaluate", run.config, str(run.workdir)) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"psnr": 1.5}
+
+
+def test_other_settings_start_anew(tmp_path):
+    store = evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 1})
+    store.write(0, scores([[1.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
+    assert evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 1}).done() == {0}
+    assert store.scores(0).psnr == [[1.0]]
+    assert evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
+
+
+def test_no_checkpoint_and_no_scenes_are_clear_errors(run, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        evaluate(run.config, tmp_path)
+    values = tiny_config(pathlib.Path(run.config.data.dir))
+    values.evaluate.num_samples = 0
+    with pytest.raises(UserError, match="evaluate: num_scenes, num_samples and num_target must be at least 1"):
+        from_dict(values)

@@ -1,0 +1,54 @@
+"""The guidance command: its measures, and what it refuses."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from dfm_jax.evaluation import guidance_sweep, plots
+
+TOY = pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py"
+
+
+def test_saturation_contrast_and_diversity_of_known_images():
+    grey = np.full((1, 2, 4, 4, 3), 0.5)
+    red = np.zeros_like(grey)
+    red[..., 0] = 0.8
+    half = grey.copy()
+    half[..., :2, :] = 0.0
+    measured = [guidance_sweep.measure(images, images) for images in (grey, red, half)]
+    assert [m["saturation"] for m in measured] == pytest.approx([0, 1, 0])
+    assert [m["contrast"] for m in measured] == pytest.approx([0, 0, 0.25])
+    assert [m["diversity"] for m in measured] == pytest.approx([0, 0, 0])
+    assert measured[0]["scene_psnr"] == 99.0
+    differing = np.concatenate([grey[:, :1], grey[:, 1:] + 0.2], axis=1)
+    assert guidance_sweep.measure(differing, differing + 0.1)["diversity"] == pytest.approx(0.1)
+    assert guidance_sweep.measure(differing, differing + 0.1)["scene_psnr"] == pytest.approx(20.0)
+
+
+def test_the_plot_is_written(tmp_path):
+    point = {"saturation": 0.5, "contrast": 0.2, "diversity": 0.1, "scene_psnr": 30.0}
+    measured = {cure: [{"scale": s} | point for s in guidance_sweep.SCALES] for cure in guidance_sweep.CURES}
+    plots.guidance(tmp_path / "guidance.png", measured, {"saturation": 0.4, "contrast": 0.2})
+    assert (tmp_path / "guidance.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([f"--config={TOY}", "--config.diffusion.guidance_dropout=0.0"], "knows no guidance"),
+        ([f"--config={TOY}", "--config.diffusion.guidance_dropout=0.1"], "there is no checkpoint"),
+        ([f"--config={TOY}:pixelnerf"], "knows no guidance"),
+    ],
+)
+def test_mistakes_are_one_clear_error(tmp_path, capsys, arguments, message):
+    assert guidance_sweep.main([*arguments, f"--workdir={tmp_path / 'run'}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and message in printed.err and not printed.out
+
+
+def test_every_cure_can_be_set_in_a_config():
+    fields = set(guidance_sweep.PLAIN)
+    assert all(set(cure) <= fields for cure in guidance_sweep.CURES.values())
+    json.dumps(guidance_sweep.CURES)
