@@ -50,12 +50,17 @@ class Job:
     frozen: tuple = ()  # pytrees that the step needs, and that nobody trains or saves
 
 
-def build(config: Config) -> Job:
+def build(config: Config, frozen: tuple | None = None) -> Job:
     """Puts model, loss and optimiser together.
+
+    Args:
+      frozen: that of the job, or its shapes; None: it is loaded.
 
     Raises:
       UserError: the loss needs the weights of LPIPS, and they are not there.
     """
+    if frozen is None:
+        frozen = (_load_lpips(config),) if config.loss.lpips else ()
     model = make_model(config.model, config.image_size, config.loss)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
@@ -78,7 +83,7 @@ def build(config: Config) -> Job:
         init=lambda key: create(model.init(key), tx),
         step=step,
         preview=lambda params, example, key: preview(params, model, schedule, config.sample, example, key),
-        frozen=(_load_lpips(config),) if config.loss.lpips else (),
+        frozen=frozen,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -52,8 +53,11 @@ def initialize_distributed(coordinator: str = "", num_processes: int = 0, proces
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh ('data', 'fsdp') over all devices of all processes (or the given ones).
 
+    Where they are several slices, joined by a slower network, 'data' runs over the slices and 'fsdp' stays in one: the
+    network carries one sum of the gradients a step, and no parameters.
+
     Raises:
-      UserError: if the sizes do not multiply to the number of devices.
+      UserError: if the sizes do not multiply to the number of devices, or 'fsdp' would cross slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = {"data": config.data, "fsdp": config.fsdp}
@@ -66,7 +70,23 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             "the two must multiply to that, and one of them may be -1 (all that are left)"
         )
     shape = [len(devices) // product if size == -1 else size for size in sizes.values()]
-    return jax.make_mesh(shape, tuple(sizes), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return Mesh(_arrange(shape, devices), tuple(sizes), axis_types=(AxisType.Auto,) * 2)
+
+
+def _arrange(shape: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as [data, fsdp], neighbours close together; of several slices, one after the other along 'data'."""
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    data, fsdp = shape
+    if num_slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if data % num_slices:
+        raise UserError(
+            f"config.train.mesh asks for data={data}, fsdp={fsdp} on {num_slices} slices: data must be a multiple of "
+            "their number, so that parameters are split within a slice"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // num_slices, fsdp), (num_slices, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
