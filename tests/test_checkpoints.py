@@ -10,7 +10,7 @@ import pytest
 from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoints, sharding
-from dfm_jax.training.checkpoints import Checkpoints
+from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
@@ -53,10 +53,10 @@ def step(state):
 
 def test_save_restore_step_equals_step_bit_for_bit(tmp_path):
     state = step(step(init(jax.random.key(0))))
-    with Checkpoints(tmp_path, keep=2) as store:
+    with Checkpoints(tmp_path, keep=Retention(2)) as store:
         assert store.latest_step() is None
         store.save(2, state, Settings())
-    with Checkpoints(tmp_path, keep=2) as store:
+    with Checkpoints(tmp_path, keep=Retention(2)) as store:
         restored = store.restore(store.latest_step(), sharding.abstract_state(init, mesh()))
         assert store.config(2) == dataclasses.asdict(Settings())
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -65,7 +65,7 @@ def test_save_restore_step_equals_step_bit_for_bit(tmp_path):
 
 
 def test_items_lie_where_scripts_look_for_them_and_old_ones_go(tmp_path):
-    with Checkpoints(tmp_path, keep=2) as store:
+    with Checkpoints(tmp_path, keep=Retention(2)) as store:
         for n in (1, 2, 3):
             store.save(n, init(jax.random.key(n)), Settings())
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
@@ -75,7 +75,7 @@ def test_items_lie_where_scripts_look_for_them_and_old_ones_go(tmp_path):
 
 def test_the_average_or_the_parameters_are_read_alone(tmp_path):
     state = step(step(init(jax.random.key(0))))  # the first step's learning rate is 0
-    with Checkpoints(tmp_path, keep=1) as store:
+    with Checkpoints(tmp_path, keep=Retention(1)) as store:
         store.save(7, state, Settings(seed=5))
     ema, at, config = checkpoints.restore_params(tmp_path)
     params, _, _ = checkpoints.restore_params(tmp_path, which="params")
@@ -94,7 +94,7 @@ def test_no_checkpoint_is_one_clear_error(tmp_path):
 
 
 def test_missing_unexpected_and_misshapen_parameters_are_all_listed(tmp_path):
-    with Checkpoints(tmp_path, keep=1) as store:
+    with Checkpoints(tmp_path, keep=Retention(1)) as store:
         store.save(1, init(jax.random.key(0)), Settings())
     target = sharding.abstract_state(
         lambda key: {"field": {"kernel": jnp.zeros((3, 4)), "scale": jnp.zeros(2)}}, mesh()

@@ -73,6 +73,16 @@ PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f
   ROOT %part = f32[16]{0} dynamic-slice(%whole, %zero), dynamic_slice_sizes={16}
 }
 
+%async_collective_fusion.1 (s: f32[2]) -> f32[4] {
+  %s = f32[2]{0} parameter(0)
+  ROOT %begun = f32[4]{0} all-gather(%s), channel_id=5, dimensions={0}
+}
+
+%async_collective_fusion.2 (t: f32[2]) -> f32[4] {
+  %t = f32[2]{0} parameter(0)
+  ROOT %ended = f32[4]{0} all-gather(%t), channel_id=5, dimensions={0}
+}
+
 ENTRY %main (param: f32[4,4]) -> f32[4,4] {
   %param = f32[4,4]{1,0:T(8,128)} parameter(0)
   %flags = pred[3]{0} constant({1, 0, 1})
@@ -80,6 +90,8 @@ ENTRY %main (param: f32[4,4]) -> f32[4,4] {
   %loop = (s32[], f32[8]{0}) while(%start), condition=%outer_condition, body=%outer_body
   %reduced = (f32[4,4]{1,0:T(8,128)S(1)}, /*index=1*/pred[3]{0}) all-reduce(%param, %flags), channel_id=1, to_apply=%add
   %scattered = f32[16]{0} fusion(%param), kind=kCustom, calls=%all-reduce-scatter.1
+  %first = f32[2]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.1
+  %second = f32[2]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.2
   ROOT %out = f32[4,4]{1,0:T(8,128)} get-tuple-element(%reduced), index=0
 }
 """
@@ -87,10 +99,10 @@ ENTRY %main (param: f32[4,4]) -> f32[4,4] {
 
 def test_collectives_are_counted_as_often_as_they_run():
     sent = collectives(PROGRAM)
-    assert sent.counts == {"all-reduce": 1, "all-gather": 3, "collective-permute": 15, "reduce-scatter": 1}
+    assert sent.counts == {"all-reduce": 1, "all-gather": 4, "collective-permute": 15, "reduce-scatter": 1}
     assert sent.bytes == {
         "all-reduce": 4 * 4 * 4 + 3,
-        "all-gather": 3 * 64 * 2,
+        "all-gather": 3 * 64 * 2 + 16,
         "collective-permute": 15 * 8 * 4,
         "reduce-scatter": 64 * 4,
     }
@@ -105,7 +117,7 @@ def test_a_loop_of_unknown_length_counts_once_and_is_told():
 
 def test_a_stated_length_of_a_loop_is_taken():
     stated = 'body=%outer_body, backend_config={"known_trip_count":{"n":"7"}}'
-    assert collectives(PROGRAM.replace("body=%outer_body", stated)).counts["all-gather"] == 7
+    assert collectives(PROGRAM.replace("body=%outer_body", stated)).counts["all-gather"] == 8
 
 
 def test_a_program_for_one_device_sends_nothing():

@@ -18,6 +18,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"\b(pred|bf16|c64|c128|[suf]\d+(?:e\w+)?)\[([\d,]*)\]")
 _CALLEE = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_CHANNEL = re.compile(r"\bchannel_id=\d+")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -45,14 +46,12 @@ _Computation = dict[str, _Instruction]
 def collectives(hlo: str) -> Collectives:
     """Counts the collectives of an optimised program, such as `compiled.as_text()`."""
     computations, entry = _parse(hlo)
-    counts, sizes, unknown = collections.Counter(), collections.Counter(), 0
-    for name, times in _runs(computations, entry).items():
-        turns, known = times
-        for instruction in computations[name].values():
+    found: dict[str, tuple[str, int, int, bool]] = {}  # kind, turns, bytes and whether turns are known, by channel
+    for name, (turns, known) in _runs(computations, entry).items():
+        for label, instruction in computations[name].items():
             kind = instruction.opcode.removesuffix("-start")
             if kind not in KINDS:
                 continue
-            unknown += not known
             given = sum(computations[name][x].bytes for x in instruction.operands if x in computations[name])
             moved = given
             if kind == "all-gather":
@@ -60,9 +59,16 @@ def collectives(hlo: str) -> Collectives:
                 moved = instruction.bytes - (given if instruction.opcode.endswith("-start") else 0)
             if name.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"  # a fusion of a sum and the part of it that is kept
-            counts[kind] += turns
-            sizes[kind] += turns * moved
-    return Collectives(dict(counts), dict(sizes), unknown)
+            # One that runs beside other work stands in each of the fusions that it runs beside.
+            channel = _CHANNEL.search(instruction.attributes)
+            key = channel[0] if channel else f"{name}/{label}"
+            if key not in found or found[key][1] < turns:
+                found[key] = (kind, turns, moved, known)
+    counts, sizes = collections.Counter(), collections.Counter()
+    for kind, turns, moved, _ in found.values():
+        counts[kind] += turns
+        sizes[kind] += turns * moved
+    return Collectives(dict(counts), dict(sizes), sum(not known for *_, known in found.values()))
 
 
 def _runs(computations: Mapping[str, _Computation], entry: str) -> dict[str, tuple[int, bool]]:
