@@ -9,6 +9,7 @@ REQUIREMENTS = [
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "etils[epath]",
     "tensorflow-datasets>=4.9.10",  # writes and reads array_record without TensorFlow
     "array-record>=0.8.6",
     "grain>=0.2.18,<0.3",
@@ -33,6 +34,7 @@ EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "cuda12": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
+    "gcs": ["etils[epath-gcs]", "google-cloud-storage"],  # a --workdir on gs://
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
     "reference": ["torch", "torchvision", "lpips"],  # what some tests compare with; skipped without

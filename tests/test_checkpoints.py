@@ -9,13 +9,15 @@ import pytest
 
 from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.errors import UserError
-from dfm_jax.training import checkpoints, sharding
+from dfm_jax.training import checkpoints, compatibility, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 
-TX = make_optimizer(OptimizerConfig(1e-2, 1, 10, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1))
+TX = make_optimizer(
+    OptimizerConfig(1e-2, 1, 10, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1, skip_spikes=0)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +111,14 @@ def test_missing_unexpected_and_misshapen_parameters_are_all_listed(tmp_path):
 
 def test_another_config_is_refused_with_both_values_but_length_and_place_are_free():
     saved = dataclasses.asdict(Settings())
-    assert checkpoints.check_same_config(saved, Settings(), "w") == []
-    free = checkpoints.check_same_config(saved, Settings(num_steps=20, data=Data(dir="elsewhere")), "w")
+    assert compatibility.check_same_config(saved, Settings(), "w") == []
+    free = compatibility.check_same_config(saved, Settings(num_steps=20, data=Data(dir="elsewhere")), "w")
     assert free == ["config.num_steps: 10 -> 20", "config.data.dir: 'data' -> 'elsewhere'"]
     with pytest.raises(UserError) as error:
-        checkpoints.check_same_config(saved, Settings(seed=3, num_steps=20, data=Data("other")), "w")
+        compatibility.check_same_config(saved, Settings(seed=3, num_steps=20, data=Data("other")), "w")
     assert "config.seed: 0 -> 3" in str(error.value)
     assert "config.data.name: 'toy' -> 'other'" in str(error.value)
     assert "num_steps" not in str(error.value)
     del saved["seed"]
     with pytest.raises(UserError, match=r"config\.seed: '\(absent\)' -> 0"):
-        checkpoints.check_same_config(saved, Settings(), "w")
+        compatibility.check_same_config(saved, Settings(), "w")

@@ -19,7 +19,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import compile_report, tpu_topology
 from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.models import lpips
-from dfm_jax.training import loop, sharding
+from dfm_jax.training import job, sharding
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="compiling for TPUs needs libtpu: pip install 'dfm_jax[tpu]'"
@@ -208,7 +208,7 @@ def test_weights_need_not_be_there_to_compile(monkeypatch):
     needed = sorted(lpips.shapes().values())
     assert sorted(x.shape for x in jax.tree.leaves(arguments[3])) == needed
     with pytest.raises(UserError, match=r"no LPIPS weights at nowhere\.npz"):
-        loop.build(from_dict(config))
+        job.build(from_dict(config))
 
 
 def test_bytes_on_a_device_are_those_of_its_part():

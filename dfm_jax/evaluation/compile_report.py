@@ -26,7 +26,7 @@ from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example, Views
-from dfm_jax.training import loop, sharding
+from dfm_jax.training import job, sharding
 from dfm_jax.training.monitor import say
 
 GIB = 2**30
@@ -73,12 +73,12 @@ def compile_report(config: Config, topology: str, num_slices: int = 1) -> None:
 def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
     """The training step as `loop.train` compiles it, and the shapes of its arguments."""
     frozen = (lpips.abstract(config.model.compute_dtype),) if config.loss.lpips else ()
-    job = loop.build(config, frozen)
-    state = sharding.abstract_state(job.init, mesh)
+    made = job.build(config, frozen)
+    state = sharding.abstract_state(made.init, mesh)
     example = abstract_example(config, config.train.batch_size, sharding.batch_sharding(mesh))
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
-    frozen = _placed(job.frozen, sharding.replicated(mesh))
-    step = sharding.compile_train_step(job.step, state, mesh, frozen)
+    frozen = _placed(made.frozen, sharding.replicated(mesh))
+    step = sharding.compile_train_step(made.step, state, mesh, frozen)
     return step, (state, example, key, *frozen)
 
 

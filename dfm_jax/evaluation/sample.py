@@ -29,7 +29,8 @@ from dfm_jax.evaluation.scene_files import write_scene, write_videos
 from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example
-from dfm_jax.training.checkpoints import check_same_config, restore_params
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
 from dfm_jax.trajectories import Trajectory, make_path

@@ -11,32 +11,34 @@ Arrays are restored against an abstract target, so that the devices need not be 
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from dfm_jax.config import Config
-from dfm_jax.config_reading import flatten
 from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoint_files, checksums
+from dfm_jax.training.compatibility import check_same_parameters
 from dfm_jax.training.state import Params, TrainState
 
-# The fields that say what is trained: a run goes on only with the ones it began with ...
-DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")
-# ... except those that only say how it is computed, or what it began with.
-INCIDENTAL = (
-    "model.compute_dtype",
-    "model.encoder.remat",
-    "model.encoder.init_file",
-    "model.ray_marching.chunk_size",
-)
-ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
-ABSENT = "(absent)"
 TREES = ("params", "opt_state", "ema", "leftovers")
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstOfEvery(ocp.checkpoint_managers.PreservationPolicy):
+    """The first checkpoint at or after each multiple of `interval` steps: times need not meet a multiple."""
+
+    interval: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        part = [checkpoint.step // self.interval for checkpoint in checkpoints]
+        return [number > 0 and number not in part[:i] for i, number in enumerate(part)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +46,14 @@ class Retention:
     """Which checkpoints stay: those that any of these names."""
 
     latest: int  # the last few
-    every: int = 0  # those whose step is a multiple of it; 0: none
+    every: int = 0  # the first at or after each multiple of so many steps; 0: none
     best: str = ""  # the one with the lowest value of this metric; '': none
 
     def policy(self) -> Any:
         """For orbax."""
         policies = [ocp.checkpoint_managers.LatestN(self.latest)]
         if self.every:
-            policies.append(ocp.checkpoint_managers.EveryNSteps(self.every))
+            policies.append(FirstOfEvery(self.every))
         if self.best:
             best = ocp.checkpoint_managers.BestN(self.merit, n=1, keep_checkpoints_without_metrics=False)
             policies.append(best)
@@ -175,7 +177,8 @@ class Checkpoints:
 
     def shapes(self, step: int, item: str) -> Params:
         """What a saved item holds: a tree of things with `shape` and `dtype`."""
-        return self._manager.item_metadata(step)[item].tree
+        # Not the manager's `item_metadata`, which reads that of all items: one that is damaged would hide the others.
+        return ocp.StandardCheckpointHandler().metadata(epath.Path(self.directory) / str(step) / item).tree
 
     def restore_item(self, step: int, item: str, target: Params) -> Params:
         """One item, placed as the target (ShapeDtypeStructs with shardings) says.
@@ -230,50 +233,3 @@ def restore_leftovers(workdir: str | pathlib.Path, step: int) -> dict[str, np.nd
         saved = checkpoints.shapes(step, "leftovers")
         target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved)
         return checkpoints.restore_item(step, "leftovers", target)
-
-
-def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
-    """The differences that do not stop a run from going on, one 'field: saved -> now' each.
-
-    Raises:
-      UserError: listing those that do, the fields that define what is trained.
-    """
-    old, new = flatten(saved), flatten(config)
-    names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
-    if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
-        names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]
-    lines = {name: f"config.{name}: {old.get(name, ABSENT)!r} -> {new.get(name, ABSENT)!r}" for name in names}
-    fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, INCIDENTAL)]
-    if fatal:
-        raise UserError(
-            f"{checkpoint_files.directory_of(workdir)} holds a checkpoint of another config (saved -> now):\n  "
-            + "\n  ".join(fatal)
-            + "\nchoose another --workdir, or go on with the saved settings"
-        )
-    return [lines[name] for name in names]
-
-
-def check_same_parameters(saved: Params, expected: Params, where: str) -> None:
-    """Compares the names and shapes of two trees.
-
-    Raises:
-      UserError: listing every array that is missing from `saved`, unexpected in it, or of another shape.
-    """
-    old, new = ({_name(path): tuple(x.shape) for path, x in _leaves(tree)} for tree in (saved, expected))
-    problems = [f"missing: {name} {new[name]}" for name in new if name not in old]
-    problems += [f"unexpected: {name} {old[name]}" for name in old if name not in new]
-    problems += [f"{name} is {old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]]
-    if problems:
-        raise UserError(f"the arrays in {where} are not those of this model:\n  " + "\n  ".join(problems))
-
-
-def _leaves(tree: Any) -> list[tuple[tuple, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _below(name: str, groups: tuple[str, ...]) -> bool:
-    return any(name == group or name.startswith(f"{group}.") for group in groups)
