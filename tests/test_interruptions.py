@@ -69,7 +69,7 @@ def test_if_all_checkpoints_are_damaged_nothing_is_touched(at, tmp_path):
     loop.train(settings(num_steps=4), tmp_path)
     for step in (2, 4):
         flip_a_bit(largest_file(tmp_path / "checkpoints" / str(step) / "params" / "d"))
-    with pytest.raises(UserError, match="no checkpoint in .* can be read") as error:
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read") as error:
         loop.train(settings(), tmp_path)
     assert "step 4 is damaged: params/d/" in str(error.value)
     assert "step 2 is damaged: params/d/" in str(error.value)
@@ -132,7 +132,7 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_pa
 @pytest.mark.parametrize("workdir", ["/sys/run", "file/run"])
 def test_a_workdir_that_cannot_be_written_is_one_clear_error_at_once(workdir, at, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot be written .*give a --workdir"):
+    with pytest.raises(UserError, match=r"cannot be written .*give a --workdir"):
         loop.train(settings(), tmp_path / workdir)
 
 

@@ -55,8 +55,9 @@ class Retention:
         if self.every:
             policies.append(FirstOfEvery(self.every))
         if self.best:
-            best = ocp.checkpoint_managers.BestN(self.merit, n=1, keep_checkpoints_without_metrics=False)
-            policies.append(best)
+            policies.append(
+                ocp.checkpoint_managers.BestN(get_metric_fn=self.merit, n=1, keep_checkpoints_without_metrics=False)
+            )
         return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
 
     def merit(self, metrics: Mapping[str, float]) -> float:
