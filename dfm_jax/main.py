@@ -1,7 +1,8 @@
-"""Trains a model, samples scenes from a trained one, measures how fast a config runs here, or whether it fits a TPU.
+"""Trains a model, samples scenes from a trained one or exports it, or says how fast a config runs, or would fit a TPU.
 
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
+    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=export
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
     python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
 
@@ -30,7 +31,7 @@ NEEDED = {"benchmark": {}, "compile": {"topology": "--topology=v5e:4x4"}}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "benchmark", "compile"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "export", "benchmark", "compile"], "What to do.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes (TPU pod, SLURM, MPI, Kubernetes).")
@@ -72,6 +73,11 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         from dfm_jax.evaluation.compile_report import compile_report
 
         compile_report(config, _TOPOLOGY.value, _NUM_SLICES.value)
+        return 0
+    if mode == "export":
+        from dfm_jax.evaluation.export import export
+
+        export(config, workdir)
         return 0
     from dfm_jax.evaluation.sample import sample
 

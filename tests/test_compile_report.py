@@ -17,6 +17,7 @@ from dfm_jax.config_reading import from_dict
 from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import compile_report, tpu_topology
+from dfm_jax.evaluation.abstract import abstract_example
 from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.models import lpips
 from dfm_jax.training import job, sharding
@@ -156,7 +157,7 @@ def test_a_program_that_does_not_fit_is_reported_and_is_one_clear_error(monkeypa
     config = from_dict(toy.get_config("tiny"))
     devices = [SimpleNamespace(device_kind="TPU v5 lite")]
     refusal = compile_report.Memory(5 * 2**30, 25 * 2**30, None, 30 * 2**30, fits=False)
-    report = {**vars(refusal), "hbm_bytes": 2**34, "collectives": None, "compile_s": 1.0}
+    report = {**vars(refusal), "hbm_bytes": 2**34, "collectives": None, "flops": 10**12, "compile_s": 1.0}
     monkeypatch.setattr(tpu_topology, "describe", lambda *_: devices)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setattr(sharding, "make_mesh", lambda *_: SimpleNamespace(size=1))
@@ -195,7 +196,7 @@ def test_the_shapes_of_a_batch_are_those_that_are_read(tmp_path):
     config = from_dict(config)
     pipeline.ensure_toy(config.data, config.image_size)
     batch = next(pipeline.training_batches(config.data, image_size=config.image_size, batch_size=2, seed=0))
-    abstract = compile_report.abstract_example(config, 2)
+    abstract = abstract_example(config, 2)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), abstract)
 
 

@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,14 +19,15 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
-from dfm_jax.denoiser import guided_denoise
+from dfm_jax.denoiser import Prepared, denoise, guided_denoise
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import tpu_topology
-from dfm_jax.evaluation.draw import PIXELS_PER_DRAW
+from dfm_jax.evaluation.abstract import abstract_example
+from dfm_jax.evaluation.draw import PIXELS_PER_DRAW, prepare_drawing
 from dfm_jax.evaluation.hlo_collectives import collectives
+from dfm_jax.flops import count_flops
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
-from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.training import job, sharding
 from dfm_jax.training.monitor import say
 
@@ -83,46 +85,29 @@ def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
 
 
 def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable, tuple]:
-    """One guided denoising step of `scenes` scenes on each device, and the shapes of its arguments."""
+    """One denoising step (guided, if the config samples so) of `scenes` scenes on each device, and the shapes of its
+    arguments."""
     model = make_model(config.model, config.image_size, config.loss)
-    number = scenes * mesh.size
+    number, guidance = scenes * mesh.size, config.sample.guidance
     split = sharding.batch_sharding(mesh)
-    params = _placed(jax.eval_shape(model.init, jax.random.key(0)), sharding.replicated(mesh))
-    example = abstract_example(config, number, split)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    prepare = partial(prepare_drawing, model=model, sample=config.sample)
+    prepared = jax.eval_shape(prepare, params, abstract_example(config, number))
     x_t = jax.ShapeDtypeStruct((number, config.image_size, config.image_size, 3), jnp.float32, sharding=split)
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
-    def step(params: Any, x_t: Array, timestep: Array, example: Example) -> Array:
-        return guided_denoise(params, model, x_t, timestep, example, config.sample.guidance).x0
+    def step(params: Any, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
+        if guidance == 1:
+            return denoise(params, model, x_t, timestep, prepared).x0
+        return guided_denoise(params, model, x_t, timestep, prepared, guidance).x0
 
-    return jax.jit(step, out_shardings=split), (params, x_t, timestep, example)
+    arguments = (_placed(params, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))
+    return jax.jit(step, out_shardings=split), arguments
 
 
 def denoised_per_device(config: Config) -> int:
     """Scenes that `--mode=sample` draws at once."""
     return max(1, PIXELS_PER_DRAW // config.image_size**2)
-
-
-def abstract_example(config: Config, batch_size: int, placed: NamedSharding | None = None) -> Example:
-    """The shapes of a batch, as `data/pipeline.py` reads them."""
-    size, sampling = config.image_size, config.data.view_sampling
-    shape = lambda *sizes, dtype=jnp.float32: jax.ShapeDtypeStruct((batch_size, *sizes), dtype, sharding=placed)
-
-    def views(number: int) -> Views:
-        return Views(
-            images=shape(number, size, size, 3),
-            camera=Camera(shape(number, 4, 4), shape(number, 3, 3)),
-            absolute_pose=shape(number, 3, 4),
-            valid=shape(number, dtype=jnp.bool_),
-        )
-
-    return Example(
-        context=views(sampling.max_context),
-        target=views(sampling.num_target),
-        near=shape(),
-        far=shape(),
-        index=shape(dtype=jnp.int32),
-    )
 
 
 def _placed(shapes: Any, placed: NamedSharding) -> Any:
@@ -131,6 +116,7 @@ def _placed(shapes: Any, placed: NamedSharding) -> Any:
 
 def _report(program: Callable, arguments: tuple, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Compiles; what to say of the program, also where the compiler refuses it for want of memory."""
+    operations = count_flops(program, *arguments)
     start = time.monotonic()
     lowered = program.trace(*arguments).lower(lowering_platforms=("tpu",))
     sent = None
@@ -145,6 +131,7 @@ def _report(program: Callable, arguments: tuple, devices: Sequence[jax.Device]) 
     report = dataclasses.asdict(memory) | {"hbm_bytes": tpu_topology.memory_bytes(devices[0])}
     kinds = {kind: {"count": sent.counts[kind], "bytes": sent.bytes[kind]} for kind in sent.counts} if sent else None
     return report | {
+        "flops": operations // len(devices),
         "collectives": kinds,
         "loops_of_unknown_length": sent.unknown_loops if sent else None,
         "compile_s": round(seconds, 2),
@@ -189,7 +176,7 @@ def _line(name: str, report: dict[str, Any]) -> str:
         f"{name}, a device: {gib(report['argument_bytes'])} GiB arguments, {gib(report['temp_bytes'])} temporaries, "
         f"{gib(report['peak_bytes'])} of {gib(report['hbm_bytes'])} in all; "
         + (f"sends {kinds or 'nothing'}; " if report["fits"] else "")
-        + f"compiled in {report['compile_s']:.0f} s"
+        + f"computes {report['flops'] / 1e12:.2f} TFLOP; compiled in {report['compile_s']:.0f} s"
     )
 
 

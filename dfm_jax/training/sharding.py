@@ -4,6 +4,7 @@ The mesh has two axes. The batch is split over both; large parameters (with thei
 over 'fsdp' and replicated over 'data'.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +18,14 @@ from jax.sharding import PartitionSpec as P
 
 from dfm_jax.config import MeshConfig
 from dfm_jax.errors import UserError
+from dfm_jax.models import placement
 
 Rules = Sequence[tuple[str, P]]
 
 # The first rule whose expression is found in an array's path ('params/encoder/blocks/mlp/kernel') decides.
 PARAMETER_RULES: Rules = (
     (r"/(bias|scale)$", P()),  # vectors (stacked over blocks at most): not worth a gather
+    (r"/(conditioning|scene)_field/", P()),  # small, and used anew for every chunk of rays
 )
 SMALLEST_SPLIT = 2**16  # elements; smaller arrays are replicated
 
@@ -159,6 +162,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = ()) -> Callable:
     """Compiles `step(state, example, key, *frozen) -> (state, metrics)`. The state is donated; metrics are replicated.
 
+    On several devices, each computes all layers of its own examples: parameters that are split are gathered when they
+    are used, not the activations.
+
     Args:
       state: the state or its shapes.
       frozen: what else the step takes, or its shapes: arrays that are replicated, and the same in every step. As
@@ -166,8 +172,24 @@ def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = (
     """
     shardings = state_shardings(state, mesh)
     return jax.jit(
-        step,
+        step if mesh.size == 1 else _split_by_example(step, mesh),
         in_shardings=(shardings, batch_sharding(mesh), replicated(mesh), *[replicated(mesh)] * len(frozen)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def _split_by_example(step: Callable, mesh: Mesh) -> Callable:
+    """The step, with what layers return split along the leading axis: examples, or examples by views."""
+    split = batch_sharding(mesh)
+
+    def place(x: Array) -> Array:
+        whole = x.ndim > 1 and x.shape[0] % mesh.size == 0
+        return jax.lax.with_sharding_constraint(x, split) if whole else x
+
+    @functools.wraps(step)
+    def placed_step(*arguments: Any) -> Any:
+        with placement.placed(place):
+            return step(*arguments)
+
+    return placed_step
