@@ -111,7 +111,10 @@ MISTAKES = {
     "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
-    "unknown mode": ([f"--config={TOY}", WORKDIR, "--mode=dance"], "should be one of <train|sample|export|benchmark|compile>"),
+    "unknown mode": (
+        [f"--config={TOY}", WORKDIR, "--mode=dance"],
+        "should be one of <train|sample|export|benchmark|compile>",
+    ),
     "stray argument": ([f"--config={TOY}", WORKDIR, "fast"], "cannot make sense of 'fast'"),
     "missing field": (["--config=incomplete.py", WORKDIR], "config.train.accumulate is missing"),
     "inconsistent": ([f"--config={TOY}", WORKDIR, "--config.image_size=25"], "multiple of 4"),
