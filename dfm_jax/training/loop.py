@@ -107,7 +107,7 @@ class Run:
         state = first_state(config, self.job.init, self.checkpoints, self.mesh, init_key, start)
         say(f"{_describe(state)} on {self.mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
         step_fn = sharding.compile_train_step(self.job.step, state, self.mesh, frozen)
-        show = _previewer(config, self.job, self.writer, preview_key) if settings.sample_every else None
+        show = _previewer(config, self.job, self.writer, self.mesh, preview_key) if settings.sample_every else None
         schedule = SaveSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.log_every)
         for step in range(start + 1, settings.num_steps + 1):
             with self.stopwatch.measure("data"):
@@ -216,14 +216,17 @@ def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator
         writer.close()
 
 
-def _previewer(config: Config, job: Job, writer: Any, key: Array) -> Callable[[int, Any], None]:
+def _previewer(config: Config, job: Job, writer: Any, mesh: Mesh, key: Array) -> Callable[[int, Any], None]:
     """A function that samples the evaluation scenes with given parameters and logs the pictures; always from the same
-    noise, so that they can be compared."""
+    noise, so that they can be compared. The first process does so, on its devices; the others wait."""
     scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
     example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
+    local_key = sharding.local_copy(key, mesh)
 
     def show(step: int, params: Any) -> None:
-        writer.write_images(step, {"samples": job.preview(params, example, key)})
+        params = sharding.local_copy(params, mesh)
+        if jax.process_index() == 0:
+            writer.write_images(step, {"samples": job.preview(params, example, local_key)})
 
     return show
 

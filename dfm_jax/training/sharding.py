@@ -159,6 +159,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, replicated(mesh))
 
 
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """The whole arrays on the first device of this process; to be called by all processes."""
+    if mesh.size == 1:
+        return tree
+    whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), whole)
+
+
 def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = ()) -> Callable:
     """Compiles `step(state, example, key, *frozen) -> (state, metrics)`. The state is donated; metrics are replicated.
 
