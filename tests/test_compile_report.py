@@ -16,7 +16,7 @@ from dfm_jax.config import MeshConfig
 from dfm_jax.config_reading import from_dict
 from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import compile_report, tpu_topology
+from dfm_jax.evaluation import compile_report, compile_table, tpu_topology
 from dfm_jax.evaluation.abstract import abstract_example
 from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.models import lpips
@@ -252,3 +252,27 @@ def test_a_tiny_config_fits_a_small_slice(capsys):
     assert 0 < line["argument_bytes"] < line["peak_bytes"] < line["hbm_bytes"]
     assert line["collectives"]["all-reduce"]["count"] >= 1
     assert line["denoising"]["collectives"] == {}
+
+
+def line(scenes, fits, topology="v5e:2x2"):
+    report = {"config": "configs/co3d.py:128", "topology": topology, "options": [], "batch_per_device": scenes}
+    sizes = {"argument_bytes": 2**30, "peak_bytes": scenes * 5 * 2**30, "hbm_bytes": 16 * 2**30, "flops": 3 * 10**12}
+    sent = {"all-gather": {"count": 3, "bytes": 2**29}} if fits else None
+    return report | sizes | {"devices": 4, "fits": fits, "collectives": sent, "compile_s": 61.0}
+
+
+def test_the_table_tries_more_scenes_until_they_do_not_fit_and_once_only(tmp_path, monkeypatch):
+    tried = []
+
+    def run(config, topology, scenes, options):
+        tried.append((topology, scenes))
+        return line(scenes, scenes <= 2, topology)
+
+    monkeypatch.setattr(compile_table, "run", run)
+    for _ in range(2):
+        for topology in ("v5e:2x2", "v5e:4x4"):
+            compile_table.fill(tmp_path / "results.jsonl", "configs/co3d.py:128", topology, [])
+    assert tried == [(topology, scenes) for topology in ("v5e:2x2", "v5e:4x4") for scenes in (1, 2, 4)]
+    rows = compile_table.table(compile_table.read(tmp_path / "results.jsonl")).splitlines()[2:]
+    assert rows[0] == "| `co3d.py:128` | v5e:2x2 | 4 | 2 | 1.0 GiB | 10.0 GiB | 16.0 GiB | 3.0 | 0.5 GiB | 61 s |"
+    assert compile_table.table([line(1, False)]).splitlines()[2].split(" | ")[3] == "0"

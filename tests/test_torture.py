@@ -41,10 +41,7 @@ def start_all(folder, workdir, processes):
 
 
 def last_step(workdir):
-    folder = workdir / "checkpoints"
-    return (
-        max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0) if folder.exists() else 0
-    )
+    return max((int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()), default=0)
 
 
 def saving(workdir):

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,6 +36,7 @@ from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import local_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FOLDER = "export"
@@ -54,7 +54,8 @@ def export(config: Config, workdir: str | os.PathLike) -> None:
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed}, config, workdir)
     model = make_model(config.model, config.image_size, config.loss)
-    folder, building = Path(workdir) / FOLDER, Path(workdir) / f".{FOLDER}.incomplete"
+    folder = local_folder(workdir) / FOLDER
+    building = folder.with_name(f".{FOLDER}.incomplete")
     shutil.rmtree(building, ignore_errors=True)
     with Checkpoints(building, keep=Retention(1)) as checkpoints:
         checkpoints.save_trees(step, config, ema=params)

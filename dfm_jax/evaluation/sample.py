@@ -33,6 +33,7 @@ from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import local_folder, path_of
 from dfm_jax.trajectories import Trajectory, make_path
 
 
@@ -47,7 +48,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     """
     if jax.process_count() > 1:
         raise UserError("--mode=sample runs in one process: start it once, without --distributed")
-    workdir, seconds, start = Path(workdir), {}, time.monotonic()
+    seconds, start = {}, time.monotonic()
     params, step, saved = restore_params(workdir)
     # Sampling may have its own seed and data; what the parameters mean may not change.
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
@@ -58,7 +59,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     paths = camera_paths(config, example, names)
     seconds["loading"] = time.monotonic() - start
 
-    folder = _fresh_folder(workdir / "samples")
+    folder = _fresh_folder(local_folder(workdir) / "samples")
     start = time.monotonic()
     drawn = draw_scenes(
         params,
@@ -155,9 +156,9 @@ def _summary(
     )
 
 
-def _loss_curve(workdir: Path) -> list[tuple[int, float]]:
+def _loss_curve(workdir: str | os.PathLike) -> list[tuple[int, float]]:
     """(step, loss) as logged while training; empty if nothing was."""
-    lines = read_metrics(workdir) if (workdir / METRICS_FILE).exists() else []
+    lines = read_metrics(workdir) if (path_of(workdir) / METRICS_FILE).exists() else []
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 

@@ -9,20 +9,18 @@ import pathlib
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 
 from dfm_jax.errors import UserError
 from dfm_jax.training import checksums
 from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import path_of
 
 RESUMED = ("params", "opt_state", "ema", "config")  # items that training goes on from
 
 
 def directory_of(workdir: str | pathlib.Path) -> pathlib.Path:
-    if "://" in str(workdir):
-        return epath.Path(workdir) / "checkpoints"
-    return pathlib.Path(workdir).absolute() / "checkpoints"
+    return path_of(workdir) / "checkpoints"
 
 
 def steps(directory: pathlib.Path) -> list[int]:

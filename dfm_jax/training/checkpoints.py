@@ -25,6 +25,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoint_files, checksums
 from dfm_jax.training.compatibility import check_same_parameters
 from dfm_jax.training.state import Params, TrainState
+from dfm_jax.training.workdirs import is_remote
 
 TREES = ("params", "opt_state", "ema", "leftovers")
 
@@ -116,7 +117,7 @@ class Checkpoints:
 
     def _add_checksums(self) -> None:
         """Called when all files of a checkpoint are there, before it becomes complete."""
-        if jax.process_index() == 0 and isinstance(self.directory, pathlib.PosixPath):
+        if jax.process_index() == 0 and not is_remote(self.directory):
             (folder,) = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
             checksums.write(folder)
 

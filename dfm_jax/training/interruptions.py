@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from dfm_jax.training.workdirs import is_remote
+
 EXIT_RESTART = 75  # saved, and to be started again
 
 
@@ -113,7 +115,7 @@ class Watchdog:
         )
         print(message, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
-        if "://" not in str(self._workdir):
+        if not is_remote(self._workdir):
             with (pathlib.Path(self._workdir) / f"hang-{jax.process_index()}.txt").open("w") as file:
                 file.write(f"{message}\n")
                 file.flush()
