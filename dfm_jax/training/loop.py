@@ -9,7 +9,6 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -80,14 +79,15 @@ class Run:
     watchdog: Watchdog
     writer: Any
     stopwatch: Stopwatch
+    step: int = dataclasses.field(init=False)  # taken last
+    monitor: Monitor | None = dataclasses.field(init=False, default=None)
 
     def go(self, batches: Iterator, start: int) -> int:
         """Steps `start + 1` to `num_steps`; step n, and what is said of it, is the one that makes the state's step n.
 
         Says at the end, in one line, why that was.
         """
-        self.step, self.monitor = start, None
-        reason = "an error"
+        self.step, reason = start, "an error"
         try:
             code = self._steps(batches, start)
             reason = "all steps are done"
@@ -113,7 +113,7 @@ class Run:
             with self.stopwatch.measure("data"):
                 batch = self._next(batches, state)
             if self.monitor is None:
-                self.monitor = self._make_monitor(partial(self.job.step, state, batch, step_key, *frozen))
+                self.monitor = self._make_monitor(state, batch, step_key, *frozen)
             state, metrics = step_fn(state, sharding.shard_batch(batch, self.mesh), step_key, *frozen)
             self.monitor.add(step, metrics)
             self.step = step
@@ -147,9 +147,10 @@ class Run:
         with self.stopwatch.measure("checkpoints"):
             self.checkpoints.save(self.step, state, self.config, self.monitor.take_means())
 
-    def _make_monitor(self, step: Callable[[], Any]) -> Monitor:
-        """`step`: one training step, to be counted, not run."""
+    def _make_monitor(self, *arguments: Any) -> Monitor:
+        """`arguments`: of a training step, whose operations are counted; the batch is this process's part."""
         peak = peak_flops(self.mesh.size)
+        share = None if peak is None else count_flops(self.job.step, *arguments) * jax.process_count() / peak
         return Monitor(
             self.writer,
             num_steps=self.config.train.num_steps,
@@ -157,7 +158,7 @@ class Run:
             rays_per_step=rays_per_step(self.config),
             describe_batch=lambda step: "scenes " + ", ".join(_scene_names(self.config, step - 1)),
             stopwatch=self.stopwatch,
-            peak_share=None if peak is None else count_flops(step) / peak,
+            peak_share=share,
         )
 
     def _summary(self, reason: str) -> str:

@@ -97,8 +97,7 @@ class Monitor:
         if self._since is None:
             # The first step's time is mostly compilation.
             self._since = (step, time.monotonic())
-            self._stopwatch.add("starting", self._stopwatch.elapsed())
-            self._stopwatch.take_interval()
+            self._stopwatch.all_was("starting")
         if step % self._log_every == 0 or step == self._num_steps:
             self._report(step)
 

@@ -37,11 +37,13 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.add(name, self._clock() - start)
+            seconds = self._clock() - start
+            self._total[name] += seconds
+            self._interval[name] += seconds
 
-    def add(self, name: str, seconds: float) -> None:
-        self._total[name] += seconds
-        self._interval[name] += seconds
+    def all_was(self, name: str) -> None:
+        """All time until now went into this."""
+        self._total, self._interval = collections.Counter({name: self.elapsed()}), collections.Counter()
 
     def elapsed(self) -> float:
         """Seconds since it was made."""
