@@ -74,13 +74,13 @@ def export(config: Config, workdir: str | os.PathLike) -> None:
 
 def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:
     """One denoising step, for all `PLATFORMS` and any number of scenes, as jax reads it back."""
-    example = abstract_example(config, 1)
+    inputs = jax.eval_shape(to_inputs, abstract_example(config, 1))
     size, (b,) = config.image_size, jax.export.symbolic_shape("b", constraints=["b >= 1"])
     symbolic = lambda x: jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
     params = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
     arguments = (
         params,
-        {name: symbolic(x) for name, x in to_inputs(example).items()},
+        {name: symbolic(x) for name, x in inputs.items()},
         jax.ShapeDtypeStruct((b, size, size, 3), jnp.float32),
         jax.ShapeDtypeStruct((b,), jnp.int32),
     )
