@@ -10,6 +10,7 @@ REQUIREMENTS = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8,<0.13",
     "etils[epath]",
+    "flatbuffers",  # jax.export writes with it
     "tensorflow-datasets>=4.9.10",  # writes and reads array_record without TensorFlow
     "array-record>=0.8.6",
     "grain>=0.2.18,<0.3",

@@ -30,41 +30,50 @@ from tests.tiny import random_params
 make_mesh = spread.make_mesh
 config = from_dict(tiny_config("nowhere", context_memory=0.0))
 sample = config.sample
-for fine in (0, 4):
+for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
     marching = dataclasses.replace(config.model.ray_marching, num_fine=fine)
     model = make_model(dataclasses.replace(config.model, ray_marching=marching), config.image_size, config.loss)
     params = random_params(model)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
-    for scenes, samples, shape in (((3, 2, (4, 1)),) if fine else ()) + ((1, 1, (1, 4)), (1, 2, (2, 2))):
-        example = synthetic_example(config, scenes)
-        camera = jax.tree.map(lambda c: np.repeat(np.asarray(c[0]), 5, axis=0), example.target.camera)
-        camera = jax.tree.map(lambda c: c[:5], camera)
-        paths = [Trajectory(camera, np.arange(5))] * scenes
-        results = []
-        for devices in (1, 4):
-            spread.make_mesh = partial(make_mesh, devices=jax.local_devices()[:devices])
-            mesh = spread.make_mesh(scenes * samples, config.image_size**2)
-            assert devices == 1 or mesh.devices.shape == shape, mesh
-            videos = {}
-            keep = lambda i, j, rgb, distance: videos.update({(i, j): (rgb, distance)})
-            settings = dataclasses.replace(sample, num_samples=samples, num_steps=2)
-            drawn = draw.draw_scenes(params, model, schedule, example, paths, settings, 5, keep)
-            sheet = visualize.preview(params, model, schedule, settings, example, jax.random.key(1))
-            results.append((dataclasses.astuple(drawn), videos, sheet))
-        one, four = results
-        assert len(one[1]) == scenes * samples
-        assert np.ptp(one[0][0]) > 0.01, np.ptp(one[0][0])
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, atol=2e-5), one[:2], four[:2])
-        assert np.max(np.abs(one[2].astype(int) - four[2].astype(int))) <= 1
+    example = synthetic_example(config, scenes)
+    camera = jax.tree.map(lambda c: np.repeat(np.asarray(c[0]), 5, axis=0), example.target.camera)
+    camera = jax.tree.map(lambda c: c[:5], camera)
+    paths = [Trajectory(camera, np.arange(5))] * scenes
+    results = []
+    for devices in (1, 4):
+        spread.make_mesh = partial(make_mesh, devices=jax.local_devices()[:devices])
+        mesh = spread.make_mesh(scenes * samples, config.image_size**2)
+        assert devices == 1 or mesh.devices.shape == tuple(shape), mesh
+        videos = {}
+        keep = lambda i, j, rgb, distance: videos.update({(i, j): (rgb, distance)})
+        settings = dataclasses.replace(sample, num_samples=samples, num_steps=2)
+        drawn = draw.draw_scenes(params, model, schedule, example, paths, settings, 5, keep)
+        sheet = visualize.preview(params, model, schedule, settings, example, jax.random.key(1))
+        results.append((dataclasses.astuple(drawn), videos, sheet))
+    one, four = results
+    assert len(one[1]) == scenes * samples
+    assert np.ptp(one[0][0]) > 0.01, np.ptp(one[0][0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, atol=2e-5), one[:2], four[:2])
+    assert np.max(np.abs(one[2].astype(int) - four[2].astype(int))) <= 1
 print("the same")
 """
 
 
-def test_four_devices_draw_what_one_draws():
+# Importance samples; scenes, samples; devices along 'data' and 'rays'.
+OTHERS = [(0, 1, 1, 1, 4), (4, 3, 2, 4, 1), (4, 1, 1, 1, 4), (4, 1, 2, 2, 2)]
+
+
+@pytest.mark.parametrize("cases", [[(0, 1, 2, 2, 2)], pytest.param(OTHERS, marks=pytest.mark.slow)])
+def test_four_devices_draw_what_one_draws(cases):
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES], env=environment, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-c", FOUR_DEVICES, json.dumps(cases)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "the same"

@@ -67,7 +67,9 @@ def assert_same(workdir, other):
         assert difference < 1e-6, difference
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(1, 4), (4, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("data", "fsdp"), [(1, 4), pytest.param(4, 1, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_two_processes_train_as_one(data, fsdp, alone, tmp_path):
     if (data, fsdp) == (2, 2):
         # From a checkpoint of two processes: split over both devices of each of them, and taken up by one.

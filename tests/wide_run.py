@@ -69,7 +69,7 @@ def run(workdir, num_steps, data, fsdp):
         start_step, process_index, process_count
     )
     loop.pipeline.evaluation_examples = lambda *_, **__: ("examples", ["a scene"])
-    optimizer = {"learning_rate": 1e-2, "decay_steps": 1000}
+    optimizer = {"learning_rate": 1e-3, "decay_steps": 1000}
     config = settings(
         num_steps=num_steps,
         batch_size=BATCH,
