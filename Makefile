@@ -3,6 +3,7 @@
 #   make demo       train on procedural scenes, sample from one picture each, write an index.html
 #   make test       the test suite
 #   make test-slow  the tests that take minutes
+#   make test-torture  kills training twenty times; must end in the same bits
 #   make lint       style and formatting
 #   make clean      remove .venv, the demo's output and caches
 #   make lpips-weights        fetch and convert the weights of LPIPS, once, into the user's cache
@@ -18,7 +19,7 @@ DEMO_PAGE := $(DEMO_DIR)/samples/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint clean lpips-weights
+.PHONY: demo test test-slow test-torture lint clean lpips-weights
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -35,7 +36,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not torture'
+
+test-torture: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m torture -s
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

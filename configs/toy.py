@@ -94,7 +94,11 @@ def get_config(variant: str = "") -> ConfigDict:
         batch_size=8,
         accumulate=1,
         checkpoint_every=200,
+        checkpoint_minutes=0.0,
         keep_checkpoints=2,
+        keep_every=0,
+        keep_best="",
+        watchdog_minutes=0.0,
         log_every=20,
         sample_every=800,
         optimizer=group(
@@ -106,6 +110,7 @@ def get_config(variant: str = "") -> ConfigDict:
             clip_norm=1.0,
             ema_decay=0.999,
             ema_every=1,
+            skip_spikes=0.0,
         ),
         mesh=group(data=-1, fsdp=1),
     )

@@ -154,6 +154,7 @@ class OptimizerConfig:
     clip_norm: float  # of the global gradient
     ema_decay: float
     ema_every: int  # steps between updates of the average
+    skip_spikes: float  # leaves out steps whose gradient norm is above so many times its moving average; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,11 @@ class TrainConfig:
     batch_size: int  # global, scenes
     accumulate: int  # micro-batches a step
     checkpoint_every: int  # steps
-    keep_checkpoints: int
+    checkpoint_minutes: float  # also saves when so many minutes have passed since the last time; 0: by steps only
+    keep_checkpoints: int  # the last few
+    keep_every: int  # also keeps the first at or after each multiple of so many steps; 0: none
+    keep_best: str  # also keeps the one with the lowest value of this metric, such as 'loss'; '': none
+    watchdog_minutes: float  # a step that takes longer ends the process, with stacks and exit code 75; 0: none
     log_every: int  # steps
     sample_every: int  # steps between logged sample images; 0: never
     optimizer: OptimizerConfig

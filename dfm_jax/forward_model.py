@@ -188,13 +188,13 @@ class RadianceFieldModel:
         at each of these views, and its average, are the same in all denoising steps.
         """
         xy = rearrange(pixel_grid(self.image_size, self.image_size, self.config.pixel_grid), "h w xy -> (h w) xy")
-        query = query.replace(pixel=jnp.broadcast_to(xy, (query.origins.shape[0], *xy.shape)))
+        query = self.share(query.replace(pixel=jnp.broadcast_to(xy, (query.origins.shape[0], *xy.shape))))
         marching = self.config.ray_marching
         # A scene field that is guided by a proposal is never evaluated at the coarse distances.
         parts = self.scene_parts if self.config.proposal is None else ("proposal",)
         width = sum(self.part(part).config.width for part in parts)
         bytes_per_ray = marching.num_coarse * width * self.dtype.itemsize
-        num_rays = xy.shape[0]
+        num_rays = query.origins.shape[1]
         fitting = min(num_rays, memory // bytes_per_ray)
         if fitting < num_rays:
             fitting -= fitting % marching.chunk_size  # whole chunks
@@ -203,6 +203,10 @@ class RadianceFieldModel:
             return query
         known = first.replace(context={part: gather_context(params, self, context, first, part) for part in parts})
         return known if fitting == num_rays else (known, rest)
+
+    def share(self, query: Rays) -> Rays:
+        """Those of the target's rays that this device renders: all, unless several do it together."""
+        return query
 
     def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
         """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""

@@ -1,9 +1,12 @@
-"""Trains a model, samples scenes from a trained one, evaluates it, or measures how fast a config runs here.
+"""Trains a model; samples scenes from a trained one, evaluates or exports it; or says how fast a config runs here, or
+whether it would fit a TPU.
 
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=evaluate
+    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=export
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
+    python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
 
 Settings are overridden as in --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after
 SIGTERM and to be started again.
@@ -25,11 +28,15 @@ from dfm_jax.config import Config
 from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 
-WITHOUT_WORKDIR = ("benchmark",)
+# What modes need beside --config, and examples; all others need a --workdir.
+NEEDED = {"benchmark": {}, "compile": {"topology": "--topology=v5e:4x4"}}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "benchmark"], "What to do.")
+MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
+_NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes (TPU pod, SLURM, MPI, Kubernetes).")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, where the cluster does not tell.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Processes of the run; with --coordinator.")
@@ -40,9 +47,10 @@ def run(arguments: list[str]) -> int:
     """Does what the (parsed) flags say; returns the exit code."""
     if len(arguments) > 1:
         raise UserError(f"cannot make sense of {arguments[1]!r}: options are --config --workdir --mode, or --help")
-    for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
-        if not flag.value and not (name == "workdir" and _MODE.value in WITHOUT_WORKDIR):
-            raise UserError(f"--{name} is missing: for instance --config=configs/toy.py --workdir=runs/toy")
+    needed = {"config": "--config=configs/toy.py", **NEEDED.get(_MODE.value, {"workdir": "--workdir=runs/toy"})}
+    for name in needed:
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing: for instance {' '.join(needed.values())}")
     config = from_dict(_CONFIG.value)
     _cache_compilations()
     allocator.reuse_memory(_num_parameters(config))
@@ -68,6 +76,16 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         from dfm_jax.evaluation.evaluate import evaluate
 
         print(json.dumps(evaluate(config, workdir)), flush=True)
+        return 0
+    if mode == "compile":
+        from dfm_jax.evaluation.compile_report import compile_report
+
+        compile_report(config, _TOPOLOGY.value, _NUM_SLICES.value)
+        return 0
+    if mode == "export":
+        from dfm_jax.evaluation.export import export
+
+        export(config, workdir)
         return 0
     from dfm_jax.evaluation.sample import sample
 

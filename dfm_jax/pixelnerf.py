@@ -34,7 +34,7 @@ class PixelNeRF(RadianceFieldModel):
         return example
 
     def prepare_query(self, params: Params, context: Example, query: Rays, memory: int) -> Rays:
-        return query  # there is one denoising step
+        return self.share(query)  # there is one denoising step
 
     def infer(self, params: Params, context: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
         """The scene seen in the context views; no estimate.

@@ -9,13 +9,15 @@ import pytest
 
 from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.errors import UserError
-from dfm_jax.training import checkpoints, sharding
-from dfm_jax.training.checkpoints import Checkpoints
+from dfm_jax.training import checkpoints, compatibility, sharding
+from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 
-TX = make_optimizer(OptimizerConfig(1e-2, 1, 10, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1))
+TX = make_optimizer(
+    OptimizerConfig(1e-2, 1, 10, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1, skip_spikes=0)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +55,10 @@ def step(state):
 
 def test_save_restore_step_equals_step_bit_for_bit(tmp_path):
     state = step(step(init(jax.random.key(0))))
-    with Checkpoints(tmp_path, keep=2) as store:
+    with Checkpoints(tmp_path, keep=Retention(2)) as store:
         assert store.latest_step() is None
         store.save(2, state, Settings())
-    with Checkpoints(tmp_path, keep=2) as store:
+    with Checkpoints(tmp_path, keep=Retention(2)) as store:
         restored = store.restore(store.latest_step(), sharding.abstract_state(init, mesh()))
         assert store.config(2) == dataclasses.asdict(Settings())
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -65,7 +67,7 @@ def test_save_restore_step_equals_step_bit_for_bit(tmp_path):
 
 
 def test_items_lie_where_scripts_look_for_them_and_old_ones_go(tmp_path):
-    with Checkpoints(tmp_path, keep=2) as store:
+    with Checkpoints(tmp_path, keep=Retention(2)) as store:
         for n in (1, 2, 3):
             store.save(n, init(jax.random.key(n)), Settings())
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
@@ -75,7 +77,7 @@ def test_items_lie_where_scripts_look_for_them_and_old_ones_go(tmp_path):
 
 def test_the_average_or_the_parameters_are_read_alone(tmp_path):
     state = step(step(init(jax.random.key(0))))  # the first step's learning rate is 0
-    with Checkpoints(tmp_path, keep=1) as store:
+    with Checkpoints(tmp_path, keep=Retention(1)) as store:
         store.save(7, state, Settings(seed=5))
     ema, at, config = checkpoints.restore_params(tmp_path)
     params, _, _ = checkpoints.restore_params(tmp_path, which="params")
@@ -94,7 +96,7 @@ def test_no_checkpoint_is_one_clear_error(tmp_path):
 
 
 def test_missing_unexpected_and_misshapen_parameters_are_all_listed(tmp_path):
-    with Checkpoints(tmp_path, keep=1) as store:
+    with Checkpoints(tmp_path, keep=Retention(1)) as store:
         store.save(1, init(jax.random.key(0)), Settings())
     target = sharding.abstract_state(
         lambda key: {"field": {"kernel": jnp.zeros((3, 4)), "scale": jnp.zeros(2)}}, mesh()
@@ -109,14 +111,14 @@ def test_missing_unexpected_and_misshapen_parameters_are_all_listed(tmp_path):
 
 def test_another_config_is_refused_with_both_values_but_length_and_place_are_free():
     saved = dataclasses.asdict(Settings())
-    assert checkpoints.check_same_config(saved, Settings(), "w") == []
-    free = checkpoints.check_same_config(saved, Settings(num_steps=20, data=Data(dir="elsewhere")), "w")
+    assert compatibility.check_same_config(saved, Settings(), "w") == []
+    free = compatibility.check_same_config(saved, Settings(num_steps=20, data=Data(dir="elsewhere")), "w")
     assert free == ["config.num_steps: 10 -> 20", "config.data.dir: 'data' -> 'elsewhere'"]
     with pytest.raises(UserError) as error:
-        checkpoints.check_same_config(saved, Settings(seed=3, num_steps=20, data=Data("other")), "w")
+        compatibility.check_same_config(saved, Settings(seed=3, num_steps=20, data=Data("other")), "w")
     assert "config.seed: 0 -> 3" in str(error.value)
     assert "config.data.name: 'toy' -> 'other'" in str(error.value)
     assert "num_steps" not in str(error.value)
     del saved["seed"]
     with pytest.raises(UserError, match=r"config\.seed: '\(absent\)' -> 0"):
-        checkpoints.check_same_config(saved, Settings(), "w")
+        compatibility.check_same_config(saved, Settings(), "w")

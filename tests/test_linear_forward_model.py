@@ -161,6 +161,7 @@ def trained() -> Trained:
             clip_norm=10.0,
             ema_decay=0.99,
             ema_every=1,
+            skip_spikes=0.0,
         )
     )
     step = partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.99, ema_every=1)

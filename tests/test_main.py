@@ -132,7 +132,7 @@ MISTAKES = {
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
     "unknown mode": (
         [f"--config={TOY}", WORKDIR, "--mode=dance"],
-        "should be one of <train|sample|evaluate|benchmark>",
+        "should be one of <train|sample|evaluate|export|benchmark|compile>",
     ),
     "stray argument": ([f"--config={TOY}", WORKDIR, "fast"], "cannot make sense of 'fast'"),
     "missing field": (["--config=incomplete.py", WORKDIR], "config.train.accumulate is missing"),

@@ -23,7 +23,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import draw, visualize
 from dfm_jax.evaluation.sample import camera_paths, sample
 from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.training.checkpoints import Checkpoints, restore_params
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.state import create
 
 SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
@@ -54,7 +54,7 @@ def run(tmp_path_factory):
     model = RadianceFieldModel(config.model, config.image_size, config.loss)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
-    with Checkpoints(workdir, keep=1) as checkpoints:
+    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
     (workdir / "metrics.jsonl").write_text(
         '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 2, "eval": 3}\n'

@@ -20,7 +20,8 @@ from dfm_jax.interop.published import StateDictError, import_params, same_bits
 from dfm_jax.interop.published_config import published_config, read_sizes
 from dfm_jax.interop.published_names import POSITION_CODE, TIME_BIAS
 from dfm_jax.interop.state_files import read_state, read_tree, write_tree
-from dfm_jax.training.checkpoints import Checkpoints, check_same_config, restore_params
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.compatibility import check_same_config
 from tests.published_state import CONFIGS, HEADS, made_up_state, model_of, small_config
 
 ROOT = CONFIGS.parent
@@ -147,7 +148,7 @@ def test_other_runs_start_from_an_imported_checkpoint_and_it_is_not_itself_resum
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target)
     assert restore_params(tmp_path, target=target)[1] == 0
-    with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(UserError) as error:
+    with Checkpoints(tmp_path, keep=Retention(1)) as checkpoints, pytest.raises(UserError) as error:
         checkpoints.resume_step()
     assert "was imported" in str(error.value)
     assert f"--config.init_from={tmp_path}" in str(error.value)

@@ -1,12 +1,10 @@
 """The loop around the step, with a linear model and made-up batches in the place of the real ones."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
 import signal
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import ResNet34Config
-from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.interop.imagenet import load_encoder
@@ -23,72 +20,16 @@ from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
-from dfm_jax.training.step import train_step
+from tests.linear_run import install, linear_job, parameters, settings, steps
 from tests.torchvision_state import resnet34_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-class Batches:
-    """Batch n depends on n alone; `at` maps batch numbers to something to do when they are read."""
-
-    def __init__(self, start, at):
-        self._next, self._at = start, at
-
-    def __next__(self):
-        n, self._next = self._next, self._next + 1
-        scale = self._at.get(n, lambda: 1.0)()
-        x = np.random.default_rng(n).normal(size=(4, 3)).astype(np.float32)
-        return {"x": x * np.float32(scale or 1), "index": np.arange(4, dtype=np.int32) + 4 * n}
-
-    def close(self):
-        pass
-
-
-def linear_job(config):
-    tx = make_optimizer(config.train.optimizer)
-
-    def loss(params, example, key):
-        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])
-        return jnp.mean((example["x"] @ params["w"] - 1 + noise) ** 2), {"noise": jnp.mean(noise)}
-
-    return loop.Job(
-        init=lambda key: create({"w": jax.random.normal(key, (3,))}, tx),
-        step=partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.9, ema_every=1),
-        preview=lambda params, example, key: np.full((2, 2, 3), 7, np.uint8),
-    )
-
-
 @pytest.fixture
 def at(monkeypatch):
-    """Puts the linear job in place; returns what to do at which batch."""
-    at = {}
-    monkeypatch.setattr(loop, "build", linear_job)
-    monkeypatch.setattr(loop.pipeline, "ensure_toy", lambda *_: None)
-    monkeypatch.setattr(loop.pipeline, "open_dataset", lambda *_: None)
-    monkeypatch.setattr(loop.pipeline, "training_batches", lambda *_, start_step, **__: Batches(start_step, at))
-    monkeypatch.setattr(loop.pipeline, "evaluation_examples", lambda *_, **__: ("examples", ["a scene"]))
-    monkeypatch.setattr(loop.pipeline, "scene_names", lambda *_, step, **__: [f"scene of batch {step}"])
-    return at
-
-
-def settings(**train):
-    spec = importlib.util.spec_from_file_location("toy", ROOT / "configs" / "toy.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("tiny")
-    config.train.update(num_steps=6, batch_size=4, checkpoint_every=2, log_every=2, sample_every=0)
-    config.train.update(train)
-    config.train.optimizer.warmup_steps = 0
-    return from_dict(config)
-
-
-def parameters(workdir):
-    return np.asarray(restore_params(workdir, which="params")[0]["w"])
-
-
-def steps(workdir):
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    """What to do at which batch."""
+    return install(monkeypatch)
 
 
 def test_a_run_leaves_checkpoints_a_curve_and_pictures(at, tmp_path):

@@ -14,7 +14,15 @@ from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step, update_average
 
 OPTIMIZER = OptimizerConfig(
-    learning_rate=0.1, warmup_steps=2, decay_steps=8, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1
+    learning_rate=0.1,
+    warmup_steps=2,
+    decay_steps=8,
+    b1=0.9,
+    b2=0.99,
+    clip_norm=1.0,
+    ema_decay=0.9,
+    ema_every=1,
+    skip_spikes=0.0,
 )
 
 

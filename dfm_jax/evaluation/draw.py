@@ -23,6 +23,7 @@ from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim, dpm_solver
 from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.evaluation import spread
 from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
 from dfm_jax.structs import Camera, Example, Rendering, Scene
 from dfm_jax.trajectories import Trajectory
@@ -228,19 +229,25 @@ def draw_scenes(
       go_on: what is done with a drawn batch before its scenes are looked at along the paths, given its scene and sample
         numbers [b] (sampling further views, say).
     """
-    size, batches = model.image_size, _batches(len(paths), settings.num_samples, model.image_size)
+    size, num_pairs = model.image_size, len(paths) * settings.num_samples
+    mesh = spread.make_mesh(num_pairs, size**2)
+    batches = _batches(len(paths), settings.num_samples, size, mesh.shape[spread.DATA])
     zoom = -(-MIN_VIDEO_SIDE // size)
     images_per_pair = settings.num_steps + 1 + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
-    draw = partial(draw_batch, params, schedule, jax.device_put(example), jax.random.key(seed))
+    compiled = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=settings)
+    params = spread.replicate(params, mesh)
+    draw = partial(compiled, params, schedule, jax.device_put(example), jax.random.key(seed))
+    view = spread.over_cameras(_look, mesh, model=model, size=size * zoom)
     drawn = []
     with tqdm(total=sum(map(len, batches)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
         for pairs in batches:
             numbers = np.array(pairs).T
-            batch = draw(*numbers, model=model, sample=settings)
+            batch = draw(*numbers)
             batch = go_on(batch, *numbers) if go_on else batch
             drawn.append(jax.device_get((batch.views.rgb, batch.x0, batch.estimate)))
             bar.update(len(pairs) * (settings.num_steps + 1))
-            frames = _render_paths(params, model, batch.scene, [paths[i].camera for i, _ in pairs], size * zoom, bar)
+            look_along = partial(view, params, batch.scene)
+            frames = _render_paths(look_along, [paths[i].camera for i, _ in pairs], size, zoom, mesh.size, bar)
             for b, (i, j) in enumerate(dict.fromkeys(pairs)):  # without the repetitions that fill up the last batch
                 on_video(i, j, frames.rgb[b][paths[i].order], frames.distance[b][paths[i].order])
 
@@ -256,25 +263,28 @@ _look = jax.jit(look, static_argnames=("model", "size"))
 
 
 def _render_paths(
-    params: Params, model: RadianceFieldModel, scene: Scene, cameras: Sequence[Camera], side: int, bar: tqdm
+    look_along: Callable[[Camera], Pictures], cameras: Sequence[Camera], size: int, zoom: int, devices: int, bar: tqdm
 ) -> Pictures:
     """What path cameras [b] of [m] poses see of scenes [b]: pictures [b, m, side, side], a few poses a call."""
+    side = size * zoom
     camera = jax.tree.map(lambda *c: np.stack(c).astype(np.float32), *cameras)
     num_poses = camera.intrinsics.shape[1]
-    at_once = min(num_poses, max(1, PIXELS_PER_LOOK // (len(cameras) * side**2)))
+    on_each = max(1, PIXELS_PER_LOOK // (len(cameras) * side**2))
+    at_once = devices * min(-(-num_poses // devices), on_each)
     pictures = []
     for start in range(0, num_poses, at_once):
         poses = np.minimum(np.arange(start, start + at_once), num_poses - 1)  # calls of one shape: one compilation
         part = Camera(camera.camera_to_world[:, poses], camera.intrinsics[:, poses])
-        pictures.append(jax.device_get(_look(params, scene, part, model=model, size=side)))
-        bar.update(len(cameras) * min(at_once, num_poses - start) * (side // model.image_size) ** 2)
+        pictures.append(jax.device_get(look_along(part)))
+        bar.update(len(cameras) * min(at_once, num_poses - start) * zoom**2)
     return jax.tree.map(lambda *p: np.concatenate(p, axis=1)[:, :num_poses], *pictures)
 
 
-def _batches(num_scenes: int, num_samples: int, image_size: int) -> list[list[tuple[int, int]]]:
-    """All (scene, sample) pairs in batches of one size; the last is filled up by repeating the last pair."""
+def _batches(num_scenes: int, num_samples: int, image_size: int, devices: int = 1) -> list[list[tuple[int, int]]]:
+    """All (scene, sample) pairs in batches of one size, a multiple of the devices; the last is filled up by repeating
+    the last pair."""
     pairs = [(i, j) for i in range(num_scenes) for j in range(num_samples)]
-    size = min(len(pairs), max(1, PIXELS_PER_DRAW // image_size**2))
+    size = devices * min(-(-len(pairs) // devices), max(1, PIXELS_PER_DRAW // image_size**2))
     batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     batches[-1] += batches[-1][-1:] * (size - len(batches[-1]))
     return batches

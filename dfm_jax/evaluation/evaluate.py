@@ -34,7 +34,8 @@ from dfm_jax.evaluation.scene_scores import SampledViews, measure
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
-from dfm_jax.training.checkpoints import check_same_config, restore_params
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.monitor import say
 from dfm_jax.training.sharding import batch_sharding, make_mesh, replicate
 

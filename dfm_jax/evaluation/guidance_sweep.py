@@ -38,7 +38,8 @@ from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
-from dfm_jax.training.checkpoints import check_same_config, restore_params
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.compatibility import check_same_config
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 # Settings that differ from plain guidance without thresholding. Factor 0.7 and momentum -0.5 are their papers'; the

@@ -32,9 +32,11 @@ from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example
-from dfm_jax.training.checkpoints import check_same_config, restore_params
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import local_folder, path_of
 from dfm_jax.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras
 
 
@@ -49,7 +51,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     """
     if jax.process_count() > 1:
         raise UserError("--mode=sample runs in one process: start it once, without --distributed")
-    workdir, seconds, start = Path(workdir), {}, time.monotonic()
+    seconds, start = {}, time.monotonic()
     params, step, saved = restore_params(workdir)
     # Sampling may have its own seed and data; what the parameters mean may not change.
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
@@ -60,7 +62,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     paths = camera_paths(config, example, names)
     seconds["loading"] = time.monotonic() - start
 
-    folder = _fresh_folder(workdir / "samples")
+    folder = _fresh_folder(local_folder(workdir) / "samples")
     start = time.monotonic()
     model, schedule = (
         make_model(config.model, config.image_size, config.loss),
@@ -198,9 +200,9 @@ def _summary(
     )
 
 
-def _loss_curve(workdir: Path) -> list[tuple[int, float]]:
+def _loss_curve(workdir: str | os.PathLike) -> list[tuple[int, float]]:
     """(step, loss) as logged while training; empty if nothing was."""
-    lines = read_metrics(workdir) if (workdir / METRICS_FILE).exists() else []
+    lines = read_metrics(workdir) if (path_of(workdir) / METRICS_FILE).exists() else []
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dfm_jax.config import SampleConfig
 from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.evaluation import spread
 from dfm_jax.evaluation.draw import Params, draw_batch
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.structs import Example
@@ -142,7 +143,11 @@ def preview(
     at the target camera, the deterministic estimate, the truth, the sample's depth, the context seen again."""
     count, num_context = example.context.valid.shape
     rows, zeros = np.arange(count), np.zeros(count, np.int32)
-    batch = draw_batch(params, schedule, example, key, rows, zeros, model=model, sample=sample)
+    mesh = spread.make_mesh(count, model.image_size**2)
+    draw = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=sample)
+    devices = mesh.shape[spread.DATA]
+    filled = lambda indices: np.pad(indices, (0, -count % devices), mode="edge")
+    batch = draw(spread.replicate(params, mesh), schedule, example, key, filled(rows), filled(zeros))
     views, guess, given = jax.device_get((batch.views, batch.estimate, example))
     cells = []
     for i in range(count):

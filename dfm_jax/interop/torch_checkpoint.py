@@ -40,7 +40,7 @@ from dfm_jax.forward_model import Params, RadianceFieldModel
 from dfm_jax.interop import published, state_files
 from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
 from dfm_jax.interop.published_names import derived_arrays, taken_shapes
-from dfm_jax.training.checkpoints import Checkpoints, restore_leftovers, restore_params
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_leftovers, restore_params
 
 DATASETS = ("realestate10k", "co3d")
 AVERAGE, ONLINE = "ema_model.", "online_model."
@@ -109,7 +109,7 @@ def import_checkpoint(source: Source, config: Config, workdir: pathlib.Path) -> 
     building = workdir / ".import.incomplete"
     shutil.rmtree(building, ignore_errors=True)  # of an import that was killed
     try:
-        with Checkpoints(building, keep=1) as checkpoints:
+        with Checkpoints(building, keep=Retention(1)) as checkpoints:
             checkpoints.save_trees(source.step, config, params=params, ema=params, leftovers=kept)
         checkpoints.directory.rename(workdir / "checkpoints")
     except BaseException:

@@ -132,6 +132,12 @@ def load_default(dtype: str = "float32") -> Distance:
     return load(default_path(), dtype)
 
 
+def abstract(dtype: str = "float32") -> Distance:
+    """The distance with the shapes of its weights: to compile with, where they need not be there."""
+    arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes().items()}
+    return Distance(traverse_util.unflatten_dict(arrays, sep="/"), dtype)
+
+
 def load(path: str | pathlib.Path, dtype: str = "float32") -> Distance:
     """The distance with weights from a file that `save` wrote.
 

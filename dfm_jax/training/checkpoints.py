@@ -1,51 +1,90 @@
-"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config}`.
+"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config}`, locally or on `gs://`.
 
 An imported one (`dfm_jax.interop.torch_checkpoint`) has no `opt_state`, so that no run goes on from it, and may have
 `leftovers`: arrays by the names of where it came from, which `export` writes again.
 
-Saving is asynchronous and atomic: a directory named by a step is complete, whatever killed the run. Arrays are restored
-against an abstract target, so that the devices need not be those of the run that saved them.
+Saving is asynchronous and atomic: a directory named by a step is complete, whatever killed the run. One that has been
+damaged since is found by its checksums (`checksums.py`; object stores have their own), and the one before is used.
+Arrays are restored against an abstract target, so that the devices need not be those of the run that saved them.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from dfm_jax.config import Config
-from dfm_jax.config_reading import flatten
 from dfm_jax.errors import UserError
+from dfm_jax.training import checkpoint_files, checksums
+from dfm_jax.training.compatibility import check_same_parameters
 from dfm_jax.training.state import Params, TrainState
+from dfm_jax.training.workdirs import is_remote
 
-# The fields that say what is trained: a run goes on only with the ones it began with ...
-DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")
-# ... except those that only say how it is computed, or what it began with.
-INCIDENTAL = (
-    "model.compute_dtype",
-    "model.encoder.remat",
-    "model.encoder.init_file",
-    "model.ray_marching.chunk_size",
-)
-ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
-ABSENT = "(absent)"
 TREES = ("params", "opt_state", "ema", "leftovers")
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstOfEvery(ocp.checkpoint_managers.PreservationPolicy):
+    """The first checkpoint at or after each multiple of `interval` steps: times need not meet a multiple."""
+
+    interval: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        part = [checkpoint.step // self.interval for checkpoint in checkpoints]
+        return [number > 0 and number not in part[:i] for i, number in enumerate(part)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay: those that any of these names."""
+
+    latest: int  # the last few
+    every: int = 0  # the first at or after each multiple of so many steps; 0: none
+    best: str = ""  # the one with the lowest value of this metric; '': none
+
+    def policy(self) -> Any:
+        """For orbax."""
+        policies = [ocp.checkpoint_managers.LatestN(self.latest)]
+        if self.every:
+            policies.append(FirstOfEvery(self.every))
+        if self.best:
+            policies.append(
+                ocp.checkpoint_managers.BestN(get_metric_fn=self.merit, n=1, keep_checkpoints_without_metrics=False)
+            )
+        return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
+
+    def merit(self, metrics: Mapping[str, float]) -> float:
+        return -metrics[self.best]
 
 
 class Checkpoints:
     """The checkpoints of a workdir; a context manager, which waits for the last save to end."""
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None):
-        """Opens the directory. With `keep`, the number of checkpoints to keep, it is made and tidied for writing."""
-        self.directory = _directory(workdir)
+    def __init__(self, workdir: str | pathlib.Path, *, keep: Retention | None = None):
+        """Opens the directory. With `keep` it is made and tidied for writing.
+
+        Raises:
+          UserError: the directory cannot be written, or holds checkpoints of which none can be read.
+        """
+        self.directory = checkpoint_files.directory_of(workdir)
+        self._keep, self._saving = keep, None
+        if keep is not None:
+            checkpoint_files.make_writable(self.directory)
+            checkpoint_files.set_aside_damaged(self.directory)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if keep is None else ocp.checkpoint_managers.LatestN(keep),
+            preservation_policy=None if keep is None else keep.policy(),
+            best_fn=keep.merit if keep is not None and keep.best else None,
             cleanup_tmp_directories=keep is not None,
-            create=keep is not None,
+            create=False,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._add_checksums),
         )
         # Known handlers make an item's shapes readable before the item.
         handlers = {name: ocp.StandardCheckpointHandler() for name in TREES}
@@ -55,8 +94,32 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except UserError:
+            if kind is None:  # what ended the run is what the user must know
+                raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What goes wrong in the background is raised by the next call."""
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the checkpoint of step {self._saving} could not be written to {self.directory} ({reason}): see that "
+                f"the disk is not full and may be written, and start the same command again; it will go on from step "
+                f"{max(checkpoint_files.steps(self.directory), default=0)}"
+            ) from error
+
+    def _add_checksums(self) -> None:
+        """Called when all files of a checkpoint are there, before it becomes complete."""
+        if jax.process_index() == 0 and not is_remote(self.directory):
+            (folder,) = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            checksums.write(folder)
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -75,16 +138,37 @@ class Checkpoints:
             )
         return step or 0
 
-    def save(self, step: int, state: TrainState, config: Config) -> None:
-        """Begins to save the state after `step` steps, which may be donated at once; nothing to do if it is saved."""
-        if step != self.latest_step():
-            self.save_trees(step, config, params=state.params, opt_state=state.opt_state, ema=state.ema)
+    def save(self, step: int, state: TrainState, config: Config, metrics: Mapping[str, float] | None = None) -> None:
+        """Begins to save the state after `step` steps, which may be donated at once; nothing to do if it is saved.
 
-    def save_trees(self, step: int, config: Config, **trees: Params) -> None:
+        Args:
+          metrics: numbers that `Retention.best` may name.
+
+        Raises:
+          UserError: it, or the one before, cannot be written; `best` names no metric.
+        """
+        if step != self.latest_step():
+            trees = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema}
+            self.save_trees(step, config, metrics, **trees)
+
+    def save_trees(
+        self, step: int, config: Config, metrics: Mapping[str, float] | None = None, **trees: Params
+    ) -> None:
         """Begins to save those of the trees `TREES` that are given, with the settings they belong to."""
+        best = self._keep.best if self._keep else ""
+        if best and best not in (metrics or {}):
+            raise UserError(f"config.train.keep_best={best!r} is no metric; there are: {', '.join(metrics or {})}")
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         items["config"] = ocp.args.JsonSave(dataclasses.asdict(config))
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._writing():
+            self._manager.wait_until_finished()  # its errors are those of the last step
+            self._saving = step
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics if best else None)
+
+    def check(self) -> None:
+        """Raises UserError if the last save went wrong; does not wait for it."""
+        with self._writing():
+            self._manager.check_for_errors()
 
     def has(self, step: int, item: str) -> bool:
         return (self.directory / str(step) / item).is_dir()
@@ -95,7 +179,8 @@ class Checkpoints:
 
     def shapes(self, step: int, item: str) -> Params:
         """What a saved item holds: a tree of things with `shape` and `dtype`."""
-        return self._manager.item_metadata(step)[item].tree
+        # Not the manager's `item_metadata`, which reads that of all items: one that is damaged would hide the others.
+        return ocp.StandardCheckpointHandler().metadata(epath.Path(self.directory) / str(step) / item).tree
 
     def restore_item(self, step: int, item: str, target: Params) -> Params:
         """One item, placed as the target (ShapeDtypeStructs with shardings) says.
@@ -128,12 +213,13 @@ def restore_params(
     Raises:
       UserError: if there is no checkpoint, or its parameters are not the target's (all differences are listed).
     """
-    if not _directory(workdir).is_dir():
-        raise UserError(f"there is no checkpoint in {_directory(workdir)}: is this the --workdir of a training run?")
+    directory = checkpoint_files.directory_of(workdir)
+    if not directory.is_dir():
+        raise UserError(f"there is no checkpoint in {directory}: is this the --workdir of a training run?")
     with Checkpoints(workdir) as checkpoints:
-        step = checkpoints.latest_step()
+        step = checkpoint_files.newest_readable(directory, (which, "config"))
         if step is None:
-            raise UserError(f"no checkpoint in {_directory(workdir)} is complete: let the training run save one first")
+            raise UserError(f"no checkpoint in {directory} is complete: let the training run save one first")
         if target is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             saved = checkpoints.shapes(step, which)
@@ -149,54 +235,3 @@ def restore_leftovers(workdir: str | pathlib.Path, step: int) -> dict[str, np.nd
         saved = checkpoints.shapes(step, "leftovers")
         target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved)
         return checkpoints.restore_item(step, "leftovers", target)
-
-
-def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
-    """The differences that do not stop a run from going on, one 'field: saved -> now' each.
-
-    Raises:
-      UserError: listing those that do, the fields that define what is trained.
-    """
-    old, new = flatten(saved), flatten(config)
-    names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
-    if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
-        names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]
-    lines = {name: f"config.{name}: {old.get(name, ABSENT)!r} -> {new.get(name, ABSENT)!r}" for name in names}
-    fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, INCIDENTAL)]
-    if fatal:
-        raise UserError(
-            f"{_directory(workdir)} holds a checkpoint of another config (saved -> now):\n  "
-            + "\n  ".join(fatal)
-            + "\nchoose another --workdir, or go on with the saved settings"
-        )
-    return [lines[name] for name in names]
-
-
-def check_same_parameters(saved: Params, expected: Params, where: str) -> None:
-    """Compares the names and shapes of two trees.
-
-    Raises:
-      UserError: listing every array that is missing from `saved`, unexpected in it, or of another shape.
-    """
-    old, new = ({_name(path): tuple(x.shape) for path, x in _leaves(tree)} for tree in (saved, expected))
-    problems = [f"missing: {name} {new[name]}" for name in new if name not in old]
-    problems += [f"unexpected: {name} {old[name]}" for name in old if name not in new]
-    problems += [f"{name} is {old[name]}, not {new[name]}" for name in new if old.get(name, new[name]) != new[name]]
-    if problems:
-        raise UserError(f"the arrays in {where} are not those of this model:\n  " + "\n  ".join(problems))
-
-
-def _directory(workdir: str | pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(workdir).absolute() / "checkpoints"
-
-
-def _leaves(tree: Any) -> list[tuple[tuple, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _below(name: str, groups: tuple[str, ...]) -> bool:
-    return any(name == group or name.startswith(f"{group}.") for group in groups)

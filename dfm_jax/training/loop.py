@@ -9,86 +9,30 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
-from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.visualize import preview
-from dfm_jax.losses import training_loss
-from dfm_jax.models import lpips
-from dfm_jax.pixelnerf import make_model
+from dfm_jax.flops import count_flops
 from dfm_jax.structs import Example
 from dfm_jax.training import metric_writers, sharding
-from dfm_jax.training.checkpoints import Checkpoints, check_same_config
-from dfm_jax.training.monitor import Monitor, StopRequest, say
-from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.checkpoints import Checkpoints, Retention
+from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
+from dfm_jax.training.job import Job, build, rays_per_step
+from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, say
 from dfm_jax.training.start import first_state
-from dfm_jax.training.state import TrainState, create
-from dfm_jax.training.step import train_step
+from dfm_jax.training.state import TrainState
+from dfm_jax.training.stopwatch import Stopwatch, peak_flops
 
 EXIT_DONE = 0
-EXIT_RESTART = 75  # saved, and to be started again
 PREVIEW_SCENES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a config makes, as functions."""
-
-    init: Callable[[Array], TrainState]  # key -> state before the first step
-    step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen
-    preview: Callable[[Any, Example, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
-    frozen: tuple = ()  # pytrees that the step needs, and that nobody trains or saves
-
-
-def build(config: Config) -> Job:
-    """Puts model, loss and optimiser together.
-
-    Raises:
-      UserError: the loss needs the weights of LPIPS, and they are not there.
-    """
-    model = make_model(config.model, config.image_size, config.loss)
-    schedule = cosine_schedule(config.diffusion.num_timesteps)
-    optimizer = config.train.optimizer
-    tx = make_optimizer(optimizer)
-    loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
-
-    def step(state: TrainState, example: Example, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
-        return train_step(
-            state,
-            example,
-            key,
-            tx=tx,
-            loss=partial(loss, perceptual=perceptual),
-            accumulate=config.train.accumulate,
-            ema_decay=optimizer.ema_decay,
-            ema_every=optimizer.ema_every,
-        )
-
-    return Job(
-        init=lambda key: create(model.init(key), tx),
-        step=step,
-        preview=lambda params, example, key: preview(params, model, schedule, config.sample, example, key),
-        frozen=(_load_lpips(config),) if config.loss.lpips else (),
-    )
-
-
-def _load_lpips(config: Config) -> lpips.Distance:
-    try:
-        return lpips.load_default(config.model.compute_dtype)
-    except UserError as error:
-        raise UserError(
-            f"config.loss.lpips={config.loss.lpips:g}, but {error}; to train without it: --config.loss.lpips=0"
-        ) from error
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> int:
@@ -98,14 +42,16 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
       EXIT_DONE, or EXIT_RESTART where SIGTERM ended the run early; the state is saved either way.
 
     Raises:
-      UserError: if there is no data, the loss needs weights that are not there, the checkpoint is another config's,
-        the devices do not fit, or the loss or its gradients become non-finite.
+      UserError: if there is no data, the loss needs weights that are not there, the checkpoint is another config's or
+        cannot be read or written, the devices do not fit, or the loss or its gradients become non-finite.
     """
+    stopwatch = Stopwatch()
     job = build(config)
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     _prepare_data(config)
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, StopRequest() as stop:
+    keep = Retention(config.train.keep_checkpoints, config.train.keep_every, config.train.keep_best)
+    with Checkpoints(workdir, keep=keep) as checkpoints, StopRequest() as stop:
         start = checkpoints.resume_step()
         if start:
             for difference in check_same_config(checkpoints.config(start), config, workdir):
@@ -113,49 +59,122 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
         if start >= config.train.num_steps:
             say(f"training has reached step {start} of {config.train.num_steps} already: nothing to do")
             return EXIT_DONE
-        with contextlib.closing(_batches(config, start)) as batches, _writer(config, workdir, start) as writer:
-            return _run(config, job, mesh, checkpoints, stop, batches, writer, start)
+        with (
+            contextlib.closing(_batches(config, start)) as batches,
+            _writer(config, workdir, start) as writer,
+            Watchdog(config.train.watchdog_minutes, workdir) as watchdog,
+        ):
+            return Run(config, job, mesh, checkpoints, stop, watchdog, writer, stopwatch).go(batches, start)
 
 
-def _run(
-    config: Config,
-    job: Job,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    stop: StopRequest,
-    batches: Iterator,
-    writer: Any,
-    start: int,
-) -> int:
-    """Steps `start + 1` to `num_steps`; step n, and what is said of it, is the one that makes the state's step n."""
-    settings, frozen = config.train, sharding.replicate(job.frozen, mesh)
-    init_key, step_key, preview_key = _keys(config.seed, mesh)
-    state = first_state(config, job.init, checkpoints, mesh, init_key, start)
-    say(f"{_describe(state)} on {mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
-    step_fn = sharding.compile_train_step(job.step, state, mesh, frozen)
-    show = _previewer(config, job, writer, preview_key) if settings.sample_every else None
-    monitor = Monitor(
-        writer,
-        num_steps=settings.num_steps,
-        log_every=settings.log_every,
-        rays_per_step=rays_per_step(config),
-        describe_batch=lambda step: "scenes " + ", ".join(_scene_names(config, step - 1)),
-    )
-    for step in range(start + 1, settings.num_steps + 1):
-        state, metrics = step_fn(state, sharding.shard_batch(next(batches), mesh), step_key, *frozen)
-        monitor.add(step, metrics)
-        stopping = stop.requested(step)
-        if stopping or step % settings.checkpoint_every == 0 or step == settings.num_steps:
-            monitor.settle()
-            checkpoints.save(step, state, config)
-        if show and step % settings.sample_every == 0:
-            monitor.settle()
-            show(step, state.ema)
-        if stopping and step < settings.num_steps:
-            say(f"stopped by SIGTERM: step {step} is saved, the same command goes on from there")
-            return EXIT_RESTART
-    say(f"trained to step {settings.num_steps}: {checkpoints.directory / str(settings.num_steps)}")
-    return EXIT_DONE
+@dataclasses.dataclass
+class Run:
+    """The steps of a run, and what is done beside them."""
+
+    config: Config
+    job: Job
+    mesh: Mesh
+    checkpoints: Checkpoints
+    stop: StopRequest
+    watchdog: Watchdog
+    writer: Any
+    stopwatch: Stopwatch
+    step: int = dataclasses.field(init=False)  # taken last
+    monitor: Monitor | None = dataclasses.field(init=False, default=None)
+
+    def go(self, batches: Iterator, start: int) -> int:
+        """Steps `start + 1` to `num_steps`; step n, and what is said of it, is the one that makes the state's step n.
+
+        Says at the end, in one line, why that was.
+        """
+        self.step, reason = start, "an error"
+        try:
+            code = self._steps(batches, start)
+            reason = "all steps are done"
+            if code == EXIT_RESTART:
+                reason = f"stopped by SIGTERM; step {self.step} is saved, the same command goes on from there"
+            return code
+        except NonFiniteError:
+            reason = "the loss or its gradients are not finite"
+            raise
+        finally:
+            say(self._summary(reason))
+
+    def _steps(self, batches: Iterator, start: int) -> int:
+        config, settings = self.config, self.config.train
+        frozen = sharding.replicate(self.job.frozen, self.mesh)
+        init_key, step_key, preview_key = _keys(config.seed, self.mesh)
+        state = first_state(config, self.job.init, self.checkpoints, self.mesh, init_key, start)
+        say(f"{_describe(state)} on {self.mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
+        step_fn = sharding.compile_train_step(self.job.step, state, self.mesh, frozen)
+        show = _previewer(config, self.job, self.writer, self.mesh, preview_key) if settings.sample_every else None
+        schedule = SaveSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.log_every)
+        for step in range(start + 1, settings.num_steps + 1):
+            with self.stopwatch.measure("data"):
+                batch = self._next(batches, state)
+            if self.monitor is None:
+                self.monitor = self._make_monitor(state, batch, step_key, *frozen)
+            state, metrics = step_fn(state, sharding.shard_batch(batch, self.mesh), step_key, *frozen)
+            self.monitor.add(step, metrics)
+            self.step = step
+            stopping = self.stop.requested(step)
+            if schedule.due(step) or stopping or step == settings.num_steps:
+                self._save(state)
+            if show and step % settings.sample_every == 0:
+                self.monitor.settle()
+                with self.stopwatch.measure("pictures"):
+                    show(step, state.ema)
+            if stopping and step < settings.num_steps:
+                return EXIT_RESTART
+            self.checkpoints.check()
+            self.watchdog.seen()
+        return EXIT_DONE
+
+    def _next(self, batches: Iterator, state: TrainState) -> Example:
+        """The next batch. Where it cannot be read, what has been reached is saved first (by a single process: others
+        would wait for all)."""
+        try:
+            return next(batches)
+        except Exception as error:
+            if jax.process_count() == 1 and self.monitor:
+                self._save(state)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"the batch of step {self.step + 1} cannot be read: {_last_line(error)}") from error
+
+    def _save(self, state: TrainState) -> None:
+        self.monitor.settle()
+        with self.stopwatch.measure("checkpoints"):
+            self.checkpoints.save(self.step, state, self.config, self.monitor.take_means())
+
+    def _make_monitor(self, *arguments: Any) -> Monitor:
+        """`arguments`: of a training step, whose operations are counted; the batch is this process's part."""
+        peak = peak_flops(self.mesh.size)
+        share = None if peak is None else count_flops(self.job.step, *arguments) * jax.process_count() / peak
+        return Monitor(
+            self.writer,
+            num_steps=self.config.train.num_steps,
+            log_every=self.config.train.log_every,
+            rays_per_step=rays_per_step(self.config),
+            describe_batch=lambda step: "scenes " + ", ".join(_scene_names(self.config, step - 1)),
+            stopwatch=self.stopwatch,
+            peak_share=share,
+        )
+
+    def _summary(self, reason: str) -> str:
+        watch, settings = self.stopwatch, self.config.train
+        line = (
+            f"ended at step {self.step} of {settings.num_steps}: {reason}; {format_duration(watch.elapsed())}, "
+            f"goodput {100 * watch.goodput():.0f} %" + (f" ({watch.shares()})" if watch.shares() else "")
+        )
+        if self.monitor and self.monitor.num_skipped:
+            line += f"; {self.monitor.num_skipped} steps left out for their gradients"
+        return line
+
+
+def _last_line(error: Exception) -> str:
+    """Of a message; those from reading processes begin with a traceback."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _keys(seed: int, mesh: Mesh) -> Array:
@@ -198,22 +217,19 @@ def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator
         writer.close()
 
 
-def _previewer(config: Config, job: Job, writer: Any, key: Array) -> Callable[[int, Any], None]:
+def _previewer(config: Config, job: Job, writer: Any, mesh: Mesh, key: Array) -> Callable[[int, Any], None]:
     """A function that samples the evaluation scenes with given parameters and logs the pictures; always from the same
-    noise, so that they can be compared."""
+    noise, so that they can be compared. The first process does so, on its devices; the others wait."""
     scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
     example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
+    local_key = sharding.local_copy(key, mesh)
 
     def show(step: int, params: Any) -> None:
-        writer.write_images(step, {"samples": job.preview(params, example, key)})
+        params = sharding.local_copy(params, mesh)
+        if jax.process_index() == 0:
+            writer.write_images(step, {"samples": job.preview(params, example, local_key)})
 
     return show
-
-
-def rays_per_step(config: Config) -> int:
-    """Rays that a training step renders: the supervised pixels of all targets, and the estimate."""
-    pixels = config.data.view_sampling.num_target * config.loss.patch_size**2
-    return config.train.batch_size * (pixels + config.model.estimate_size**2)
 
 
 def _describe(state: TrainState) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 import tensorboardX
 from PIL import Image
 
+from dfm_jax.training.workdirs import is_remote, path_of
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -45,17 +47,37 @@ class TensorBoardWriter:
         self._writer.close()
 
 
+class RewrittenFile:
+    """A text that grows where files cannot: in a bucket, each is written whole."""
+
+    def __init__(self, path: pathlib.Path, text: str):
+        self._path, self._text = path, text
+
+    def write(self, text: str) -> None:
+        self._text += text
+
+    def flush(self) -> None:
+        self._path.write_text(self._text)
+
+    def close(self) -> None:
+        self.flush()
+
+
 class FolderWriter:
     """Plain files of the same: scalars with `step` as a JSON object a line, images as `images/<name>/<step>.png`."""
 
     def __init__(self, workdir: str | pathlib.Path, start_step: int = 0):
         """Drops the lines that an earlier run wrote after `start_step`, and one that it did not finish."""
-        self._folder = pathlib.Path(workdir)
+        self._folder = path_of(workdir)
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / METRICS_FILE
         kept = [line for line in read_metrics(workdir) if line["step"] <= start_step] if path.exists() else []
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if is_remote(workdir):
+            self._file: Any = RewrittenFile(path, text)
+            return
         rewritten = path.with_suffix(".tmp")
-        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten.write_text(text)
         os.replace(rewritten, path)
         self._file = path.open("a")
 
@@ -67,7 +89,8 @@ class FolderWriter:
         for name, image in images.items():
             folder = self._folder / "images" / name
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / f"{step:08d}.png")
+            with (folder / f"{step:08d}.png").open("wb") as file:
+                Image.fromarray(image).save(file, format="png")
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Texts are for TensorBoard only."""
@@ -89,7 +112,7 @@ def create_writer(workdir: str | pathlib.Path, *, start_step: int = 0, enabled: 
     writers = _clu_metric_writers()
     if not enabled:
         return writers.MultiWriter([])
-    folder = pathlib.Path(workdir)
+    folder = path_of(workdir)
     return writers.AsyncMultiWriter(
         [FolderWriter(folder, start_step), TensorBoardWriter(folder / "tensorboard", start_step)]
     )
@@ -97,7 +120,7 @@ def create_writer(workdir: str | pathlib.Path, *, start_step: int = 0, enabled: 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
     """The lines of `metrics.jsonl` in order; one that is still being written is left out."""
-    lines = (pathlib.Path(workdir) / METRICS_FILE).read_text().splitlines(keepends=True)
+    lines = (path_of(workdir) / METRICS_FILE).read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

@@ -1,7 +1,6 @@
-"""What is known of a run while it runs: its numbers, its speed, and whether it must stop."""
+"""What is known of a run while it runs: its numbers, its speed, and whether they are sound."""
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
 
 from dfm_jax.errors import UserError
+from dfm_jax.training.stopwatch import Stopwatch, memory_in_use
 
 PROGRESS_METRICS = ("steps_per_second", "rays_per_second")
 
@@ -25,31 +24,6 @@ def say(message: str) -> None:
     """One line on the terminal (standard error), from the first process only."""
     if jax.process_index() == 0:
         print(message, file=sys.stderr, flush=True)
-
-
-class StopRequest:
-    """Remembers a SIGTERM, so that the step can end and be saved; a context manager."""
-
-    def __init__(self) -> None:
-        self._received = False
-        self._previous: Any = None
-
-    def __enter__(self) -> "StopRequest":
-        # Among several processes, jax's own handler spreads the news and finds a step that all of them reach.
-        if jax.process_count() == 1:
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _receive(self, *_: object) -> None:
-        self._received = True
-
-    def requested(self, step: int) -> bool:
-        """Whether to stop after this step; to be asked once a step, by all processes."""
-        return self._received if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
 
 
 class Monitor:
@@ -66,10 +40,21 @@ class Monitor:
         log_every: int,
         rays_per_step: int,
         describe_batch: Callable[[int], str],
+        stopwatch: Stopwatch | None = None,
+        peak_share: float | None = None,
     ):
-        """`writer` has clu's `write_scalars`; `describe_batch(step)` names what was in the batch of a step."""
+        """
+        Args:
+          writer: has clu's `write_scalars`.
+          describe_batch: names what was in the batch of a step.
+          stopwatch: what the run's time is measured with.
+          peak_share: share of the devices' peak that one step a second would be; None: not known.
+        """
         self._writer, self._describe_batch = writer, describe_batch
         self._num_steps, self._log_every, self._rays_per_step = num_steps, log_every, rays_per_step
+        self._stopwatch, self._peak_share = stopwatch or Stopwatch(), peak_share
+        self.num_skipped = 0  # steps left out for their gradients
+        self._since_saved: list[Mapping[str, np.ndarray]] = []
         self._pending: tuple[int, Mapping[str, Array]] | None = None
         self._interval: list[Mapping[str, np.ndarray]] = []
         self._since: tuple[int, float] | None = None  # step and time that speed is measured from
@@ -101,25 +86,49 @@ class Monitor:
                 f"{self._describe_batch(step)}. This state is not saved; the same command goes on from the last "
                 "checkpoint. If it stops here again, look at these scenes or lower train.optimizer.learning_rate."
             )
+        if metrics.get("skipped"):
+            self.num_skipped += 1
+            say(
+                f"step {step} is left out: its gradient norm, {metrics['gradient_norm']:.3g}, is a spike; "
+                f"its batch holds {self._describe_batch(step)}"
+            )
         self._interval.append(metrics)
+        self._since_saved.append(metrics)
         if self._since is None:
-            self._since = (step, time.monotonic())  # the first step's time is mostly compilation
+            # The first step's time is mostly compilation.
+            self._since = (step, time.monotonic())
+            self._stopwatch.all_was("starting")
         if step % self._log_every == 0 or step == self._num_steps:
             self._report(step)
 
+    def take_means(self) -> dict[str, float]:
+        """Of all metrics since the last call; to be called after `settle`."""
+        means, self._since_saved = _means(self._since_saved), []
+        return means
+
     def _report(self, step: int) -> None:
-        means = {name: float(np.mean([m[name] for m in self._interval])) for name in self._interval[0]}
-        self._interval = []
+        means, self._interval = _means(self._interval), []
         line = f"step {step}/{self._num_steps}  loss {means['loss']:.4f}"
         first, began = self._since
         if step > first:
-            rate = (step - first) / (time.monotonic() - began)
+            seconds = time.monotonic() - began
+            rate = (step - first) / seconds
             self._since = (step, time.monotonic())
+            spent = self._stopwatch.take_interval()
+            means["data_wait"] = spent.get("data", 0.0) / seconds
+            means["checkpoint_seconds"] = spent.get("checkpoints", 0.0)
+            if self._peak_share is not None:
+                means["peak_share"] = rate * self._peak_share
+                line += f"  {100 * means['peak_share']:.1f} % of peak"
             means |= dict(zip(PROGRESS_METRICS, (rate, rate * self._rays_per_step), strict=True))
             left = format_duration((self._num_steps - step) / rate)
             line += f"  {rate:.2f} steps/s  {rate * self._rays_per_step:.0f} rays/s  {left} left"
-        self._writer.write_scalars(step, means)
+        self._writer.write_scalars(step, means | memory_in_use())
         say(line)
+
+
+def _means(metrics: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]} if metrics else {}
 
 
 def format_duration(seconds: float) -> str:

@@ -1,8 +1,11 @@
 """Adam behind global-norm clipping, with linear warm-up and cosine decay of the learning rate."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from dfm_jax.config import OptimizerConfig
 
@@ -31,10 +34,53 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+class SpikeState(NamedTuple):
+    """Of `skip_spikes`."""
+
+    inner: Any
+    mean_norm: Array  # [] moving average of the gradient norms that were no spikes
+    num_taken: Array  # [] int32, steps that it is made of
+    num_in_a_row: Array  # [] int32, steps left out just now, one after the other
+    skipped: Array  # [] bool, whether the last step was left out
+
+
+MEAN_OVER = 100  # steps that the moving average looks back, and that pass before any is a spike
+MOST_IN_A_ROW = 10  # steps left out one after the other: what lasts longer is no spike
+
+
+def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
+    """Leaves a step out, with all of its state, whose gradient norm is above `factor` times the norms' average."""
+
+    def init(params: optax.Params) -> SpikeState:
+        zero = jnp.zeros((), jnp.int32)
+        return SpikeState(inner.init(params), jnp.zeros(()), zero, zero, jnp.zeros((), bool))
+
+    def update(gradients: optax.Updates, state: SpikeState, params: optax.Params | None = None) -> tuple:
+        norm = optax.tree.norm(gradients)
+        spike = (norm > factor * state.mean_norm) & (state.num_taken >= MEAN_OVER)
+        skipped = spike & (state.num_in_a_row < MOST_IN_A_ROW)
+        choose = lambda old, new: jax.tree.map(lambda x, y: jnp.where(skipped, x, y), old, new)
+        updates, made = inner.update(gradients, state.inner, params)
+        num_taken = state.num_taken + 1
+        share = 1 / jnp.minimum(num_taken, MEAN_OVER)
+        taken = SpikeState(
+            inner=made,
+            mean_norm=state.mean_norm + share * (norm - state.mean_norm),
+            num_taken=num_taken,
+            num_in_a_row=jnp.zeros_like(num_taken),
+            skipped=skipped,
+        )
+        left_out = state._replace(num_in_a_row=state.num_in_a_row + 1, skipped=skipped)
+        return choose(jax.tree.map(jnp.zeros_like, updates), updates), choose(left_out, taken)
+
+    return optax.GradientTransformation(init, update)
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser. Its state holds the current `learning_rate`, so that a step can report it."""
     adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
-    return optax.chain(
+    tx = optax.chain(
         clip_by_global_norm(config.clip_norm),
         adam(learning_rate=learning_rate_schedule(config), b1=config.b1, b2=config.b2),
     )
+    return skip_spikes(tx, config.skip_spikes) if config.skip_spikes else tx

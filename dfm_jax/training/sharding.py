@@ -4,6 +4,7 @@ The mesh has two axes. The batch is split over both; large parameters (with thei
 over 'fsdp' and replicated over 'data'.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,17 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dfm_jax.config import MeshConfig
 from dfm_jax.errors import UserError
+from dfm_jax.models import placement
 
 Rules = Sequence[tuple[str, P]]
 
 # The first rule whose expression is found in an array's path ('params/encoder/blocks/mlp/kernel') decides.
 PARAMETER_RULES: Rules = (
     (r"/(bias|scale)$", P()),  # vectors (stacked over blocks at most): not worth a gather
+    (r"/(conditioning|scene)_field/", P()),  # small, and used anew for every chunk of rays
 )
 SMALLEST_SPLIT = 2**16  # elements; smaller arrays are replicated
 
@@ -52,8 +56,11 @@ def initialize_distributed(coordinator: str = "", num_processes: int = 0, proces
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh ('data', 'fsdp') over all devices of all processes (or the given ones).
 
+    Where they are several slices, joined by a slower network, 'data' runs over the slices and 'fsdp' stays in one: the
+    network carries one sum of the gradients a step, and no parameters.
+
     Raises:
-      UserError: if the sizes do not multiply to the number of devices.
+      UserError: if the sizes do not multiply to the number of devices, or 'fsdp' would cross slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = {"data": config.data, "fsdp": config.fsdp}
@@ -66,7 +73,23 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             "the two must multiply to that, and one of them may be -1 (all that are left)"
         )
     shape = [len(devices) // product if size == -1 else size for size in sizes.values()]
-    return jax.make_mesh(shape, tuple(sizes), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return Mesh(_arrange(shape, devices), tuple(sizes), axis_types=(AxisType.Auto,) * 2)
+
+
+def _arrange(shape: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as [data, fsdp], neighbours close together; of several slices, one after the other along 'data'."""
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    data, fsdp = shape
+    if num_slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if data % num_slices:
+        raise UserError(
+            f"config.train.mesh asks for data={data}, fsdp={fsdp} on {num_slices} slices: data must be a multiple of "
+            "their number, so that parameters are split within a slice"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // num_slices, fsdp), (num_slices, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -136,8 +159,19 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, replicated(mesh))
 
 
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """The whole arrays on the first device of this process; to be called by all processes."""
+    if mesh.size == 1:
+        return tree
+    whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), whole)
+
+
 def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = ()) -> Callable:
     """Compiles `step(state, example, key, *frozen) -> (state, metrics)`. The state is donated; metrics are replicated.
+
+    On several devices, each computes all layers of its own examples: parameters that are split are gathered when they
+    are used, not the activations.
 
     Args:
       state: the state or its shapes.
@@ -146,8 +180,24 @@ def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = (
     """
     shardings = state_shardings(state, mesh)
     return jax.jit(
-        step,
+        step if mesh.size == 1 else _split_by_example(step, mesh),
         in_shardings=(shardings, batch_sharding(mesh), replicated(mesh), *[replicated(mesh)] * len(frozen)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def _split_by_example(step: Callable, mesh: Mesh) -> Callable:
+    """The step, with what layers return split along the leading axis: examples, or examples by views."""
+    split = batch_sharding(mesh)
+
+    def place(x: Array) -> Array:
+        whole = x.ndim > 1 and x.shape[0] % mesh.size == 0
+        return jax.lax.with_sharding_constraint(x, split) if whole else x
+
+    @functools.wraps(step)
+    def placed_step(*arguments: Any) -> Any:
+        with placement.placed(place):
+            return step(*arguments)
+
+    return placed_step

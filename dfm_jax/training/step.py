@@ -9,6 +9,7 @@ import optax
 from einops import rearrange
 from jax import Array
 
+from dfm_jax.training.optimizers import SpikeState
 from dfm_jax.training.state import Params, TrainState
 
 Batch = Any  # pytree of arrays [b, ...]; an `Example` for the radiance field
@@ -39,8 +40,9 @@ def train_step(
 
     Returns:
       the next state, and the loss's metrics with `loss`, `gradient_norm` (before clipping), `learning_rate` (where the
-      optimiser tells it) and `finite`: whether the loss and all gradients are finite. The caller must discard
-      a state that was made of gradients that are not.
+      optimiser tells it), `skipped` (where it may leave out spikes: whether this was one, and only the step was
+      counted) and `finite`: whether the loss and all gradients are finite. The caller must discard a state that was
+      made of gradients that are not.
     """
     step_key = jax.random.fold_in(key, state.step)
     (value, metrics), gradients = _mean_gradients(loss, state.params, example, step_key, accumulate)
@@ -49,12 +51,16 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
     ema = update_average(state.ema, params, step, decay=ema_decay, every=ema_every)
+    if isinstance(opt_state, SpikeState):
+        ema = jax.tree.map(lambda old, new: jnp.where(opt_state.skipped, old, new), state.ema, ema)
     metrics = metrics | {
         "loss": value,
         "gradient_norm": gradient_norm,
         # One bad element makes the norm bad too.
         "finite": jnp.isfinite(value) & jnp.isfinite(gradient_norm),
     }
+    if isinstance(opt_state, SpikeState):
+        metrics["skipped"] = opt_state.skipped
     learning_rate = optax.tree.get(opt_state, "learning_rate", filtering=lambda _, value: isinstance(value, Array))
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate

@@ -1,0 +1,170 @@
+"""`--mode=export`: what others need of a trained model, below `<workdir>/export`.
+
+    checkpoints/<step>/{ema,config}   a workdir of its own: `--mode=sample --workdir=<workdir>/export` takes it
+    denoiser.jax_export               one denoising step as StableHLO for cpu, cuda and tpu: needs jax alone
+    params.npz, inputs.npz            its parameters; its other inputs for some scenes, where there is data
+    export.json                       what is in there, and how it is called
+
+The denoiser is a function of flat dictionaries `(params, inputs, x_t [b, h, w, 3], timestep [b] int32) -> x0`, images
+`x` in [-1, 1], for any number `b` of scenes; `inputs` are the context (images in [0, 1], cameras and bounds) and the
+target's camera, named as in `structs.Example`. Guidance is part of it, thresholding is not.
+`examples/sample_exported.py` samples with it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+
+from dfm_jax.config import Config
+from dfm_jax.data import pipeline
+from dfm_jax.denoiser import denoise, guided_denoise, prepare
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation.abstract import abstract_example
+from dfm_jax.evaluation.draw import guidance_interval
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import local_folder
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+FOLDER = "export"
+NUM_EXAMPLES = 4
+
+Inputs = Mapping[str, Array]
+
+
+def export(config: Config, workdir: str | os.PathLike) -> None:
+    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`.
+
+    Raises:
+      UserError: there is no checkpoint, or it is of another model.
+    """
+    params, step, saved = restore_params(workdir)
+    check_same_config({**saved, "seed": config.seed}, config, workdir)
+    model = make_model(config.model, config.image_size, config.loss)
+    folder = local_folder(workdir) / FOLDER
+    building = folder.with_name(f".{FOLDER}.incomplete")
+    shutil.rmtree(building, ignore_errors=True)
+    with Checkpoints(building, keep=Retention(1)) as checkpoints:
+        checkpoints.save_trees(step, config, ema=params)
+    flat = {name: np.asarray(array) for name, array in flatten_dict(params, sep="/").items()}
+    np.savez(building / "params.npz", **flat)
+    (building / "denoiser.jax_export").write_bytes(export_denoiser(config, model))
+    inputs = _some_inputs(config)
+    if inputs is not None:
+        np.savez(building / "inputs.npz", **inputs)
+    schedule = cosine_schedule(config.diffusion.num_timesteps)
+    (building / "export.json").write_text(json.dumps(_description(config, step, schedule.alpha_bar), indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+    say(f"exported step {step} to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:
+    """One denoising step, for all `PLATFORMS` and any number of scenes, as jax reads it back."""
+    inputs = jax.eval_shape(to_inputs, abstract_example(config, 1))
+    size, (b,) = config.image_size, jax.export.symbolic_shape("b", constraints=["b >= 1"])
+    symbolic = lambda x: jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
+    params = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
+    arguments = (
+        params,
+        {name: symbolic(x) for name, x in inputs.items()},
+        jax.ShapeDtypeStruct((b, size, size, 3), jnp.float32),
+        jax.ShapeDtypeStruct((b,), jnp.int32),
+    )
+    exported = jax.export.export(jax.jit(flat_denoiser(config, model)), platforms=PLATFORMS)(*arguments)
+    return bytes(exported.serialize())
+
+
+def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs, Inputs, Array, Array], Array]:
+    """The function that is exported: guided as the config samples, for each scene by itself."""
+    guidance = config.sample.guidance
+    interval = guidance_interval(config.sample, config.diffusion.num_timesteps)
+
+    def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
+        example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
+        prepared = prepare(params, model, example, guided=guidance != 1)
+        if guidance == 1:
+            return denoise(params, model, x_t[None], timestep[None], prepared).x0[0]
+        return guided_denoise(params, model, x_t[None], timestep[None], prepared, guidance, interval=interval).x0[0]
+
+    def denoiser(params: Inputs, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
+        return jax.vmap(one, in_axes=(None, 0, 0, 0))(unflatten_dict(dict(params), sep="/"), inputs, x_t, timestep)
+
+    return denoiser
+
+
+def to_inputs(example: Example) -> dict[str, Array]:
+    """What the denoiser needs of an example [b], flat."""
+    context, target = example.context, example.target
+    return {
+        "context/images": context.images,
+        "context/camera_to_world": context.camera.camera_to_world,
+        "context/intrinsics": context.camera.intrinsics,
+        "context/absolute_pose": context.absolute_pose,
+        "context/valid": context.valid,
+        "target/camera_to_world": target.camera.camera_to_world[:, 0],
+        "target/intrinsics": target.camera.intrinsics[:, 0],
+        "target/absolute_pose": target.absolute_pose[:, 0],
+        "near": example.near,
+        "far": example.far,
+    }
+
+
+def to_example(inputs: Inputs, num_target: int = 1) -> Example:
+    """The example [b] with such inputs. Its target's pictures are black: the denoiser does not look at them."""
+    images = inputs["context/images"]
+    target = lambda name: jnp.repeat(inputs[f"target/{name}"][:, None], num_target, axis=1)
+    return Example(
+        context=Views(
+            images=images,
+            camera=Camera(inputs["context/camera_to_world"], inputs["context/intrinsics"]),
+            absolute_pose=inputs["context/absolute_pose"],
+            valid=inputs["context/valid"],
+        ),
+        target=Views(
+            images=jnp.zeros((images.shape[0], num_target, *images.shape[2:])),
+            camera=Camera(target("camera_to_world"), target("intrinsics")),
+            absolute_pose=target("absolute_pose"),
+            valid=jnp.ones((images.shape[0], num_target), bool),
+        ),
+        near=inputs["near"],
+        far=inputs["far"],
+        index=jnp.zeros(images.shape[0], jnp.int32),
+    )
+
+
+def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
+    """Of the first evaluation scenes; None where the data set is not here."""
+    number = min(NUM_EXAMPLES, config.sample.num_scenes)
+    try:
+        example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=number)
+    except UserError as error:
+        say(f"without inputs.npz: {error}")
+        return None
+    return {name: np.asarray(x) for name, x in to_inputs(example).items()}
+
+
+def _description(config: Config, step: int, alpha_bar: Array) -> dict[str, Any]:
+    return {
+        "step": step,
+        "platforms": PLATFORMS,
+        "image_size": config.image_size,
+        "guidance": config.sample.guidance,
+        "temperature": config.sample.temperature,
+        "num_steps": config.sample.num_steps,
+        "call": "denoiser(params, inputs, x_t [b, h, w, 3] in [-1, 1], timestep [b] int32) -> x0 [b, h, w, 3]",
+        "alpha_bar": np.asarray(alpha_bar, np.float64).tolist(),
+    }

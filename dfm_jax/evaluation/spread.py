@@ -1,0 +1,85 @@
+"""Sampling on all devices of this process: scenes over the axis 'data', the rays of one scene over the axis 'rays'.
+
+Each device runs the program of a single one on its part, so that what is drawn does not depend on their number.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dfm_jax.forward_model import Params, RadianceFieldModel
+from dfm_jax.structs import Rays, Rendering
+
+DATA, RAYS = "data", "rays"
+
+
+def make_mesh(num_scenes: int, num_rays: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """As many devices along 'data' as there are scenes to draw, the others along 'rays'; both divide what they split,
+    so that some devices may be left out."""
+    devices = jax.local_devices() if devices is None else devices
+    data = max(n for n in range(1, len(devices) + 1) if len(devices) % n == 0 and n <= num_scenes)
+    rays = max(n for n in range(1, len(devices) // data + 1) if num_rays % n == 0)
+    chosen = np.array(devices[: data * rays]).reshape(data, rays)
+    return Mesh(chosen, (DATA, RAYS), axis_types=(AxisType.Auto,) * 2)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A copy on every device of the mesh; where it is one device, the tree itself."""
+    return tree if mesh.size == 1 else jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+@functools.cache  # compiled once for all calls
+def over_scenes(
+    draw: Callable, mesh: Mesh, model: RadianceFieldModel, *, num_shared: int, num_split: int, **settings: Any
+) -> Callable:
+    """`draw(*shared, *split, model=model, **settings)` on the mesh, as a function of arrays: the shared ones are whole
+    on all devices, the others and all results split along their first axis, and rays are split by the model."""
+    body = functools.partial(draw, model=split_rays(model, mesh.shape[RAYS]), **settings)
+    return _compiled(body, mesh, (P(),) * num_shared + (P(DATA),) * num_split, P(DATA))
+
+
+@functools.cache
+def over_cameras(look: Callable, mesh: Mesh, **settings: Any) -> Callable:
+    """`look(params, scene, camera, **settings)` on the mesh, as a function of arrays: cameras [b, k] and results are
+    split along `k`."""
+    split = P(None, (DATA, RAYS))
+    return _compiled(functools.partial(look, **settings), mesh, (P(), P(), split), split)
+
+
+def _compiled(body: Callable, mesh: Mesh, arguments: tuple, results: P) -> Callable:
+    if mesh.size == 1:
+        return body  # compiled already
+    return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False))
+
+
+def split_rays(model: RadianceFieldModel, parts: int) -> RadianceFieldModel:
+    """The model, in a program of which each device along 'rays' renders one of `parts` parts of the target's rays."""
+    if parts == 1:
+        return model
+    settings = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    return _splitting(type(model))(**settings, parts=parts)
+
+
+@functools.cache
+def _splitting(kind: type[RadianceFieldModel]) -> type[RadianceFieldModel]:
+    @dataclasses.dataclass(frozen=True)
+    class Splitting(kind):
+        parts: int
+
+        def share(self, query: Rays) -> Rays:
+            size = query.origins.shape[1] // self.parts
+            first = jax.lax.axis_index(RAYS) * size
+            return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size, axis=1), query)
+
+        def forward(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Rendering:
+            rendering = super().forward(params, signal, query, keys)
+            return jax.tree.map(lambda x: jax.lax.all_gather(x, RAYS, axis=1, tiled=True), rendering)
+
+    return Splitting

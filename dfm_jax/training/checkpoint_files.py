@@ -1,0 +1,90 @@
+"""Where checkpoints lie, which of them can be read, and what becomes of those that cannot.
+
+A checkpoint is a folder named by its step. It is complete once it has that name.
+"""
+
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from dfm_jax.errors import UserError
+from dfm_jax.training import checksums
+from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import path_of
+
+RESUMED = ("params", "opt_state", "ema", "config")  # items that training goes on from
+
+
+def directory_of(workdir: str | pathlib.Path) -> pathlib.Path:
+    return path_of(workdir) / "checkpoints"
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints, rising."""
+    return sorted(ocp.utils.checkpoint_steps(directory))
+
+
+def make_writable(directory: pathlib.Path) -> None:
+    """Makes the directory, and sees that it can be written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".writable-{jax.process_index()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be written ({error}): give a --workdir on a disk that is not full and may be written"
+        ) from error
+
+
+def newest_readable(directory: pathlib.Path, items: tuple[str, ...]) -> int | None:
+    """The last step whose items are as they were saved; those after it are told. None: there is no checkpoint.
+
+    Raises:
+      UserError: there are some, and all are damaged.
+    """
+    problems = []
+    for step in reversed(steps(directory)):
+        problem = checksums.problem(directory / str(step), items)
+        if problem is None:
+            for line in problems:
+                say(f"warning: the checkpoint of step {line}; going back to step {step}")
+            return step
+        problems.append(f"{step} is damaged: {problem}")
+    if problems:
+        raise UserError(
+            f"no checkpoint in {directory} can be read; put back what is missing, or start anew in another --workdir:"
+            + "".join(f"\n  step {line}" for line in problems)
+        )
+    return None
+
+
+def set_aside_damaged(directory: pathlib.Path) -> None:
+    """Moves checkpoints that are newer than the last readable one, and damaged, to `<workdir>/damaged/`: training
+    makes those steps again. One process does so, the others wait."""
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            good = newest_readable(directory, RESUMED)
+            for step in steps(directory) if good is not None else ():
+                if step > good:
+                    _move(directory / str(step), directory.parent / "damaged")
+        except UserError as error:
+            problem = str(error)
+    failed = bool(problem)
+    if jax.process_count() > 1:
+        failed = bool(multihost_utils.broadcast_one_to_all(np.bool_(failed)))
+    if failed:
+        raise UserError(problem or "process 0 found no checkpoint that can be read")
+
+
+def _move(folder: pathlib.Path, to: pathlib.Path) -> None:
+    to.mkdir(exist_ok=True)
+    names = (f"{folder.name}-{n}" for n in itertools.count(1))  # a step may be damaged more than once
+    target = next(to / name for name in names if not (to / name).exists())
+    folder.rename(target)
+    say(f"moved to {target}")

@@ -1,0 +1,83 @@
+"""What a config makes, as functions: the model with its loss and optimiser, ready to be compiled."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jax import Array
+
+from dfm_jax.config import Config
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation.visualize import preview
+from dfm_jax.losses import training_loss
+from dfm_jax.models import lpips
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.structs import Example
+from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.state import TrainState, create
+from dfm_jax.training.step import train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a config makes, as functions."""
+
+    init: Callable[[Array], TrainState]  # key -> state before the first step
+    step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen
+    preview: Callable[[Any, Example, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
+    frozen: tuple = ()  # pytrees that the step needs, and that nobody trains or saves
+
+
+def build(config: Config, frozen: tuple | None = None) -> Job:
+    """Puts model, loss and optimiser together.
+
+    Args:
+      frozen: that of the job, or its shapes; None: it is loaded.
+
+    Raises:
+      UserError: the loss needs the weights of LPIPS, and they are not there.
+    """
+    if frozen is None:
+        frozen = (_load_lpips(config),) if config.loss.lpips else ()
+    model = make_model(config.model, config.image_size, config.loss)
+    schedule = cosine_schedule(config.diffusion.num_timesteps)
+    optimizer = config.train.optimizer
+    tx = make_optimizer(optimizer)
+    loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
+
+    def step(state: TrainState, example: Example, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
+        return train_step(
+            state,
+            example,
+            key,
+            tx=tx,
+            loss=partial(loss, perceptual=perceptual),
+            accumulate=config.train.accumulate,
+            ema_decay=optimizer.ema_decay,
+            ema_every=optimizer.ema_every,
+        )
+
+    return Job(
+        init=lambda key: create(model.init(key), tx),
+        step=step,
+        preview=lambda params, example, key: preview(params, model, schedule, config.sample, example, key),
+        frozen=frozen,
+    )
+
+
+def _load_lpips(config: Config) -> lpips.Distance:
+    try:
+        return lpips.load_default(config.model.compute_dtype)
+    except UserError as error:
+        raise UserError(
+            f"config.loss.lpips={config.loss.lpips:g}, but {error}; to train without it: --config.loss.lpips=0"
+        ) from error
+
+
+def rays_per_step(config: Config) -> int:
+    """Rays that a training step renders: the supervised pixels of all targets, and the estimate."""
+    pixels = config.data.view_sampling.num_target * config.loss.patch_size**2
+    return config.train.batch_size * (pixels + config.model.estimate_size**2)

@@ -1,0 +1,278 @@
+"""`--mode=compile`: what is read from a compiled program, and what is said of one that does not fit."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from configs import toy
+from dfm_jax.config import MeshConfig
+from dfm_jax.config_reading import from_dict
+from dfm_jax.data import pipeline
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation import compile_report, compile_table, tpu_topology
+from dfm_jax.evaluation.abstract import abstract_example
+from dfm_jax.evaluation.hlo_collectives import collectives
+from dfm_jax.models import lpips
+from dfm_jax.training import job, sharding
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="compiling for TPUs needs libtpu: pip install 'dfm_jax[tpu]'"
+)
+
+PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4,4]{1,0})->f32[4,4]{1,0}}
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%inner_condition (p: (s32[], f32[8])) -> pred[] {
+  %five = s32[]{:T(128)} constant(5)
+  %p = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i, %five), direction=LT
+}
+
+%inner_body (p.1: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p.1 = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) parameter(0)
+  %v = f32[8]{0:T(128)S(1)} get-tuple-element(%p.1), index=1
+  %moved = f32[8]{0} collective-permute(%v), channel_id=3, source_target_pairs={{0,1},{1,0}}
+  ROOT %both = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) tuple(%i, %moved)
+}
+
+%bound (q: s32[]) -> pred[] {
+  %three = s32[] constant(3)
+  %q = s32[] parameter(0)
+  ROOT %below = pred[] compare(%q, %three), direction=LT
+}
+
+%outer_condition (p.2: (s32[], f32[8])) -> pred[] {
+  %p.2 = (s32[], f32[8]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%p.2), index=0
+  ROOT %fused = pred[] fusion(%j), kind=kLoop, calls=%bound
+}
+
+%outer_body (p.3: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p.3 = (s32[], f32[8]{0}) parameter(0)
+  %w = bf16[16]{0} constant({...})
+  %gathered = (bf16[16]{0}, bf16[64]{0}) all-gather-start(%w), channel_id=2, replica_groups={{0,1,2,3}}, dimensions={0}
+  %done = bf16[64]{0} all-gather-done(%gathered)
+  ROOT %inner = (s32[], f32[8]{0}) while(%p.3), condition=%inner_condition, body=%inner_body
+}
+
+%all-reduce-scatter.1 (r: f32[64]) -> f32[16] {
+  %r = f32[64]{0} parameter(0)
+  %whole = f32[64]{0} all-reduce(%r), channel_id=4, to_apply=%add
+  ROOT %part = f32[16]{0} dynamic-slice(%whole, %zero), dynamic_slice_sizes={16}
+}
+
+%async_collective_fusion.1 (s: f32[2]) -> f32[4] {
+  %s = f32[2]{0} parameter(0)
+  ROOT %begun = f32[4]{0} all-gather(%s), channel_id=5, dimensions={0}
+}
+
+%async_collective_fusion.2 (t: f32[2]) -> f32[4] {
+  %t = f32[2]{0} parameter(0)
+  ROOT %ended = f32[4]{0} all-gather(%t), channel_id=5, dimensions={0}
+}
+
+ENTRY %main (param: f32[4,4]) -> f32[4,4] {
+  %param = f32[4,4]{1,0:T(8,128)} parameter(0)
+  %flags = pred[3]{0} constant({1, 0, 1})
+  %start = (s32[], f32[8]{0}) tuple(%param, %flags)
+  %loop = (s32[], f32[8]{0}) while(%start), condition=%outer_condition, body=%outer_body
+  %reduced = (f32[4,4]{1,0:T(8,128)S(1)}, /*index=1*/pred[3]{0}) all-reduce(%param, %flags), channel_id=1, to_apply=%add
+  %scattered = f32[16]{0} fusion(%param), kind=kCustom, calls=%all-reduce-scatter.1
+  %first = f32[2]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.1
+  %second = f32[2]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.2
+  ROOT %out = f32[4,4]{1,0:T(8,128)} get-tuple-element(%reduced), index=0
+}
+"""
+
+
+def test_collectives_are_counted_as_often_as_they_run():
+    sent = collectives(PROGRAM)
+    assert sent.counts == {"all-reduce": 1, "all-gather": 4, "collective-permute": 15, "reduce-scatter": 1}
+    assert sent.bytes == {
+        "all-reduce": 4 * 4 * 4 + 3,
+        "all-gather": 3 * 64 * 2 + 16,
+        "collective-permute": 15 * 8 * 4,
+        "reduce-scatter": 64 * 4,
+    }
+    assert sent.unknown_loops == 0
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_told():
+    sent = collectives(PROGRAM.replace("%five = s32[]{:T(128)} constant(5)", "%five = s32[]{:T(128)} parameter(1)"))
+    assert sent.counts["collective-permute"] == 3
+    assert sent.unknown_loops == 1
+
+
+def test_a_stated_length_of_a_loop_is_taken():
+    stated = 'body=%outer_body, backend_config={"known_trip_count":{"n":"7"}}'
+    assert collectives(PROGRAM.replace("body=%outer_body", stated)).counts["all-gather"] == 8
+
+
+def test_a_program_for_one_device_sends_nothing():
+    def scanned(x):
+        return jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, length=3)[0]
+
+    sent = collectives(jax.jit(scanned).lower(jnp.ones(4)).compile().as_text())
+    assert sent.counts == {} and sent.unknown_loops == 0
+
+
+def test_memory_of_a_program_is_the_sum_of_its_parts():
+    analysis = SimpleNamespace(
+        argument_size_in_bytes=100,
+        output_size_in_bytes=90,
+        alias_size_in_bytes=80,
+        temp_size_in_bytes=50,
+        generated_code_size_in_bytes=7,
+    )
+    assert compile_report.needed(analysis) == compile_report.Memory(100, 50, 7, peak_bytes=167, fits=True)
+
+
+def test_a_refusal_is_read():
+    message = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 74.51G of "
+        "15.75G hbm. Exceeded hbm capacity by 58.76G."
+    )
+    memory = compile_report.refused(message, argument_bytes=2**30)
+    assert not memory.fits
+    assert memory.peak_bytes == round(74.51 * 2**30)
+    assert memory.temp_bytes == memory.peak_bytes - 2**30
+    with pytest.raises(UserError, match="the compiler failed: INTERNAL: something else"):
+        compile_report.refused("INTERNAL: something else", argument_bytes=0)
+
+
+def test_a_program_that_does_not_fit_is_reported_and_is_one_clear_error(monkeypatch, capsys):
+    config = from_dict(toy.get_config("tiny"))
+    devices = [SimpleNamespace(device_kind="TPU v5 lite")]
+    refusal = compile_report.Memory(5 * 2**30, 25 * 2**30, None, 30 * 2**30, fits=False)
+    report = {**vars(refusal), "hbm_bytes": 2**34, "collectives": None, "flops": 10**12, "compile_s": 1.0}
+    monkeypatch.setattr(tpu_topology, "describe", lambda *_: devices)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(sharding, "make_mesh", lambda *_: SimpleNamespace(size=1))
+    monkeypatch.setattr(compile_report, "training_program", lambda *_: (None, ()))
+    monkeypatch.setattr(compile_report, "denoising_program", lambda *_: (None, ()))
+    monkeypatch.setattr(compile_report, "_report", lambda *_: report)
+    with pytest.raises(UserError, match=r"training step does not fit: a device needs 30\.00 GiB and has 16\.00"):
+        compile_report.compile_report(config, "v5e:1x1")
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["topology"], line["devices"], line["fits"], line["peak_bytes"]) == ("v5e:1x1", 1, False, 30 * 2**30)
+
+
+def test_libtpu_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'dfm_jax\[tpu\]'"):
+        tpu_topology.describe("v5e:2x2")
+
+
+def test_memory_of_chips_is_known_or_asked_for():
+    assert tpu_topology.memory_bytes(SimpleNamespace(device_kind="TPU v5 lite")) == 16 * 2**30
+    with pytest.raises(UserError, match="memory of 'TPU v99' is not known"):
+        tpu_topology.memory_bytes(SimpleNamespace(device_kind="TPU v99"))
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e-16", "4x4", "v5e:4", "v5p:2x2x2x2"])
+def test_what_is_no_topology_is_refused(topology, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "libtpu")
+    with pytest.raises(UserError, match="such as v4:2x2x4"):
+        tpu_topology.describe(topology)
+
+
+def test_the_shapes_of_a_batch_are_those_that_are_read(tmp_path):
+    config = toy.get_config("tiny")
+    config.data.update(dir=str(tmp_path), toy_scenes=4)
+    config.data.view_sampling.max_context = 3
+    config = from_dict(config)
+    pipeline.ensure_toy(config.data, config.image_size)
+    batch = next(pipeline.training_batches(config.data, image_size=config.image_size, batch_size=2, seed=0))
+    abstract = abstract_example(config, 2)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), abstract)
+
+
+def test_weights_need_not_be_there_to_compile(monkeypatch):
+    monkeypatch.setenv(lpips.ENVIRONMENT, "nowhere.npz")
+    config = toy.get_config("tiny")
+    config.loss.update(pixels="patch", patch_size=16, lpips=1.0)
+    mesh = sharding.make_mesh(MeshConfig(1, 1), jax.devices()[:1])
+    _, arguments = compile_report.training_program(from_dict(config), mesh)
+    needed = sorted(lpips.shapes().values())
+    assert sorted(x.shape for x in jax.tree.leaves(arguments[3])) == needed
+    with pytest.raises(UserError, match=r"no LPIPS weights at nowhere\.npz"):
+        job.build(from_dict(config))
+
+
+def test_bytes_on_a_device_are_those_of_its_part():
+    mesh = sharding.make_mesh(MeshConfig(1, 1), jax.devices()[:1])
+    placed = NamedSharding(mesh, P(("data", "fsdp")))
+    array = jax.ShapeDtypeStruct((4, 3), jnp.float32, sharding=placed)
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=sharding.replicated(mesh))
+    assert compile_report.bytes_per_device((array, key)) == 48 + 8
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("topology", "num_slices", "devices"), [("v5e:1x1", 1, 1), ("v5e:2x2", 2, 8), ("v4:2x2x1", 1, 4)]
+)
+def test_devices_of_slices(topology, num_slices, devices):
+    found = tpu_topology.describe(topology, num_slices)
+    assert len(found) == devices
+    assert tpu_topology.memory_bytes(found[0]) in (16 * 2**30, 32 * 2**30)
+    if num_slices > 1:
+        mesh = sharding.make_mesh(MeshConfig(-1, 2), found)
+        assert mesh.devices.shape == (4, 2)
+        slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+        np.testing.assert_array_equal(slices, [[0, 0], [0, 0], [1, 1], [1, 1]])
+        with pytest.raises(UserError, match="data must be a multiple of"):
+            sharding.make_mesh(MeshConfig(1, -1), found)
+
+
+@needs_libtpu
+def test_a_tiny_config_fits_a_small_slice(capsys):
+    config = toy.get_config("tiny")
+    config.image_size = 8
+    config.model.update(rendered_features=4, estimate_size=4)
+    config.model.encoder.update(depth=1, width=16, num_heads=2, features=8)
+    config.model.ray_marching.update(num_coarse=4, num_conditioning=4)
+    config.loss.patch_size = 4
+    compile_report.compile_report(from_dict(config), "v5e:2x2")
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["fits"] and line["denoising"]["fits"]
+    assert line["devices"] == 4
+    assert 0 < line["argument_bytes"] < line["peak_bytes"] < line["hbm_bytes"]
+    assert line["collectives"]["all-reduce"]["count"] >= 1
+    assert line["denoising"]["collectives"] == {}
+
+
+def line(scenes, fits, topology="v5e:2x2"):
+    report = {"config": "configs/co3d.py:128", "topology": topology, "options": [], "batch_per_device": scenes}
+    sizes = {"argument_bytes": 2**30, "peak_bytes": scenes * 5 * 2**30, "hbm_bytes": 16 * 2**30, "flops": 3 * 10**12}
+    sent = {"all-gather": {"count": 3, "bytes": 2**29}} if fits else None
+    return report | sizes | {"devices": 4, "fits": fits, "collectives": sent, "compile_s": 61.0}
+
+
+def test_the_table_tries_more_scenes_until_they_do_not_fit_and_once_only(tmp_path, monkeypatch):
+    tried = []
+
+    def run(config, topology, scenes, options):
+        tried.append((topology, scenes))
+        return line(scenes, scenes <= 2, topology)
+
+    monkeypatch.setattr(compile_table, "run", run)
+    for _ in range(2):
+        for topology in ("v5e:2x2", "v5e:4x4"):
+            compile_table.fill(tmp_path / "results.jsonl", "configs/co3d.py:128", topology, [])
+    assert tried == [(topology, scenes) for topology in ("v5e:2x2", "v5e:4x4") for scenes in (1, 2, 4)]
+    rows = compile_table.table(compile_table.read(tmp_path / "results.jsonl")).splitlines()[2:]
+    assert rows[0] == "| `co3d.py:128` | v5e:2x2 | 4 | 2 | 1.0 GiB | 10.0 GiB | 16.0 GiB | 3.0 | 0.5 GiB | 61 s |"
+    assert compile_table.table([line(1, False)]).splitlines()[2].split(" | ")[3] == "0"

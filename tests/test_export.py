@@ -1,0 +1,117 @@
+"""`--mode=export`: what it writes is the model, and needs neither this package nor its libraries."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dfm_jax.config_reading import from_dict
+from dfm_jax.data import pipeline
+from dfm_jax.denoiser import guided_denoise, prepare
+from dfm_jax.diffusion.samplers import ddim
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation.export import export, to_example, to_inputs
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.state import create
+from tests.test_sample import tiny_config
+from tests.tiny import jit
+
+pytest.importorskip("flatbuffers", reason="jax.export needs it: install this package again")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "examples" / "sample_exported.py"
+# Where an import of the package fails, whatever is installed.
+ALONE = f"import runpy, sys; sys.modules['dfm_jax'] = None; runpy.run_path({str(SCRIPT)!r})"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A config, its parameters and what was exported of them."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = from_dict(tiny_config(workdir / "data"))
+    model = make_model(config.model, config.image_size, config.loss)
+    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
+        checkpoints.save(7, create(params, optax.sgd(0.1)), config)
+    pipeline.ensure_toy(config.data, config.image_size)
+    export(config, workdir)
+    return config, model, params, workdir / "export"
+
+
+def test_the_script_is_short_and_imports_nothing_of_ours():
+    assert len(SCRIPT.read_text().splitlines()) <= 20
+    assert "import dfm_jax" not in SCRIPT.read_text() and "from dfm_jax" not in SCRIPT.read_text()
+
+
+def test_without_the_package_the_same_images_are_drawn(exported):
+    config, model, params, folder = exported
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    drawn = np.load(folder / "samples.npy")
+
+    settings, size = config.sample, config.image_size
+    example, _ = pipeline.evaluation_examples(config.data, image_size=size, num_scenes=settings.num_scenes)
+    prepared = prepare(params, model, example, guided=True)
+    noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
+
+    @jax.jit
+    def sample(noise):
+        denoise_fn = lambda x, t, _: guided_denoise(params, model, x, t, prepared, settings.guidance).x0
+        return ddim(denoise_fn, noise, cosine_schedule(config.diffusion.num_timesteps), settings.num_steps)
+
+    assert settings.guidance != 1 and settings.temperature == 1
+    np.testing.assert_allclose(drawn, sample(noise), atol=2e-5)
+
+
+def test_what_is_exported_is_a_workdir_to_sample_from(exported):
+    config, _, params, folder = exported
+    ema, step, saved = restore_params(folder)
+    assert step == 7 and saved["image_size"] == config.image_size
+    jax.tree.map(np.testing.assert_array_equal, ema, params)
+
+
+def test_it_is_for_all_platforms_and_any_number_of_scenes(exported):
+    read = jax.export.deserialize((exported[3] / "denoiser.jax_export").read_bytes())
+    assert set(read.platforms) == {"cpu", "cuda", "tpu"}
+    about = json.loads((exported[3] / "export.json").read_text())
+    assert len(about["alpha_bar"]) == 1000
+    params, inputs = (dict(np.load(exported[3] / f"{name}.npz")) for name in ("params", "inputs"))
+    size = about["image_size"]
+    three = {name: np.resize(x, (3, *x.shape[1:])) for name, x in inputs.items()}  # the script draws two
+    x0 = read.call(params, three, jnp.zeros((3, size, size, 3)), jnp.full(3, 500))
+    assert x0.shape == (3, size, size, 3) and np.isfinite(x0).all()
+
+
+def test_inputs_are_what_the_denoiser_needs_of_an_example(exported):
+    config, model, params, _ = exported
+    example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=2)
+    again = to_example(to_inputs(example), num_target=2)
+    context = jit(lambda example: model.encode_context(params, example))
+    jax.tree.map(np.testing.assert_array_equal, context(example), context(again))
+
+
+def test_without_data_there_are_no_inputs_and_without_a_checkpoint_nothing(exported, tmp_path, capsys):
+    config, _, _, folder = exported
+    with pytest.raises(UserError, match="no checkpoint"):
+        export(config, tmp_path)
+    elsewhere = from_dict(tiny_config(tmp_path / "nowhere"))
+    assert not (folder.parent / ".export.incomplete").exists()
+    export(elsewhere, folder)  # what was exported can be exported
+    assert "without inputs.npz: there is no data set" in capsys.readouterr().err
+    assert not (folder / "export" / "inputs.npz").exists()

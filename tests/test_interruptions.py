@@ -1,0 +1,302 @@
+"""What happens to machines, disks and data while a run goes on: one clear error or a stated fallback, nothing lost."""
+
+import errno
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.errors import UserError
+from dfm_jax.training import checkpoint_files, checksums, loop, metric_writers, workdirs
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, Watchdog
+from dfm_jax.training.stopwatch import Stopwatch
+from tests.linear_run import install, parameters, settings, steps
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """What to do at which batch."""
+    return install(monkeypatch)
+
+
+# --- damaged checkpoints ----------------------------------------------------------------------------------------------
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a deleted file": lambda step: largest_file(step / "params").unlink(),
+    "a flipped bit in the parameters": lambda step: flip_a_bit(largest_file(step / "params" / "d")),
+    "a flipped bit in the optimiser's state": lambda step: flip_a_bit(largest_file(step / "opt_state" / "d")),
+    "a truncated file": lambda step: os.truncate(largest_file(step / "ema"), 10),
+    "a flipped bit in the settings": lambda step: flip_a_bit(largest_file(step / "config")),
+    "damaged checksums": lambda step: os.truncate(step / checksums.FILE, 40),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, at, tmp_path, capsys):
+    loop.train(settings(), tmp_path / "whole")
+    loop.train(settings(num_steps=4), tmp_path / "run")
+    assert steps(tmp_path / "run") == [2, 4]
+    DAMAGE[damage](tmp_path / "run" / "checkpoints" / "4")
+    capsys.readouterr()
+    assert loop.train(settings(), tmp_path / "run") == loop.EXIT_DONE
+    errors = capsys.readouterr().err
+    assert "warning: the checkpoint of step 4 is damaged: " in errors
+    assert "going on from step 2" in errors
+    assert [path.name for path in (tmp_path / "run" / "damaged").iterdir()] == ["4-1"]
+    np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+
+
+def test_if_all_checkpoints_are_damaged_nothing_is_touched(at, tmp_path):
+    loop.train(settings(num_steps=4), tmp_path)
+    for step in (2, 4):
+        flip_a_bit(largest_file(tmp_path / "checkpoints" / str(step) / "params" / "d"))
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read") as error:
+        loop.train(settings(), tmp_path)
+    assert "step 4 is damaged: params/d/" in str(error.value)
+    assert "step 2 is damaged: params/d/" in str(error.value)
+    assert steps(tmp_path) == [2, 4]
+
+
+def test_sampling_goes_back_to_the_one_before_and_looks_at_what_it_needs_only(at, tmp_path, capsys):
+    loop.train(settings(num_steps=4), tmp_path)
+    flip_a_bit(largest_file(tmp_path / "checkpoints" / "4" / "opt_state" / "d"))
+    assert restore_params(tmp_path)[1] == 4
+    flip_a_bit(largest_file(tmp_path / "checkpoints" / "4" / "ema" / "d"))
+    assert restore_params(tmp_path)[1] == 2
+    assert "going back to step 2" in capsys.readouterr().err
+    assert steps(tmp_path) == [2, 4]
+
+
+def test_checkpoints_without_checksums_are_taken_as_they_are(at, tmp_path):
+    loop.train(settings(num_steps=4), tmp_path)
+    (tmp_path / "checkpoints" / "4" / checksums.FILE).unlink()
+    assert loop.train(settings(), tmp_path) == loop.EXIT_DONE
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_checksums_are_those_of_the_files(tmp_path):
+    (tmp_path / "item").mkdir()
+    (tmp_path / "item" / "file").write_bytes(b"123456789")
+    checksums.write(tmp_path)
+    assert json.loads((tmp_path / checksums.FILE).read_text()) == {"item/file": [9, 0xCBF43926]}  # CRC-32's check value
+    assert checksums.problem(tmp_path) is None
+    (tmp_path / "item" / "file").write_bytes(b"123456780")
+    assert "has changed since it was saved" in checksums.problem(tmp_path)
+    assert checksums.problem(tmp_path, items=("other",)) is None
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_path, monkeypatch):
+    loop.train(settings(), tmp_path / "whole")
+    write = checksums.write
+
+    def write_if_there_is_room(folder):
+        if folder.name.startswith("4"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(folder)
+
+    monkeypatch.setattr(checksums, "write", write_if_there_is_room)
+    with pytest.raises(UserError, match=r"step 4 could not be written to .* \(.*No space left on device.*step 2"):
+        loop.train(settings(), tmp_path / "run")
+    assert [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()] == [
+        tmp_path / "run" / "checkpoints" / "2"
+    ]
+    monkeypatch.undo()
+    install(monkeypatch)
+    assert loop.train(settings(), tmp_path / "run") == loop.EXIT_DONE
+    np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/sys can be written by nobody")
+@pytest.mark.parametrize("workdir", ["/sys/run", "file/run"])
+def test_a_workdir_that_cannot_be_written_is_one_clear_error_at_once(workdir, at, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"cannot be written .*give a --workdir"):
+        loop.train(settings(), tmp_path / workdir)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [UserError("shard 3 is gone"), RuntimeError("Traceback ...\nshard 3 is gone")])
+def test_if_a_batch_cannot_be_read_what_was_reached_is_saved(error, at, tmp_path, capsys):
+    loop.train(settings(), tmp_path / "whole")
+
+    def fail():
+        raise error
+
+    at[3] = fail
+    with pytest.raises(UserError, match="shard 3 is gone"):
+        loop.train(settings(checkpoint_every=100), tmp_path / "run")
+    assert steps(tmp_path / "run") == [3]
+    assert "ended at step 3 of 6: an error" in capsys.readouterr().err
+    at.clear()
+    loop.train(settings(checkpoint_every=100), tmp_path / "run")
+    np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+
+
+# --- when to save, and what to keep -----------------------------------------------------------------------------------
+
+
+def test_time_saves_too_and_begins_anew_with_each_save():
+    now = [0.0]
+    schedule = SaveSchedule(every=10, minutes=2, ask_every=1, clock=lambda: now[0])
+    due = []
+    for step in range(1, 31):
+        now[0] += 50
+        if schedule.due(step):
+            due.append(step)
+    assert due == [3, 6, 9, 10, 13, 16, 19, 20, 23, 26, 29, 30]
+    assert [SaveSchedule(10, 0, 1).due(step) for step in (1, 10)] == [False, True]
+
+
+def test_a_run_saves_when_the_time_has_come(at, tmp_path):
+    loop.train(settings(checkpoint_every=1000, checkpoint_minutes=1e-9, keep_checkpoints=10), tmp_path)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def state(value):
+    tree = {"w": jnp.full(3, value)}
+    return loop.TrainState(step=jnp.int32(0), params=tree, opt_state=tree, ema=tree)
+
+
+def test_the_last_those_of_every_so_many_steps_and_the_best_stay(tmp_path):
+    keep = Retention(latest=1, every=10, best="loss")
+    losses = {4: 5.0, 8: 1.0, 11: 3.0, 15: 2.0, 22: 4.0, 25: 6.0}
+    for some in ((4, 8, 11), (15, 22, 25)):  # a run in two parts
+        with Checkpoints(tmp_path, keep=keep) as store:
+            for step in some:
+                store.save(step, state(float(step)), settings(), {"loss": losses[step]})
+    assert steps(tmp_path) == [8, 11, 22, 25]  # best, first from 10, first from 20, last
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_a_metric_that_there_is_not_is_one_clear_error(at, tmp_path):
+    with pytest.raises(UserError, match=r"keep_best='psnr' is no metric; there are: .*loss"):
+        loop.train(settings(keep_best="psnr"), tmp_path)
+
+
+def test_a_run_keeps_its_best(at, tmp_path):
+    loop.train(settings(num_steps=8, checkpoint_every=1, keep_checkpoints=1, keep_best="loss", log_every=1), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    best = min(lines, key=lambda line: line["loss"])["step"]
+    assert steps(tmp_path) == sorted({best, 8})
+
+
+# --- hanging ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_watchdog_tells_where_a_run_hangs_and_asks_for_a_restart(tmp_path, capfd):
+    codes, hanging = [], threading.Event()
+
+    def hang_in_a_function_with_a_name():
+        hanging.wait()
+
+    thread = threading.Thread(target=hang_in_a_function_with_a_name)
+    thread.start()
+    with Watchdog(0.001, tmp_path, leave=codes.append) as watchdog:
+        time.sleep(0.2)
+        assert not codes, "it watches from the first step on"
+        watchdog.seen()
+        wait_until(lambda: codes)
+    hanging.set()
+    thread.join()
+    assert codes == [EXIT_RESTART]
+    told = capfd.readouterr().err
+    assert "process 0 has made no step for 0.001 minutes" in told
+    for report in (told, (tmp_path / "hang-0.txt").read_text()):
+        assert "hang_in_a_function_with_a_name" in report
+
+
+def test_the_watchdog_lets_a_run_go_on(tmp_path):
+    codes = []
+    with Watchdog(0.01, tmp_path, leave=codes.append) as watchdog:
+        for _ in range(20):
+            watchdog.seen()
+            time.sleep(0.05)
+    time.sleep(0.7)
+    assert codes == []
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+# --- where the time goes ----------------------------------------------------------------------------------------------
+
+
+def test_goodput_is_what_is_left_of_the_time():
+    now = [0.0]
+    watch = Stopwatch(clock=lambda: now[0])
+    with watch.measure("data"):
+        now[0] += 1
+    now[0] += 8
+    with watch.measure("checkpoints"):
+        now[0] += 1
+    assert watch.goodput() == pytest.approx(0.8)
+    assert watch.shares() == "data 10 %, checkpoints 10 %"
+    assert watch.take_interval() == {"data": 1, "checkpoints": 1}
+    assert watch.take_interval() == {}
+
+
+def test_a_run_logs_where_its_time_goes_and_ends_with_one_line(at, tmp_path, capsys):
+    loop.train(settings(), tmp_path)
+    last = json.loads((pathlib.Path(tmp_path) / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= last["data_wait"] <= 1
+    assert last["checkpoint_seconds"] >= 0
+    assert last["host_memory_gib"] > 0
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("ended at step 6 of 6: all steps are done; ")
+    assert "goodput " in line
+
+
+def test_devices_have_a_peak_or_none():
+    assert jax.local_devices()[0].platform != "cpu" or loop.peak_flops(1) is None
+
+
+# --- buckets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_is_no_local_folder():
+    assert str(checkpoint_files.directory_of("gs://bucket/run")) == "gs://bucket/run/checkpoints"
+    assert workdirs.is_remote("gs://bucket/run") and not workdirs.is_remote("/runs/toy")
+    assert workdirs.path_of("runs/toy") == pathlib.Path("runs/toy").absolute()
+    assert workdirs.local_folder("gs://bucket/runs/toy") == pathlib.Path("toy")
+    assert workdirs.local_folder("runs/toy") == pathlib.Path("runs/toy")
+
+
+def test_numbers_and_pictures_go_where_files_are_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(metric_writers, "is_remote", lambda _: True)
+    for start_step in (0, 1):  # a run in two parts
+        writer = metric_writers.FolderWriter(tmp_path, start_step)
+        for step in (1, 2) if start_step == 0 else (2, 3):
+            writer.write_scalars(step, {"loss": float(start_step)})
+        assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [1, 2, 3][: 2 + start_step]
+        writer.write_images(1, {"samples": np.zeros((2, 2, 3), np.uint8)})
+        writer.close()
+    assert [line["loss"] for line in metric_writers.read_metrics(tmp_path)] == [0, 1, 1]
+    assert (tmp_path / "images" / "samples" / "00000001.png").stat().st_size > 0

@@ -1,0 +1,107 @@
+"""Twenty times, a run on toy is killed at a random moment and started again: it must end in the same bits.
+
+Minutes long: `make test-torture`.
+"""
+
+import os
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.interruptions import EXIT_RESTART
+from tests.test_resume import finish, start
+
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
+
+KILLS = 20
+NUM_STEPS = 600
+SETTINGS = {
+    "train.num_steps": NUM_STEPS,
+    "train.checkpoint_every": 4,
+    "train.log_every": 50,
+    "train.keep_checkpoints": 3,
+}
+UNOPTIMISED = "--xla_backend_optimization_level=0"
+
+
+def start_all(folder, workdir, processes):
+    """One process, or two of one device each."""
+    if processes == 1:
+        return [start(folder, workdir, flags=UNOPTIMISED, **SETTINGS)]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
+    return [start(folder, workdir, *place(i), flags=UNOPTIMISED, **SETTINGS) for i in range(processes)]
+
+
+def last_step(workdir):
+    return max((int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()), default=0)
+
+
+def saving(workdir):
+    return any("tmp" in path.name for path in (workdir / "checkpoints").iterdir())
+
+
+def wait_for_progress(processes, workdir, since, chance):
+    """Until steps were saved; then until a save is under way, or for a while."""
+    end = time.monotonic() + 600
+    while last_step(workdir) <= since:
+        assert time.monotonic() < end, "the run does not go on"
+        assert processes[0].poll() is None, "the run ended by itself"
+        time.sleep(0.01)
+    if chance.random() < 0.5:
+        while not saving(workdir) and processes[0].poll() is None and time.monotonic() < end:
+            time.sleep(0.0005)
+        return True
+    time.sleep(chance.uniform(0, 0.5))
+    return False
+
+
+def kill(processes, how, chance):
+    """Sends the signal to one process or to all of them; what waits for one that is gone, is ended as a launcher does.
+    Returns the exit codes."""
+    for process in processes if chance.random() < 0.5 else [chance.choice(processes)]:
+        process.send_signal(how)
+    if how == signal.SIGKILL:
+        time.sleep(0.2)
+        for process in processes:
+            process.kill()
+    codes = [process.wait(timeout=120) for process in processes]
+    for process in processes:
+        process.stderr.close()
+    return codes
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_twenty_times_it_ends_in_the_same_bits(processes, tmp_path):
+    for whole in start_all(tmp_path, "whole", processes):
+        finish(whole)
+    seed = int.from_bytes(os.urandom(4), "big")  # any moments must do; this says which they were
+    chance, told, workdir = random.Random(seed), [], tmp_path / "killed"
+    for _ in range(KILLS):
+        before = last_step(workdir)
+        running = start_all(tmp_path, "killed", processes)
+        during_save = wait_for_progress(running, workdir, before, chance)
+        how = chance.choice([signal.SIGKILL, signal.SIGTERM])
+        codes = kill(running, how, chance)
+        told.append((how.name, "saving" if during_save else "", last_step(workdir)))
+        assert how == signal.SIGKILL or set(codes) == {EXIT_RESTART}, (seed, told, codes)
+    assert last_step(workdir) < NUM_STEPS, f"too few steps for {KILLS} kills: {told}"
+    for process in start_all(tmp_path, "killed", processes):
+        finish(process)
+    print(f"seed {seed}: {told}")
+    for which in ("params", "ema"):
+        ours, theirs = (restore_params(tmp_path / name, which) for name in ("killed", "whole"))
+        assert ours[1] == theirs[1] == NUM_STEPS
+        same = [np.array_equal(a, b) for a, b in zip(*map(leaves, (ours[0], theirs[0])), strict=True)]
+        assert all(same), (seed, told)
+
+
+def leaves(tree):
+    return [leaf for value in tree.values() for leaf in (leaves(value) if isinstance(value, dict) else [value])]
