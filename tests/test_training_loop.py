@@ -187,3 +187,18 @@ def test_a_resumed_run_rewrites_what_it_repeats(tmp_path):
 
 def test_durations_are_short_and_clear():
     assert [format_duration(s) for s in (4.2, 65, 7800, 273600)] == ["5s", "1m05s", "2h10m", "3d04h"]
+
+
+def test_nothing_is_compiled_after_the_first_steps(at, tmp_path, monkeypatch):
+    """Steps, metrics, checkpoints and the log included; the first report is that of step 2."""
+    compiled, after_step = [], []
+    listen = lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    add = Monitor.add
+    monkeypatch.setattr(Monitor, "add", lambda self, *args: (after_step.append(len(compiled)), add(self, *args))[1])
+    try:
+        loop.train(settings(), tmp_path)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert after_step[0] > 0 and len(after_step) == 6
+    assert after_step[3:] == [after_step[2]] * 3
