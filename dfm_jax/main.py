@@ -115,8 +115,9 @@ def _cache_compilations() -> None:
 
 
 def _log_to_terminal() -> None:
-    """Shows what this package logs, and only warnings of the libraries, on standard error."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    """Shows what this package logs on standard error; libraries raise what they log as an error, with a traceback."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logger, handler = logging.getLogger("dfm_jax"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)

@@ -14,7 +14,7 @@ import pytest
 
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.interruptions import EXIT_RESTART
-from tests.test_resume import finish, start
+from tests.test_resume import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
@@ -29,15 +29,22 @@ SETTINGS = {
 UNOPTIMISED = "--xla_backend_optimization_level=0"
 
 
-def start_all(folder, workdir, processes):
+def start_all(folder, workdir, processes, checkpoint_every):
     """One process, or two of one device each."""
+    settings = SETTINGS | {"train.checkpoint_every": checkpoint_every}
     if processes == 1:
-        return [start(folder, workdir, flags=UNOPTIMISED, **SETTINGS)]
+        return [start(folder, workdir, flags=UNOPTIMISED, **settings)]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
-    return [start(folder, workdir, *place(i), flags=UNOPTIMISED, **SETTINGS) for i in range(processes)]
+    return [start(folder, workdir, *place(i), flags=UNOPTIMISED, **settings) for i in range(processes)]
+
+
+def finish_all(processes):
+    for process in processes:
+        _, errors = process.communicate(timeout=1200)
+        assert process.returncode == 0, errors
 
 
 def last_step(workdir):
@@ -80,21 +87,19 @@ def kill(processes, how, chance):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_twenty_times_it_ends_in_the_same_bits(processes, tmp_path):
-    for whole in start_all(tmp_path, "whole", processes):
-        finish(whole)
+    finish_all(start_all(tmp_path, "whole", processes, NUM_STEPS))
     seed = int.from_bytes(os.urandom(4), "big")  # any moments must do; this says which they were
     chance, told, workdir = random.Random(seed), [], tmp_path / "killed"
     for _ in range(KILLS):
         before = last_step(workdir)
-        running = start_all(tmp_path, "killed", processes)
+        running = start_all(tmp_path, "killed", processes, checkpoint_every=3)
         during_save = wait_for_progress(running, workdir, before, chance)
         how = chance.choice([signal.SIGKILL, signal.SIGTERM])
         codes = kill(running, how, chance)
         told.append((how.name, "saving" if during_save else "", last_step(workdir)))
         assert how == signal.SIGKILL or set(codes) == {EXIT_RESTART}, (seed, told, codes)
     assert last_step(workdir) < NUM_STEPS, f"too few steps for {KILLS} kills: {told}"
-    for process in start_all(tmp_path, "killed", processes):
-        finish(process)
+    finish_all(start_all(tmp_path, "killed", processes, NUM_STEPS))
     print(f"seed {seed}: {told}")
     for which in ("params", "ema"):
         ours, theirs = (restore_params(tmp_path / name, which) for name in ("killed", "whole"))

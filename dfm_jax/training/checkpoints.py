@@ -108,7 +108,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())
+            reason = reason if len(reason) < 300 else f"{reason[:100]} ... {reason[-200:]}"  # the cause comes last
             raise UserError(
                 f"the checkpoint of step {self._saving} could not be written to {self.directory} ({reason}): see that "
                 f"the disk is not full and may be written, and start the same command again; it will go on from step "
