@@ -1,5 +1,6 @@
 """`--mode=export`: what it writes is the model, and needs neither this package nor its libraries."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -17,6 +18,7 @@ from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
+from dfm_jax.evaluation.draw import guidance
 from dfm_jax.evaluation.export import export, to_example, to_inputs
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
@@ -72,8 +74,13 @@ def test_without_the_package_the_same_images_are_drawn(exported):
 
     @jax.jit
     def sample(noise):
-        denoise_fn = lambda x, t, _: guided_denoise(params, model, x, t, prepared, settings.guidance).x0
-        return ddim(denoise_fn, noise, cosine_schedule(config.diffusion.num_timesteps), settings.num_steps)
+        schedule = cosine_schedule(config.diffusion.num_timesteps)
+
+        def denoise_fn(x, timestep, _, average):
+            denoised, _ = guided_denoise(params, model, x, timestep, prepared, guidance(settings), average)
+            return denoised.x0, average
+
+        return ddim(denoise_fn, noise, schedule, settings.num_steps, memory=jnp.zeros_like(noise))
 
     assert settings.guidance != 1 and settings.temperature == 1
     np.testing.assert_allclose(drawn, sample(noise), atol=2e-5)
@@ -110,6 +117,9 @@ def test_without_data_there_are_no_inputs_and_without_a_checkpoint_nothing(expor
     config, _, _, folder = exported
     with pytest.raises(UserError, match="no checkpoint"):
         export(config, tmp_path)
+    remembering = dataclasses.replace(config, sample=dataclasses.replace(config.sample, guidance_momentum=-0.5))
+    with pytest.raises(UserError, match="guidance_momentum=0"):
+        export(remembering, folder)
     elsewhere = from_dict(tiny_config(tmp_path / "nowhere"))
     assert not (folder.parent / ".export.incomplete").exists()
     export(elsewhere, folder)  # what was exported can be exported

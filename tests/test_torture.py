@@ -26,19 +26,18 @@ SETTINGS = {
     "train.log_every": 50,
     "train.keep_checkpoints": 3,
 }
-UNOPTIMISED = "--xla_backend_optimization_level=0"
 
 
 def start_all(folder, workdir, processes, checkpoint_every):
     """One process, or two of one device each."""
     settings = SETTINGS | {"train.checkpoint_every": checkpoint_every}
     if processes == 1:
-        return [start(folder, workdir, flags=UNOPTIMISED, **settings)]
+        return [start(folder, workdir, **settings)]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
-    return [start(folder, workdir, *place(i), flags=UNOPTIMISED, **settings) for i in range(processes)]
+    return [start(folder, workdir, *place(i), **settings) for i in range(processes)]
 
 
 def finish_all(processes):

@@ -23,7 +23,7 @@ from dfm_jax.denoiser import Prepared, denoise, guided_denoise
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import tpu_topology
 from dfm_jax.evaluation.abstract import abstract_example
-from dfm_jax.evaluation.draw import PIXELS_PER_DRAW, prepare_drawing
+from dfm_jax.evaluation.draw import PIXELS_PER_DRAW, guidance, prepare_drawing
 from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.flops import count_flops
 from dfm_jax.models import lpips
@@ -88,8 +88,7 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     """One denoising step (guided, if the config samples so) of `scenes` scenes on each device, and the shapes of its
     arguments."""
     model = make_model(config.model, config.image_size, config.loss)
-    number, guidance = scenes * mesh.size, config.sample.guidance
-    split = sharding.batch_sharding(mesh)
+    number, split = scenes * mesh.size, sharding.batch_sharding(mesh)
     params = jax.eval_shape(model.init, jax.random.key(0))
     prepare = partial(prepare_drawing, model=model, sample=config.sample)
     prepared = jax.eval_shape(prepare, params, abstract_example(config, number))
@@ -97,9 +96,10 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
     def step(params: Any, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
-        if guidance == 1:
+        if config.sample.guidance == 1:
             return denoise(params, model, x_t, timestep, prepared).x0
-        return guided_denoise(params, model, x_t, timestep, prepared, guidance).x0
+        average = jnp.zeros_like(x_t)
+        return guided_denoise(params, model, x_t, timestep, prepared, guidance(config.sample), average)[0].x0
 
     arguments = (_placed(params, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))
     return jax.jit(step, out_shardings=split), arguments

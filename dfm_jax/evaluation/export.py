@@ -29,7 +29,7 @@ from dfm_jax.denoiser import denoise, guided_denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.abstract import abstract_example
-from dfm_jax.evaluation.draw import guidance_interval
+from dfm_jax.evaluation.draw import guidance, guidance_interval
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example, Views
@@ -49,8 +49,10 @@ def export(config: Config, workdir: str | os.PathLike) -> None:
     """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`.
 
     Raises:
-      UserError: there is no checkpoint, or it is of another model.
+      UserError: there is no checkpoint, it is of another model, or guidance remembers earlier steps.
     """
+    if config.sample.guidance_momentum:
+        raise UserError("an exported denoiser remembers no earlier steps: set config.sample.guidance_momentum=0")
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed}, config, workdir)
     model = make_model(config.model, config.image_size, config.loss)
@@ -90,15 +92,17 @@ def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:
 
 def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs, Inputs, Array, Array], Array]:
     """The function that is exported: guided as the config samples, for each scene by itself."""
-    guidance = config.sample.guidance
+    guided, guide = config.sample.guidance != 1, guidance(config.sample)
     interval = guidance_interval(config.sample, config.diffusion.num_timesteps)
 
     def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
-        prepared = prepare(params, model, example, guided=guidance != 1)
-        if guidance == 1:
+        prepared = prepare(params, model, example, guided=guided)
+        if not guided:
             return denoise(params, model, x_t[None], timestep[None], prepared).x0[0]
-        return guided_denoise(params, model, x_t[None], timestep[None], prepared, guidance, interval=interval).x0[0]
+        average = jnp.zeros_like(x_t)[None]  # nothing is remembered between steps
+        arguments = (params, model, x_t[None], timestep[None], prepared, guide, average)
+        return guided_denoise(*arguments, interval=interval)[0].x0[0]
 
     def denoiser(params: Inputs, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         return jax.vmap(one, in_axes=(None, 0, 0, 0))(unflatten_dict(dict(params), sep="/"), inputs, x_t, timestep)
