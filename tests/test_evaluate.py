@@ -20,7 +20,7 @@ from dfm_jax.evaluation import evaluation_results, scene_scores
 from dfm_jax.evaluation.evaluate import evaluate
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.structs import Camera, Example, Views
-from dfm_jax.training.checkpoints import Checkpoints
+from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.state import create
 from tests.test_sample import SIZE, tiny_config
 
@@ -173,7 +173,7 @@ def run(tmp_path_factory):
     model = RadianceFieldModel(config.model, config.image_size, config.loss)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
-    with Checkpoints(workdir, keep=1) as checkpoints:
+    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
     result = evaluate(config, workdir)
     yield SimpleNamespace(workdir=workdir, folder=workdir / "evaluation", config=config, result=result)

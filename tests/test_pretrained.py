@@ -11,7 +11,8 @@ from configs import toy as toy_config
 from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.training import pretrained
-from dfm_jax.training.checkpoints import Checkpoints, check_same_config, restore_params
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.state import create
 
 
@@ -25,7 +26,7 @@ def test_what_is_packed_comes_out_again(config, tmp_path, capsys):
     params = {
         "encoder": {"stem": {"kernel": rng.normal(size=(3, 4)).astype(np.float32)}, "bias": np.ones(2, np.float32)}
     }
-    with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
+    with Checkpoints(tmp_path / "run", keep=Retention(1)) as checkpoints:
         checkpoints.save(12, create(params, optax.sgd(0.1)), config)
     file = f"--file={tmp_path / 'packed.npz'}"
     assert pretrained.main(["pack", f"--workdir={tmp_path / 'run'}", file]) == 0

@@ -60,6 +60,11 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     """
     if jax.process_count() > 1:
         raise UserError("--mode=evaluate runs in one process, on all of its devices: start it without --distributed")
+    if config.evaluate.sweep_samples and config.data.name != "toy":
+        raise UserError(
+            "config.evaluate.sweep_samples compares samples with known odds, which only the data set 'toy' has; "
+            "leave it out with --config.evaluate.sweep_samples=0"
+        )
     workdir, start = Path(workdir), time.monotonic()
     params, step, saved = restore_params(workdir)
     # Sampling may have its own seed and data; what the parameters mean may not change.

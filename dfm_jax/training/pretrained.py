@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
-from dfm_jax.training.checkpoints import Checkpoints, restore_params
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 
 SETTINGS, STEP = "settings", "step"
 
@@ -52,7 +52,7 @@ def unpack(workdir: Path, file: Path) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         raise UserError(f"{file} is no packed checkpoint: it has no settings or no step") from error
     params = unflatten_dict(arrays, sep="|")
-    with Checkpoints(workdir, keep=1) as checkpoints:
+    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save_trees(step, from_dict(settings), params=params, ema=params)
     return {"workdir": str(workdir), "step": step, "parameters": sum(array.size for array in arrays.values())}
 
