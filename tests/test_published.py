@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.command_line import read_config
 from dfm_jax.errors import UserError
 from dfm_jax.interop.published import (
     StateDictError,
@@ -18,10 +19,10 @@ from dfm_jax.interop.published import (
     leftovers,
     same_bits,
 )
-from dfm_jax.interop.published_config import read_sizes
+from dfm_jax.interop.published_config import check_form, read_sizes
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, POSITION_CODE, TIME_BIAS, rules
 from dfm_jax.models.embeddings import token_position_code
-from tests.published_state import made_up_state, model_of, small_config
+from tests.published_state import CONFIGS, made_up_state, model_of, small_config
 from tests.tiny import random_params, tiny_model
 
 MODEL = tiny_model()
@@ -240,3 +241,16 @@ def test_position_codes_are_recomputed_for_another_image_size():
     again = export_state(import_params(state, larger), larger, leftovers(state, larger))
     assert same_bits(again.pop(POSITION_CODE), token_position_code(8, 8, 16)[None])
     assert_same_state(again, {name: array for name, array in state.items() if name != POSITION_CODE})
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("co3d.py:64-lean", "a proposal in its place"),
+        ("co3d.py:64-resnet34", "have the encoder 'dit'"),
+        ("co3d.py:pixelnerf", "a pixelNeRF alone"),
+    ],
+)
+def test_models_of_another_form_are_refused(file, message):
+    with pytest.raises(StateDictError, match=message):
+        check_form(read_config(str(CONFIGS / file)).model)

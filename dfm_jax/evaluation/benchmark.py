@@ -43,14 +43,12 @@ PRODUCT_SIDE = {"cpu": 2048}  # of square matrices whose product shows what the 
 PRODUCT_SIDE_ACCELERATOR = 8192
 PRODUCTS = 10
 
-Compiled = Callable[..., Any]
-
 
 @dataclasses.dataclass
 class Program:
     """A compiled function with its arguments, and what was found out about it."""
 
-    run: Callable[[], Any]  # waits for the result
+    run: Callable[[], Any] | None  # returns the finished result; None once all is measured
     flops: int
     compile_s: float
     memory: Any  # of `Compiled.memory_analysis`
@@ -134,8 +132,7 @@ def _measure_inference(config: Config) -> dict[str, Program]:
     model, sample = make_model(config.model, config.image_size, config.loss), config.sample
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     example = synthetic_example(config, 1)
-    # No parameter may be 0, as new ones of closed gates are: a sample of zeros could be faster than a real one.
-    params = _compile_quickly(lambda key: _perturbed(model, key), jax.random.key(config.seed))
+    params = _compile_quickly(model.init, jax.random.key(config.seed))
     x_t = jax.random.normal(jax.random.key(1), example.target.images[:, 0].shape)
     timestep = jnp.full(1, config.diffusion.num_timesteps // 2, jnp.int32)
     conditional = dataclasses.replace(sample, guidance=1.0)
@@ -147,13 +144,13 @@ def _measure_inference(config: Config) -> dict[str, Program]:
 
     prepare = partial(prepare_drawing, model=model, sample=conditional)
     programs = {"matrix product": _matrix_product(config), "preparation": _program(prepare, params, example)}
-    prepared = jax.jit(prepare)(params, example)
+    prepared = programs["preparation"].run()
     programs |= {
         "encoder": _program(partial(_encode, model), params, prepared, x_t, timestep),
         "denoising step": _program(partial(_denoise, model), params, prepared, x_t, timestep),
         "sample": _program(draw, params, example, keys),
     }
-    scene = jax.jit(partial(_encode, model))(params, prepared, x_t, timestep)
+    scene = programs["encoder"].run()
     camera = jax.tree.map(lambda x: x[:, :1], example.target.camera)
     see = partial(look, model=model, size=config.image_size)
     programs["video frame"] = _program(see, params, scene, camera)
@@ -192,10 +189,6 @@ def _denoise(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Ar
     return denoise(params, model, x_t, timestep, prepared).x0
 
 
-def _perturbed(model: RadianceFieldModel, key: Array) -> Any:
-    return jax.tree.map(lambda x: x + 1e-3, model.init(key))
-
-
 def _compile_quickly(function: Callable, *arguments: Any) -> Any:
     """The result of a function that runs once; on a CPU, compiling it well would take longer than running it."""
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
@@ -218,7 +211,8 @@ def _program(function: Callable, *arguments: Any) -> Program:
 
 
 def _run_interleaved(programs: Mapping[str, Program]) -> None:
-    """Runs all programs in turn, so that what disturbs the machine disturbs them alike."""
+    """Runs all programs in turn, so that what disturbs the machine disturbs them alike; then lets go of their
+    arguments, which might leave no room for the next programs."""
     for round_ in range(1 + ROUNDS):
         for name, program in programs.items():
             if math.fsum(program.seconds) > SECONDS_ENOUGH:
@@ -229,6 +223,8 @@ def _run_interleaved(programs: Mapping[str, Program]) -> None:
             say(f"{name}: {took:.3g} s{' (warm-up)' if round_ == 0 else ''}")
             if round_ or took > SECONDS_ENOUGH:
                 program.seconds.append(took)
+    for program in programs.values():
+        program.run = None
 
 
 def _loading_rate(config: Config) -> float | None:

@@ -93,12 +93,14 @@ def check_form(model: ModelConfig) -> None:
     """Makes sure that a model has the published form, whatever its sizes.
 
     Raises:
-      StateDictError: it is a pixelNeRF, or has another encoder.
+      StateDictError: it is a pixelNeRF, or has another encoder or a proposal field.
     """
     if model.conditioning_field is None:
         raise StateDictError("published checkpoints are of the paper's model: this config describes a pixelNeRF alone")
     if not isinstance(model.encoder, DiTConfig):
         raise StateDictError(f"published checkpoints have the encoder 'dit': this config has '{model.encoder.name}'")
+    if model.proposal is not None:
+        raise StateDictError("published checkpoints have a full coarse field: this config has a proposal in its place")
 
 
 def published_config(base: Config, sizes: Sizes, *, num_heads: int | None, image_size: int | None) -> Config:
