@@ -1,12 +1,14 @@
 """Saving and restoring the state, and what is refused."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.command_line import read_config
 from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoints, compatibility, sharding
@@ -15,6 +17,7 @@ from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 
+TOY = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py")
 TX = make_optimizer(
     OptimizerConfig(1e-2, 1, 10, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.9, ema_every=1, skip_spikes=0)
 )
@@ -122,3 +125,13 @@ def test_another_config_is_refused_with_both_values_but_length_and_place_are_fre
     del saved["seed"]
     with pytest.raises(UserError, match=r"config\.seed: '\(absent\)' -> 0"):
         compatibility.check_same_config(saved, Settings(), "w")
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_if_the_setting_changes_nothing():
+    config = read_config(TOY)
+    saved = dataclasses.asdict(config)
+    del saved["model"]["proposal"], saved["model"]["encoder"]["position_grid"]
+    assert compatibility.check_same_config(saved, config, "w") == []
+    with pytest.raises(UserError, match=r"config\.model\.encoder\.position_grid: 0 -> 4"):
+        changed = read_config(TOY, ["--config.model.encoder.position_grid=4"])
+        compatibility.check_same_config(saved, changed, "w")

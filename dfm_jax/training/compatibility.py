@@ -21,6 +21,8 @@ INCIDENTAL = (
     "model.encoder.init_file",
     "model.ray_marching.chunk_size",
 )
+# What models did before a setting of theirs could be made: older runs go on.
+BEFORE = {"model.proposal": None, "model.encoder.position_grid": 0}
 ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
 ABSENT = "(absent)"
 
@@ -31,7 +33,8 @@ def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | p
     Raises:
       UserError: listing those that do, the fields that define what is trained.
     """
-    old, new = flatten(saved), flatten(config)
+    new = flatten(config)
+    old = {name: value for name, value in BEFORE.items() if name in new} | flatten(saved)
     names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
     if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
         names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]
