@@ -22,6 +22,7 @@ from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.state import create
+from tests.test_consistency import BOX
 from tests.test_sample import SIZE, tiny_config
 
 SCENES, TARGETS, SAMPLES = 3, 3, 2
@@ -32,16 +33,8 @@ SCENES, TARGETS, SAMPLES = 3, 3, 2
 
 def toy_example(size: int = 24, num_target: int = 2) -> tuple[Example, np.ndarray]:
     """A toy scene seen from its front and, as targets and one padding view, from elsewhere; and its true depths."""
-    attributes = {
-        "half_sizes": (0.7, 0.65),
-        "height": 1.2,
-        "yaw": 0.05,
-        "visible_colour": (0.8, 0.6, 0.2),
-        "floor_colour": (0.5, 0.5, 0.5),
-        "hidden": 0,
-    }
     poses = toy.orbit_pose(np.linspace(0, 2, num_target + 2))
-    looks = [toy.render_view(attributes, pose, toy.intrinsics(), size) for pose in poses]
+    looks = [toy.render_view(BOX, pose, toy.intrinsics(), size) for pose in poses]
     images, depth = (np.stack([look[i] for look in looks]).astype(np.float32) for i in (0, 1))
     matrices = np.tile(toy.intrinsics(), (len(poses), 1, 1))
     views = Views(images, Camera(poses, matrices), poses[:, :3], np.arange(len(poses)) < num_target + 1)
