@@ -146,6 +146,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         num_samples=4,
         sampler="ddim",
         num_steps=50,
+        spacing="uniform",
         guidance=2.0,
         guidance_from=0.0,
         guidance_to=1.0,

@@ -119,6 +119,7 @@ def get_config(variant: str = "") -> ConfigDict:
         num_samples=6,
         sampler="ddim",
         num_steps=30,
+        spacing="uniform",
         guidance=1.0,
         guidance_from=0.0,
         guidance_to=1.0,
@@ -164,7 +165,7 @@ def make_calibrated(config: ConfigDict) -> None:
     config.diffusion.guidance_dropout = 0.1  # to show what guidance does
     config.train.update(num_steps=6000, sample_every=2000)
     config.train.optimizer.decay_steps = 5900
-    config.sample.update(sampler="dpm-solver++", num_steps=20)
+    config.sample.update(sampler="dpm-solver++", num_steps=15, spacing="log-snr")
 
 
 def make_deterministic(config: ConfigDict) -> None:

@@ -6,6 +6,7 @@ No field has a default: a config says all that it does.
 import dataclasses
 
 SAMPLERS = ("ddim", "dpm-solver++")  # of `diffusion/samplers.py`
+SPACINGS = ("uniform", "log-snr")  # of `diffusion/samplers.py`
 INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 
 
@@ -186,6 +187,7 @@ class SampleConfig:
     num_samples: int  # samples of each
     sampler: str  # 'ddim', or 'dpm-solver++': as exact in far fewer steps
     num_steps: int  # denoising steps
+    spacing: str  # of their noise levels: 'uniform' in time, as published, or in 'log-snr', which needs fewer of them
     guidance: float  # 1: none
     # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
     guidance_from: float

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from dfm_jax.config import ENCODERS, INIT_RULES, SAMPLERS, Config, EncoderConfig, ResNet34Config
+from dfm_jax.config import ENCODERS, INIT_RULES, SAMPLERS, SPACINGS, Config, EncoderConfig, ResNet34Config
 from dfm_jax.errors import UserError
 
 
@@ -141,6 +141,7 @@ def _check_consistency(config: Config) -> None:
         (evaluate.sweep_samples >= 0, "evaluate.sweep_samples must not be negative"),
         (0 < sample.threshold_quantile <= 1, "sample.threshold_quantile must lie in (0, 1]"),
         (sample.sampler in SAMPLERS, f"sample.sampler must be one of {', '.join(SAMPLERS)}"),
+        (sample.spacing in SPACINGS, f"sample.spacing must be one of {', '.join(SPACINGS)}"),
         (1 <= sample.num_steps <= diffusion.num_timesteps, "sample.num_steps must lie in [1, num_timesteps]"),
         (0 <= diffusion.high_noise_from < diffusion.num_timesteps,
          "diffusion.high_noise_from must lie in [0, num_timesteps)"),

@@ -16,7 +16,7 @@ from dfm_jax.diffusion.guidance import (
     rescaled_guidance,
 )
 from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
-from dfm_jax.diffusion.samplers import ddim, dpm_solver, sampling_timesteps
+from dfm_jax.diffusion.samplers import ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import cosine_schedule, schedule_from_betas
 
 
@@ -210,15 +210,35 @@ def test_guidance_joins_its_parts_and_is_plain_when_all_are_off():
 # --- samplers
 
 
-def test_sampling_timesteps():
-    np.testing.assert_array_equal(sampling_timesteps(1000, 4), [999, 749, 499, 249, -1])
-    np.testing.assert_array_equal(sampling_timesteps(1000, 3), [999, 665, 332, -1])
-    np.testing.assert_array_equal(sampling_timesteps(1000, 1), [999, -1])
-    np.testing.assert_array_equal(sampling_timesteps(7, 7), np.arange(6, -2, -1))
-    assert sampling_timesteps(1000, 76)[-2] == 12  # 1000 / 76 - 1 = 12.2
+def test_uniform_timesteps():
+    schedule = cosine_schedule()
+    np.testing.assert_array_equal(uniform_timesteps(schedule, 4), [999, 749, 499, 249, -1])
+    np.testing.assert_array_equal(uniform_timesteps(schedule, 3), [999, 665, 332, -1])
+    np.testing.assert_array_equal(uniform_timesteps(schedule, 1), [999, -1])
+    np.testing.assert_array_equal(uniform_timesteps(cosine_schedule(7), 7), np.arange(6, -2, -1))
+    assert uniform_timesteps(schedule, 76)[-2] == 12  # 1000 / 76 - 1 = 12.2
+
+
+@pytest.mark.parametrize("spacing", [uniform_timesteps, log_snr_timesteps])
+def test_timesteps_fall_from_the_noisiest_to_clean_data(spacing):
+    for total, num_steps in ((1000, 1), (1000, 2), (1000, 10), (1000, 500), (1000, 999), (1000, 1000), (7, 5), (3, 3)):
+        times = np.asarray(spacing(cosine_schedule(total), num_steps))
+        assert (len(times), times[0], times[-1]) == (num_steps + 1, total - 1, -1)
+        assert np.all(np.diff(times) < 0)
     for num_steps in (0, 1001):
         with pytest.raises(ValueError, match="between 1 and 1000"):
-            sampling_timesteps(1000, num_steps)
+            spacing(cosine_schedule(), num_steps)
+
+
+def test_log_snr_timesteps_are_even_in_it_and_end_where_50_uniform_steps_do():
+    schedule = cosine_schedule()
+    log_snr = np.log(np.asarray(schedule.signal_rate, np.float64) / np.asarray(schedule.noise_rate, np.float64))
+    for num_steps in (5, 12, 30):
+        times = np.asarray(log_snr_timesteps(schedule, num_steps))[:-1]
+        assert times[-1] == uniform_timesteps(schedule, 50)[-2]
+        # Neighbouring timesteps are up to 0.4 apart where it is noisiest, and below 0.01 in the middle.
+        even = np.linspace(-5, log_snr[times[-1]], num_steps)[1:]
+        np.testing.assert_allclose(log_snr[times[1:]], even, atol=0.2)
 
 
 @pytest.mark.parametrize("sampler", [ddim, dpm_solver])
@@ -276,10 +296,14 @@ def denoise_gaussian(schedule, mean, deviation):
     return denoise_fn
 
 
-@pytest.mark.parametrize(("sampler", "num_steps"), [(ddim, 100), (dpm_solver, 15)])
-def test_with_the_optimal_denoiser_a_sampler_draws_the_gaussian_that_it_denoises(sampler, num_steps):
+@pytest.mark.parametrize(
+    ("sampler", "num_steps", "spacing"),
+    [(ddim, 100, uniform_timesteps), (dpm_solver, 15, uniform_timesteps), (dpm_solver, 10, log_snr_timesteps)],
+)
+def test_with_the_optimal_denoiser_a_sampler_draws_the_gaussian_that_it_denoises(sampler, num_steps, spacing):
     schedule, mean, deviation = cosine_schedule(), 0.4, 0.3
-    samples = sampler(denoise_gaussian(schedule, mean, deviation), normal(0, 4000, 1), schedule, num_steps)
+    denoise_fn = denoise_gaussian(schedule, mean, deviation)
+    samples = sampler(denoise_fn, normal(0, 4000, 1), schedule, num_steps, spacing=spacing)
     assert abs(float(samples.mean()) - mean) < 0.02
     assert abs(float(samples.std()) - deviation) < 0.02
 
@@ -293,7 +317,7 @@ def test_dpm_solver_converges_at_second_order_and_ddim_at_first():
     def error(sampler, num_steps):
         denoise_fn = denoise_gaussian(schedule, 0.0, deviation)
         _, states = sampler(denoise_fn, x_T, schedule, num_steps, return_trajectory=True)
-        half, t = num_steps // 2, sampling_timesteps(schedule.num_timesteps, num_steps)[num_steps // 2]
+        half, t = num_steps // 2, uniform_timesteps(schedule, num_steps)[num_steps // 2]
         return abs(float(states[half, 0, 0] / jnp.sqrt(variance(t) / variance(999)) - 1))
 
     for sampler, order in ((ddim, 1), (dpm_solver, 2)):

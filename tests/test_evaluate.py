@@ -16,7 +16,7 @@ from dfm_jax.config_reading import from_dict
 from dfm_jax.data.builders import toy
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluate as evaluation
-from dfm_jax.evaluation import evaluation_results, scene_scores
+from dfm_jax.evaluation import evaluation_results, scene_scores, steps_sweep
 from dfm_jax.evaluation.evaluate import evaluate
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.structs import Camera, Example, Views
@@ -193,10 +193,32 @@ def test_what_cannot_be_measured_is_said(run):
 
 
 def test_the_sweep_covers_every_sampler_and_number_of_steps(run):
-    points = [(record["sampler"], record["num_steps"]) for record in run.result["sweep"]]
-    assert points == [("ddim", 1), ("ddim", 2), ("dpm-solver++", 1), ("dpm-solver++", 2)]
+    records = run.result["sweep"]
+    points = [((record["sampler"], record["spacing"]), record["num_steps"]) for record in records]
+    assert points == [(setting, steps) for setting in evaluation.calibration.SETTINGS for steps in (1, 2)]
     # One step is the same for every sampler.
-    assert run.result["sweep"][0]["counts"] == run.result["sweep"][2]["counts"]
+    assert records[0]["counts"] == records[2]["counts"] == records[4]["counts"]
+
+
+def test_few_steps_are_compared_with_many(run, monkeypatch):
+    monkeypatch.setattr(steps_sweep, "STEPS", (1, 3))
+    monkeypatch.setattr(steps_sweep, "LONG", 6)
+    records = steps_sweep.sweep(run.config, run.workdir)
+    assert [r["num_steps"] for r in records] == [1] * 4 + [3] * 4 + [6] * 2
+    assert len({r["to_uniform"]["psnr"] for r in records[:4]}) == 1  # one step is the same for every sampler
+    few, many = records[0], records[4]  # DDIM, uniform
+    assert many["to_uniform"]["psnr"] > few["to_uniform"]["psnr"]
+    assert records[-1]["to_uniform"]["psnr"] == records[-2]["to_log-snr"]["psnr"]
+    written = json.loads((run.workdir / "steps" / "steps.json").read_text())
+    assert written["records"] == json.loads(json.dumps(records))
+    assert (run.workdir / "steps" / "steps.png").stat().st_size > 10_000
+
+
+def test_how_near_samples_come():
+    reference = np.full((4, 8, 8, 3), 0.5)
+    images = reference + np.array([0.0, 0.01, 0.01, 0.2]).reshape(4, 1, 1, 1)
+    near = steps_sweep.compare(images, reference, None, 2)
+    assert near == {"psnr": pytest.approx(40.0), "same": 0.75}
 
 
 def test_an_evaluation_goes_on_where_it_was_interrupted(run):

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from dfm_jax.config import DiffusionConfig, LossConfig, OptimizerConfig
 from dfm_jax.denoiser import denoise, prepare
-from dfm_jax.diffusion.samplers import ddim, sampling_timesteps
+from dfm_jax.diffusion.samplers import ddim, uniform_timesteps
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.losses import training_loss
 from dfm_jax.training.optimizers import make_optimizer
@@ -189,7 +189,7 @@ def sample_signals(
     params: dict, example: Projections, x_T: Float[Array, "b 2"], *, model: LinearModel, schedule: Schedule
 ) -> tuple[Float[Array, "b 2"], Float[Array, "b 3"]]:
     """Sampled targets, and the signals that the last denoising step inferred on the way to them."""
-    last = int(sampling_timesteps(schedule.num_timesteps, SAMPLING_STEPS)[-2])
+    last = int(uniform_timesteps(schedule, SAMPLING_STEPS)[-2])
     call = partial(denoise, params, model, prepared=prepare(params, model, example))
     x0, states = ddim(lambda x_t, t, step: call(x_t, t).x0, x_T, schedule, SAMPLING_STEPS, return_trajectory=True)
     return x0, call(states[-2], jnp.full(x_T.shape[0], last)).scene

@@ -1,5 +1,5 @@
 """How many sampling steps the odds need: total variation between hidden colours drawn and their known odds (toy), for
-every sampler, over the number of its steps.
+samplers and spacings of their steps, over the number of steps.
 
 With few steps DDIM is biased to the likelier modes even for a perfect denoiser. Colours are read off the image that
 diffusion ends with, so that no scene need be rendered.
@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 from tqdm import tqdm
 
-from dfm_jax.config import SAMPLERS, Config, SampleConfig
+from dfm_jax.config import Config, SampleConfig
 from dfm_jax.data import evaluation_views
 from dfm_jax.data.builders import toy
 from dfm_jax.data.dataset import SceneDataset
@@ -32,33 +33,45 @@ from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
 
 STEPS = (5, 10, 20, 40)
+# Samplers with the spacing of their steps.
+SETTINGS = (("ddim", "uniform"), ("dpm-solver++", "uniform"), ("dpm-solver++", "log-snr"))
 
 
 def sweep(
     config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, Draw]], folder: Path
 ) -> list[dict[str, Any]]:
-    """A record for each sampler and number of steps; records that `folder` holds already are not computed again.
+    """A record for each of `SETTINGS` and `STEPS`; records that `folder` holds already are not computed again.
 
     Sample j of scene i begins with the same noise whatever the sampler.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = [(sampler, steps) for sampler in SAMPLERS for steps in STEPS if steps <= config.diffusion.num_timesteps]
-    records = []
-    for sampler, steps in tqdm(settings, unit="point", desc="total variation over steps"):
-        path = folder / f"{sampler}-{steps}-{config.evaluate.sweep_samples}.json"
+    count, records = config.evaluate.sweep_samples, []
+    settings = [(*each, steps) for each in SETTINGS for steps in STEPS if steps <= config.diffusion.num_timesteps]
+    for sampler, spacing, steps in tqdm(settings, unit="point", desc="total variation over steps"):
+        path = folder / f"{sampler}-{spacing}-{steps}-{count}.json"
         if not path.is_file():
-            sample = dataclasses.replace(config.sample, sampler=sampler, num_steps=steps)
-            record = {"sampler": sampler, "num_steps": steps} | _point(config, params, data, views, sample)
+            sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
+            colours = read_colours(data, views, draw_samples(config, params, views, sample, count))
+            record = {"sampler": sampler, "spacing": spacing, "num_steps": steps} | dataclasses.asdict(colours)
             path.write_text(json.dumps(record) + "\n")
         records.append(json.loads(path.read_text()))
     return records
 
 
-def _point(
-    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, Draw]], sample: SampleConfig
-) -> dict[str, Any]:
-    """Draws scene after scene, then the next sample of each."""
-    count = config.evaluate.sweep_samples
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """Which hidden colours samples show."""
+
+    num_samples: int  # that show enough of the hidden side
+    counts: tuple[int, ...]  # of each colour
+    total_variation: float  # to the known odds
+    mode_purity: float  # share of clean samples
+
+
+def draw_samples(
+    config: Config, params: Params, views: Sequence[tuple[int, Draw]], sample: SampleConfig, count: int
+) -> Float[np.ndarray, "count h w 3"]:
+    """Samples of target view 0, in [0, 1]: one of each of `views`, then the next of each, and so on."""
     pairs = [(k % len(views), k // len(views)) for k in range(count)]
     size = min(count, max(1, PIXELS_PER_DRAW // config.image_size**2))
     model, schedule = (
@@ -66,7 +79,7 @@ def _point(
         cosine_schedule(config.diffusion.num_timesteps),
     )
     draw = partial(_draw, params, schedule, jax.random.key(config.seed), model=model, sample=sample)
-    modes, clean = [], []
+    images = []
     for start in range(0, count, size):
         batch = pairs[start : start + size]
         filled = batch + batch[-1:] * (size - len(batch))
@@ -74,21 +87,26 @@ def _point(
         example = evaluation_views.load_views(
             config.data, [_first_target(views[i]) for i in scenes], image_size=config.image_size, indices=scenes
         )
-        images = np.asarray(draw(example, jnp.array([j for _, j in filled])))
-        for row, scene in enumerate(scenes[: len(batch)]):
-            attributes, target = data.scene(views[scene][0]).attributes, example.target
-            poses, intrinsics = target.absolute_pose[row], target.camera.intrinsics[row]
-            mode, pure = toy_modes.read_views(attributes, poses, intrinsics, images[row][None, None])
-            modes.append(mode.item())
-            clean.append(pure.item())
+        images.append(np.asarray(draw(example, jnp.array([j for _, j in filled])))[: len(batch)])
+    return np.concatenate(images)
+
+
+def read_colours(
+    data: SceneDataset, views: Sequence[tuple[int, Draw]], images: Float[np.ndarray, "count h w 3"]
+) -> Colours:
+    """Reads samples that were drawn in the order of `draw_samples`."""
+    modes, clean = [], []
+    for k, image in enumerate(images):
+        number, draw = views[k % len(views)]
+        scene, frames = data.scene(number), draw.target[:1]
+        poses, intrinsics = scene.camera_to_world[frames, :3], scene.intrinsics[frames]
+        mode, pure = toy_modes.read_views(scene.attributes, poses, intrinsics, image[None, None])
+        modes.append(mode.item())
+        clean.append(pure.item())
     seen = [mode for mode in modes if mode != toy_modes.UNSEEN]
     counts = np.bincount(seen, minlength=len(toy.HIDDEN_COLOURS))
-    return {
-        "num_samples": len(seen),
-        "total_variation": total_variation(counts, toy.HIDDEN_PROBABILITIES),
-        "mode_purity": float(np.mean(clean)),
-        "counts": counts.tolist(),
-    }
+    distance = total_variation(counts, toy.HIDDEN_PROBABILITIES)
+    return Colours(len(seen), tuple(counts.tolist()), distance, float(np.mean(clean)))
 
 
 def _first_target(view: tuple[int, Draw]) -> tuple[int, Draw]:

@@ -18,10 +18,10 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 from tqdm import tqdm
 
-from dfm_jax.config import SAMPLERS, SampleConfig
+from dfm_jax.config import SAMPLERS, SPACINGS, SampleConfig
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
-from dfm_jax.diffusion.samplers import ddim, dpm_solver
+from dfm_jax.diffusion.samplers import ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.evaluation import spread
 from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
@@ -31,6 +31,7 @@ from dfm_jax.trajectories import Trajectory
 Params = dict[str, Any]
 
 SAMPLING = dict(zip(SAMPLERS, (ddim, dpm_solver), strict=True))
+SPACING = dict(zip(SPACINGS, (uniform_timesteps, log_snr_timesteps), strict=True))
 
 # Pixels that one call draws: bounds the memory of sampling, whose encoder sees whole images.
 PIXELS_PER_DRAW = 2**14
@@ -103,7 +104,7 @@ def draw_target(
 
     threshold = partial(dynamic_threshold, quantile=sample.threshold_quantile)
     sampler, x_T = SAMPLING[sample.sampler], sample.temperature * noise
-    settings = {"memory": jnp.zeros_like(noise), "x0_transform": threshold}
+    settings = {"spacing": SPACING[sample.spacing], "memory": jnp.zeros_like(noise), "x0_transform": threshold}
     return sampler(denoise_fn, x_T, schedule, sample.num_steps, **settings)
 
 

@@ -90,7 +90,7 @@ show the colour that the sampled view shows</li>
 
 def _sweep(records: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(r['sampler'])}</td><td>{r['num_steps']}</td><td>{r['total_variation']:.3f}</td>"
+        f"<tr><td>{escape(r['sampler'])}</td><td>{escape(r['spacing'])}</td><td>{r['num_steps']}</td><td>{r['total_variation']:.3f}</td>"
         f"<td>{r['mode_purity']:.1%}</td></tr>"
         for r in records
     )
@@ -99,7 +99,8 @@ def _sweep(records: Sequence[Mapping[str, Any]]) -> str:
 <p>With few steps DDIM favours the likelier colours, even with a perfect model. {count} samples behind each point:
 honest draws would lie at about {honest_total_variation(count):.3f}.</p>
 <img src="sweep.png" alt="Total variation over sampling steps" style="max-width:100%">
-<div class="scroll"><table><thead><tr><th>Sampler</th><th>Steps</th><th>Total variation</th><th>Purity</th></tr></thead>
+<div class="scroll"><table><thead><tr><th>Sampler</th><th>Spacing</th><th>Steps</th>
+<th>Total variation</th><th>Purity</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
 """
 

@@ -15,21 +15,39 @@ COLOURS = matplotlib.colormaps["tab10"].colors
 
 
 def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """A line a sampler; in grey where as many honest draws would lie on average."""
+    """A line a sampler and spacing; in grey where as many honest draws would lie on average."""
     figure, (axes,) = _figure(1, (6.4, 3.6))
-    for colour, sampler in zip(COLOURS, dict.fromkeys(r["sampler"] for r in records), strict=False):
-        points = [(r["num_steps"], r["total_variation"]) for r in records if r["sampler"] == sampler]
-        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=sampler)
+    _over_steps(axes, records, [r["total_variation"] for r in records])
     axes.axhline(honest_total_variation(records[0]["num_samples"]), color="0.6", ls="--", label="honest draws")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("total variation to the true odds")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """A panel for each of the long solutions, in it a line a sampler and spacing."""
+    titles = {"to_uniform": "to 250 steps even in time, as published", "to_log-snr": "to 250 steps even in log-SNR"}
+    figure, every = _figure(len(titles), (11.0, 3.9))
+    for axes, (name, title) in zip(every, titles.items(), strict=True):
+        _over_steps(axes, records, [r[name]["psnr"] for r in records])
+        axes.set_title(title)
+        axes.set_ylabel("PSNR of samples, median, dB")
+    every[0].legend(frameon=False)
+    _save(figure, path)
+
+
+def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
+    kinds = list(dict.fromkeys((r["sampler"], r["spacing"]) for r in records))
+    for colour, (sampler, spacing) in zip(COLOURS, kinds, strict=False):
+        mine = [i for i, r in enumerate(records) if (r["sampler"], r["spacing"]) == (sampler, spacing)]
+        steps = [records[i]["num_steps"] for i in mine]
+        axes.plot(steps, [values[i] for i in mine], marker="o", color=colour, label=f"{sampler}, {spacing}")
     steps = sorted({r["num_steps"] for r in records})
     axes.set_xscale("log")
     axes.set_xticks(steps, [str(n) for n in steps])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
     axes.set_xlabel("sampling steps")
-    axes.set_ylabel("total variation to the true odds")
-    axes.legend(frameon=False)
-    _save(figure, path)
 
 
 def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], truth: Mapping[str, float]) -> None:

@@ -1,0 +1,142 @@
+"""How few sampling steps are enough: samples in few steps against a solution in many, from the same noise.
+
+    python -m dfm_jax.evaluation.steps_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
+
+Draws `sample.num_samples` images behind each of `sample.num_scenes` contexts: by the published way (DDIM, steps even in
+time) in 250 steps, by the same with steps even in log-SNR, and then in few steps by every sampler and spacing. Each is
+compared with the two long solutions: `psnr`, the median over samples, and `lpips`, the mean (if its weights are there);
+`same`, the share of samples nearer than 20 dB, which chose as the long solution did. On toy also the odds of the hidden
+colours. Writes `steps.json` and `steps.png` to `<workdir>/steps/`; the last line on standard output is that JSON.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from dfm_jax.command_line import read_config
+from dfm_jax.config import SAMPLERS, SPACINGS, Config
+from dfm_jax.data import evaluation_views, pipeline
+from dfm_jax.data.dataset import SceneDataset
+from dfm_jax.data.view_sampling import Draw
+from dfm_jax.errors import Parser, UserError
+from dfm_jax.evaluation import calibration, plots
+from dfm_jax.metrics import psnr
+from dfm_jax.models import lpips
+from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.monitor import say
+
+LONG = 250
+STEPS = (8, 10, 12, 15, 20, 30, 50)
+SAME_PSNR = 20.0
+HIGHEST_PSNR = 99.0  # of equal images
+
+
+def sweep(config: Config, workdir: Path) -> list[dict[str, Any]]:
+    """Measures every sampler, spacing and number of steps, writes the plot, and returns a record of each.
+
+    Raises:
+      UserError: the model is deterministic, or there is no checkpoint or data set.
+    """
+    if config.model.conditioning_field is None:
+        raise UserError("this config's model is deterministic: it has no sampling steps")
+    params, step, saved = restore_params(workdir)
+    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    pipeline.ensure_toy(config.data, config.image_size)
+    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    views = evaluation_views.evaluation_views(config.data, num_scenes=config.sample.num_scenes)
+    count = len(views) * config.sample.num_samples
+    compared = partial(compare, distance=_perceptual_distance(), at_once=len(views))
+
+    def draw(sampler: str, spacing: str, steps: int) -> np.ndarray:
+        sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
+        return calibration.draw_samples(config, params, views, sample, count)
+
+    long = min(LONG, config.diffusion.num_timesteps)
+    settings = [(a, b, n) for n in STEPS if n < long for a in SAMPLERS for b in SPACINGS]
+    references, records = {}, []
+    for sampler, spacing, steps in tqdm([("ddim", s, long) for s in SPACINGS] + settings, unit="point", desc="steps"):
+        images = draw(sampler, spacing, steps)
+        if steps == long:
+            references[spacing] = images
+            continue
+        record = {"sampler": sampler, "spacing": spacing, "num_steps": steps}
+        record |= {f"to_{name}": compared(images, reference) for name, reference in references.items()}
+        records.append(record | _odds(config, data, views, images))
+    for spacing, images in references.items():
+        record = {"sampler": "ddim", "spacing": spacing, "num_steps": long}
+        record |= {f"to_{name}": compared(images, x) for name, x in references.items() if name != spacing}
+        records.append(record | _odds(config, data, views, images))
+
+    folder = workdir / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.distance_over_steps(folder / "steps.png", [record for record in records if record["num_steps"] < long])
+    result = {"step": step, "num_samples": count, "records": records}
+    (folder / "steps.json").write_text(json.dumps(result, indent=1) + "\n")
+    return records
+
+
+def compare(
+    images: Float[np.ndarray, "n h w 3"],
+    reference: Float[np.ndarray, "n h w 3"],
+    distance: lpips.Distance | None,
+    at_once: int,
+) -> dict[str, float]:
+    """How near samples come to those of a long solution, in [0, 1].
+
+    Args:
+      at_once: images that LPIPS sees in one call; divides n.
+    """
+    decibels = np.minimum(HIGHEST_PSNR, psnr(images, reference))
+    numbers = {"psnr": float(np.median(decibels)), "same": float(np.mean(decibels > SAME_PSNR))}
+    if distance is not None:
+        parts = range(0, len(images), at_once)
+        each = [_lpips(distance, images[i : i + at_once], reference[i : i + at_once]) for i in parts]
+        numbers["lpips"] = float(np.mean(each))
+    return numbers
+
+
+_lpips = jax.jit(lambda distance, a, b: distance(a, b))
+
+
+def _odds(config: Config, data: SceneDataset, views: Sequence[tuple[int, Draw]], images: np.ndarray) -> dict[str, Any]:
+    if config.data.name != "toy":
+        return {}
+    return dataclasses.asdict(calibration.read_colours(data, views, images))
+
+
+def _perceptual_distance() -> lpips.Distance | None:
+    try:
+        return lpips.load_default()
+    except UserError as error:
+        say(f"left out: lpips: {error}")
+        return None
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="FILE.py or FILE.py:variant")
+    parser.add_argument("--workdir", required=True, type=Path, help="of a trained model")
+    try:
+        arguments, overrides = parser.parse_known_args(argv)
+        records = sweep(read_config(arguments.config, overrides), arguments.workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"look at {arguments.workdir / 'steps' / 'steps.png'}", file=sys.stderr)
+    print(json.dumps(records))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
