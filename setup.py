@@ -54,6 +54,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["dfm_jax", "dfm_jax.*"]),
+    package_data={"dfm_jax": ["pretrained/*.npz"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     classifiers=[

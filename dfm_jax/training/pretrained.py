@@ -1,10 +1,12 @@
 """Trained models as one file, to be handed on.
 
+    python -m dfm_jax.training.pretrained unpack --workdir=runs/pretrained     # then --mode=sample or evaluate
     python -m dfm_jax.training.pretrained pack --workdir=runs/calibrated --file=toy.npz
-    python -m dfm_jax.training.pretrained unpack --workdir=runs/toy --file=toy.npz    # then --mode=sample or evaluate
+    python -m dfm_jax.training.pretrained unpack --workdir=runs/other --file=toy.npz
 
-A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings. The last
-line on standard output is one JSON object.
+A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings. Without
+`--file`, `unpack` takes the one that comes with dfm_jax, of `configs/toy.py:calibrated`. The last line on standard
+output is one JSON object.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from dfm_jax.interop.state_files import read_state
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 
 SETTINGS, STEP = "settings", "step"
+SHIPPED = Path(__file__).resolve().parents[1] / "pretrained" / "toy.npz"
 
 
 def pack(workdir: Path, file: Path) -> dict[str, Any]:
@@ -61,10 +64,15 @@ def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["pack", "unpack"])
     parser.add_argument("--workdir", required=True, type=Path, help="of the run")
-    parser.add_argument("--file", required=True, type=Path, help="the packed checkpoint")
+    parser.add_argument("--file", type=Path, help="the packed checkpoint; unpack has one without")
     try:
         arguments = parser.parse_args(argv)
-        done = {"pack": pack, "unpack": unpack}[arguments.command](arguments.workdir, arguments.file)
+        if arguments.command == "unpack":
+            done = unpack(arguments.workdir, arguments.file or SHIPPED)
+        elif arguments.file:
+            done = pack(arguments.workdir, arguments.file)
+        else:
+            raise UserError("pack needs --file=FILE.npz: where to write to")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
