@@ -13,6 +13,7 @@ SIGTERM and to be started again. On TPU pods, SLURM (srun), Open MPI and Kuberne
 other; --nodistributed goes alone.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -61,20 +62,25 @@ def run(arguments: list[str]) -> int:
     config = from_dict(_CONFIG.value)
     _cache_compilations()
     allocator.reuse_memory(_num_parameters(config))
-    join_others(_MODE.value)
-    return _dispatch(_MODE.value, config, _WORKDIR.value)
+    with join_others(_MODE.value):
+        return _dispatch(_MODE.value, config, _WORKDIR.value)
 
 
-def join_others(mode: str) -> None:
-    """Joins this process to the others of its run, if there are any; those of one process refuse that."""
+def join_others(mode: str) -> contextlib.AbstractContextManager:
+    """Joins this process to the others of its run, if there are any; modes for one process refuse that.
+
+    Returns:
+      the context to work in.
+    """
     from dfm_jax.training import cluster
 
     place = cluster.choose(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if place is None:
-        return
+        return contextlib.nullcontext()
     if mode not in DISTRIBUTED_MODES:
         raise UserError(f"--mode={mode} is not for one of {place}: start it once, with --nodistributed")
     cluster.join(place)
+    return cluster.leaving_after_errors()
 
 
 def _dispatch(mode: str, config: Config, workdir: str) -> int:

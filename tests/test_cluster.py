@@ -272,10 +272,9 @@ print(json.dumps([jax.process_index(), jax.process_count(), jax.device_count()])
 """
 
 
-def both(command, launcher, cwd):
-    """Exit codes, standard outputs and errors of two processes of a launcher."""
+def start_both(command, launcher, cwd):
     port = free_port(cluster.PORTS)
-    pair = [
+    return [
         subprocess.Popen(
             command,
             cwd=cwd,
@@ -286,6 +285,11 @@ def both(command, launcher, cwd):
         )
         for rank in range(2)
     ]
+
+
+def both(command, launcher, cwd):
+    """Standard outputs, errors and exit codes of two processes of a launcher."""
+    pair = start_both(command, launcher, cwd)
     return [(*process.communicate(timeout=600), process.returncode) for process in pair]
 
 
@@ -297,6 +301,32 @@ def test_two_processes_find_each_other_by_what_their_launcher_says(launcher, tmp
         assert json.loads(out.splitlines()[-1]) == [rank, 2, 2]
     name = "SLURM" if launcher is slurm else "Open MPI"
     assert f"joined: 2 processes ({name})" in ends[0][1]
+
+
+FAIL = """
+import sys, time
+from dfm_jax.errors import UserError
+from dfm_jax.training import cluster
+place = cluster.choose(None, "", None, None)
+cluster.join(place)
+with cluster.leaving_after_errors():
+    if sys.argv[1] in ("both", str(place.process_id)):
+        raise UserError(f"shard {place.process_id} is gone")
+    time.sleep(1000)
+"""
+
+
+def test_a_process_with_an_error_tells_it_and_does_not_wait_for_the_others(tmp_path):
+    other, failing = start_both([sys.executable, "-c", FAIL, "1"], slurm, tmp_path)
+    _, errors = failing.communicate(timeout=200)  # jax itself would wait for 300 seconds, and crash then
+    assert (failing.returncode, errors.splitlines()[-1]) == (1, "error: shard 1 is gone")
+    other.kill()
+    other.communicate()
+
+
+def test_processes_that_fail_alike_all_tell_it(tmp_path):
+    for rank, (_, errors, code) in enumerate(both([sys.executable, "-c", FAIL, "both"], slurm, tmp_path)):
+        assert (code, errors.splitlines()[-1]) == (1, f"error: shard {rank} is gone")
 
 
 @pytest.mark.slow

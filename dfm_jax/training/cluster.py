@@ -5,14 +5,18 @@ others; jax finds them. A process that is alone goes on at once and waits for no
 launcher, in a batch script or an interactive shell of SLURM without `srun`.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
+import sys
+import traceback
 import urllib.request
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
+from orbax.checkpoint import multihost
 
 from dfm_jax.errors import UserError
 from dfm_jax.training.monitor import say
@@ -103,6 +107,31 @@ def join(place: Place) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot join the other processes of this run ({reason}): {HOW}") from error
     say(f"joined: {jax.process_count()} processes ({place.launcher})")
+
+
+def meet(where: str, seconds: float = 3600) -> None:
+    """Waits until all processes of the run are here. A collective would not: on CPUs, the first one gives up after 30
+    seconds."""
+    if jax.process_count() > 1:
+        multihost.get_barrier_sync_fn()(key=f"dfm_jax: {where}", timeout_ms=int(1000 * seconds))
+
+
+@contextlib.contextmanager
+def leaving_after_errors() -> Iterator[None]:
+    """Within it, an error is told and ends this process with exit code 1, without the others: an orderly end would wait
+    minutes for them, which may wait for this one. Those with an error of their own get the time to tell it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        with contextlib.suppress(Exception):
+            meet("after an error", seconds=10)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _open_mpi(environment: Mapping[str, str]) -> Place | None:
