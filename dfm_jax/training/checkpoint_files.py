@@ -33,7 +33,7 @@ def make_writable(directory: pathlib.Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".writable-{jax.process_index()}"
-        probe.write_text("")
+        probe.write_bytes(bytes(2**16))  # an empty file has room on a full disk, too
         probe.unlink()
     except OSError as error:
         raise UserError(

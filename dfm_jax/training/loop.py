@@ -232,12 +232,22 @@ def _scene_names(config: Config, batch: int) -> list[str]:
 
 @contextlib.contextmanager
 def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator[Any]:
-    writer = metric_writers.create_writer(workdir, start_step=start, enabled=jax.process_index() == 0)
+    """Where numbers and pictures go. What cannot be written is a UserError, if nothing else has ended the run."""
     try:
-        writer.write_texts(start, {"config": f"```\n{json.dumps(dataclasses.asdict(config), indent=2)}\n```"})
-        yield writer
-    finally:
+        writer = metric_writers.create_writer(workdir, start_step=start, enabled=jax.process_index() == 0)
+        try:
+            writer.write_texts(start, {"config": f"```\n{json.dumps(dataclasses.asdict(config), indent=2)}\n```"})
+            yield writer
+        except BaseException:
+            with contextlib.suppress(*metric_writers.ERRORS):  # what ended the run is what the user must know
+                writer.close()
+            raise
         writer.close()
+    except metric_writers.ERRORS as error:
+        raise UserError(
+            f"numbers and pictures could not be written to {workdir} ({error}): see that the disk is not full and may "
+            "be written, and start the same command again"
+        ) from error
 
 
 def _previewer(config: Config, job: Job, writer: Any, mesh: Mesh, key: Array) -> Callable[[int, Any], None]:
