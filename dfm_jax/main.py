@@ -9,9 +9,11 @@ whether it would fit a TPU.
     python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
 
 Settings are overridden as in --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after
-SIGTERM and to be started again.
+SIGTERM and to be started again. On TPU pods, SLURM (srun), Open MPI and Kubernetes, the processes of a run find each
+other; --nodistributed goes alone.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -31,16 +33,22 @@ from dfm_jax.errors import UserError
 # What modes need beside --config, and examples; all others need a --workdir.
 NEEDED = {"benchmark": {}, "compile": {"topology": "--topology=v5e:4x4"}}
 
+DISTRIBUTED_MODES = ("train",)
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
 MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes (TPU pod, SLURM, MPI, Kubernetes).")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", None, "One of several processes; not said: as TPU pods, SLURM, Open MPI and Kubernetes say."
+)
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, where the cluster does not tell.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Processes of the run; with --coordinator.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Number of this process, from 0; with --coordinator.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run; with --coordinator.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this process, from 0; with --coordinator.", lower_bound=0
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -54,11 +62,25 @@ def run(arguments: list[str]) -> int:
     config = from_dict(_CONFIG.value)
     _cache_compilations()
     allocator.reuse_memory(_num_parameters(config))
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        from dfm_jax.training.sharding import initialize_distributed
+    with join_others(_MODE.value):
+        return _dispatch(_MODE.value, config, _WORKDIR.value)
 
-        initialize_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    return _dispatch(_MODE.value, config, _WORKDIR.value)
+
+def join_others(mode: str) -> contextlib.AbstractContextManager:
+    """Joins this process to the others of its run, if there are any; modes for one process refuse that.
+
+    Returns:
+      the context to work in.
+    """
+    from dfm_jax.training import cluster
+
+    place = cluster.choose(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if place is None:
+        return contextlib.nullcontext()
+    if mode not in DISTRIBUTED_MODES:
+        raise UserError(f"--mode={mode} is not for one of {place}: start it once, with --nodistributed")
+    cluster.join(place)
+    return cluster.leaving_after_errors()
 
 
 def _dispatch(mode: str, config: Config, workdir: str) -> int:

@@ -98,7 +98,8 @@ install() {
   on_all "cd $HOME_ON_VM && python3 -m pip install --quiet --user uv && python3 -m uv venv --allow-existing --python=3.12 venv && python3 -m uv pip install --quiet --python=venv/bin/python './code[tpu,gcs]'"
 }
 
-# The run outlives the connection that starts it; its exit code is left in a file.
+# The run outlives the connection that starts it; its exit code is left in a file. --distributed: where the hosts do not
+# find each other, that is an error and not a run on each of them.
 start() {
   local command
   command="../venv/bin/python -m dfm_jax.main --distributed $(printf '%q ' "$@"); echo \$? > ../exit_code"

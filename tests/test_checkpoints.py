@@ -1,5 +1,6 @@
 """Saving and restoring the state, and what is refused."""
 
+import copy
 import dataclasses
 import pathlib
 
@@ -10,12 +11,14 @@ import pytest
 
 from dfm_jax.command_line import read_config
 from dfm_jax.config import MeshConfig, OptimizerConfig
+from dfm_jax.config_reading import flatten, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoints, compatibility, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
+from tests.first_settings import FIRST, forget_settings
 
 TOY = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py")
 TX = make_optimizer(
@@ -63,7 +66,7 @@ def test_save_restore_step_equals_step_bit_for_bit(tmp_path):
         store.save(2, state, Settings())
     with Checkpoints(tmp_path, keep=Retention(2)) as store:
         restored = store.restore(store.latest_step(), sharding.abstract_state(init, mesh()))
-        assert store.config(2) == dataclasses.asdict(Settings())
+        assert store.config(2) == compatibility.complete(dataclasses.asdict(Settings()))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     jax.tree.map(np.testing.assert_array_equal, step(restored), step(state))
@@ -127,10 +130,38 @@ def test_another_config_is_refused_with_both_values_but_length_and_place_are_fre
         compatibility.check_same_config(saved, Settings(), "w")
 
 
-def test_a_run_from_before_a_setting_existed_goes_on_if_the_setting_changes_nothing():
+def test_every_setting_that_was_added_has_a_value_as_before():
+    """Fails where a setting is new in `config.py` and `BEFORE` does not say what runs did without it."""
+    config = from_dict(compatibility.complete(FIRST))
+    flat, first = flatten(config), flatten(FIRST)
+    assert {name: flat[name] for name in first} == first
+    assert {name: flat[name] for name in compatibility.BEFORE} == compatibility.BEFORE
+    assert flat.keys() == first.keys() | compatibility.BEFORE.keys()
+
+
+def test_settings_that_are_there_stay_and_encoders_get_their_own():
+    config = dataclasses.asdict(read_config(TOY))
+    for variant in ("", ":resnet34", ":pixelnerf", ":lean"):
+        settings = dataclasses.asdict(read_config(TOY + variant))
+        assert compatibility.complete(settings) == settings
+    del config["model"]["proposal"]
+    before = copy.deepcopy(config)
+    assert compatibility.complete(config)["model"]["proposal"] is None
+    assert config == before, "what is given stays as it is"
+
+
+@pytest.mark.parametrize("saved", [[], {"model": None}, {"model": {"encoder": 3}}])
+def test_what_is_no_group_of_settings_is_one_clear_error(saved):
+    with pytest.raises(UserError, match=r"must be a group of fields|must be one of dit"):
+        from_dict(compatibility.complete(saved))
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_if_the_setting_changes_nothing(tmp_path):
     config = read_config(TOY)
-    saved = dataclasses.asdict(config)
-    del saved["model"]["proposal"], saved["model"]["encoder"]["position_grid"]
+    with Checkpoints(tmp_path, keep=Retention(1)) as store:
+        store.save(1, init(jax.random.key(0)), config)
+    forget_settings(tmp_path / "checkpoints" / "1", "model.proposal", "model.encoder.position_grid")
+    saved = checkpoints.restore_params(tmp_path)[2]
     assert compatibility.check_same_config(saved, config, "w") == []
     with pytest.raises(UserError, match=r"config\.model\.encoder\.position_grid: 0 -> 4"):
         changed = read_config(TOY, ["--config.model.encoder.position_grid=4"])

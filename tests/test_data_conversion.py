@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,6 +300,29 @@ def test_a_damaged_index_is_one_error(tmp_path, capsys, content):
 def test_reading_a_damaged_data_set_is_an_error_that_names_verify(tmp_path, config):
     prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
     cut(tmp_path / "toy" / config / "1.0.0" / "posed_scenes-train.array_record-00000-of-00001")
+    data = dataset.open_dataset(tmp_path, "toy", "train")
+    with pytest.raises(UserError, match=r"is damaged .* dfm_jax\.data\.verify"):
+        data.encoded_image(data.scene(0), 0)
+
+
+@pytest.mark.parametrize("config", ["frames", "scenes"])
+def test_a_file_that_is_cut_while_it_is_read_is_the_same_error(tmp_path, config):
+    # As many as make the files longer than what is read at once.
+    prepare.prepare(toy.ToySource(40, 32, 0), tmp_path, "toy", OPTIONS)
+    data = dataset.open_dataset(tmp_path, "toy", "train")
+    data.encoded_image(data.scene(0), 0)
+    os.truncate(tmp_path / "toy" / config / "1.0.0" / "posed_scenes-train.array_record-00000-of-00001", 1000)
+    with pytest.raises(UserError, match=r"toy is damaged .* dfm_jax\.data\.verify lists .* put them back"):
+        for n in range(len(data)):
+            data.image(data.scene(n), 0, 32)
+
+
+@pytest.mark.parametrize("config", ["frames", "scenes"])
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json", "."])
+def test_what_describes_the_records_is_missed_with_the_same_error(tmp_path, config, file):
+    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    missing = tmp_path / "toy" / config / "1.0.0" / file
+    shutil.rmtree(missing) if file == "." else missing.unlink()
     data = dataset.open_dataset(tmp_path, "toy", "train")
     with pytest.raises(UserError, match=r"is damaged .* dfm_jax\.data\.verify"):
         data.encoded_image(data.scene(0), 0)

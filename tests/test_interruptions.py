@@ -1,9 +1,12 @@
 """What happens to machines, disks and data while a run goes on: one clear error or a stated fallback, nothing lost."""
 
+import contextlib
 import errno
 import json
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -126,6 +129,43 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_pa
     install(monkeypatch)
     assert loop.train(settings(), tmp_path / "run") == loop.EXIT_DONE
     np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of its own, of 8 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("file systems may be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
+    at, small_disk, tmp_path, capsys
+):
+    loop.train(settings(), tmp_path / "whole")
+    filling = small_disk / "filling"
+
+    def fill():
+        wait_until((small_disk / "run" / "checkpoints" / "2").is_dir)
+        with contextlib.suppress(OSError), filling.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    at[2] = fill  # after the checkpoint of step 2
+    with pytest.raises(UserError, match=r"could not be written to .*No space left on device.*see that the disk"):
+        loop.train(settings(), small_disk / "run")
+    assert checkpoint_files.steps(small_disk / "run" / "checkpoints") == [2]
+    at.clear()
+    with pytest.raises(UserError, match=r"cannot be written .*No space left on device"):
+        loop.train(settings(), small_disk / "run")
+    filling.unlink()
+    assert loop.train(settings(), small_disk / "run") == loop.EXIT_DONE
+    assert "going on from step 2" in capsys.readouterr().err
+    np.testing.assert_array_equal(parameters(small_disk / "run"), parameters(tmp_path / "whole"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/sys can be written by nobody")

@@ -12,8 +12,9 @@ from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.training import pretrained
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.compatibility import check_same_config, complete
 from dfm_jax.training.state import create
+from tests.first_settings import FIRST
 
 
 @pytest.fixture
@@ -45,3 +46,20 @@ def test_other_files_are_refused(tmp_path, capsys):
         pretrained.unpack(tmp_path / "run", tmp_path / "other.npz")
     assert pretrained.main(["unpack", f"--workdir={tmp_path / 'run'}", f"--file={tmp_path / 'nowhere.npz'}"]) == 1
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_what_was_packed_before_a_setting_existed_comes_out_with_it(tmp_path):
+    settings = np.frombuffer(json.dumps(FIRST).encode(), np.uint8)
+    np.savez(tmp_path / "old.npz", **{"a|b": np.ones(3, np.float32), "settings": settings, "step": np.array(7)})
+    pretrained.unpack(tmp_path / "run", tmp_path / "old.npz")
+    params, step, again = restore_params(tmp_path / "run")
+    assert step == 7 and again == complete(FIRST)
+    np.testing.assert_array_equal(params["a"]["b"], np.ones(3))
+
+
+@pytest.mark.parametrize("settings", [[], {}, {"model": 3}])
+def test_settings_of_no_run_are_refused(settings, tmp_path, capsys):
+    text = np.frombuffer(json.dumps(settings).encode(), np.uint8)
+    np.savez(tmp_path / "bad.npz", a=np.ones(3), settings=text, step=np.array(7))
+    assert pretrained.main(["unpack", f"--workdir={tmp_path / 'run'}", f"--file={tmp_path / 'bad.npz'}"]) == 1
+    assert capsys.readouterr().err.startswith("error: the config cannot be used:")

@@ -19,25 +19,26 @@ from tests.test_resume import start
 pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
 KILLS = 20
-NUM_STEPS = 600
+# By the number of processes: more steps than so many kills need, and steps from save to save. Two are slower.
+NUM_STEPS, CHECKPOINT_EVERY = {1: 600, 2: 120}, {1: 3, 2: 1}
 SETTINGS = {
-    "train.num_steps": NUM_STEPS,
-    "train.checkpoint_every": 4,
     "train.log_every": 50,
     "train.keep_checkpoints": 3,
 }
 
 
 def start_all(folder, workdir, processes, checkpoint_every):
-    """One process, or two of one device each."""
-    settings = SETTINGS | {"train.checkpoint_every": checkpoint_every}
+    """One process of one device, or two of two devices each, over which the parameters are split."""
+    settings = SETTINGS | {"train.num_steps": NUM_STEPS[processes], "train.checkpoint_every": checkpoint_every}
     if processes == 1:
         return [start(folder, workdir, **settings)]
+    settings |= {"model.encoder.width": 128, "train.mesh.data": 1, "train.mesh.fsdp": -1}
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
-    return [start(folder, workdir, *place(i), **settings) for i in range(processes)]
+    flags = "--xla_force_host_platform_device_count=2"
+    return [start(folder, workdir, *place(i), flags=flags, **settings) for i in range(processes)]
 
 
 def finish_all(processes):
@@ -78,7 +79,7 @@ def kill(processes, how, chance):
         time.sleep(0.2)
         for process in processes:
             process.kill()
-    codes = [process.wait(timeout=120) for process in processes]
+    codes = [process.wait(timeout=600) for process in processes]
     for process in processes:
         process.stderr.close()
     return codes
@@ -86,23 +87,25 @@ def kill(processes, how, chance):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_twenty_times_it_ends_in_the_same_bits(processes, tmp_path):
-    finish_all(start_all(tmp_path, "whole", processes, NUM_STEPS))
+    num_steps = NUM_STEPS[processes]
+    finish_all(start_all(tmp_path, "whole", processes, num_steps))
     seed = int.from_bytes(os.urandom(4), "big")  # any moments must do; this says which they were
     chance, told, workdir = random.Random(seed), [], tmp_path / "killed"
     for _ in range(KILLS):
         before = last_step(workdir)
-        running = start_all(tmp_path, "killed", processes, checkpoint_every=3)
+        running = start_all(tmp_path, "killed", processes, CHECKPOINT_EVERY[processes])
         during_save = wait_for_progress(running, workdir, before, chance)
         how = chance.choice([signal.SIGKILL, signal.SIGTERM])
         codes = kill(running, how, chance)
+        print(f"{how.name} at step {last_step(workdir)}{', saving' if during_save else ''}: exit codes {codes}")
         told.append((how.name, "saving" if during_save else "", last_step(workdir)))
         assert how == signal.SIGKILL or set(codes) == {EXIT_RESTART}, (seed, told, codes)
-    assert last_step(workdir) < NUM_STEPS, f"too few steps for {KILLS} kills: {told}"
-    finish_all(start_all(tmp_path, "killed", processes, NUM_STEPS))
+    assert last_step(workdir) < num_steps, f"too few steps for {KILLS} kills: {told}"
+    finish_all(start_all(tmp_path, "killed", processes, num_steps))
     print(f"seed {seed}: {told}")
     for which in ("params", "ema"):
         ours, theirs = (restore_params(tmp_path / name, which) for name in ("killed", "whole"))
-        assert ours[1] == theirs[1] == NUM_STEPS
+        assert ours[1] == theirs[1] == num_steps
         same = [np.array_equal(a, b) for a, b in zip(*map(leaves, (ours[0], theirs[0])), strict=True)]
         assert all(same), (seed, told)
 

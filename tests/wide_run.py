@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfm_jax.training import loop, sharding
+from dfm_jax.training import cluster, loop
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
@@ -87,7 +87,7 @@ def run(workdir, num_steps, data, fsdp):
 if __name__ == "__main__":
     workdir, *numbers = sys.argv[1:5]
     if len(sys.argv) > 5:
-        sharding.initialize_distributed(sys.argv[5], int(sys.argv[6]), int(sys.argv[7]))
+        cluster.join(cluster.choose(None, sys.argv[5], int(sys.argv[6]), int(sys.argv[7])))
     code = run(workdir, *map(int, numbers))
     sys.stdout.flush()
     sys.exit(code) if jax.process_count() == 1 else os._exit(code)

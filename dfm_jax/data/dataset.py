@@ -60,18 +60,18 @@ class SceneDataset:
     def scene(self, scene: int) -> SceneRecord:
         with _reading(self.path):
             record = self._scenes[scene]
-        return SceneRecord(
-            name=record["name"].decode(),
-            first_frame=int(record["first_frame"]),
-            camera_to_world=record["camera_to_world"],
-            intrinsics=record["intrinsics"],
-            timestamps=record["timestamps"],
-            frame_names=tuple(name.decode() for name in record["frame_names"]),
-            scale=float(record["scale"]),
-            near=float(record["near"]),
-            far=float(record["far"]),
-            attributes=json.loads(record["attributes"]),
-        )
+            return SceneRecord(
+                name=record["name"].decode(),
+                first_frame=int(record["first_frame"]),
+                camera_to_world=record["camera_to_world"],
+                intrinsics=record["intrinsics"],
+                timestamps=record["timestamps"],
+                frame_names=tuple(name.decode() for name in record["frame_names"]),
+                scale=float(record["scale"]),
+                near=float(record["near"]),
+                far=float(record["far"]),
+                attributes=json.loads(record["attributes"]),
+            )
 
     def held_out(self, num_frames: int) -> np.ndarray:
         """Which of a scene's frames [n] are kept from training: each lies between others."""
@@ -83,15 +83,22 @@ class SceneDataset:
         if not 0 <= frame < scene.num_frames:
             raise IndexError(f"scene {scene.name} has {scene.num_frames} frames, not {frame}")
         with _reading(self.path):
-            return self._frames[scene.first_frame + frame]["image"]
+            encoded = self._frames[scene.first_frame + frame]["image"]
+            if not encoded:
+                raise ValueError(f"frame {frame} of scene {scene.name} is empty")
+            return encoded
 
     def image(self, scene: SceneRecord, frame: int, size: int) -> np.ndarray:
         """Float32 [size, size, 3] in [0, 1]."""
-        return transforms.decode(self.encoded_image(scene, frame), size)
+        encoded = self.encoded_image(scene, frame)
+        with _reading(self.path):
+            return transforms.decode(encoded, size)
 
     def stored_size(self, scene: SceneRecord) -> int:
         """Side of the scene's pictures on disk, pixels."""
-        return Image.open(io.BytesIO(self.encoded_image(scene, 0))).width
+        encoded = self.encoded_image(scene, 0)
+        with _reading(self.path):
+            return Image.open(io.BytesIO(encoded)).width
 
     @functools.cached_property
     def _scenes(self) -> Any:
@@ -111,13 +118,15 @@ class SceneDataset:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """array_record raises RuntimeError whatever is wrong with a file."""
+    """What is wrong with a file shows in many ways: array_record raises RuntimeError, tensorflow_datasets errors of its
+    own, and what was cut while it was open reads as nothing."""
     try:
         yield
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"data set {path} is damaged ({reason}); python -m dfm_jax.data.verify lists its damaged files"
+            f"data set {path} is damaged ({reason}); python -m dfm_jax.data.verify lists its damaged files: put them "
+            "back, and start the same command again"
         ) from error
 
 

@@ -73,7 +73,7 @@ def benchmark(config: Config) -> dict[str, Any]:
         not there.
     """
     if jax.process_count() > 1:
-        raise UserError("--mode=benchmark runs in one process: start it once, without --distributed")
+        raise UserError("--mode=benchmark runs in one process: start it once, with --nodistributed")
     result = {"device": jax.devices()[0].device_kind, "devices": jax.device_count()}
     programs = _measure_inference(config) | _measure_training(config)
     rate = programs["matrix product"].flops / programs["matrix product"].median_s

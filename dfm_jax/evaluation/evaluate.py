@@ -59,7 +59,9 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
         config names are not what they should be, or this is one of several processes.
     """
     if jax.process_count() > 1:
-        raise UserError("--mode=evaluate runs in one process, on all of its devices: start it without --distributed")
+        raise UserError(
+            "--mode=evaluate runs in one process, on all of its devices: start it once, with --nodistributed"
+        )
     if config.evaluate.sweep_samples and config.data.name != "toy":
         raise UserError(
             "config.evaluate.sweep_samples compares samples with known odds, which only the data set 'toy' has; "

@@ -50,7 +50,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
         processes.
     """
     if jax.process_count() > 1:
-        raise UserError("--mode=sample runs in one process: start it once, without --distributed")
+        raise UserError("--mode=sample runs in one process: start it once, with --nodistributed")
     seconds, start = {}, time.monotonic()
     params, step, saved = restore_params(workdir)
     # Sampling may have its own seed and data; what the parameters mean may not change.

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from dfm_jax.errors import UserError
-from dfm_jax.training import checksums
+from dfm_jax.training import checksums, cluster
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import path_of
 
@@ -33,7 +33,7 @@ def make_writable(directory: pathlib.Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".writable-{jax.process_index()}"
-        probe.write_text("")
+        probe.write_bytes(bytes(2**16))  # an empty file has room on a full disk, too
         probe.unlink()
     except OSError as error:
         raise UserError(
@@ -77,6 +77,7 @@ def set_aside_damaged(directory: pathlib.Path) -> None:
             problem = str(error)
     failed = bool(problem)
     if jax.process_count() > 1:
+        cluster.meet("checked checkpoints")  # reading them all may take long
         failed = bool(multihost_utils.broadcast_one_to_all(np.bool_(failed)))
     if failed:
         raise UserError(problem or "process 0 found no checkpoint that can be read")

@@ -23,7 +23,7 @@ from etils import epath
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoint_files, checksums
-from dfm_jax.training.compatibility import check_same_parameters
+from dfm_jax.training.compatibility import check_same_parameters, complete
 from dfm_jax.training.state import Params, TrainState
 from dfm_jax.training.workdirs import is_remote
 
@@ -175,8 +175,8 @@ class Checkpoints:
         return (self.directory / str(step) / item).is_dir()
 
     def config(self, step: int) -> dict[str, Any]:
-        """The settings of the run that saved it, as a nested dict."""
-        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        """The settings of the run that saved it, as a nested dict; an older run's with those that it could not make."""
+        return complete(self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"])
 
     def shapes(self, step: int, item: str) -> Params:
         """What a saved item holds: a tree of things with `shape` and `dtype`."""

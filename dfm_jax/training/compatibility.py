@@ -1,5 +1,6 @@
 """Whether a run can go on with what another one saved: its settings, and its arrays."""
 
+import copy
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +22,56 @@ INCIDENTAL = (
     "model.encoder.init_file",
     "model.ray_marching.chunk_size",
 )
-# What models did before a setting of theirs could be made: older runs go on.
-BEFORE = {"model.proposal": None, "model.encoder.position_grid": 0}
+# What runs did before a setting could be made, by its name. A setting that is new in `config.py` belongs here, too:
+# older checkpoints could not be exported or unpacked without, nor gone on from if it is of the model.
+BEFORE = {
+    "init_rule": "same",
+    "data.view_sampling.again_probability": 0.0,
+    "model.encoder.name": "dit",
+    "model.encoder.init_file": "",
+    "model.encoder.position_grid": 0,
+    "model.proposal": None,
+    "loss.interlevel": 0.0,
+    "loss.lpips": 0.0,
+    "train.checkpoint_minutes": 0.0,
+    "train.keep_every": 0,
+    "train.keep_best": "",
+    "train.watchdog_minutes": 0.0,
+    "train.optimizer.skip_spikes": 0.0,
+    "sample.sampler": "ddim",
+    "sample.guidance_from": 0.0,
+    "sample.guidance_to": 1.0,
+    "sample.guidance_rescale": 0.0,
+    "sample.guidance_parallel": 1.0,
+    "sample.guidance_momentum": 0.0,
+    "sample.guidance_bound": 0.0,
+    "sample.autoregressive_step": 0,
+    "sample.context_memory": 0.0,
+    # Nothing was evaluated; the least that can be.
+    "evaluate.protocol": "",
+    "evaluate.num_scenes": 1,
+    "evaluate.num_target": 1,
+    "evaluate.num_samples": 1,
+    "evaluate.inception_file": "",
+    "evaluate.sweep_samples": 0,
+}
+OF_DIT = ("model.encoder.position_grid",)  # that other encoders do not have
 ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
 ABSENT = "(absent)"
+
+
+def complete(saved: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings (nested), and those that could not be made when they were saved, as the run did without them."""
+    settings = copy.deepcopy(saved)
+    for name, value in BEFORE.items():
+        *path, field = name.split(".")
+        group = settings
+        for part in path:
+            group = group.setdefault(part, {}) if isinstance(group, dict) else None
+        # What is no group of settings is left for `from_dict` to refuse.
+        if isinstance(group, dict) and (name not in OF_DIT or group["name"] == "dit"):
+            group.setdefault(field, value)
+    return settings
 
 
 def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
@@ -33,8 +80,7 @@ def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | p
     Raises:
       UserError: listing those that do, the fields that define what is trained.
     """
-    new = flatten(config)
-    old = {name: value for name, value in BEFORE.items() if name in new} | flatten(saved)
+    new, old = flatten(config), flatten(saved)
     names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
     if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
         names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]

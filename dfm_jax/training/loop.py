@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 from jax import Array
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dfm_jax.config import Config
@@ -21,7 +20,7 @@ from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
 from dfm_jax.structs import Example
-from dfm_jax.training import metric_writers, sharding
+from dfm_jax.training import cluster, metric_writers, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
@@ -97,6 +96,14 @@ class Run:
         except NonFiniteError:
             reason = "the loss or its gradients are not finite"
             raise
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            raise UserError(
+                f"process {jax.process_index()} of {jax.process_count()} stops after step {self.step}: "
+                f"{_first_line(error)}; if another one has ended or told an error, mend that, and start all of them "
+                "again with the same command"
+            ) from error
         finally:
             say(self._summary(reason))
 
@@ -114,7 +121,10 @@ class Run:
                 batch = self._next(batches, state)
             if self.monitor is None:
                 self.monitor = self._make_monitor(state, batch, step_key, *frozen)
-            state, metrics = step_fn(state, sharding.shard_batch(batch, self.mesh), step_key, *frozen)
+            batch = sharding.shard_batch(batch, self.mesh)
+            if step == start + 1:
+                step_fn = _compiled_by_all(step_fn, state, batch, step_key, *frozen)
+            state, metrics = step_fn(state, batch, step_key, *frozen)
             self.monitor.add(step, metrics)
             self.step = step
             stopping = self.stop.requested(step)
@@ -172,6 +182,20 @@ class Run:
         return line
 
 
+def _compiled_by_all(step_fn: Any, *arguments: Any) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The step, once all processes have compiled it: one may take much longer than another."""
+    if jax.process_count() == 1:
+        return step_fn
+    compiled = step_fn.lower(*arguments).compile()
+    cluster.meet("compiled the step")
+    return compiled
+
+
+def _first_line(error: Exception) -> str:
+    """Of a message; those of the runtime go on with internals."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 def _last_line(error: Exception) -> str:
     """Of a message; those from reading processes begin with a traceback."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -186,8 +210,7 @@ def _prepare_data(config: Config) -> None:
     """Generates the toy data set if the config asks for it and it is missing; of others, makes sure that they exist."""
     if jax.process_index() == 0:
         pipeline.ensure_toy(config.data, config.image_size)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data set")
+    cluster.meet("data set")
     pipeline.open_dataset(config.data.dir, config.data.name, config.data.split)
 
 
@@ -209,12 +232,22 @@ def _scene_names(config: Config, batch: int) -> list[str]:
 
 @contextlib.contextmanager
 def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator[Any]:
-    writer = metric_writers.create_writer(workdir, start_step=start, enabled=jax.process_index() == 0)
+    """Where numbers and pictures go. What cannot be written is a UserError, if nothing else has ended the run."""
     try:
-        writer.write_texts(start, {"config": f"```\n{json.dumps(dataclasses.asdict(config), indent=2)}\n```"})
-        yield writer
-    finally:
+        writer = metric_writers.create_writer(workdir, start_step=start, enabled=jax.process_index() == 0)
+        try:
+            writer.write_texts(start, {"config": f"```\n{json.dumps(dataclasses.asdict(config), indent=2)}\n```"})
+            yield writer
+        except BaseException:
+            with contextlib.suppress(*metric_writers.ERRORS):  # what ended the run is what the user must know
+                writer.close()
+            raise
         writer.close()
+    except metric_writers.ERRORS as error:
+        raise UserError(
+            f"numbers and pictures could not be written to {workdir} ({error}): see that the disk is not full and may "
+            "be written, and start the same command again"
+        ) from error
 
 
 def _previewer(config: Config, job: Job, writer: Any, mesh: Mesh, key: Array) -> Callable[[int, Any], None]:
@@ -228,6 +261,7 @@ def _previewer(config: Config, job: Job, writer: Any, mesh: Mesh, key: Array) ->
         params = sharding.local_copy(params, mesh)
         if jax.process_index() == 0:
             writer.write_images(step, {"samples": job.preview(params, example, local_key)})
+        cluster.meet("pictures")
 
     return show
 

@@ -1,7 +1,7 @@
 """Where a run's numbers and pictures go: `<workdir>/{metrics.jsonl,images,tensorboard}`.
 
 This is the only module that knows clu, whose writers run in the background. clu's own TensorBoard writer needs
-TensorFlow; ours, on tensorboardX, takes its place before clu is imported.
+TensorFlow; ours, on tensorboardX, takes its place before clu's writers are imported.
 """
 
 import json
@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import tensorboardX
+from clu.asynclib import AsyncError
 from PIL import Image
 
 from dfm_jax.training.workdirs import is_remote, path_of
 
 METRICS_FILE = "metrics.jsonl"
+ERRORS = (OSError, AsyncError)  # of writers: at once, or of what went wrong in the background before
 
 
 class TensorBoardWriter:

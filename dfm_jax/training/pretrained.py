@@ -22,6 +22,7 @@ from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.compatibility import complete
 
 SETTINGS, STEP = "settings", "step"
 SHIPPED = Path(__file__).resolve().parents[1] / "pretrained" / "toy.npz"
@@ -56,7 +57,7 @@ def unpack(workdir: Path, file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is no packed checkpoint: it has no settings or no step") from error
     params = unflatten_dict(arrays, sep="|")
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
-        checkpoints.save_trees(step, from_dict(settings), params=params, ema=params)
+        checkpoints.save_trees(step, from_dict(complete(settings)), params=params, ema=params)
     return {"workdir": str(workdir), "step": step, "parameters": sum(array.size for array in arrays.values())}
 
 

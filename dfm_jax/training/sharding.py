@@ -30,29 +30,6 @@ PARAMETER_RULES: Rules = (
 SMALLEST_SPLIT = 2**16  # elements; smaller arrays are replicated
 
 
-def initialize_distributed(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
-    """Joins this process to the others of the run; to be called before anything else of jax.
-
-    Args:
-      coordinator: host:port of process 0. '' leaves all three to jax, which knows TPU pods, SLURM, MPI and Kubernetes.
-      num_processes: of the whole run.
-      process_id: of this one, from 0.
-
-    Raises:
-      UserError: if the others cannot be found.
-    """
-    try:
-        if coordinator:
-            jax.distributed.initialize(coordinator, num_processes=num_processes, process_id=process_id)
-        else:
-            jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot join the other processes of this run ({error}); outside of a TPU pod, SLURM, MPI or Kubernetes "
-            "give --coordinator=HOST:PORT, --num_processes and --process_id"
-        ) from error
-
-
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh ('data', 'fsdp') over all devices of all processes (or the given ones).
 

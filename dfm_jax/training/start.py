@@ -62,12 +62,11 @@ def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str
 
 
 def _position_grid(settings: Mapping[str, Any]) -> int:
-    """Tokens a side that position codes count (those of the image, in runs that could not yet say it); 0 for encoders
-    that have none."""
+    """Tokens a side that position codes count; 0 for encoders that have none."""
     encoder = settings["model"]["encoder"]
     if encoder["name"] != "dit":
         return 0
-    return encoder.get("position_grid", 0) or settings["image_size"] // TOKEN_SIDE
+    return encoder["position_grid"] or settings["image_size"] // TOKEN_SIDE
 
 
 def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
