@@ -39,6 +39,7 @@ BEFORE = {
     "train.watchdog_minutes": 0.0,
     "train.optimizer.skip_spikes": 0.0,
     "sample.sampler": "ddim",
+    "sample.spacing": "uniform",
     "sample.guidance_from": 0.0,
     "sample.guidance_to": 1.0,
     "sample.guidance_rescale": 0.0,
