@@ -4,7 +4,8 @@
     python -m dfm_jax.training.pretrained pack --workdir=runs/calibrated --file=toy.npz
     python -m dfm_jax.training.pretrained unpack --workdir=runs/other --file=toy.npz
 
-A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings. Without
+A packed checkpoint is one `.npz`: the averaged parameters of a run by their paths, its step and its settings, but for
+those that name places on one machine (the data's folder is `data` again, others are empty). Without
 `--file`, `unpack` takes the one that comes with dfm_jax, of `configs/toy.py:calibrated`. The last line on standard
 output is one JSON object.
 """
@@ -25,6 +26,14 @@ from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.compatibility import complete
 
 SETTINGS, STEP = "settings", "step"
+# Settings that name places on the machine that trained, and what they are in a file to be handed on.
+PLACES = {
+    "data.dir": "data",
+    "init_from": "",
+    "model.encoder.init_file": "",
+    "evaluate.protocol": "",
+    "evaluate.inception_file": "",
+}
 SHIPPED = Path(__file__).resolve().parents[1] / "pretrained" / "toy.npz"
 
 
@@ -36,7 +45,9 @@ def pack(workdir: Path, file: Path) -> dict[str, Any]:
     """
     params, step, settings = restore_params(workdir)
     arrays = {name: np.asarray(array) for name, array in flatten_dict(params, sep="|").items()}
-    text = np.frombuffer(json.dumps(settings).encode(), np.uint8)
+    flat = flatten_dict(settings, sep=".")
+    flat |= {name: place for name, place in PLACES.items() if name in flat}
+    text = np.frombuffer(json.dumps(unflatten_dict(flat, sep=".")).encode(), np.uint8)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, **arrays, **{SETTINGS: text, STEP: np.array(step)})
     return {"file": str(file), "step": step, "bytes": file.stat().st_size}
