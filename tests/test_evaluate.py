@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -15,16 +18,17 @@ from dfm_jax import main
 from dfm_jax.config_reading import from_dict
 from dfm_jax.data.builders import toy
 from dfm_jax.errors import UserError
+from dfm_jax.evaluation import draw, evaluation_results, scene_scores
 from dfm_jax.evaluation import evaluate as evaluation
-from dfm_jax.evaluation import evaluation_results, scene_scores
 from dfm_jax.evaluation.evaluate import evaluate
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.state import create
 from tests.test_consistency import BOX
 from tests.test_sample import SIZE, tiny_config
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCENES, TARGETS, SAMPLES = 3, 3, 2
 
 
@@ -152,6 +156,15 @@ def test_honest_draws_differ_from_their_odds_as_stated():
 # --- the whole
 
 
+def save_untrained(config, workdir):
+    """A checkpoint of a model with small random parameters."""
+    model = make_model(config.model, config.image_size, config.loss)
+    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
+        checkpoints.save(7, create(params, optax.sgd(0.1)), config)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A workdir with an untrained model, and what its evaluation returned."""
@@ -161,13 +174,9 @@ def run(tmp_path_factory):
     config = from_dict(values)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("DFM_JAX_LPIPS", str(workdir / "nowhere.npz"))
-    monkeypatch.setattr(evaluation, "PIXELS_PER_DRAW", 2 * SAMPLES * SIZE**2)  # two scenes at once
+    monkeypatch.setattr(draw, "PIXELS_PER_DRAW", 2 * SAMPLES * SIZE**2)  # two scenes at once
     monkeypatch.setattr(evaluation.calibration, "STEPS", (1, 2))
-    model = RadianceFieldModel(config.model, config.image_size, config.loss)
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
-    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
-    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
-        checkpoints.save(7, create(params, optax.sgd(0.1)), config)
+    save_untrained(config, workdir)
     result = evaluate(config, workdir)
     yield SimpleNamespace(workdir=workdir, folder=workdir / "evaluation", config=config, result=result)
     monkeypatch.undo()
@@ -231,6 +240,81 @@ def test_the_command_prints_the_numbers_as_its_last_line(run, monkeypatch, capsy
     monkeypatch.setattr(evaluation, "evaluate", lambda config, workdir: {"psnr": 1.5})
     assert main._dispatch("evaluate", run.config, str(run.workdir)) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"psnr": 1.5}
+
+
+FOUR_DEVICES = """
+import json, os, sys
+from functools import partial
+from pathlib import Path
+import jax
+from dfm_jax.config_reading import from_dict
+from dfm_jax.evaluation import evaluate, spread
+from tests.test_evaluate import save_untrained
+from tests.test_sample import tiny_config
+
+make_mesh, used = spread.make_mesh, []
+def mesh_of(count, scenes, rays):
+    used.append(make_mesh(scenes, rays, jax.local_devices()[:count]).devices.shape)
+    return make_mesh(scenes, rays, jax.local_devices()[:count])
+
+folder = Path(sys.argv[1])
+for scenes, samples in ((3, 2), (1, 1)):
+    values = tiny_config(folder / "data", guidance=1.0)
+    values.evaluate.update(num_scenes=scenes, num_target=2, num_samples=samples, sweep_samples=0)
+    config = from_dict(values)
+    for devices in (1, 4):
+        spread.make_mesh = partial(mesh_of, devices)
+        workdir = folder / f"{scenes}-{devices}"
+        save_untrained(config, workdir)
+        evaluate.evaluate(config, workdir)
+print(json.dumps(used))
+"""
+
+
+def test_four_devices_measure_what_one_measures(tmp_path):
+    """Scenes and samples side by side on them, or the rays of a single one."""
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    settings = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", FOUR_DEVICES, str(tmp_path)],
+        env=os.environ | settings | {"DFM_JAX_LPIPS": str(tmp_path / "nowhere.npz")},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [[1, 1], [4, 1], [1, 1], [1, 4]]
+    for scenes in (3, 1):
+        one, four = (tmp_path / f"{scenes}-{devices}" / "evaluation" for devices in (1, 4))
+        tables = [list(csv.DictReader((folder / "scenes.csv").open())) for folder in (one, four)]
+        assert len(tables[0]) == len(tables[1]) == scenes
+        for a, b in zip(*tables, strict=True):
+            assert a.pop("scene") == b.pop("scene")
+            numbers = [[float(x) for x in row.values() if x] for row in (a, b)]
+            np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-3, atol=1e-4)
+        numbers = [json.loads((folder / "metrics.json").read_text()) for folder in (one, four)]
+        measured = [{name: x for name, x in row.items() if isinstance(x, float)} for row in numbers]
+        assert measured[0].keys() == measured[1].keys() >= {"psnr", "total_variation", "context_psnr"}
+        for name in measured[0].keys() - {"seconds"}:
+            assert measured[1][name] == pytest.approx(measured[0][name], rel=1e-3, abs=1e-4), name
+
+
+def test_the_numbers_of_a_run_in_a_bucket_are_written_here(run, tmp_path, monkeypatch):
+    """As `--mode=sample` does; only what reads the bucket is replaced."""
+    asked, restore = [], evaluation.restore_params
+
+    def restore_params(workdir):
+        asked.append(workdir)
+        return restore(run.workdir)
+
+    monkeypatch.setattr(evaluation, "restore_params", restore_params)
+    monkeypatch.chdir(tmp_path)
+    settings = dataclasses.replace(run.config.evaluate, num_scenes=1, sweep_samples=0)
+    evaluate(dataclasses.replace(run.config, evaluate=settings), "gs://bucket/runs/far")
+    assert asked == ["gs://bucket/runs/far"] and [path.name for path in tmp_path.iterdir()] == ["far"]
+    stored = json.loads((tmp_path / "far" / "evaluation" / "protocol.json").read_text())
+    assert stored["about"] == "evaluated in far" and len(stored["examples"]) == 1
 
 
 def test_other_settings_start_anew(tmp_path):
