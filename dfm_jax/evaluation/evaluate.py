@@ -79,8 +79,8 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     _evaluate_scenes(config, params, data, views, [i for i in range(len(views)) if i not in done], store, networks)
     scores = [store.scores(i) for i in range(len(views))]
     write_scene_table(store.folder / "scenes.csv", scores)
-    numbers = summarise(scores) | _distribution_numbers(store, len(views), networks.extractor)
-    numbers |= {"num_skipped": len(skipped)}
+    distances, missing = _distribution_numbers(store, len(views), networks.extractor)
+    numbers = summarise(scores) | distances | {"num_skipped": len(skipped)}
     sweep = []
     if _has_sweep(config) and numbers["num_colours_read"]:
         sweep = calibration.sweep(config, params, data, views, store.folder / "sweep")
@@ -89,7 +89,7 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
         "step": step,
         "deterministic": config.model.conditioning_field is None,
         "skipped": [dataclasses.asdict(skip) for skip in skipped],
-        "left_out": networks.left_out,
+        "left_out": networks.left_out | missing,
         "features": networks.extractor.description if networks.extractor else None,
         "sweep": sweep,
         "settings": dataclasses.asdict(config.sample) | dataclasses.asdict(config.evaluate) | {"seed": config.seed},
@@ -243,17 +243,22 @@ def _measure_and_store(
     store.write(index, scores, images | {"context": example.context.images[example.context.valid]})
 
 
-def _distribution_numbers(store: SceneStore, count: int, extractor: Extractor | None) -> dict[str, float | int]:
-    """FID and KID between all samples and all true views."""
+def _distribution_numbers(
+    store: SceneStore, count: int, extractor: Extractor | None
+) -> tuple[dict[str, float | int], dict[str, str]]:
+    """FID and KID between all samples and all true views; and what is left out, and why."""
     if extractor is None:
-        return {}
+        return {}, {}
     images = [store.images(i) for i in range(count)]
-    drawn = extractor(np.concatenate([x["samples"].reshape(-1, *x["truth"].shape[1:]) for x in images]) / 255.0)
-    real = extractor(np.concatenate([x["truth"] for x in images]) / 255.0)
+    truth = np.concatenate([x["truth"] for x in images])
+    if len(truth) < 2:
+        return {}, {"fid, kid": "there is one true view, and they compare two sets of images"}
+    drawn = extractor(np.concatenate([x["samples"].reshape(-1, *truth.shape[1:]) for x in images]))
+    real = extractor(truth)
     mean, spread = kernel_distance(drawn, real)
     names = {"fid": frechet_distance(drawn, real), "kid": mean, "kid_std": spread}
     counts = {"num_drawn_images": len(drawn), "num_real_images": len(real)}
-    return {extractor.prefix + name: value for name, value in names.items()} | counts
+    return {extractor.prefix + name: value for name, value in names.items()} | counts, {}
 
 
 def _has_sweep(config: Config) -> bool:

@@ -37,7 +37,9 @@ class StoredScenes:
         self.folder = folder
 
     def done(self) -> set[int]:
-        return {int(path.stem) for path in (self.folder / "scenes").glob("*.json")}
+        """Numbers of the scenes of which every file is there: emptying the folder may have been interrupted, too."""
+        stems = [{path.stem for path in (self.folder / "scenes").glob(f"*.{end}")} for end in ("json", "npz", "csv")]
+        return {int(stem) for stem in set.intersection(*stems)}
 
     def scores(self, index: int) -> SceneScores:
         return SceneScores(**json.loads((self.folder / "scenes" / f"{index:05d}.json").read_text()))
