@@ -25,7 +25,8 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     if min(image.shape[-3:-1]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} pixels a side, not {image.shape}")
-    return np.asarray(dm_pix.ssim(np.asarray(image, np.float32), np.asarray(truth, np.float32)))
+    flat = [np.asarray(x, np.float32).reshape(-1, *x.shape[-3:]) for x in (image, truth)]
+    return np.asarray(dm_pix.ssim(*flat)).reshape(image.shape[:-3])
 
 
 def total_variation(counts: np.ndarray, probabilities: np.ndarray) -> float:

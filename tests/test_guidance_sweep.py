@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from dfm_jax.evaluation import guidance_sweep, plots
+from dfm_jax.evaluation import guidance_page, guidance_sweep, plots
 
 TOY = pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py"
 
@@ -28,10 +28,50 @@ def test_saturation_contrast_and_diversity_of_known_images():
 
 
 def test_the_plot_is_written(tmp_path):
-    point = {"saturation": 0.5, "contrast": 0.2, "diversity": 0.1, "scene_psnr": 30.0}
+    point = {"saturation": 0.5, "contrast": 0.2, "diversity": 0.1, "scene_psnr": 30.0, "context_psnr": 25.0}
     measured = {cure: [{"scale": s} | point for s in guidance_sweep.SCALES] for cure in guidance_sweep.CURES}
     plots.guidance(tmp_path / "guidance.png", measured, {"saturation": 0.4, "contrast": 0.2})
     assert (tmp_path / "guidance.png").stat().st_size > 10_000
+
+
+def points(**of_scales) -> list[dict[str, float]]:
+    """Of (saturation, contrast, diversity) by scale."""
+    names = ("saturation", "contrast", "diversity")
+    others = {"scene_psnr": 30.0, "context_psnr": 25.0}
+    return [
+        {"scale": float(scale[1:])} | dict(zip(names, values, strict=True)) | others
+        for scale, values in of_scales.items()
+    ]
+
+
+def test_the_cure_that_stays_nearest_to_true_images_is_advised():
+    truth = {"saturation": 0.4, "contrast": 0.2}
+    same = (0.4, 0.2, 0.1)
+    measured = {
+        "none": points(_1=same, _2=(0.8, 0.2, 0.1), _8=(0.8, 0.4, 0.05)),
+        "rescaling": points(_1=same, _2=(0.4, 0.2, 0.05), _8=(0.4, 0.2, 0.05)),
+    }
+    ranks = guidance_page.ranking(measured, truth)
+    assert [rank["scale"] for rank in ranks] == [2, 8] and [rank["best"] for rank in ranks][1] == "rescaling"
+    third = pytest.approx(np.log(2) / 3)  # one of three is off by a factor of 2
+    assert ranks[0]["distance"] == {"none": third, "rescaling": third}
+    assert ranks[1]["distance"] == {"none": pytest.approx(np.log(2)), "rescaling": third}
+    cures = {"none": {}, "rescaling": {"guidance_rescale": 0.7}}
+    assert guidance_page.advice(ranks, cures).startswith("Take rescaling (--config.sample.guidance_rescale=0.7)")
+    assert guidance_page.advice([{"distance": {"none": 0.1, "rescaling": 0.2}}], cures).startswith("Take none")
+
+
+def test_the_page_gives_the_advice_and_every_number(tmp_path):
+    measured = {"none": points(_1=(0.4, 0.2, 0.1), _2=(0.8, 0.2, 0.1234))}
+    ranks = guidance_page.ranking(measured, {"saturation": 0.4, "contrast": 0.2})
+    counts = {"step": 7, "num_scenes": 4, "num_samples": 6}
+    result = {
+        **counts, "advice": "Take <this>", "ranking": ranks, "cures": {"none": {}}, "measured": measured,
+        "truth": {"saturation": 0.4, "contrast": 0.2},
+    }  # fmt: skip
+    page = guidance_page.write_page(tmp_path, result).read_text()
+    assert "Take &lt;this&gt;" in page and "0.123" in page and f"{np.log(2) / 3:.3f}" in page
+    assert 'src="guidance.png"' in page and 'src="guidance_samples.png"' in page
 
 
 @pytest.mark.parametrize(

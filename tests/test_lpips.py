@@ -69,6 +69,12 @@ def test_batches_of_any_rank_are_compared_image_by_image(distance):
     np.testing.assert_allclose(together, np.reshape(singly, (2, 2)), rtol=1e-5)
 
 
+def test_features_that_are_kept_give_the_same_distance(distance):
+    a, b = images(2), images(2, seed=1)
+    kept = jit(lambda distance, a, b: distance.between(distance.features(a), distance.features(b)))
+    np.testing.assert_allclose(kept(distance, a, b), distance_of(distance, a, b), rtol=1e-5)
+
+
 def test_the_distance_grows_with_blur(distance):
     sharp = Image.fromarray((255 * images(1)[0]).astype(np.uint8))
     blurred = [sharp.resize((side, side), Image.Resampling.BOX).resize((SIZE, SIZE)) for side in (SIZE, 16, 8, 3)]

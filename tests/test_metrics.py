@@ -41,6 +41,8 @@ def test_ssim_of_a_batch_is_that_of_each_image_and_1_of_equal_ones():
     images, truths = pairs()
     singly = [metrics.ssim(image, truth) for image, truth in zip(images, truths, strict=True)]
     np.testing.assert_allclose(metrics.ssim(images, truths), singly, rtol=1e-5)
+    stacked = metrics.ssim(np.stack([images, truths]), np.stack([truths, truths]))
+    np.testing.assert_allclose(stacked, [singly, np.ones(len(singly))], rtol=1e-5)
     assert 1 > singly[0] > singly[1] > singly[2]
     np.testing.assert_allclose(metrics.ssim(truths, truths), 1, rtol=1e-5)
 

@@ -142,6 +142,8 @@ def test_an_empty_split_is_one_clear_error(config, tmp_path):
     empty = dataclasses.replace(config, dir=str(tmp_path), eval_split="none")
     with pytest.raises(UserError, match=r"split 'none' of .* has no scenes"):
         evaluation_views.evaluation_views(empty, num_scenes=1)
+    with pytest.raises(UserError, match=r"split 'none' of .* has no scenes"):
+        resolve(tmp_path, pipeline.open_dataset(tmp_path, "toy", "none"), {"scene": "*", "context": [0], "target": [1]})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "protocols").glob("*.json")), ids=lambda path: path.stem)

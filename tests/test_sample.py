@@ -164,10 +164,10 @@ def test_a_sample_depends_on_its_own_numbers_only(run):
 
 def test_batches_cover_every_sample_once_and_have_one_size(monkeypatch):
     monkeypatch.setattr(draw, "PIXELS_PER_DRAW", 4 * SIZE**2)
-    batches = draw._batches(2, 3, SIZE)
+    batches = draw.batches(2, 3, SIZE)
     assert batches == [[(0, 0), (0, 1), (0, 2), (1, 0)], [(1, 1), (1, 2), (1, 2), (1, 2)]]
-    assert draw._batches(1, 2, SIZE) == [[(0, 0), (0, 1)]]
-    assert draw._batches(1, 2, 100 * SIZE) == [[(0, 0)], [(0, 1)]]
+    assert draw.batches(1, 2, SIZE) == [[(0, 0), (0, 1)]]
+    assert draw.batches(1, 2, 100 * SIZE) == [[(0, 0)], [(0, 1)]]
 
 
 def test_videos_start_at_the_context_camera(run):

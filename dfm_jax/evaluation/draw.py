@@ -232,7 +232,7 @@ def draw_scenes(
     """
     size, num_pairs = model.image_size, len(paths) * settings.num_samples
     mesh = spread.make_mesh(num_pairs, size**2)
-    batches = _batches(len(paths), settings.num_samples, size, mesh.shape[spread.DATA])
+    parts = batches(len(paths), settings.num_samples, size, mesh.shape[spread.DATA])
     zoom = -(-MIN_VIDEO_SIDE // size)
     images_per_pair = settings.num_steps + 1 + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
     compiled = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=settings)
@@ -240,8 +240,8 @@ def draw_scenes(
     draw = partial(compiled, params, schedule, jax.device_put(example), jax.random.key(seed))
     view = spread.over_cameras(_look, mesh, model=model, size=size * zoom)
     drawn = []
-    with tqdm(total=sum(map(len, batches)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
-        for pairs in batches:
+    with tqdm(total=sum(map(len, parts)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
+        for pairs in parts:
             numbers = np.array(pairs).T
             batch = draw(*numbers)
             batch = go_on(batch, *numbers) if go_on else batch
@@ -254,8 +254,8 @@ def draw_scenes(
 
     count = len(paths) * settings.num_samples
     views, x0, estimate = (
-        rearrange(np.concatenate(parts)[:count], "(s n) ... -> s n ...", s=len(paths))
-        for parts in zip(*drawn, strict=True)
+        rearrange(np.concatenate(part)[:count], "(s n) ... -> s n ...", s=len(paths))
+        for part in zip(*drawn, strict=True)
     )
     return Drawn(views, x0, estimate[:, 0])
 
@@ -281,11 +281,16 @@ def _render_paths(
     return jax.tree.map(lambda *p: np.concatenate(p, axis=1)[:, :num_poses], *pictures)
 
 
-def _batches(num_scenes: int, num_samples: int, image_size: int, devices: int = 1) -> list[list[tuple[int, int]]]:
+def pairs_at_once(image_size: int) -> int:
+    """Scenes and samples that one device draws in one call."""
+    return max(1, PIXELS_PER_DRAW // image_size**2)
+
+
+def batches(num_scenes: int, num_samples: int, image_size: int, devices: int = 1) -> list[list[tuple[int, int]]]:
     """All (scene, sample) pairs in batches of one size, a multiple of the devices; the last is filled up by repeating
     the last pair."""
     pairs = [(i, j) for i in range(num_scenes) for j in range(num_samples)]
-    size = devices * min(-(-len(pairs) // devices), max(1, PIXELS_PER_DRAW // image_size**2))
-    batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    batches[-1] += batches[-1][-1:] * (size - len(batches[-1]))
-    return batches
+    size = devices * min(-(-len(pairs) // devices), pairs_at_once(image_size))
+    parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    parts[-1] += parts[-1][-1:] * (size - len(parts[-1]))
+    return parts

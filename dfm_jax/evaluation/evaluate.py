@@ -8,25 +8,22 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
-from dfm_jax.config import Config, MeshConfig
+from dfm_jax.config import Config
 from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import calibration, protocol, toy_modes
-from dfm_jax.evaluation.draw import PIXELS_PER_DRAW, Batch, Params, draw_batch
+from dfm_jax.evaluation import calibration, protocol, spread, toy_modes
+from dfm_jax.evaluation.draw import Batch, Params, batches, draw_batch, pairs_at_once
 from dfm_jax.evaluation.evaluation_page import write_page
 from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_scene_table
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
@@ -37,7 +34,7 @@ from dfm_jax.structs import Example
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.monitor import say
-from dfm_jax.training.sharding import batch_sharding, make_mesh, replicate
+from dfm_jax.training.workdirs import local_folder, path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
             "config.evaluate.sweep_samples compares samples with known odds, which only the data set 'toy' has; "
             "leave it out with --config.evaluate.sweep_samples=0"
         )
-    workdir, start = Path(workdir), time.monotonic()
+    start = time.monotonic()
     params, step, saved = restore_params(workdir)
     # Sampling may have its own seed and data; what the parameters mean may not change.
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
@@ -75,8 +72,8 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     pipeline.ensure_toy(config.data, config.image_size)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     views, skipped = _views(config, data)
-    store = SceneStore(workdir / "evaluation", _settings(config, step, data, views, networks))
-    protocol.write(store.folder / "protocol.json", views, data, f"evaluated in {workdir.name}")
+    store = SceneStore(local_folder(workdir) / "evaluation", _settings(config, step, data, views, networks))
+    protocol.write(store.folder / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
 
     done = store.done()
     if done:
@@ -84,14 +81,17 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     _evaluate_scenes(config, params, data, views, [i for i in range(len(views)) if i not in done], store, networks)
     scores = [store.scores(i) for i in range(len(views))]
     write_scene_table(store.folder / "scenes.csv", scores)
-    numbers = summarise(scores) | _distribution_numbers(store, len(views), networks.extractor)
-    numbers |= {"num_skipped": len(skipped)}
-    sweep = calibration.sweep(config, params, data, views, store.folder / "sweep") if _has_sweep(config) else []
+    distances, missing = _distribution_numbers(store, len(views), networks.extractor)
+    numbers = summarise(scores) | distances | {"num_skipped": len(skipped)}
+    sweep = []
+    if _has_sweep(config) and numbers["num_colours_read"]:
+        sweep = calibration.sweep(config, params, data, views, store.folder / "sweep")
     result = {
         **numbers,
         "step": step,
+        "deterministic": config.model.conditioning_field is None,
         "skipped": [dataclasses.asdict(skip) for skip in skipped],
-        "left_out": networks.left_out,
+        "left_out": networks.left_out | missing,
         "features": networks.extractor.description if networks.extractor else None,
         "sweep": sweep,
         "settings": dataclasses.asdict(config.sample) | dataclasses.asdict(config.evaluate) | {"seed": config.seed},
@@ -160,63 +160,62 @@ def _evaluate_scenes(
     networks: _Networks,
 ) -> None:
     """Draws, measures and stores the scenes whose places in `views` are `remaining`."""
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
-    params, num_samples = replicate(params, mesh), config.evaluate.num_samples
+    if not remaining:
+        return
+    drawing = _Drawing.start(config, params, len(remaining))
     most = {"num_context": max(len(draw.context) for _, draw in views)}
     most["num_target"] = max(len(draw.target) for _, draw in views)
-    at_once = max(1, mesh.size * _pairs_per_device(config) // num_samples)
     with tqdm(total=len(remaining), unit="scene", desc="evaluating") as bar:
-        for start in range(0, len(remaining), at_once):
-            group = list(remaining[start : start + at_once])
-            filled = group + group[-1:] * (at_once - len(group))  # groups of one size: one compilation
+        for start in range(0, len(remaining), drawing.at_once):
+            group = list(remaining[start : start + drawing.at_once])
+            filled = group + group[-1:] * (drawing.at_once - len(group))  # groups of one size: one compilation
             example = evaluation_views.load_views(
                 config.data, [views[i] for i in filled], image_size=config.image_size, indices=filled, **most
             )
-            drawn = _draw(config, params, example, mesh)
+            drawn = drawing(example)
             for row, index in enumerate(group):
                 one: Example = jax.tree.map(lambda x, row=row: x[row], example)
-                _measure_and_store(config, data, views[index][0], index, one, drawn(row), store, networks)
+                _measure_and_store(config, data, views[index][0], index, one, drawn[row], store, networks)
             bar.update(len(group))
 
 
-def _pairs_per_device(config: Config) -> int:
-    return max(1, PIXELS_PER_DRAW // config.image_size**2)
+@dataclasses.dataclass(frozen=True)
+class _Drawing:
+    """Draws the samples of some scenes at a time, on all devices."""
 
+    draw: Callable[[Example, np.ndarray, np.ndarray], Batch]
+    devices: int  # that pairs of scenes and samples are spread over
+    at_once: int  # scenes
+    num_samples: int  # of each
+    image_size: int
 
-def _draw(config: Config, params: Params, example: Example, mesh: Mesh) -> Any:
-    """All samples of the scenes of `example` [s], as a function of the scene."""
-    num_samples = config.evaluate.num_samples
-    pairs = [(i, j) for i in range(len(example.near)) for j in range(num_samples)]
-    draw = partial(
-        draw_batch,
-        params,
-        replicate(cosine_schedule(config.diffusion.num_timesteps), mesh),
-        replicate(example, mesh),
-        replicate(jax.random.key(config.seed), mesh),
-        model=make_model(config.model, config.image_size, config.loss),
-        sample=config.sample,
-    )
-    batches = list(_batches(pairs, mesh.size * _pairs_per_device(config), mesh.size))
-    indices = ((np.array(axis, np.int32) for axis in zip(*batch, strict=True)) for batch in batches)
-    parts = [_pictures(draw(*(jax.device_put(axis, batch_sharding(mesh)) for axis in axes))) for axes in indices]
-    joined = jax.tree.map(lambda *x: np.concatenate(x)[: len(pairs)], *parts)
+    @classmethod
+    def start(cls, config: Config, params: Params, num_scenes: int) -> "_Drawing":
+        """For `num_scenes` scenes in all."""
+        size, num_samples = config.image_size, config.evaluate.num_samples
+        mesh = spread.make_mesh(num_scenes * num_samples, size**2)
+        devices, model = mesh.shape[spread.DATA], make_model(config.model, size, config.loss)
+        compiled = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=config.sample)
+        params, schedule = spread.replicate(params, mesh), cosine_schedule(config.diffusion.num_timesteps)
 
-    def of_scene(row: int) -> SampledViews:
-        rgb, distance, opacity, x0, estimate = (x[row * num_samples : (row + 1) * num_samples] for x in joined)
-        return SampledViews(rgb, distance, opacity, x0, estimate[0])
+        def draw(example: Example, scene_index: np.ndarray, sample_index: np.ndarray) -> Batch:
+            return compiled(params, schedule, example, jax.random.key(config.seed), scene_index, sample_index)
 
-    return of_scene
+        at_once = min(num_scenes, max(1, devices * pairs_at_once(size) // num_samples))
+        return cls(draw, devices, at_once, num_samples, size)
 
-
-def _batches(pairs: list[tuple[int, int]], most: int, devices: int) -> Iterator[list[tuple[int, int]]]:
-    """The pairs in batches of one size, at most `most`, a multiple of `devices`; the last pair fills the last batch."""
-    size = -(-min(len(pairs), most) // devices) * devices
-    for start in range(0, len(pairs), size):
-        batch = pairs[start : start + size]
-        yield batch + batch[-1:] * (size - len(batch))
+    def __call__(self, example: Example) -> list[SampledViews]:
+        """All samples of each scene of `example` [at_once]."""
+        pairs = batches(self.at_once, self.num_samples, self.image_size, self.devices)
+        parts = [_pictures(self.draw(example, *np.array(batch, np.int32).T)) for batch in pairs]
+        count = self.at_once * self.num_samples
+        joined = [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]
+        scenes = ([x[start : start + self.num_samples] for x in joined] for start in range(0, count, self.num_samples))
+        return [SampledViews(*arrays, estimate=estimate[0]) for *arrays, estimate in scenes]
 
 
 def _pictures(batch: Batch) -> tuple[np.ndarray, ...]:
+    """In the order of `SampledViews`; an estimate for each sample."""
     views = batch.views
     return jax.device_get((views.rgb, views.distance, views.opacity, batch.x0, batch.estimate))
 
@@ -246,17 +245,22 @@ def _measure_and_store(
     store.write(index, scores, images | {"context": example.context.images[example.context.valid]})
 
 
-def _distribution_numbers(store: SceneStore, count: int, extractor: Extractor | None) -> dict[str, float | int]:
-    """FID and KID between all samples and all true views."""
+def _distribution_numbers(
+    store: SceneStore, count: int, extractor: Extractor | None
+) -> tuple[dict[str, float | int], dict[str, str]]:
+    """FID and KID between all samples and all true views; and what is left out, and why."""
     if extractor is None:
-        return {}
+        return {}, {}
     images = [store.images(i) for i in range(count)]
-    drawn = extractor(np.concatenate([x["samples"].reshape(-1, *x["truth"].shape[1:]) for x in images]) / 255.0)
-    real = extractor(np.concatenate([x["truth"] for x in images]) / 255.0)
+    truth = np.concatenate([x["truth"] for x in images])
+    if len(truth) < 2:
+        return {}, {"fid, kid": "there is one true view, and they compare two sets of images"}
+    drawn = extractor(np.concatenate([x["samples"].reshape(-1, *truth.shape[1:]) for x in images]))
+    real = extractor(truth)
     mean, spread = kernel_distance(drawn, real)
     names = {"fid": frechet_distance(drawn, real), "kid": mean, "kid_std": spread}
     counts = {"num_drawn_images": len(drawn), "num_real_images": len(real)}
-    return {extractor.prefix + name: value for name, value in names.items()} | counts
+    return {extractor.prefix + name: value for name, value in names.items()} | counts, {}
 
 
 def _has_sweep(config: Config) -> bool:

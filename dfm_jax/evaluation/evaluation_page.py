@@ -9,13 +9,16 @@ import numpy as np
 
 from dfm_jax.data.builders import toy
 from dfm_jax.evaluation import plots, visualize
-from dfm_jax.evaluation.evaluation_results import SceneStore, honest_total_variation, scene_row
+from dfm_jax.evaluation.evaluation_results import StoredScenes, honest_limit, honest_total_variation, scene_row
 from dfm_jax.evaluation.report_style import CSS
 from dfm_jax.evaluation.scene_scores import SceneScores
 from dfm_jax.evaluation.toy_modes import NAMES
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 6
+
+SKIPPED_SHOWN = 50
+LONGEST_LABEL = 24  # letters of a scene's name beside its pictures
 
 # Name, what it is called, its format, and what it means.
 EXPLAINED = (
@@ -36,56 +39,98 @@ EXPLAINED = (
     ("vgg_fid", "VGG-FID", ".2f", "as FID with features of VGG16: compares with its like only"),
     ("vgg_kid", "VGG-KID", ".4f", "as KID with features of VGG16: compares with its like only"),
 )
+# What says nothing of a model that draws no image and has one answer.
+OF_SAMPLES_ONLY = ("scene_psnr", "pairwise_lpips", "variance")
 
 
-def write_page(store: SceneStore, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> Path:
+def write_page(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> Path:
     """Writes the page, its pictures and plots beside the numbers."""
     sections = [_opening(result)]
-    if "total_variation" in result:
+    if result.get("total_variation") is not None:
         sections.append(_odds(result))
     if result["sweep"]:
         plots.total_variation_over_steps(store.folder / "sweep.png", result["sweep"])
         sections.append(_sweep(result["sweep"]))
-    sections += [_numbers(result), _pictures(store, scores), _scenes(scores), _missing(result), _settings(result)]
+    sections += [_pictures(store, result, scores), _numbers(result), _scenes(result, scores)]
+    sections += [_missing(result), _settings(result)]
     path = store.folder / "index.html"
-    path.write_text(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation</title><style>{CSS}</style></head>\n<body><main>\n{''.join(sections)}</main></body></html>\n",
-        encoding="utf-8",
-    )
+    path.write_text(page("Evaluation", "".join(sections)), encoding="utf-8")
     return path
 
 
+def page(title: str, body: str) -> str:
+    """A whole HTML file."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body><main>\n{body}</main></body></html>\n"
+    )
+
+
 def _opening(result: Mapping[str, Any]) -> str:
+    count, scenes = result["settings"]["num_samples"], result["num_scenes"]
+    if result["deterministic"]:
+        lead = f"""One scene behind each of {scenes} images: this is pixelNeRF, without diffusion, which has one answer.
+Where the image says nothing that is the average of all that could be there."""
+    else:
+        lead = f"{result['num_samples']} sampled scenes, {count} behind each of {scenes} images."
+    facts = [(result["context_psnr"], ".1f dB", "agreement of the scenes with the given image, rendered again")]
+    facts.append((result["psnr"], ".1f dB", "agreement with the true other views, which a scene need not be"))
+    if count > 1:
+        facts.append(
+            (result["psnr_best"], ".1f dB", f"the same of the best of {count} samples: is the truth among them?")
+        )
+    facts.append((result["reprojection"], ".2f px", "how far the views of one scene are from showing the same points"))
+    items = "".join(f"<li><b>{formatted(x, style)}</b>{text}</li>" for x, style, text in facts if x is not None)
     return f"""<h1>Evaluation</h1>
-<p class="lead">{result["num_samples"]} sampled scenes, {result["settings"]["num_samples"]} behind each of
-{result["num_scenes"]} images, by the model after {result["step"]} training steps. All numbers:
-<a href="metrics.json">metrics.json</a>, <a href="scenes.csv">a row a scene</a>, and a table for each scene in
-<code>scenes/</code>; the views are those of <a href="protocol.json">protocol.json</a>.</p>
+<p class="lead">{lead}</p>
+<ul class="facts">{items}</ul>
+<p class="soft">The model after {result["step"]} training steps, averaged parameters. All numbers:
+<a href="metrics.json">metrics.json</a>, <a href="scenes.csv">a row a scene</a>, and a table for each scene below; the
+views are those of <a href="protocol.json">protocol.json</a>.</p>
 """
 
 
 def _odds(result: Mapping[str, Any]) -> str:
-    shares = [result[f"share_{i}"] for i in range(len(NAMES))]
+    count, shares = result["num_colours_read"], [result[f"share_{i}"] for i in range(len(NAMES))]
     bars = "".join(
         f'<span><span class="swatch" style="background:{name}"></span>{name}</span><span class="bar">'
         f'<i style="width:{100 * share:.1f}%;background:{name}"></i><u style="left:{100 * odds:.1f}%"></u>'
-        f"<span>{share:.1%} of {result['num_samples']}, true odds {odds:.0%}</span></span>"
+        f"<span>{share:.1%} of {count}, true odds {odds:.0%}</span></span>"
         for name, share, odds in zip(NAMES, shares, toy.HIDDEN_PROBABILITIES, strict=True)
     )
     return f"""<h2>Are the odds right?</h2>
 <p>The side that the given image hides is red, green or blue by lot. Samples of a calibrated model follow the lot, and
-each decides for one colour.</p>
+each decides for one colour. <b>{verdict(result)}</b></p>
 <ul class="facts">
 <li><b>{result["total_variation"]:.3f}</b>total variation between the colours drawn and the true odds; honest draws, as
 many, differ by {result["total_variation_of_honest_draws"]:.3f} on average</li>
-<li><b>{result["mode_purity"]:.1%}</b>of the samples are of one colour: nine tenths of the hidden pixels or more</li>
-<li><b>{_format(result["novel_view_agreement"], ".1%")}</b>of {result["num_novel_views"]} further views of the samples
+<li><b>{formatted(result["mode_purity"], ".1%")}</b>of the samples are of one colour: nine tenths of the hidden pixels
+or more</li>
+<li><b>{formatted(result["novel_view_agreement"], ".1%")}</b>of {result["num_novel_views"]} further views of the samples
 show the colour that the sampled view shows</li>
 </ul>
 <div class="bars">{bars}</div>
+<p class="soft">Bars: the colour that each sample's hidden side is nearest to. Marks: the true odds.</p>
 """
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """What the colours of the samples say of the model."""
+    if result["deterministic"]:
+        return "This model has one answer, the mean of the three: it draws no lot, and its hidden side is of no colour."
+    limit = honest_limit(result["num_colours_read"])
+    if result["total_variation"] <= limit:
+        return (
+            f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many honest draws one "
+            f"set in twenty differs by more than {limit:.3f}."
+        )
+    excess = [result[f"share_{i}"] - odds for i, odds in enumerate(toy.HIDDEN_PROBABILITIES)]
+    most = max(range(len(NAMES)), key=lambda i: excess[i])
+    return (
+        f"The odds are wrong: of as many honest draws only one set in twenty differs by more than {limit:.3f}. "
+        f"{NAMES[most].capitalize()} is drawn too often."
+    )
 
 
 def _sweep(records: Sequence[Mapping[str, Any]]) -> str:
@@ -106,49 +151,67 @@ honest draws would lie at about {honest_total_variation(count):.3f}.</p>
 
 
 def _numbers(result: Mapping[str, Any]) -> str:
-    rows = [
-        f"<tr><td>{escape(title)}</td><td>{_format(result[name], style)}</td>"
-        f"<td>{_format(result.get(f'{name}_best'), style)}</td>"
-        f'<td style="text-align:left;white-space:normal">{escape(text)}</td></tr>'
-        for name, title, style, text in EXPLAINED
-        if result.get(name) is not None
-    ]
+    count = result["settings"]["num_samples"]
+    rows = "".join(
+        f"<tr><td>{escape(title)}</td><td>{formatted(result[name], style)}</td>"
+        + (f"<td>{formatted(result.get(f'{name}_best'), style)}</td>" if count > 1 else "")
+        + f'<td class="text">{escape(text)}</td></tr>'
+        for name, title, style, text in _shown(result, result)
+    )
+    best = f"<th>Best of {count}</th>" if count > 1 else ""
+    how = ": of the mean over a scene's samples, and of its best sample by that measure" if count > 1 else ""
     return f"""<h2>Numbers</h2>
-<p>Means over scenes: of the mean over a scene's samples, and of its best sample by that measure.</p>
-<div class="scroll"><table><thead><tr><th></th><th>Mean</th><th>Best of {result["settings"]["num_samples"]}</th>
-<th style="text-align:left">What it is</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+<p>Means over scenes{how}.</p>
+<div class="scroll"><table><thead><tr><th></th><th>Mean</th>{best}<th class="text">What it is</th></tr></thead>
+<tbody>{rows}</tbody></table></div>
 """
 
 
-def _pictures(store: SceneStore, scores: Sequence[SceneScores]) -> str:
-    """The first scenes: what was given, samples at the sampled view and at another, best guess and truth."""
+def _shown(result: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Measures that are known of `numbers`, and mean something."""
+    left_out = OF_SAMPLES_ONLY if result["deterministic"] else ()
+    return [row for row in EXPLAINED if numbers.get(row[0]) is not None and row[0] not in left_out]
+
+
+def _pictures(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
+    """The first scenes: what was given, the truth, samples at the sampled view and at another, and the best guess."""
     rows: list[list[np.ndarray | None]] = []
-    shown = min(SAMPLES_SHOWN, len(scores[0].psnr))
+    labels, shown = [], min(SAMPLES_SHOWN, len(scores[0].psnr))
     for index in range(min(SCENES_SHOWN, len(scores))):
         images = store.images(index)
-        for view in range(min(2, len(images["truth"]))):
-            first = view == 0
-            samples = list(images["samples"][:shown, view])
-            given, guess = (images["context"][0], images["estimate"]) if first else (None, None)
-            rows.append([given, *samples, guess, images["truth"][view]])
-    columns = ["given", *(f"sample {j + 1}" for j in range(shown)), "best guess", "truth"]
-    sheet = visualize.grid(rows, columns, side=96)
+        for view in range(2):
+            there, first = view < len(images["truth"]), view == 0
+            cells = [images["context"][0] if first else None, images["truth"][view] if there else None]
+            cells += [image[view] if there else None for image in images["samples"][:shown]]
+            rows.append(cells if result["deterministic"] else [*cells, images["estimate"] if first else None])
+            labels.append(shortened(scores[index].name) if first else "from elsewhere" if there else "")
+    columns = ["given", "truth", *(f"sample {j + 1}" for j in range(shown)), "best guess"]
+    if result["deterministic"]:
+        columns = ["given", "truth", "answer"]
+    sheet = visualize.grid(rows, columns, labels, side=96, rows_together=2)
     visualize.write_png(store.folder / "samples.png", sheet)
     return f"""<h2>Samples</h2>
-<p>Two rows a scene: the view that was sampled, and another view of the same samples.</p>
+<p>Two rows a scene: the view that was sampled, and the same scenes from elsewhere. A sample may differ from the truth
+where the given image says nothing, but not from itself between the two rows.</p>
 <img src="samples.png" alt="Samples" style="max-width:100%;width:{sheet.shape[1]}px">
 """
 
 
-def _scenes(scores: Sequence[SceneScores]) -> str:
-    shown = [(name, title, style) for name, title, style, _ in EXPLAINED if hasattr(scores[0], name)]
-    shown = [cell for cell in shown if scene_row(scores[0])[cell[0]] is not None]
-    head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in shown)
+def shortened(name: str) -> str:
+    """A scene's name, as a label beside its pictures."""
+    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 3] + "..."
+
+
+def _scenes(result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
+    numbers = [scene_row(scene) for scene in scores]
+    known = {name: x for row in numbers for name, x in row.items() if x is not None}
+    shown = _shown(result, known)
+    head = "".join(f"<th>{escape(title)}</th>" for _, title, _, _ in shown)
     rows = "".join(
-        f"<tr><td>{escape(scene.name)}</td>"
-        + "".join(f"<td>{_format(scene_row(scene)[name], style)}</td>" for name, _, style in shown)
+        f'<tr><td><a href="scenes/{index:05d}.csv">{escape(row["scene"])}</a></td>'
+        + "".join(f"<td>{formatted(row[name], style)}</td>" for name, _, style, _ in shown)
         + "</tr>"
-        for scene in scores
+        for index, row in enumerate(numbers)
     )
     return f"""<details><summary>Every scene</summary>
 <div class="scroll"><table><thead><tr><th>Scene</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>
@@ -156,13 +219,15 @@ def _scenes(scores: Sequence[SceneScores]) -> str:
 
 
 def _missing(result: Mapping[str, Any]) -> str:
+    skipped = result["skipped"]
     lines = [f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in result["left_out"].items()]
-    lines += [f"<li>scene {escape(s['scene'])}: {escape(s['reason'])}</li>" for s in result["skipped"]]
+    lines += [f"<li>scene {escape(s['scene'])}: {escape(s['reason'])}</li>" for s in skipped[:SKIPPED_SHOWN]]
+    if len(skipped) > SKIPPED_SHOWN:
+        lines.append(f"<li>and {len(skipped) - SKIPPED_SHOWN} more, which metrics.json lists</li>")
     if not lines:
         return "<p>Nothing was skipped or left out.</p>\n"
-    return f"""<h2>Skipped and left out</h2>
-<p>{len(result["skipped"])} examples of the index file were skipped.</p><ul>{"".join(lines)}</ul>
-"""
+    count = f"<p>{len(skipped)} examples of the index file were skipped.</p>" if skipped else ""
+    return f"<h2>Skipped and left out</h2>\n{count}<ul>{''.join(lines)}</ul>\n"
 
 
 def _settings(result: Mapping[str, Any]) -> str:
@@ -172,7 +237,7 @@ def _settings(result: Mapping[str, Any]) -> str:
 """
 
 
-def _format(value: float | None, style: str) -> str:
+def formatted(value: float | None, style: str) -> str:
     """By a format with an optional unit behind a space; nothing for what is not known."""
     number, _, unit = style.partition(" ")
     return "" if value is None else f"{value:{number}}" + (f"&nbsp;{unit}" if unit else "")

@@ -30,20 +30,37 @@ SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_c
 SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips")
 
 
-class SceneStore:
-    """The scenes that are done; they stay when the evaluation is interrupted."""
+class StoredScenes:
+    """The scenes of an evaluation that are done, to read."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def done(self) -> set[int]:
+        """Numbers of the scenes of which every file is there: emptying the folder may have been interrupted, too."""
+        stems = [{path.stem for path in (self.folder / "scenes").glob(f"*.{end}")} for end in ("json", "npz", "csv")]
+        return {int(stem) for stem in set.intersection(*stems)}
+
+    def scores(self, index: int) -> SceneScores:
+        return SceneScores(**json.loads((self.folder / "scenes" / f"{index:05d}.json").read_text()))
+
+    def images(self, index: int) -> dict[str, np.ndarray]:
+        """uint8 [..., h, w, 3] by name: `context` [v], `samples` [n, t], `truth` [t] and `estimate`."""
+        with np.load(self.folder / "scenes" / f"{index:05d}.npz") as arrays:
+            return dict(arrays)
+
+
+class SceneStore(StoredScenes):
+    """The scenes of the evaluation that is running; they stay when it is interrupted."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
         """Opens the folder, and empties it if what it holds belongs to other settings."""
-        self.folder = folder
+        super().__init__(folder)
         path, content = folder / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n"
         if not path.is_file() or path.read_text() != content:
             shutil.rmtree(folder, ignore_errors=True)
             (folder / "scenes").mkdir(parents=True)
             path.write_text(content)
-
-    def done(self) -> set[int]:
-        return {int(path.stem) for path in (self.folder / "scenes").glob("*.json")}
 
     def write(self, index: int, scores: SceneScores, images: Mapping[str, np.ndarray]) -> None:
         """Stores a scene; it counts as done when the last of its files is complete.
@@ -59,20 +76,14 @@ class SceneStore:
         unfinished.write_text(json.dumps(dataclasses.asdict(scores)) + "\n")
         unfinished.replace(stem.with_suffix(".json"))
 
-    def scores(self, index: int) -> SceneScores:
-        return SceneScores(**json.loads((self.folder / "scenes" / f"{index:05d}.json").read_text()))
-
-    def images(self, index: int) -> dict[str, np.ndarray]:
-        with np.load(self.folder / "scenes" / f"{index:05d}.npz") as arrays:
-            return dict(arrays)
-
 
 def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
     """Means over all scenes, each counting once: of the mean over its samples, `psnr`, and of its best sample by that
     measure, `psnr_best`; None where nothing could be measured.
 
     On toy also `total_variation` between the hidden colours drawn and their odds, `mode_purity`, the share of samples
-    of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target view 0.
+    of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target view 0; of
+    the `num_colours_read` samples whose target view 0 shows the hidden side.
     """
     rows = [scene_row(scene) for scene in scenes]
     numbers: dict[str, float | int | None] = {
@@ -113,14 +124,23 @@ def _view_rows(scene: SceneScores) -> list[dict[str, Any]]:
     return rows
 
 
-def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | None]:
-    modes = [sample for scene in scenes for sample in scene.modes]
-    counts = np.bincount([sample[0] for sample in modes if sample[0] != UNSEEN], minlength=len(toy.HIDDEN_COLOURS))
-    agrees = [novel == sample[0] for sample in modes for novel in sample[1:] if UNSEEN not in (novel, sample[0])]
+def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
+    """Of the samples whose target view 0 shows the hidden side; without numbers if there is none."""
+    read = [
+        (sample, clean)
+        for scene in scenes
+        for sample, clean in zip(scene.modes, scene.clean, strict=True)
+        if sample[0] != UNSEEN
+    ]
+    if not read:
+        return {"num_colours_read": 0, "total_variation": None, "mode_purity": None, "novel_view_agreement": None}
+    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(toy.HIDDEN_COLOURS))
+    agrees = [novel == sample[0] for sample, _ in read for novel in sample[1:] if novel != UNSEEN]
     return {
+        "num_colours_read": len(read),
         "total_variation": total_variation(counts, toy.HIDDEN_PROBABILITIES),
-        "total_variation_of_honest_draws": honest_total_variation(int(counts.sum())),
-        "mode_purity": _mean([clean for scene in scenes for clean in scene.clean]),
+        "total_variation_of_honest_draws": honest_total_variation(len(read)),
+        "mode_purity": _mean([clean for _, clean in read]),
         "novel_view_agreement": _mean(agrees),
         "num_novel_views": len(agrees),
     } | {f"share_{i}": float(share) for i, share in enumerate(counts / counts.sum())}
@@ -129,6 +149,12 @@ def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | None]:
 def honest_total_variation(count: int) -> float:
     """What `count` draws from the true odds differ from them by on average, each count approximately normal."""
     return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy.HIDDEN_PROBABILITIES)
+
+
+def honest_limit(count: int, share: float = 0.95) -> float:
+    """The total variation to the true odds that this share of experiments of `count` honest draws stays below."""
+    draws = np.random.default_rng(0).multinomial(count, toy.HIDDEN_PROBABILITIES, size=20_000) / count
+    return float(np.quantile(0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1), share))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from dfm_jax.interop import inception as inception_weights
 from dfm_jax.models import inception, lpips
 
 IMAGES_AT_ONCE = 16
 # VGG16 sees smaller images enlarged to this many pixels a side, so that something is left behind its four poolings.
-SMALLEST_FOR_VGG = 64
+SMALLEST_FOR_VGG = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Extractor:
     params: Any
     network: str  # 'inception', 'inception_torchvision' or 'vgg16'
 
-    def __call__(self, images: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
-        """Features of images in [0, 1]; some at a time, all of one shape, so that it compiles once."""
+    def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        """Features of images of 8 bits; some at a time, all of one shape, so that it compiles once."""
         parts = []
         for start in range(0, len(images), IMAGES_AT_ONCE):
-            part = np.asarray(images[start : start + IMAGES_AT_ONCE], np.float32)
+            part = images[start : start + IMAGES_AT_ONCE].astype(np.float32) / 255
             filled = np.concatenate([part, np.repeat(part[-1:], IMAGES_AT_ONCE - len(part), axis=0)])
             parts.append(np.asarray(_extract(self.params, filled, network=self.network))[: len(part)])
         return np.concatenate(parts)

@@ -3,22 +3,24 @@
     python -m dfm_jax.evaluation.guidance_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
 
 The model must have been trained with `diffusion.guidance_dropout` above 0. Scenes and samples are as many as
-`sample.num_scenes` and `sample.num_samples` say, and all begin with the same noise. Writes `guidance.png`,
-`guidance_samples.png` and `guidance.json` to `<workdir>/guidance/`; the last line on standard output is that JSON.
+`sample.num_scenes` and `sample.num_samples` say, and all begin with the same noise. Writes to `<workdir>/guidance/`
+`index.html`, which says which cure to take, `guidance.png`, `guidance_samples.png` and `guidance.json`; the last line
+on standard output is that JSON.
 
 Saturation is that of HSV, (max - min) / max of a pixel's colours, averaged over pixels by their value (black has none);
 contrast the standard deviation of the grey values of an image; diversity the standard deviation over the samples of a
 scene, averaged over pixels and colours. `scene_psnr` compares the sampled scene, rendered where it was sampled, with
-the guided image that diffusion ended with.
+the guided image that diffusion ended with; `context_psnr` the scene, rendered at the context cameras, with what was
+given there.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,14 +34,16 @@ from dfm_jax.config import Config, SampleConfig
 from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import plots, visualize
+from dfm_jax.evaluation import guidance_page, plots, visualize
 from dfm_jax.evaluation.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
+from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.workdirs import local_folder
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 # Settings that differ from plain guidance without thresholding. Factor 0.7 and momentum -0.5 are their papers'; the
@@ -63,7 +67,7 @@ CURES: Mapping[str, Mapping[str, float]] = {
 SAMPLES_SHOWN = 2
 
 
-def sweep(config: Config, workdir: Path) -> dict[str, Any]:
+def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     """Measures every cure at every scale, writes the plots, and returns the numbers.
 
     Raises:
@@ -82,28 +86,39 @@ def sweep(config: Config, workdir: Path) -> dict[str, Any]:
     example, _ = evaluation_views.evaluation_examples(
         config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
     )
-    folder = workdir / "guidance"
+    folder = local_folder(workdir) / "guidance"
     folder.mkdir(parents=True, exist_ok=True)
     measured: dict[str, list[dict[str, float]]] = {}
     rows: dict[tuple[str, float], np.ndarray] = {}
     points = [(cure, scale) for cure in CURES for scale in SCALES]
     for cure, scale in tqdm(points, unit="point", desc="guidance"):
-        images, seen = _samples(config, params, example, CURES[cure], scale)
-        measured.setdefault(cure, []).append({"scale": scale} | measure(images, seen))
+        images, seen, given = _samples(config, params, example, CURES[cure], scale)
+        context_psnr = _mean_psnr(given, np.asarray(example.context.images)[:, None], np.asarray(example.context.valid))
+        point = {"scale": scale} | measure(images, seen) | {"context_psnr": context_psnr}
+        measured.setdefault(cure, []).append(point)
         rows[cure, scale] = images
     truth = _appearance(np.asarray(example.target.images[:, :1]))
+    ranks = guidance_page.ranking(measured, truth)
+    counts = {"num_scenes": config.sample.num_scenes, "num_samples": config.sample.num_samples}
+    result = {"step": step, **counts, "truth": truth, "cures": CURES, "measured": measured, "ranking": ranks}
+    result["advice"] = guidance_page.advice(ranks, CURES)
     plots.guidance(folder / "guidance.png", measured, truth)
-    visualize.write_png(folder / "guidance_samples.png", _sheet(rows, np.asarray(example.target.images[0, 0])))
-    result = {"step": step, "truth": truth, "cures": CURES, "measured": measured}
+    visualize.write_png(folder / "guidance_samples.png", _sheet(rows, example))
     (folder / "guidance.json").write_text(json.dumps(result, indent=1) + "\n")
+    guidance_page.write_page(folder, result)
     return result
 
 
 def measure(images: np.ndarray, seen: np.ndarray) -> dict[str, float]:
     """Of samples [s, n, h, w, 3] in [0, 1], and of their scenes rendered at the same camera."""
-    agreement = np.minimum(99.0, psnr(seen, images))
     diversity = float(images.std(1).mean())
-    return _appearance(images) | {"diversity": diversity, "scene_psnr": float(agreement.mean())}
+    return _appearance(images) | {"diversity": diversity, "scene_psnr": _mean_psnr(seen, images)}
+
+
+def _mean_psnr(images: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
+    """Over images [s, n, ...], of views [s, v] that are valid, if some may not be."""
+    agreement = np.minimum(LARGEST_PSNR, psnr(images, truth))
+    return float(agreement.mean() if valid is None else agreement.mean(1)[valid].mean())
 
 
 def _appearance(images: np.ndarray) -> dict[str, float]:
@@ -117,8 +132,9 @@ def _appearance(images: np.ndarray) -> dict[str, float]:
 
 def _samples(
     config: Config, params: Params, example: Example, cure: Mapping[str, float], scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Samples [s, n, h, w, 3] of target view 0, and their scenes rendered there; a sample of every scene at a time."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples [s, n, h, w, 3] of target view 0, their scenes rendered there, and at the context views
+    [s, n, v, h, w, 3]; a sample of every scene at a time."""
     # The scale is an argument of the program: it compiles once a cure. Its own must not be that of no guidance.
     settings = dataclasses.replace(config.sample, **{**PLAIN, **cure, "guidance": 2.0})
     draw = partial(
@@ -132,7 +148,7 @@ def _samples(
     )
     drawn = [jax.device_get(draw(jnp.int32(j), jnp.float32(scale))) for j in range(config.sample.num_samples)]
     images, seen = (np.stack(part, axis=1) for part in zip(*drawn, strict=True))
-    return images, seen
+    return images, seen[:, :, 0], seen[:, :, 1:]
 
 
 @partial(jax.jit, static_argnames=("model", "sample"))
@@ -147,38 +163,47 @@ def _draw(
     model: RadianceFieldModel,
     sample: SampleConfig,
 ) -> tuple[Array, Array]:
-    """Sample `number` of each scene [s, h, w, 3], and what its scene looks like at the same camera."""
+    """Sample `number` of each scene [s, h, w, 3], and what its scene looks like at the same camera and at those of the
+    context [s, 1 + v, h, w, 3]."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), number))(example.index)
     prepared = prepare_drawing(params, example, model=model, sample=sample)
     guide = dataclasses.replace(guidance(sample), scale=scale)
     x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample, guide=guide)
     context = jax.tree.map(lambda x: x[: len(keys)], prepared.context)
     scene, _ = sampled_scene(params, context, x0, model=model, num_timesteps=schedule.num_timesteps)
-    camera = jax.tree.map(lambda x: x[:, :1], example.target.camera)
-    seen = look(params, scene, camera, model=model, size=model.image_size).rgb[:, 0]
+    cameras = jax.tree.map(
+        lambda t, c: jnp.concatenate([t[:, :1], c], axis=1), example.target.camera, example.context.camera
+    )
+    seen = look(params, scene, cameras, model=model, size=model.image_size).rgb
     return jnp.clip(0.5 * x0 + 0.5, 0, 1), seen
 
 
-def _sheet(images: Mapping[tuple[str, float], np.ndarray], truth: np.ndarray) -> np.ndarray:
-    """A row a cure, the first samples of the first scene in the columns, at every scale."""
-    rows, shown = [], min(SAMPLES_SHOWN, next(iter(images.values())).shape[1])
-    for cure in CURES:
-        rows.append([image for scale in SCALES for image in images[cure, scale][0, :shown]] + [truth])
+def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> np.ndarray:
+    """A row a cure, in the columns what was given, the truth, and the first samples of the first scene at every
+    scale."""
+    shown = min(SAMPLES_SHOWN, next(iter(images.values())).shape[1])
+    known = [np.asarray(example.context.images[0, 0]), np.asarray(example.target.images[0, 0])]
+    rows = [
+        [*(known if cure == next(iter(CURES)) else [None, None])]
+        + [image for scale in SCALES for image in images[cure, scale][0, :shown]]
+        for cure in CURES
+    ]
     columns = [f"scale {scale:g}" if j == 0 else "" for scale in SCALES for j in range(shown)]
-    return visualize.grid(rows, [*columns, "truth"], list(CURES), side=96)
+    return visualize.grid(rows, ["given", "truth", *columns], list(CURES), side=96)
 
 
 def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="FILE.py or FILE.py:variant")
-    parser.add_argument("--workdir", required=True, type=Path, help="of a trained model")
+    parser.add_argument("--workdir", required=True, help="of a trained model")
     try:
         arguments, overrides = parser.parse_known_args(argv)
         result = sweep(read_config(arguments.config, overrides), arguments.workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"look at {arguments.workdir / 'guidance' / 'guidance.png'}", file=sys.stderr)
+    print(result["advice"], file=sys.stderr)
+    print(f"look at {local_folder(arguments.workdir) / 'guidance' / 'index.html'}", file=sys.stderr)
     print(json.dumps(result))
     return 0
 

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dfm_jax.evaluation.evaluation_results import honest_total_variation
 
-COLOURS = matplotlib.colormaps["tab10"].colors
+# Okabe and Ito's, which those who do not see red and green apart tell from each other; and shapes besides.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -39,10 +40,10 @@ def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> Non
 
 def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
     kinds = list(dict.fromkeys((r["sampler"], r["spacing"]) for r in records))
-    for colour, (sampler, spacing) in zip(COLOURS, kinds, strict=False):
+    for colour, marker, (sampler, spacing) in zip(COLOURS[1:], MARKERS, kinds, strict=False):
         mine = [i for i, r in enumerate(records) if (r["sampler"], r["spacing"]) == (sampler, spacing)]
         steps = [records[i]["num_steps"] for i in mine]
-        axes.plot(steps, [values[i] for i in mine], marker="o", color=colour, label=f"{sampler}, {spacing}")
+        axes.plot(steps, [values[i] for i in mine], marker=marker, color=colour, label=f"{sampler}, {spacing}")
     steps = sorted({r["num_steps"] for r in records})
     axes.set_xscale("log")
     axes.set_xticks(steps, [str(n) for n in steps])
@@ -51,34 +52,40 @@ def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequen
 
 
 def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], truth: Mapping[str, float]) -> None:
-    """A panel a measure, in it a line a cure over the scale of guidance; dashed what the true images have."""
+    """A panel a measure, in it a line a cure over the scale of guidance; dashed what is wanted: of colours what true
+    images have, of diversity that of samples without guidance."""
+    unguided = next(point for points in measured.values() for point in points if point["scale"] == 1)
     panels = {
-        "saturation": "saturation",
-        "contrast": "contrast",
-        "diversity": "diversity of samples",
-        "scene_psnr": "scene against drawn image, dB",
+        "saturation": ("Saturation", "colours burn above the line"),
+        "contrast": ("Contrast", "harsh above the line"),
+        "diversity": ("Diversity", "samples are too alike below the line"),
+        "context_psnr": ("Given view, rendered again", "dB; more is better"),
+        "scene_psnr": ("Scene against guided image", "dB; more is better"),
     }
-    figure, every = _figure(len(panels), (15.0, 3.9))
-    for axes, (name, title) in zip(every, panels.items(), strict=True):
-        for colour, (cure, points) in zip(COLOURS, measured.items(), strict=False):
+    wanted = {**truth, "diversity": unguided["diversity"]}
+    figure, (*every, last) = _figure(3, (11.5, 6.6), rows=2)
+    for axes, (name, (title, meaning)) in zip(every, panels.items(), strict=True):
+        for colour, marker, (cure, points) in zip(COLOURS, MARKERS, measured.items(), strict=False):
             scales, values = ([point[key] for point in points] for key in ("scale", name))
-            axes.plot(scales, values, marker="o", ms=4, color=colour, label=cure)
-        if name in truth:
-            axes.axhline(truth[name], color="0.5", ls="--", label="true images")
+            axes.plot(scales, values, marker=marker, ms=5, lw=1.5, color=colour, alpha=0.9, label=cure)
+        if name in wanted:
+            axes.axhline(wanted[name], color="0.45", ls="--", label="wanted: as in true images,\nor without guidance")
         axes.set_xscale("log")
         axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
         axes.minorticks_off()
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel("guidance scale")
-    figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
+        axes.set_title(title, fontsize=11, fontweight="bold", loc="left", pad=20)
+        axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=9, color="0.35")
+        axes.set_xlabel("scale of guidance")
+    last.axis("off")
+    last.legend(*every[0].get_legend_handles_labels(), loc="center", frameon=False, title="Cure", alignment="left")
     _save(figure, path)
 
 
-def _figure(count: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
-    """Without pyplot, which keeps figures and may look for a screen."""
+def _figure(count: int, size: tuple[float, float], rows: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """`count` panels in each of `rows` rows; without pyplot, which keeps figures and may look for a screen."""
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count, squeeze=False)[0]
+    axes = figure.subplots(rows, count, squeeze=False).ravel()
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(alpha=0.25)

@@ -105,8 +105,10 @@ def resolve(entries: Sequence[Entry], data: SceneDataset) -> Resolved:
     """Looks the scenes and frames up.
 
     Raises:
-      UserError: nothing is left, with the reasons.
+      UserError: the split is empty, or nothing is left, with the reasons.
     """
+    if not len(data):
+        raise UserError(f"split '{data.split}' of {data.path} has no scenes: prepare it again, or choose another split")
     number = {name: i for i, name in enumerate(data.names)}
     views, skipped = [], []
     for entry in entries:

@@ -49,6 +49,7 @@ button:hover { border-color: var(--accent); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th.text, td.text { text-align: left; white-space: normal; }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto;
   font-size: .88rem; }

@@ -7,16 +7,15 @@ import dataclasses
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Int
 
 from dfm_jax.evaluation.consistency import Seen, consistency
 from dfm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.structs import Camera, Example
 
-PAIRS_AT_ONCE = 15  # of samples; all pairs of 6
 LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
 
 
@@ -84,13 +83,13 @@ def measure(
     if depth is not None:
         error = _depth_error(drawn.distance[:, num_context:][:, shown], depth[shown])
     perceptual = distance if of_size(lpips.SMALLEST_IMAGE) else None
-    against_truth = _lpips_each(perceptual, targets, np.broadcast_to(truth, targets.shape)) if perceptual else None
+    against_truth = np.asarray(_against_truth(perceptual, targets, truth)) if perceptual else None
     return SceneScores(
         name=name,
         context_psnr=[_psnr(sample, context_truth) for sample in contexts],
         scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, drawn.x0, strict=True)],
         psnr=[[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets],
-        ssim=np.stack([ssim(sample, truth) for sample in targets]).tolist() if of_size(SSIM_WINDOW) else None,
+        ssim=ssim(targets, np.broadcast_to(truth, targets.shape)).tolist() if of_size(SSIM_WINDOW) else None,
         lpips=None if against_truth is None else against_truth.tolist(),
         depth_error=error,
         estimate_psnr=_psnr(drawn.estimate, truth[0]),
@@ -141,22 +140,26 @@ def _over_samples(seen: Seen, camera: Camera, valid: Array, *, grid: str) -> Arr
 
 
 _consistency = jax.jit(_over_samples, static_argnames="grid")
-_lpips = jax.jit(lambda distance, a, b: distance(a, b))
 
 
-def _lpips_each(distance: lpips.Distance, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distances [n, t] of images [n, t, h, w, 3]; one sample at a time, so that memory does not grow with samples."""
-    return np.stack([np.asarray(_lpips(distance, jnp.asarray(x), jnp.asarray(y))) for x, y in zip(a, b, strict=True)])
+@jax.jit
+def _against_truth(
+    distance: lpips.Distance, samples: Float[Array, "n t h w 3"], truth: Float[Array, "t h w 3"]
+) -> Float[Array, "n t"]:
+    """One sample at a time, so that memory does not grow with samples."""
+    known = distance.features(truth)
+    return jax.lax.map(lambda images: distance.between(distance.features(images), known), samples)
+
+
+@jax.jit
+def _between_samples(
+    distance: lpips.Distance, samples: Float[Array, "n h w 3"], pairs: Int[Array, "p 2"]
+) -> Float[Array, "p"]:
+    seen = jax.lax.map(lambda image: distance.features(image[None]), samples)  # of each block [n, 1, h, w, c]
+    return jax.lax.map(lambda pair: distance.between(*([x[i] for x in seen] for i in pair))[0], pairs)
 
 
 def _pairwise(distance: lpips.Distance, samples: np.ndarray) -> float | None:
     """Mean distance of all pairs of samples [n, h, w, 3]; None of a single one."""
     pairs = np.array(list(itertools.combinations(range(len(samples)), 2)))
-    if not len(pairs):
-        return None
-    distances = []
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        part = pairs[start : start + PAIRS_AT_ONCE]
-        i, j = np.concatenate([part, np.repeat(part[-1:], PAIRS_AT_ONCE - len(part), axis=0)]).T  # of one shape
-        distances.append(np.asarray(_lpips(distance, samples[i], samples[j]))[: len(part)])
-    return float(np.concatenate(distances).mean())
+    return float(_between_samples(distance, samples, pairs).mean()) if len(pairs) else None

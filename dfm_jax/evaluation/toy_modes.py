@@ -85,7 +85,7 @@ def true_depth(
 ) -> Float[np.ndarray, "t h w"]:
     """Distances along the rays of a toy scene's views; infinite where they meet nothing."""
     views = zip(poses, intrinsics, strict=True)
-    return np.stack([toy.render_view(attributes, _square(pose), matrix, size)[1] for pose, matrix in views])
+    return np.stack([toy.view_depth(attributes, _square(pose), matrix, size) for pose, matrix in views])
 
 
 def hidden_pixels(data: SceneDataset, names: Sequence[str], example: Example, size: int) -> Bool[np.ndarray, "s h w"]:
@@ -108,9 +108,9 @@ def _looks(
     attributes: Mapping[str, Any], pose: np.ndarray, intrinsics: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the hidden pixels of a view look like in each mode, [k, p, 3], and where they are, [h, w] bool."""
-    views = [toy.render_view({**attributes, "hidden": k}, _square(pose), intrinsics, size) for k in range(len(NAMES))]
-    hidden = views[0][2]
-    return np.stack([rgb[hidden] for rgb, _, _ in views]), hidden
+    coverage, hidden = toy.view_coverage(attributes, _square(pose), intrinsics, size)
+    colours = np.stack([toy.label_colours({**attributes, "hidden": k}) for k in range(len(NAMES))])
+    return coverage[hidden] @ colours, hidden
 
 
 def _square(pose: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, "4 4"]:

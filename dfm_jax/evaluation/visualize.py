@@ -81,6 +81,7 @@ def grid(
     *,
     side: int = MIN_SIDE,
     gap: int = 6,
+    rows_together: int = 0,
 ) -> np.ndarray:
     """A contact sheet: rows of square cells with labels above the columns and left of the rows.
 
@@ -90,18 +91,20 @@ def grid(
       row_labels: text left of each row; none: no room is kept for it.
       side: side of a cell, pixels.
       gap: pixels between cells.
+      rows_together: so many rows belong together: more room is left after each; 0: after none.
     Returns:
       uint8 [H, W, 3].
     """
     font = ImageFont.load_default(max(11, side // 13))
     left = gap + (int(max(font.getlength(t) for t in row_labels)) + gap if row_labels else 0)
     top = gap + int(1.6 * font.size)
-    sheet = Image.new("RGB", (left + len(column_labels) * (side + gap), top + len(rows) * (side + gap)), _PAPER)
+    tops = [top + i * (side + gap) + (2 * gap * (i // rows_together) if rows_together else 0) for i in range(len(rows))]
+    sheet = Image.new("RGB", (left + len(column_labels) * (side + gap), tops[-1] + side + gap), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for j, text in enumerate(column_labels):
         draw.text((left + j * (side + gap) + side / 2, top - gap), text, _INK, font, anchor="ms")
     for i, row in enumerate(rows):
-        y = top + i * (side + gap)
+        y = tops[i]
         if row_labels:
             draw.text((left - gap, y + side / 2), row_labels[i], _INK, font, anchor="rm")
         for j, image in enumerate(row):

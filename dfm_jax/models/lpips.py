@@ -10,7 +10,7 @@ Letters: `n` images, `h w` pixels, `c` channels, `a b` the two images that are c
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,16 +63,26 @@ class LPIPS(nn.Module):
     @nn.compact
     def __call__(self, a: Float[Array, "n h w 3"], b: Float[Array, "n h w 3"]) -> Float[Array, "n"]:
         """The distance of images in [-1, 1]."""
-        shift, scale = (jnp.array(values).reshape(1, 1, 1, 3) for values in (SHIFT, SCALE))
         features = VGG16(self.dtype, name="vgg16")
         # Not as one batch: where only `a` has a gradient, there is no backward pass through the features of `b`.
-        taps_a, taps_b = (features((x - shift) / scale) for x in (a, b))
+        taps_a, taps_b = (features(_scaled(x)) for x in (a, b))
         total = jnp.zeros(a.shape[0])
         for block, (x, y) in enumerate(zip(taps_a, taps_b, strict=True), start=1):
             head = self.param(f"head{block}", nn.initializers.ones_init(), (x.shape[-1],))
-            difference = jnp.square(_unit(x) - _unit(y))
-            total += jnp.mean(jnp.einsum("nhwc,c->nhw", difference, head, precision=PRECISION), axis=(1, 2))
+            total += _distance(_unit(x), _unit(y), head)
         return total
+
+
+def _scaled(images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    """Images in [-1, 1] as VGG16 takes them."""
+    shift, scale = (jnp.array(values).reshape(1, 1, 1, 3) for values in (SHIFT, SCALE))
+    return (images - shift) / scale
+
+
+def _distance(x: Float[Array, "n h w c"], y: Float[Array, "n h w c"], head: Float[Array, "c"]) -> Float[Array, "n"]:
+    """What one block adds, from its features of unit length."""
+    weighted = jnp.einsum("nhwc,c->nhw", jnp.square(x - y), head, precision=PRECISION)
+    return jnp.mean(weighted, axis=(1, 2))
 
 
 def _unit(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -110,6 +120,16 @@ class Distance:
         flat = lambda x: rearrange(2.0 * x.astype(jnp.float32) - 1.0, "... h w c -> (...) h w c")
         variables = {"params": jax.lax.stop_gradient(self.params)}
         return LPIPS(jnp.dtype(self.dtype)).apply(variables, flat(a), flat(b)).reshape(a.shape[:-3])
+
+    def features(self, images: Float[Array, "n h w 3"]) -> list[Float[Array, "n _ _ _"]]:
+        """What `between` compares, of images in [0, 1]: where one image is compared with many, it is seen once."""
+        taps = VGG16(jnp.dtype(self.dtype)).apply({"params": self.params["vgg16"]}, _scaled(2.0 * images - 1.0))
+        return [_unit(x) for x in taps]
+
+    def between(self, a: Sequence[Float[Array, "n _ _ _"]], b: Sequence[Float[Array, "n _ _ _"]]) -> Float[Array, "n"]:
+        """The distances of images from their features."""
+        heads = [self.params[f"head{block}"] for block in range(1, len(BLOCKS) + 1)]
+        return sum(_distance(x, y, head) for x, y, head in zip(a, b, heads, strict=True))
 
 
 # --- the file of the weights ------------------------------------------------------------------------------------------

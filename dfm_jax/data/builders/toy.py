@@ -84,7 +84,7 @@ class ToySource:
             "floor_colour": rng.uniform(0.35, 0.8, 1).repeat(3).tolist(),
             "hidden": int(rng.choice(len(HIDDEN_COLOURS), p=HIDDEN_PROBABILITIES)),
         }
-        images = np.rint(255 * geometry.coverage @ _label_colours(attributes)).astype(np.uint8)
+        images = np.rint(255 * geometry.coverage @ label_colours(attributes)).astype(np.uint8)
         frames = [
             SourceFrame(f"{i:02d}", pose, intrinsics(), float("nan"), functools.partial(_png, image))
             for i, (pose, image) in enumerate(zip(geometry.camera_to_world, images, strict=True))
@@ -143,15 +143,34 @@ def render_view(
       depth: [size, size] distance along the ray through each pixel's centre; infinite where it meets nothing.
       hidden: [size, size] bool, pixels that show nothing but surfaces of the hidden colour.
     """
-    box = Box(tuple(attributes["half_sizes"]), attributes["height"], attributes["yaw"])
-    labels, _ = _cast(box, camera_to_world[None], intrinsics, size, SUPERSAMPLING)
+    coverage, hidden = view_coverage(attributes, camera_to_world, intrinsics, size)
+    return coverage @ label_colours(attributes), view_depth(attributes, camera_to_world, intrinsics, size), hidden
+
+
+def view_coverage(
+    attributes: Mapping[str, Any], camera_to_world: np.ndarray, intrinsics: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `render_view` that serves scenes of any colours: coverage [size, size, labels], which makes a picture
+    when it is multiplied by `label_colours`, and hidden pixels [size, size]."""
+    labels, _ = _cast(_box(attributes), camera_to_world[None], intrinsics, size, SUPERSAMPLING)
     coverage = _coverage(labels, size)[0]
-    _, depth = _cast(box, camera_to_world[None], intrinsics, size, 1)
-    hidden = coverage[..., HIDDEN_LABELS].sum(-1) > 0.999
-    return coverage @ _label_colours(attributes), depth.reshape(size, size), hidden
+    return coverage, coverage[..., HIDDEN_LABELS].sum(-1) > 0.999
 
 
-def _label_colours(attributes: Mapping[str, Any]) -> np.ndarray:
+def view_depth(
+    attributes: Mapping[str, Any], camera_to_world: np.ndarray, intrinsics: np.ndarray, size: int
+) -> np.ndarray:
+    """The depth of `render_view` alone."""
+    _, depth = _cast(_box(attributes), camera_to_world[None], intrinsics, size, 1)
+    return depth.reshape(size, size)
+
+
+def _box(attributes: Mapping[str, Any]) -> Box:
+    return Box(tuple(attributes["half_sizes"]), attributes["height"], attributes["yaw"])
+
+
+def label_colours(attributes: Mapping[str, Any]) -> np.ndarray:
+    """[labels, 3] in [0, 1]."""
     visible, hidden = np.array(attributes["visible_colour"]), np.array(HIDDEN_COLOURS[attributes["hidden"]])
     colours = np.zeros((NUM_LABELS, 3), np.float32)
     colours[FLOOR] = attributes["floor_colour"]

@@ -1,0 +1,183 @@
+"""Evaluations side by side: the diffusion model and pixelNeRF, say, in one table and one picture.
+
+    python -m dfm_jax.evaluation.compare_evaluations --out=DIR NAME=WORKDIR NAME=WORKDIR ...
+
+Every WORKDIR has been evaluated (`--mode=evaluate`) on the same views of images of one size. Writes `index.html`,
+`comparison.png` and `comparison.json` to DIR; prints a table on standard error and the numbers as its last line.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.errors import Parser, UserError
+from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
+from dfm_jax.evaluation.evaluation_results import StoredScenes
+from dfm_jax.evaluation.visualize import grid, write_png
+
+SCENES_SHOWN = 6
+SAMPLES_SHOWN = 3
+
+ODDS = (
+    ("total_variation", "Hidden side: total variation", ".3f", "between the colours drawn and the true odds"),
+    ("mode_purity", "Hidden side: purity", ".1%", "samples whose hidden side is of one colour; a mean has none"),
+    ("novel_view_agreement", "Hidden side: agreement", ".1%", "further views that show the colour of the sampled one"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What a run's evaluation left."""
+
+    numbers: Mapping[str, Any]  # metrics.json
+    views: Sequence[Mapping[str, Any]]  # examples of protocol.json
+    scenes: StoredScenes
+
+
+def load_run(workdir: Path) -> Evaluated:
+    """Raises UserError if the run has not been evaluated to the end."""
+    folder = workdir / "evaluation"
+    try:
+        numbers = json.loads((folder / "metrics.json").read_text())
+        views = json.loads((folder / "protocol.json").read_text())["examples"]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no evaluation: run --mode=evaluate with --workdir={workdir} first") from error
+    return Evaluated(numbers, views, StoredScenes(folder))
+
+
+def check_same_views(runs: Mapping[str, Evaluated]) -> None:
+    """Raises UserError unless all runs were evaluated on the same views."""
+    (first_name, first), *others = runs.items()
+    for name, run in others:
+        same = run.views == first.views
+        if not same or not np.array_equal(run.scenes.images(0)["truth"], first.scenes.images(0)["truth"]):
+            raise UserError(
+                f"{name} and {first_name} were not evaluated on the same views: evaluate both with the same data and "
+                f"image_size, and one with --config.evaluate.protocol={first.scenes.folder / 'protocol.json'}"
+            )
+
+
+def rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:
+    """What is called how, its value in each run, and what it means; of all that is known of at least one run."""
+    found = []
+    for name, title, style, text in (*ODDS, *EXPLAINED):
+        for key, kind in ((name, ""), (f"{name}_best", ", best sample")):
+            values = [_value(run.numbers, name, key) for run in runs.values()]
+            if any(value is not None for value in values):
+                found.append((title + kind, [formatted(value, style) for value in values], text))
+    return found
+
+
+def _value(numbers: Mapping[str, Any], name: str, key: str) -> float | None:
+    """None where it means nothing: of a single sample, or of a model without samples."""
+    if (numbers["deterministic"] and name in OF_SAMPLES_ONLY) or (
+        key != name and numbers["settings"]["num_samples"] < 2
+    ):
+        return None
+    return numbers.get(key)
+
+
+def picture(runs: Mapping[str, Evaluated]) -> np.ndarray:
+    """Two rows a scene, the sampled view and another: the given view, the truth, and the first samples of each run;
+    uint8."""
+    shown = {name: min(SAMPLES_SHOWN, run.numbers["settings"]["num_samples"]) for name, run in runs.items()}
+    columns = ["given", "truth"]
+    for name, count in shown.items():
+        columns += [shortened(name)] + [f"{j + 1}" for j in range(1, count)]
+    first = next(iter(runs.values()))
+    cells, labels = [], []
+    for index in range(min(SCENES_SHOWN, len(first.views))):
+        images = {name: run.scenes.images(index) for name, run in runs.items()}
+        known = images[next(iter(runs))]
+        for view in range(2):
+            if there := view < len(known["truth"]):
+                samples = [image[view] for name, count in shown.items() for image in images[name]["samples"][:count]]
+                cells.append([known["context"][0] if view == 0 else None, known["truth"][view], *samples])
+            else:
+                cells.append([None] * len(columns))
+            labels.append(shortened(first.views[index]["scene"]) if view == 0 else "from elsewhere" if there else "")
+    return grid(cells, columns, labels, side=96, rows_together=2)
+
+
+def compare(workdirs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], list[tuple[str, list[str], str]]]:
+    """Writes the page, the picture and the numbers to `out`; returns the numbers by run, and the rows of the table.
+
+    Raises:
+      UserError: a run has not been evaluated, or they were evaluated on different views.
+    """
+    runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
+    check_same_views(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    sheet, table = picture(runs), rows(runs)
+    write_png(out / "comparison.png", sheet)
+    kept = [name for name, *_ in (*ODDS, *EXPLAINED)]
+    kept += [f"{name}_best" for name in kept] + ["step", "num_scenes", "num_samples"]
+    result = {name: {key: run.numbers[key] for key in kept if key in run.numbers} for name, run in runs.items()}
+    (out / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "index.html").write_text(page("Comparison", _body(runs, table, sheet.shape[1])), encoding="utf-8")
+    return result, table
+
+
+def _body(runs: Mapping[str, Evaluated], table: Sequence[tuple[str, list[str], str]], width: int) -> str:
+    heads = "".join(f"<th>{escape(name)}</th>" for name in runs)
+    lines = "".join(
+        f"<tr><td>{escape(title)}</td>{''.join(f'<td>{value}</td>' for value in values)}"
+        f'<td class="text">{escape(text)}</td></tr>'
+        for title, values, text in table
+    )
+    made = "; ".join(
+        f"{escape(name)}: {run.numbers['num_samples']} samples after {run.numbers['step']} training steps"
+        for name, run in runs.items()
+    )
+    return f"""<h1>{escape(" and ".join(runs))}</h1>
+<p class="lead">On the same views of {len(next(iter(runs.values())).views)} scenes. {made}.</p>
+<p>A model that must give one answer mixes all that could be there: its PSNR against the truth is high, and no scene
+looks like that. A sample commits itself, often to something else than the truth, which PSNR punishes. What tells the
+two apart is whether the best of some samples meets the truth, FID and KID, and on toy scenes whether the hidden side
+is of one colour (purity) in the right share of the samples (total variation).</p>
+<div class="scroll"><table><thead><tr><th></th>{heads}<th class="text">What it is</th></tr></thead>
+<tbody>{lines}</tbody></table></div>
+<h2>Samples</h2>
+<p>Two rows a scene: the view that was sampled, and the same scenes from elsewhere.</p>
+<img src="comparison.png" alt="Samples of each run" style="max-width:100%;width:{width}px">
+"""
+
+
+def as_text(table: Sequence[tuple[str, list[str], str]], names: Sequence[str]) -> str:
+    """The table for a terminal."""
+    wide = max(len(title) for title, _, _ in table) + 2
+    lines = [" " * wide + "".join(f"{name:>16}" for name in names)]
+    for title, values, _ in table:
+        lines.append(f"{title:{wide}}" + "".join(f"{value.replace('&nbsp;', ' '):>16}" for value in values))
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the page, the picture and the numbers")
+    try:
+        arguments = parser.parse_args(argv)
+        if malformed := [run for run in arguments.runs if "=" not in run]:
+            raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
+        pairs = (run.split("=", 1) for run in arguments.runs)
+        workdirs = {name: Path(workdir) for name, workdir in pairs}
+        result, table = compare(workdirs, arguments.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(as_text(table, list(workdirs)), file=sys.stderr)
+    print(f"look at {arguments.out / 'index.html'}", file=sys.stderr)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
