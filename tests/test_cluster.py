@@ -326,7 +326,8 @@ def test_a_process_with_an_error_tells_it_and_does_not_wait_for_the_others(tmp_p
 
 def test_processes_that_fail_alike_all_tell_it(tmp_path):
     for rank, (_, errors, code) in enumerate(both([sys.executable, "-c", FAIL, "both"], slurm, tmp_path)):
-        assert (code, errors.splitlines()[-1]) == (1, f"error: shard {rank} is gone")
+        # jax may add lines of its own.
+        assert code == 1 and f"error: shard {rank} is gone" in errors.splitlines(), errors
 
 
 @pytest.mark.slow
