@@ -365,7 +365,7 @@ def test_the_command_prints_the_numbers_as_its_last_line(run, monkeypatch, capsy
 def pixelnerf(run, tmp_path_factory):
     """The same of an untrained pixelNeRF, on the same views."""
     workdir = tmp_path_factory.mktemp("pixelnerf")
-    values = tiny_config(run.workdir / "data")
+    values = tiny_config(run.workdir / "data", guidance=1.0)
     toy_config.make_deterministic(values)
     values.evaluate.update(num_scenes=SCENES, num_target=TARGETS, sweep_samples=3)
     config = from_dict(values)

@@ -70,7 +70,7 @@ def test_the_page_gives_the_advice_and_every_number(tmp_path):
         "truth": {"saturation": 0.4, "contrast": 0.2},
     }  # fmt: skip
     page = guidance_page.write_page(tmp_path, result).read_text()
-    assert "Take &lt;this&gt;" in page and "0.123" in page and f"{np.log(2) / 3:.3f}" in page
+    assert "Take &lt;this&gt;" in page and "0.123" in page and f"{(np.log(2) + np.log(1.234)) / 3:.3f}" in page
     assert 'src="guidance.png"' in page and 'src="guidance_samples.png"' in page
 
 
