@@ -27,14 +27,19 @@ def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]])
 
 
 def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """A panel for each of the long solutions, in it a line a sampler and spacing."""
-    titles = {"to_uniform": "to 250 steps even in time, as published", "to_log-snr": "to 250 steps even in log-SNR"}
-    figure, every = _figure(len(titles), (11.0, 3.9))
-    for axes, (name, title) in zip(every, titles.items(), strict=True):
-        _over_steps(axes, records, [r[name]["psnr"] for r in records])
+    """The distance to each of the long solutions, and how many samples chose as the published one did; in each panel a
+    line a sampler and spacing."""
+    panels = {
+        ("to_uniform", "psnr"): ("To 250 steps even in time, as published", "PSNR of samples, median, dB"),
+        ("to_log-snr", "psnr"): ("To 250 steps even in log-SNR", "PSNR of samples, median, dB"),
+        ("to_uniform", "same"): ("Samples that chose as 250 steps did", "share"),
+    }
+    figure, every = _figure(len(panels), (14.0, 3.9))
+    for axes, ((name, measure), (title, label)) in zip(every, panels.items(), strict=True):
+        _over_steps(axes, records, [r[name][measure] for r in records])
         axes.set_title(title)
-        axes.set_ylabel("PSNR of samples, median, dB")
-    every[0].legend(frameon=False)
+        axes.set_ylabel(label)
+    every[-1].legend(frameon=False)
     _save(figure, path)
 
 
