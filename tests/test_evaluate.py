@@ -320,13 +320,6 @@ def test_few_steps_are_compared_with_many(run, monkeypatch):
     assert (run.workdir / "steps" / "steps.png").stat().st_size > 10_000
 
 
-def test_how_near_samples_come():
-    reference = np.full((4, 8, 8, 3), 0.5)
-    images = reference + np.array([0.0, 0.01, 0.01, 0.2]).reshape(4, 1, 1, 1)
-    near = steps_sweep.compare(images, reference, None, 2)
-    assert near == {"psnr": pytest.approx(40.0), "same": 0.75}
-
-
 def test_an_evaluation_goes_on_where_it_was_interrupted(run):
     scene = run.folder / "scenes" / "00001.json"
     before = json.loads(scene.read_text())
