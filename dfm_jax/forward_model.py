@@ -252,7 +252,7 @@ class RadianceFieldModel:
     def _apply_encoder(self, params: Params, method: str, *inputs: Array) -> tuple[Array, Params]:
         """Features, and the parameters for the next time."""
         features, extra = self.encoder.apply({"params": params["encoder"]}, *inputs, method=method, mutable=[PASSED_ON])
-        encoder = {**params["encoder"], **extra.get(PASSED_ON, {})}
+        encoder = {**params["encoder"], **extra.get(PASSED_ON, {}).get("params", {})}
         return features.astype(self.dtype), {**params, "encoder": encoder}
 
     def _estimate_channels(self, estimate: Rendering) -> Float[Array, "b h w k"]:

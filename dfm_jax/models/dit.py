@@ -98,5 +98,5 @@ class DiTEncoder(Encoder):
         block = TransformerBlock(self.config.num_heads, self.dtype, parent=None)
         run = lambda params, x, c: block.apply({"params": params}, x, c)[0]
         x, params = run_stack(run, self.variables["params"]["blocks"], x, c)
-        self.sow(PASSED_ON, "blocks", params, reduce_fn=lambda _, last: last)
+        self.sow(PASSED_ON, "params", {"blocks": params}, reduce_fn=lambda _, last: last)
         return x
