@@ -140,7 +140,7 @@ def predict(
     """
     x0, _ = model.target(example)
     x_t = add_noise(schedule, x0, timestep, noise)
-    signal, estimate = model.infer(params, model.encode_context(params, example), x_t, timestep)
+    signal, estimate = model.infer_from(params, example, x_t, timestep)
     query_keys, forward_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     query, truth = model.supervision(example, query_keys)
     observation = model.forward(params, signal, query, forward_keys)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Key, Num
 from dfm_jax.config import DiTConfig, LossConfig, ModelConfig, ResNet34Config
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models.dit import DiTEncoder
-from dfm_jax.models.encoder import Encoder
+from dfm_jax.models.encoder import PASSED_ON, Encoder
 from dfm_jax.models.radiance_field import RadianceField
 from dfm_jax.models.resnet import ResNet34Encoder
 from dfm_jax.rendering.render import (
@@ -49,6 +49,9 @@ class ForwardModel(Protocol):
     def infer(self, params: Params, context: Any, x_t: Array, timestep: Array) -> tuple[Any, Any | None]:
         """Signal seen in the (encoded) context and in a noisy observation `x_t [b, ...]` at noise level `timestep [b]`;
         and a deterministic estimate of that observation, made from the context alone (None: the model makes none)."""
+
+    def infer_from(self, params: Params, example: Any, x_t: Array, timestep: Array) -> tuple[Any, Any | None]:
+        """`infer` from an example whose context is not encoded: what training does."""
 
     def forward(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Any:
         """Observation of a signal. `keys [b]`: randomness, if the model has any; None: deterministic."""
@@ -151,12 +154,16 @@ class RadianceFieldModel:
     # --- the pair -----------------------------------------------------------------------------------------------
 
     def encode_context(self, params: Params, example: Example) -> EncodedContext:
-        clean = encode_views(params, self, example.context, jnp.zeros(example.context.valid.shape))
+        return self._encode_context(params, example)[0]
+
+    def _encode_context(self, params: Params, example: Example) -> tuple[EncodedContext, Params]:
+        """Also returns the parameters to encode more views with, see `encoder.PASSED_ON`."""
+        clean, params = _encode_views(params, self, example.context, jnp.zeros(example.context.valid.shape))
         clean = clean.replace(near=example.near, far=example.far)
         target = jax.tree.map(lambda x: x[:, 0], example.target)
         estimate = estimate_image(params, self, clean, target.camera)
         channels = self._estimate_channels(estimate)
-        return EncodedContext(clean, estimate, channels, target.camera, target.absolute_pose)
+        return EncodedContext(clean, estimate, channels, target.camera, target.absolute_pose), params
 
     def infer(
         self, params: Params, context: EncodedContext, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
@@ -164,8 +171,14 @@ class RadianceFieldModel:
         """The scene seen in the context views and one noisy target image in [-1, 1]; and the deterministic estimate
         `[b, s * s]` of that image, `s = estimate_size`."""
         inputs = jnp.concatenate([x_t, context.estimate_channels], axis=-1)
-        features = self._apply_encoder(params, "encode_noisy", inputs, timestep, context.absolute_pose)
+        features, _ = self._apply_encoder(params, "encode_noisy", inputs, timestep, context.absolute_pose)
         return add_view(context.scene, features, context.camera, timestep), context.estimate
+
+    def infer_from(
+        self, params: Params, example: Example, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
+    ) -> tuple[Scene, Rendering]:
+        context, params = self._encode_context(params, example)
+        return self.infer(params, context, x_t, timestep)
 
     def forward(
         self, params: Params, signal: Scene, query: Rays | tuple[Rays, ...], keys: Key[Array, "b"] | None = None
@@ -236,9 +249,11 @@ class RadianceFieldModel:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _apply_encoder(self, params: Params, method: str, *inputs: Array) -> Array:
-        features = self.encoder.apply({"params": params["encoder"]}, *inputs, method=method)
-        return features.astype(self.dtype)
+    def _apply_encoder(self, params: Params, method: str, *inputs: Array) -> tuple[Array, Params]:
+        """Features, and the parameters for the next time."""
+        features, extra = self.encoder.apply({"params": params["encoder"]}, *inputs, method=method, mutable=[PASSED_ON])
+        encoder = {**params["encoder"], **extra.get(PASSED_ON, {}).get("params", {})}
+        return features.astype(self.dtype), {**params, "encoder": encoder}
 
     def _estimate_channels(self, estimate: Rendering) -> Float[Array, "b h w k"]:
         """`[colour in [-1, 1] 3 | distance 1 | features]`, at the size of the image."""
@@ -254,13 +269,20 @@ class RadianceFieldModel:
 def encode_views(params: Params, nets: RadianceFieldModel, views: Views, timestep: Num[Array, "b v"]) -> Scene:
     """One feature map for every view, with its camera and noise level. `near` and `far` are left at 0: they belong to
     the example, not to its views."""
+    return _encode_views(params, nets, views, timestep)[0]
+
+
+def _encode_views(
+    params: Params, nets: RadianceFieldModel, views: Views, timestep: Num[Array, "b v"]
+) -> tuple[Scene, Params]:
+    """`encode_views`, and the parameters to encode more of them with."""
     flat = lambda x: rearrange(x, "b v ... -> (b v) ...")
-    features = nets._apply_encoder(
+    features, params = nets._apply_encoder(
         params, "encode_clean", 2 * flat(views.images) - 1, flat(timestep), flat(views.absolute_pose)
     )
     features = rearrange(features, "(b v) h w c -> b v h w c", b=views.valid.shape[0])
     unknown = jnp.zeros(views.valid.shape[0])
-    return Scene(features, views.camera, timestep, views.valid, unknown, unknown)
+    return Scene(features, views.camera, timestep, views.valid, unknown, unknown), params
 
 
 def add_view(scene: Scene, features: Float[Array, "b h w c"], camera: Camera, timestep: Num[Array, "b"]) -> Scene:

@@ -48,6 +48,9 @@ class PixelNeRF(RadianceFieldModel):
         scene = encode_views(params, self, context.context, levels)
         return scene.replace(near=context.near, far=context.far), None
 
+    def infer_from(self, params: Params, example: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
+        return self.infer(params, example, x_t, timestep)
+
 
 def make_model(config: ModelConfig, image_size: int, loss: LossConfig) -> RadianceFieldModel:
     """The model that a config describes: the paper's, or pixelNeRF where it has no conditioning field."""

@@ -83,6 +83,21 @@ def test_recomputing_blocks_changes_neither_values_nor_gradients():
     assert all(float(jnp.max(jnp.abs(leaf))) > 0 for leaf in jax.tree.leaves(kept[1]))
 
 
+def test_two_runs_of_the_same_blocks_add_up_their_gradients_in_place():
+    images, timestep, pose = inputs()
+
+    def loss(params, model):
+        """A clean view, and a noisy one that depends on what was seen in it."""
+        clean, params = model._apply_encoder(params, "encode_clean", images, timestep, pose)
+        given = jnp.concatenate([images, jnp.tile(images, (1, 1, 1, 3))[..., :8]], axis=-1) * (1 + jnp.mean(clean))
+        noisy, _ = model._apply_encoder(params, "encode_noisy", given, timestep + 1, pose)
+        return jnp.mean(jnp.square(noisy)) + jnp.mean(jnp.square(clean))
+
+    run = jit(jax.value_and_grad(loss), static_argnums=1)
+    kept, again = (run({"encoder": PARAMS}, tiny_model(remat=remat)) for remat in (False, True))
+    assert_trees_close(kept, again, rtol=1e-4, atol=1e-6)
+
+
 def test_bfloat16_computes_nearly_the_same():
     model = tiny_model(compute_dtype="bfloat16")
     low = jit(lambda *given: encode(PARAMS, *given, model=model))(*inputs())

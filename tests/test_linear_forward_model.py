@@ -78,6 +78,9 @@ class LinearModel:
         estimate = jnp.einsum("bi,bis->bs", known, of_case(params["estimate"][None]))
         return signal, self.forward(params, estimate, self._target_query(example))
 
+    def infer_from(self, params: dict, example: Projections, x_t: Array, timestep: Array) -> tuple[Array, Array]:
+        return self.infer(params, example, x_t, timestep)
+
     def forward(
         self, params: dict, signal: Float[Array, "b 3"], query: Float[Array, "b q 3"], keys: Array | None = None
     ) -> Float[Array, "b q"]:
@@ -161,6 +164,7 @@ def trained() -> Trained:
             clip_norm=10.0,
             ema_decay=0.99,
             ema_every=1,
+            first_moment_dtype="float32",
             skip_spikes=0.0,
         )
     )

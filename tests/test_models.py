@@ -9,6 +9,7 @@ import scipy.special
 from flax import linen as nn
 
 from dfm_jax.geometry import cast_rays, pixel_grid, project
+from dfm_jax.models import feature_lookup
 from dfm_jax.models.embeddings import encoder_time_code, field_time_code, point_code, pose_code, token_position_code
 from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.structs import Scene
@@ -128,6 +129,26 @@ def test_lookup_commutes_with_a_linear_layer():
     params = {"params": {"kernel": jnp.asarray(random_maps(8, 5, 1)[0, 0, :, :, 0]), "bias": jnp.arange(5.0)}}
     late = layer.apply(params, lookup(maps, uv, "centres"))
     np.testing.assert_allclose(lookup(layer.apply(params, maps), uv, "centres"), late, atol=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [1000, 16, 3])
+def test_the_lookups_gradient_is_the_plain_one_however_few_points_are_added_at_once(at_once, monkeypatch):
+    monkeypatch.setattr(feature_lookup, "ADDED_AT_ONCE", at_once)
+    rng = np.random.default_rng(3)
+    maps, uv = jnp.asarray(random_maps()), jnp.asarray(rng.uniform(-0.2, 1.2, (2, 2, 20, 2)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(2, 2, 20, 3)), jnp.float32)
+
+    def plain(maps, uv):
+        """By the triangles around each pixel: differentiable without a lookup."""
+        near = lambda x, size: jnp.maximum(
+            0, 1 - jnp.abs(jnp.clip(x * size - 0.5, 0, size - 1)[..., None] - jnp.arange(size)[None, None, None])
+        )
+        return jnp.einsum("bvnh,bvnw,bvhwc->bvnc", near(uv[..., 1], 5), near(uv[..., 0], 7), maps)
+
+    loss = lambda look: lambda maps, uv: jnp.sum(weights * look(maps, uv))
+    ours = jit(jax.grad(loss(lambda maps, uv: lookup_features(maps, uv, "centres")), argnums=(0, 1)))(maps, uv)
+    theirs = jit(jax.grad(loss(plain), argnums=(0, 1)))(maps, uv)
+    assert_trees_close(ours, theirs)
 
 
 def test_an_unknown_grid_is_refused():

@@ -1,5 +1,6 @@
 """The training step's laws, on linear regression: cheap, and its gradients are known."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -22,6 +23,7 @@ OPTIMIZER = OptimizerConfig(
     clip_norm=1.0,
     ema_decay=0.9,
     ema_every=1,
+    first_moment_dtype="float32",
     skip_spikes=0.0,
 )
 
@@ -124,6 +126,21 @@ def test_the_average_starts_as_a_copy_ramps_up_and_moves_every_kth_step():
     np.testing.assert_allclose(second.ema["w"], (1 - decay) * second.params["w"], rtol=1e-5)
     late = update_average({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.int32(100), decay=0.5, every=2)
     np.testing.assert_allclose(late["w"], [0.5])
+
+
+def test_a_first_moment_in_bfloat16_takes_half_the_memory_and_nearly_the_same_path():
+    exact, rounded = (
+        make_optimizer(dataclasses.replace(OPTIMIZER, first_moment_dtype=name)) for name in ("float32", "bfloat16")
+    )
+    states = [new_state(exact), new_state(rounded)]
+    steps = [jax.jit(make_step(tx)) for tx in (exact, rounded)]
+    for _ in range(6):
+        states = [step(state, batch(), jax.random.key(0))[0] for step, state in zip(steps, states, strict=True)]
+    first, second = (optax.tree.get(states[1].opt_state, name) for name in ("mu", "nu"))
+    assert {x.dtype for x in jax.tree.leaves(first)} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in jax.tree.leaves((second, states[1].params))} == {jnp.dtype("float32")}
+    assert float(jnp.max(jnp.abs(states[0].params["w"] - states[1].params["w"]))) > 0
+    np.testing.assert_allclose(states[0].params["w"], states[1].params["w"], rtol=0.02)
 
 
 def test_learning_rate_warms_up_then_falls_along_half_a_cosine():

@@ -185,5 +185,5 @@ def _shortage(report: dict[str, Any]) -> str:
         f"a device needs {report['peak_bytes'] / GIB:.2f} GiB and has {report['hbm_bytes'] / GIB:.2f} "
         f"(arguments {report['argument_bytes'] / GIB:.2f}). What helps: config.train.mesh.fsdp=-1, "
         "a smaller train.batch_size or more devices, train.accumulate, model.ray_marching.chunk_size, "
-        "model.compute_dtype='bfloat16'"
+        "model.compute_dtype='bfloat16', train.optimizer.first_moment_dtype='bfloat16'"
     )

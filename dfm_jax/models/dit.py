@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import Float
 
 from dfm_jax.models.embeddings import token_position_code
-from dfm_jax.models.encoder import Encoder
+from dfm_jax.models.encoder import PASSED_ON, Encoder
+from dfm_jax.models.stack import run_stack
 
 STEM_CHANNELS = 64
 MLP_RATIO = 4
@@ -64,9 +65,12 @@ class DiTEncoder(Encoder):
         self.noisy_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
         self.patch_embedding = nn.Conv(config.width, (2, 2), strides=2, padding="VALID", dtype=dtype)
         self._setup_conditioning(config.width)
-        block = nn.remat(TransformerBlock, prevent_cse=False) if config.remat else TransformerBlock
         self.blocks = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=config.depth
+            TransformerBlock,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.depth,
         )(num_heads=config.num_heads, dtype=dtype)
         self.final_modulation = dense(2 * config.width, kernel_init=zeros)
         self.final_norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
@@ -81,9 +85,18 @@ class DiTEncoder(Encoder):
         position_code = token_position_code(rows, columns, self.config.width, self.config.position_grid)
         x = rearrange(tokens, "n i j d -> n (i j) d") + position_code[None]
         c = self._conditioning(timestep, pose)
-        x, _ = self.blocks(x.astype(self.dtype), c)
+        x = self._run_blocks(x.astype(self.dtype), c)
         shift, scale = jnp.split(self.final_modulation(nn.silu(c)), 2, axis=-1)
         x = self.final(_modulate(self.final_norm(x), shift, scale))
         half = rearrange(x, "n (i j) (p q c) -> n (i p) (j q) c", i=rows, j=columns, p=2, q=2)
         full = jax.image.resize(half, (half.shape[0], height, width, half.shape[-1]), "bilinear")
         return self.refine(jnp.concatenate([full, self.skip(inputs[..., :3])], axis=-1))
+
+    def _run_blocks(self, x: Float[Array, "n k d"], c: Float[Array, "n d"]) -> Float[Array, "n k d"]:
+        if not self.config.remat or self.is_initializing():
+            return self.blocks(x, c)[0]
+        block = TransformerBlock(self.config.num_heads, self.dtype, parent=None)
+        run = lambda params, x, c: block.apply({"params": params}, x, c)[0]
+        x, params = run_stack(run, self.variables["params"]["blocks"], x, c)
+        self.sow(PASSED_ON, "params", {"blocks": params}, reduce_fn=lambda _, last: last)
+        return x

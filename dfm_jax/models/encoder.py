@@ -16,6 +16,10 @@ from dfm_jax.models.embeddings import encoder_time_code, pose_code
 
 small = nn.initializers.normal(0.02)
 
+# Collection of variables: parameters that a later encoding in the same differentiated function should take in the place
+# of its own (the same numbers), so that their gradients are added up in place, see `stack.run_stack`.
+PASSED_ON = "passed_on"
+
 
 class Encoder(nn.Module):
     """Feature map of one view at one noise level, as large as its image.

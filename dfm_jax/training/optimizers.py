@@ -78,9 +78,14 @@ def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.Gra
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser. Its state holds the current `learning_rate`, so that a step can report it."""
-    adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
+    adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root", "mu_dtype"))
     tx = optax.chain(
         clip_by_global_norm(config.clip_norm),
-        adam(learning_rate=learning_rate_schedule(config), b1=config.b1, b2=config.b2),
+        adam(
+            learning_rate=learning_rate_schedule(config),
+            b1=config.b1,
+            b2=config.b2,
+            mu_dtype=config.first_moment_dtype,
+        ),
     )
     return skip_spikes(tx, config.skip_spikes) if config.skip_spikes else tx

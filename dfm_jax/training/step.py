@@ -74,12 +74,10 @@ def update_average(ema: Params, params: Params, step: Array, *, decay: float, ev
     the random initial parameters (0.999^1600 = 0.2).
     """
 
-    def update(ema: Params) -> Params:
-        count = step // every
-        ramped = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
-        return optax.incremental_update(params, ema, 1.0 - ramped)
-
-    return jax.lax.cond(step % every == 0, update, lambda ema: ema, ema)
+    count = step // every
+    ramped = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    # Not a `cond`: its result would be one more copy of all parameters.
+    return optax.incremental_update(params, ema, jnp.where(step % every == 0, 1.0 - ramped, 0.0))
 
 
 def _mean_gradients(loss: Loss, params: Params, example: Batch, key: Array, accumulate: int) -> tuple:
