@@ -233,12 +233,13 @@ def test_timesteps_fall_from_the_noisiest_to_clean_data(spacing):
 def test_log_snr_timesteps_are_even_in_it_and_end_where_50_uniform_steps_do():
     schedule = cosine_schedule()
     log_snr = np.log(np.asarray(schedule.signal_rate, np.float64) / np.asarray(schedule.noise_rate, np.float64))
-    for num_steps in (5, 12, 30):
+    for num_steps in (5, 12, 20):
         times = np.asarray(log_snr_timesteps(schedule, num_steps))[:-1]
         assert times[-1] == uniform_timesteps(schedule, 50)[-2]
-        # Neighbouring timesteps are up to 0.4 apart where it is noisiest, and below 0.01 in the middle.
-        even = np.linspace(-5, log_snr[times[-1]], num_steps)[1:]
-        np.testing.assert_allclose(log_snr[times[1:]], even, atol=0.2)
+        # Each is the timestep nearest to an even one; float32 may decide between two that are equally near.
+        even = np.linspace(-5, log_snr[times[-1]], num_steps)[1:, None]
+        nearest = np.abs(log_snr - even).min(1)
+        np.testing.assert_allclose(np.abs(log_snr[times[1:]] - even[:, 0]), nearest, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", [ddim, dpm_solver])

@@ -31,6 +31,7 @@ from dfm_jax.evaluation import (
     scene_scores,
     steps_sweep,
     toy_modes,
+    trained,
 )
 from dfm_jax.evaluation import evaluate as evaluation
 from dfm_jax.evaluation.evaluate import evaluate
@@ -309,14 +310,15 @@ def test_the_sweep_covers_every_sampler_and_number_of_steps(run):
 def test_few_steps_are_compared_with_many(run, monkeypatch):
     monkeypatch.setattr(steps_sweep, "STEPS", (1, 3))
     monkeypatch.setattr(steps_sweep, "LONG", 6)
-    records = steps_sweep.sweep(run.config, run.workdir)
+    result = steps_sweep.sweep(run.config, run.workdir)
+    records = result["records"]
     assert [r["num_steps"] for r in records] == [1] * 4 + [3] * 4 + [6] * 2
     assert len({r["to_uniform"]["psnr"] for r in records[:4]}) == 1  # one step is the same for every sampler
     few, many = records[0], records[4]  # DDIM, uniform
     assert many["to_uniform"]["psnr"] > few["to_uniform"]["psnr"]
     assert records[-1]["to_uniform"]["psnr"] == records[-2]["to_log-snr"]["psnr"]
     written = json.loads((run.workdir / "steps" / "steps.json").read_text())
-    assert written["records"] == json.loads(json.dumps(records))
+    assert written == json.loads(json.dumps(result))
     assert (run.workdir / "steps" / "steps.png").stat().st_size > 10_000
 
 
@@ -470,13 +472,13 @@ def test_four_devices_measure_what_one_measures(tmp_path):
 
 def test_the_numbers_of_a_run_in_a_bucket_are_written_here(run, tmp_path, monkeypatch):
     """As `--mode=sample` does; only what reads the bucket is replaced."""
-    asked, restore = [], evaluation.restore_params
+    asked, restore = [], trained.restore_params
 
     def restore_params(workdir):
         asked.append(workdir)
         return restore(run.workdir)
 
-    monkeypatch.setattr(evaluation, "restore_params", restore_params)
+    monkeypatch.setattr(trained, "restore_params", restore_params)
     monkeypatch.chdir(tmp_path)
     settings = dataclasses.replace(run.config.evaluate, num_scenes=1, sweep_samples=0)
     evaluate(dataclasses.replace(run.config, evaluate=settings), "gs://bucket/runs/far")

@@ -65,7 +65,7 @@ class Colours:
     num_samples: int  # that show enough of the hidden side
     counts: tuple[int, ...]  # of each colour
     total_variation: float  # to the known odds
-    mode_purity: float  # share of clean samples
+    mode_purity: float  # share of clean ones among them
 
 
 def draw_samples(
@@ -95,18 +95,18 @@ def read_colours(
     data: SceneDataset, views: Sequence[tuple[int, Draw]], images: Float[np.ndarray, "count h w 3"]
 ) -> Colours:
     """Reads samples that were drawn in the order of `draw_samples`."""
-    modes, clean = [], []
+    modes, clean = [], []  # of the samples that show enough of the hidden side
     for k, image in enumerate(images):
         number, draw = views[k % len(views)]
         scene, frames = data.scene(number), draw.target[:1]
         poses, intrinsics = scene.camera_to_world[frames, :3], scene.intrinsics[frames]
         mode, pure = toy_modes.read_views(scene.attributes, poses, intrinsics, image[None, None])
-        modes.append(mode.item())
-        clean.append(pure.item())
-    seen = [mode for mode in modes if mode != toy_modes.UNSEEN]
-    counts = np.bincount(seen, minlength=len(toy.HIDDEN_COLOURS))
+        if mode.item() != toy_modes.UNSEEN:
+            modes.append(mode.item())
+            clean.append(pure.item())
+    counts = np.bincount(modes, minlength=len(toy.HIDDEN_COLOURS))
     distance = total_variation(counts, toy.HIDDEN_PROBABILITIES)
-    return Colours(len(seen), tuple(counts.tolist()), distance, float(np.mean(clean)))
+    return Colours(len(modes), tuple(counts.tolist()), distance, float(np.mean(clean)))
 
 
 def _first_target(view: tuple[int, Draw]) -> tuple[int, Draw]:

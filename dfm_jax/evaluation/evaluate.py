@@ -28,11 +28,10 @@ from dfm_jax.evaluation.evaluation_page import write_page
 from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_scene_table
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_scores import SampledViews, measure
+from dfm_jax.evaluation.trained import restore_trained
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder, path_of
 
@@ -65,9 +64,7 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
             "leave it out with --config.evaluate.sweep_samples=0"
         )
     start = time.monotonic()
-    params, step, saved = restore_params(workdir)
-    # Sampling may have its own seed and data; what the parameters mean may not change.
-    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    params, step, _ = restore_trained(config, workdir)
     networks = _load_networks(config)
     pipeline.ensure_toy(config.data, config.image_size)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)

@@ -37,12 +37,11 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import guidance_page, plots, visualize
 from dfm_jax.evaluation.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
 from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
+from dfm_jax.evaluation.trained import restore_trained
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.workdirs import local_folder
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -78,8 +77,7 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
             "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "
             "when it is trained as well"
         )
-    params, step, saved = restore_params(workdir)
-    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    params, step, saved = restore_trained(config, workdir)
     if not saved["diffusion"]["guidance_dropout"]:
         raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
     pipeline.ensure_toy(config.data, config.image_size)

@@ -29,11 +29,10 @@ from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
 from dfm_jax.evaluation.scene_files import write_scene, write_videos
 from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
+from dfm_jax.evaluation.trained import restore_trained
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Camera, Example
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder, path_of
@@ -52,9 +51,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     if jax.process_count() > 1:
         raise UserError("--mode=sample runs in one process: start it once, with --nodistributed")
     seconds, start = {}, time.monotonic()
-    params, step, saved = restore_params(workdir)
-    # Sampling may have its own seed and data; what the parameters mean may not change.
-    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    params, step, _ = restore_trained(config, workdir)
     pipeline.ensure_toy(config.data, config.image_size)
     example, names = pipeline.evaluation_examples(
         config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes

@@ -12,10 +12,10 @@ colours. Writes `steps.json` and `steps.png` to `<workdir>/steps/`; the last lin
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,11 +30,11 @@ from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import calibration, plots
+from dfm_jax.evaluation.trained import restore_trained
 from dfm_jax.metrics import psnr
 from dfm_jax.models import lpips
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.monitor import say
+from dfm_jax.training.workdirs import local_folder
 
 LONG = 250
 STEPS = (8, 10, 12, 15, 20, 30, 50)
@@ -42,21 +42,20 @@ SAME_PSNR = 20.0
 HIGHEST_PSNR = 99.0  # of equal images
 
 
-def sweep(config: Config, workdir: Path) -> list[dict[str, Any]]:
-    """Measures every sampler, spacing and number of steps, writes the plot, and returns a record of each.
+def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
+    """Measures every sampler, spacing and number of steps, writes the plot, and returns the numbers.
 
     Raises:
       UserError: the model is deterministic, or there is no checkpoint or data set.
     """
     if config.model.conditioning_field is None:
         raise UserError("this config's model is deterministic: it has no sampling steps")
-    params, step, saved = restore_params(workdir)
-    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    params, step, _ = restore_trained(config, workdir)
     pipeline.ensure_toy(config.data, config.image_size)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     views = evaluation_views.evaluation_views(config.data, num_scenes=config.sample.num_scenes)
     count = len(views) * config.sample.num_samples
-    compared = partial(compare, distance=_perceptual_distance(), at_once=len(views))
+    compared = partial(compare, distance=_perceptual_distance(config.image_size), at_once=len(views))
 
     def draw(sampler: str, spacing: str, steps: int) -> np.ndarray:
         sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
@@ -78,12 +77,12 @@ def sweep(config: Config, workdir: Path) -> list[dict[str, Any]]:
         record |= {f"to_{name}": compared(images, x) for name, x in references.items() if name != spacing}
         records.append(record | _odds(config, data, views, images))
 
-    folder = workdir / "steps"
+    folder = local_folder(workdir) / "steps"
     folder.mkdir(parents=True, exist_ok=True)
     plots.distance_over_steps(folder / "steps.png", [record for record in records if record["num_steps"] < long])
     result = {"step": step, "num_samples": count, "records": records}
     (folder / "steps.json").write_text(json.dumps(result, indent=1) + "\n")
-    return records
+    return result
 
 
 def compare(
@@ -115,7 +114,11 @@ def _odds(config: Config, data: SceneDataset, views: Sequence[tuple[int, Draw]],
     return dataclasses.asdict(calibration.read_colours(data, views, images))
 
 
-def _perceptual_distance() -> lpips.Distance | None:
+def _perceptual_distance(image_size: int) -> lpips.Distance | None:
+    """None, and a line that says why, where there is none."""
+    if image_size < lpips.SMALLEST_IMAGE:
+        say(f"left out: lpips: images are smaller than {lpips.SMALLEST_IMAGE} pixels")
+        return None
     try:
         return lpips.load_default()
     except UserError as error:
@@ -126,15 +129,15 @@ def _perceptual_distance() -> lpips.Distance | None:
 def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="FILE.py or FILE.py:variant")
-    parser.add_argument("--workdir", required=True, type=Path, help="of a trained model")
+    parser.add_argument("--workdir", required=True, help="of a trained model")
     try:
         arguments, overrides = parser.parse_known_args(argv)
-        records = sweep(read_config(arguments.config, overrides), arguments.workdir)
+        result = sweep(read_config(arguments.config, overrides), arguments.workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"look at {arguments.workdir / 'steps' / 'steps.png'}", file=sys.stderr)
-    print(json.dumps(records))
+    print(f"look at {local_folder(arguments.workdir) / 'steps' / 'steps.png'}", file=sys.stderr)
+    print(json.dumps(result))
     return 0
 
 
