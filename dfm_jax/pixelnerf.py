@@ -13,7 +13,8 @@ from jax import Array
 from jaxtyping import Key, Num
 
 from dfm_jax.config import LossConfig, ModelConfig
-from dfm_jax.forward_model import Params, RadianceFieldModel, encode_views
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.scene_networks import Params
 from dfm_jax.structs import Example, Rays, Scene
 
 
@@ -45,7 +46,7 @@ class PixelNeRF(RadianceFieldModel):
         """
         del x_t
         levels = jnp.broadcast_to(timestep[:, None], context.context.valid.shape)
-        scene = encode_views(params, self, context.context, levels)
+        scene, _ = self.encode_views(params, context.context, levels)
         return scene.replace(near=context.near, far=context.far), None
 
     def infer_from(self, params: Params, example: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:

@@ -26,18 +26,13 @@ from dfm_jax.config_reading import from_dict
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.forward_model import (
-    Params,
-    RadianceFieldModel,
-    encode_views,
-    image_rays,
-    patch_pixels,
-    render_with_uniforms,
-)
+from dfm_jax.forward_model import RadianceFieldModel, patch_pixels
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import export_arrays
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, TIME_BIAS
+from dfm_jax.scene_networks import Params
+from dfm_jax.scene_rendering import image_rays, render_with_uniforms
 from dfm_jax.structs import Camera, Example, Rendering, Scene, Views
 from dfm_jax.training.checkpoints import restore_params
 
@@ -119,7 +114,7 @@ class Fixture:
 
 def scene_outputs(params: dict, fx: Fixture) -> Outputs:
     """The encoder, the deterministic estimate, the fields at points, and all target views in full."""
-    clean = encode_views(params, fx.model, fx.example.context, jnp.zeros(fx.example.context.valid.shape))
+    clean, _ = fx.model.encode_views(params, fx.example.context, jnp.zeros(fx.example.context.valid.shape))
     yield "encoder_clean_context", rearrange(clean.features, "b v h w c -> (b v) c h w")
     scene, estimate = fx.model.infer(params, fx.model.encode_context(params, fx.example), fx.x_t, fx.timestep)
     yield "encoder_noisy_target", rearrange(scene.features[:, -1], "b h w c -> b c h w")

@@ -12,9 +12,10 @@ from einops import rearrange
 from dfm_jax.config import FieldConfig, LossConfig
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.flops import count_flops
-from dfm_jax.forward_model import draw_pixels, encode_views, image_rays, render, render_image
+from dfm_jax.forward_model import draw_pixels
 from dfm_jax.geometry import pixel_grid, project
 from dfm_jax.losses import rendering_terms
+from dfm_jax.scene_rendering import image_rays, render, render_image
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene
 from tests.tiny import (
     LOSS,
@@ -87,7 +88,7 @@ def test_a_scene_holds_the_context_and_then_the_noisy_target():
     np.testing.assert_array_equal(scene.near, example.near)
     np.testing.assert_array_equal(scene.far, example.far)
     assert estimate.rgb.shape == (2, MODEL.config.estimate_size**2, 3)
-    clean = jit(partial(encode_views, nets=MODEL))(PARAMS, views=example.context, timestep=jnp.zeros((2, 2)))
+    clean, _ = jit(MODEL.encode_views)(PARAMS, example.context, jnp.zeros((2, 2)))
     np.testing.assert_allclose(scene.features[:, :2], clean.features, atol=1e-5)
 
 
@@ -119,7 +120,7 @@ def test_no_gradient_comes_from_a_padding_view():
     example = with_padding(tiny_example(), 1e3)
 
     def loss(params, images):
-        scene = encode_views(params, MODEL, example.context.replace(images=images), jnp.zeros((2, 2)))
+        scene, _ = MODEL.encode_views(params, example.context.replace(images=images), jnp.zeros((2, 2)))
         rays = jax.tree.map(lambda x: x[:, :4], RAYS)
         rendering = render(params, MODEL, scene.replace(near=example.near, far=example.far), rays)
         return jnp.sum(jnp.square(rendering.rgb)) + jnp.sum(rendering.depth)

@@ -14,7 +14,7 @@ SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 
 # What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders.
 LEAVES = {"structs", "config", "errors"}
-SCENE = LEAVES | {"geometry", "rendering", "models", "forward_model", "pixelnerf"}
+SCENE = LEAVES | {"geometry", "rendering", "models", "scene_networks", "scene_rendering", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 METRICS = {"metrics", "distribution_metrics"}
 ENDS = DIFFUSION_OF_SCENES | METRICS | {"config_reading", "data", "flops", "interop", "trajectories"}
@@ -33,8 +33,10 @@ MAY_IMPORT = {
     "diffusion": set(),
     "rendering": {"structs", "geometry"},
     "models": LEAVES | {"geometry"},
-    "forward_model": LEAVES | {"geometry", "models", "rendering"},
-    "pixelnerf": LEAVES | {"forward_model"},
+    "scene_networks": LEAVES | {"models"},
+    "scene_rendering": {"structs", "geometry", "models", "rendering", "scene_networks"},
+    "forward_model": LEAVES | {"geometry", "scene_networks", "scene_rendering"},
+    "pixelnerf": LEAVES | {"scene_networks", "forward_model"},
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     "data": LEAVES | {"geometry"},

@@ -24,7 +24,8 @@ from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.evaluation import spread
-from dfm_jax.forward_model import RadianceFieldModel, image_rays, render
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.scene_rendering import image_rays, render
 from dfm_jax.structs import Camera, Example, Rendering, Scene
 from dfm_jax.trajectories import Trajectory
 

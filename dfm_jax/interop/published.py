@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.forward_model import Params, RadianceFieldModel
+from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.interop.published_names import (
     LABEL_EMBEDDING,
     LABELS,
@@ -29,6 +29,7 @@ from dfm_jax.interop.published_names import (
     unused_shapes,
 )
 from dfm_jax.models.dit import TOKEN_SIDE
+from dfm_jax.scene_networks import Params
 
 State = Mapping[str, np.ndarray]
 

@@ -36,10 +36,11 @@ from dfm_jax.command_line import overrides, read_config
 from dfm_jax.config import Config
 from dfm_jax.config_reading import from_dict
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.forward_model import Params, RadianceFieldModel
+from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.interop import published, state_files
 from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
 from dfm_jax.interop.published_names import derived_arrays, taken_shapes
+from dfm_jax.scene_networks import Params
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_leftovers, restore_params
 
 DATASETS = ("realestate10k", "co3d")

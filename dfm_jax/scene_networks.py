@@ -1,0 +1,97 @@
+"""The networks of a scene model: one encoder of views, and the MLPs of its radiance fields."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Key, Num
+
+from dfm_jax.config import DiTConfig, ModelConfig, ResNet34Config
+from dfm_jax.models.dit import DiTEncoder
+from dfm_jax.models.encoder import PASSED_ON, Encoder
+from dfm_jax.models.radiance_field import RadianceField
+from dfm_jax.models.resnet import ResNet34Encoder
+from dfm_jax.structs import Camera, Scene, Views
+
+Params = dict[str, Any]
+ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneNetworks:
+    """Frozen and hashable: it holds settings only. Parameters are a plain dict of the parts `encoder`,
+    `conditioning_field` (its single MLP) and `scene_field` (`coarse`, or the `proposal` in its place, and, with
+    importance sampling, `fine`).
+    """
+
+    config: ModelConfig
+    image_size: int
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.dtype(self.config.compute_dtype)
+
+    @property
+    def scene_parts(self) -> tuple[str, ...]:
+        """Names of the scene field's MLPs, in the order of their evaluation."""
+        first = "coarse" if self.config.proposal is None else "proposal"
+        return (first, "fine") if self.config.ray_marching.num_fine else (first,)
+
+    def part(self, name: str) -> RadianceField:
+        """One of the scene field's MLPs."""
+        return self.field("proposal" if name == "proposal" else "scene_field")
+
+    @property
+    def encoder(self) -> Encoder:
+        return ENCODERS[type(self.config.encoder)](self.config.encoder, self.dtype)
+
+    def field(self, name: str) -> RadianceField:
+        """One MLP of the field `name`: 'conditioning_field', 'scene_field' or 'proposal'."""
+        sizes = getattr(self.config, name)
+        return RadianceField(sizes, self.config.rendered_features, self.config.pixel_grid, self.dtype)
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """New parameters, float32."""
+        keys = jax.random.split(key, 3)
+        return {
+            "encoder": self._init_encoder(keys[0]),
+            "conditioning_field": self._init_field("conditioning_field", keys[1]),
+            "scene_field": self._init_scene_field(keys[2]),
+        }
+
+    def _init_encoder(self, key: Key[Array, ""]) -> Params:
+        channels = 3 + 3 + 1 + self.config.rendered_features
+        images = jnp.zeros((1, self.image_size, self.image_size, channels))
+        return self.encoder.init(key, images[..., :3], images, jnp.zeros((1,)), jnp.eye(4)[None, :3])["params"]
+
+    def _init_field(self, name: str, key: Key[Array, ""]) -> Params:
+        camera = Camera(jnp.eye(4)[None, None], jnp.eye(3)[None, None])
+        features = jnp.zeros((1, 1, 4, 4, self.config.encoder.features))
+        ones = jnp.ones((1, 1))
+        scene = Scene(features, camera, ones, ones > 0, ones[0], ones[0])
+        return self.field(name).init(key, scene, jnp.zeros((1, 1, 1, 3)))["params"]
+
+    def _init_scene_field(self, key: Key[Array, ""]) -> Params:
+        keys = jax.random.split(key, len(self.scene_parts))
+        names = ("proposal" if part == "proposal" else "scene_field" for part in self.scene_parts)
+        return {part: self._init_field(name, k) for part, name, k in zip(self.scene_parts, names, keys, strict=True)}
+
+    def apply_encoder(self, params: Params, method: str, *inputs: Array) -> tuple[Array, Params]:
+        """Features, and the parameters for the next time, see `encoder.PASSED_ON`."""
+        features, extra = self.encoder.apply({"params": params["encoder"]}, *inputs, method=method, mutable=[PASSED_ON])
+        encoder = {**params["encoder"], **extra.get(PASSED_ON, {}).get("params", {})}
+        return features.astype(self.dtype), {**params, "encoder": encoder}
+
+    def encode_views(self, params: Params, views: Views, timestep: Num[Array, "b v"]) -> tuple[Scene, Params]:
+        """One feature map for every view, with its camera and noise level; and the parameters to encode more views
+        with. `near` and `far` are left at 0: they belong to the example, not to its views."""
+        flat = lambda x: rearrange(x, "b v ... -> (b v) ...")
+        features, params = self.apply_encoder(
+            params, "encode_clean", 2 * flat(views.images) - 1, flat(timestep), flat(views.absolute_pose)
+        )
+        features = rearrange(features, "(b v) h w c -> b v h w c", b=views.valid.shape[0])
+        unknown = jnp.zeros(views.valid.shape[0])
+        return Scene(features, views.camera, timestep, views.valid, unknown, unknown), params
