@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from dfm_jax.models.dit import TransformerBlock
+from dfm_jax.models.dit import TransformerBlock, upsample
 from tests.tiny import SIZE, assert_trees_close, jit, random_params, tiny_model
 
 MODEL = tiny_model()
@@ -29,6 +30,13 @@ def test_a_feature_map_is_as_large_as_its_image_and_repeats():
     features = encode_clean(PARAMS, *inputs())
     assert features.shape == (3, SIZE, SIZE, MODEL.config.encoder.features)
     np.testing.assert_array_equal(features, encode_clean(PARAMS, *inputs()))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_upsampling_is_bilinear_resizing(axis):
+    x = jax.random.normal(jax.random.key(0), (2, 5, 1 if axis == 1 else 6, 3))
+    shape = [2 * n if i == axis else n for i, n in enumerate(x.shape)]
+    assert_trees_close(upsample(x, axis), jax.image.resize(x, shape, "bilinear"))
 
 
 def test_views_do_not_see_each_other():

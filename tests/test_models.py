@@ -12,6 +12,7 @@ from dfm_jax.geometry import cast_rays, pixel_grid, project
 from dfm_jax.models import feature_lookup
 from dfm_jax.models.embeddings import encoder_time_code, field_time_code, point_code, pose_code, token_position_code
 from dfm_jax.models.feature_lookup import lookup_features
+from dfm_jax.models.patch_convolution import PatchConv
 from dfm_jax.structs import Scene
 from tests.tiny import assert_trees_close, jit, random_params, tiny_model, tiny_scene
 
@@ -32,6 +33,24 @@ def evaluate(scene: Scene, points: jax.Array) -> tuple[jax.Array, jax.Array]:
 def random_points(num: int = 9, seed: int = 0) -> jax.Array:
     points = np.random.default_rng(seed).uniform((-1, -1, 1), (1, 1, 4), (2, num, 3))
     return jnp.asarray(points, jnp.float32)
+
+
+# --- convolutions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "stride", "use_bias"), [(7, 1, True), (7, 2, False), (3, 2, True), (1, 1, True)])
+def test_product_with_patches_is_a_convolution(size, stride, use_bias):
+    ours = PatchConv(5, size, stride=stride, use_bias=use_bias)
+    theirs = nn.Conv(5, (size, size), strides=stride, padding=size // 2, use_bias=use_bias)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 12, 3))
+    params = ours.init(jax.random.key(1), x)
+    assert_trees_close(params, theirs.init(jax.random.key(1), x), rtol=0, atol=0)
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    value_and_gradients = lambda net: (
+        net.apply(params, x),
+        jax.grad(lambda params, x: jnp.sum(jnp.sin(net.apply(params, x))), argnums=(0, 1))(params, x),
+    )
+    assert_trees_close(value_and_gradients(ours), value_and_gradients(theirs), rtol=1e-4, atol=1e-4)
 
 
 # --- embeddings ---------------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from dfm_jax.models.embeddings import token_position_code
 from dfm_jax.models.encoder import PASSED_ON, Encoder
+from dfm_jax.models.patch_convolution import PatchConv
 from dfm_jax.models.stack import run_stack
 
 STEM_CHANNELS = 64
@@ -26,6 +27,19 @@ zeros = nn.initializers.zeros_init()
 
 def _modulate(x: Array, shift: Array, scale: Array) -> Array:
     return x * (1 + scale[:, None]) + shift[:, None]
+
+
+def upsample(x: Array, axis: int) -> Array:
+    """Twice as many samples along an axis, by linear interpolation between their centres; beyond the border is what
+    lies at it.
+
+    `jax.image.resize` gives the same by matrix products of full precision, which are many on a TPU.
+    """
+    first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis)
+    before = jnp.concatenate([first, lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis)], axis)
+    after = jnp.concatenate([lax.slice_in_dim(x, 1, None, axis=axis), last], axis)
+    twice = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+    return twice.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
 
 
 class TransformerBlock(nn.Module):
@@ -58,11 +72,10 @@ class DiTEncoder(Encoder):
 
     def setup(self) -> None:
         config, dtype = self.config, self.dtype
-        conv = lambda features, size, **kw: nn.Conv(features, (size, size), padding=size // 2, dtype=dtype, **kw)
         dense = lambda features, **kw: nn.Dense(features, dtype=dtype, **kw)
         # A view that is clean brings 3 channels; a noisy target also brings what the estimate rendered for it.
-        self.clean_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
-        self.noisy_stem = conv(STEM_CHANNELS, 7, strides=2, use_bias=False)
+        self.clean_stem = PatchConv(STEM_CHANNELS, 7, stride=2, use_bias=False, dtype=dtype)
+        self.noisy_stem = PatchConv(STEM_CHANNELS, 7, stride=2, use_bias=False, dtype=dtype)
         self.patch_embedding = nn.Conv(config.width, (2, 2), strides=2, padding="VALID", dtype=dtype)
         self._setup_conditioning(config.width)
         self.blocks = nn.scan(
@@ -75,11 +88,10 @@ class DiTEncoder(Encoder):
         self.final_modulation = dense(2 * config.width, kernel_init=zeros)
         self.final_norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
         self.final = dense(4 * config.features)
-        self.skip = conv(STEM_CHANNELS, 7)
-        self.refine = conv(config.features, 3)
+        self.skip = PatchConv(STEM_CHANNELS, 7, dtype=dtype)
+        self.refine = nn.Conv(config.features, (3, 3), padding=1, dtype=dtype)
 
     def _encode(self, stem: nn.Module, inputs: Array, timestep: Array, pose: Array) -> Float[Array, "n h w c"]:
-        height, width = inputs.shape[1:3]
         tokens = self.patch_embedding(nn.relu(stem(inputs)))
         rows, columns = tokens.shape[1:3]
         position_code = token_position_code(rows, columns, self.config.width, self.config.position_grid)
@@ -89,7 +101,7 @@ class DiTEncoder(Encoder):
         shift, scale = jnp.split(self.final_modulation(nn.silu(c)), 2, axis=-1)
         x = self.final(_modulate(self.final_norm(x), shift, scale))
         half = rearrange(x, "n (i j) (p q c) -> n (i p) (j q) c", i=rows, j=columns, p=2, q=2)
-        full = jax.image.resize(half, (half.shape[0], height, width, half.shape[-1]), "bilinear")
+        full = upsample(upsample(half, axis=1), axis=2)
         return self.refine(jnp.concatenate([full, self.skip(inputs[..., :3])], axis=-1))
 
     def _run_blocks(self, x: Float[Array, "n k d"], c: Float[Array, "n d"]) -> Float[Array, "n k d"]:

@@ -24,6 +24,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dfm_jax.models.encoder import Encoder
+from dfm_jax.models.patch_convolution import PatchConv
 
 BLOCKS = (3, 4, 6)  # residual blocks of layers 1, 2 and 3
 # What torchvision subtracts from images in [0, 1], and then divides by.
@@ -75,7 +76,7 @@ class ResNet34Encoder(Encoder):
 
     def setup(self) -> None:
         base, dtype = self.config.base, self.dtype
-        stem = lambda: nn.Conv(base, (7, 7), strides=2, padding=3, kernel_init=he, dtype=dtype)
+        stem = lambda: PatchConv(base, 7, stride=2, kernel_init=he, dtype=dtype)
         self.clean_stem, self.noisy_stem = stem(), stem()
         self._setup_conditioning(4 * base)
         block = nn.remat(ResidualBlock) if self.config.remat else ResidualBlock
