@@ -112,6 +112,7 @@ def get_config(variant: str = "64") -> ConfigDict:
             clip_norm=1.0,
             ema_decay=0.995,
             ema_every=1,
+            ema_memory="device",
             first_moment_dtype="float32",
             skip_spikes=0.0,
         ),

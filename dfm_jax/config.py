@@ -155,6 +155,7 @@ class OptimizerConfig:
     clip_norm: float  # of the global gradient
     ema_decay: float
     ema_every: int  # steps between updates of the average
+    ema_memory: str  # where the average lies between its updates: 'device', or 'host' to save the device's memory
     first_moment_dtype: str  # of Adam's moving average of the gradients: 'float32', or 'bfloat16' to save memory
     skip_spikes: float  # leaves out steps whose gradient norm is above so many times its moving average; 0: none
 

@@ -122,6 +122,7 @@ def _check_consistency(config: Config) -> None:
         (min(train.checkpoint_minutes, train.watchdog_minutes) >= 0,
          "train: checkpoint_minutes and watchdog_minutes must be 0 (none) or positive"),
         (train.keep_every >= 0, "train.keep_every must be 0 (none) or positive"),
+        (train.optimizer.ema_memory in ("device", "host"), "train.optimizer.ema_memory must be 'device' or 'host'"),
         (train.optimizer.first_moment_dtype in ("float32", "bfloat16"),
          "train.optimizer.first_moment_dtype must be 'float32' or 'bfloat16'"),
         (train.optimizer.skip_spikes == 0 or train.optimizer.skip_spikes > 1,

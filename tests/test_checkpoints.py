@@ -23,7 +23,17 @@ from tests.first_settings import FIRST, forget_settings
 TOY = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py")
 TX = make_optimizer(
     OptimizerConfig(
-        1e-2, 1, 10, 0.9, 0.99, 1.0, ema_decay=0.9, ema_every=1, first_moment_dtype="float32", skip_spikes=0
+        1e-2,
+        1,
+        10,
+        0.9,
+        0.99,
+        1.0,
+        ema_decay=0.9,
+        ema_every=1,
+        ema_memory="device",
+        first_moment_dtype="float32",
+        skip_spikes=0,
     )
 )
 

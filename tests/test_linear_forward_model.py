@@ -164,6 +164,7 @@ def trained() -> Trained:
             clip_norm=10.0,
             ema_decay=0.99,
             ema_every=1,
+            ema_memory="device",
             first_moment_dtype="float32",
             skip_spikes=0.0,
         )

@@ -36,16 +36,18 @@ def init(key, tx):
 tx = optax.adam(1e-2)
 rng = np.random.default_rng(0)
 example = {"x": rng.normal(size=(8, 64)).astype(np.float32), "y": np.arange(8, dtype=np.float32), "index": np.arange(8)}
-def step(state, example, key, frozen):
-    settings = {"accumulate": 2, "ema_decay": 0.9, "ema_every": 1}
+def step(state, example, key, frozen, ema_on_host):
+    settings = {"accumulate": 2, "ema_decay": 0.9, "ema_every": 1, "ema_on_host": ema_on_host}
     return train_step(state, example, key, tx=tx, loss=partial(loss, frozen=frozen), **settings)
 
 results = []
-for devices, mesh_config in ((1, (1, 1)), (4, (4, 1)), (4, (2, 2)), (4, (1, 4))):
+meshes = ((1, (1, 1)), (4, (4, 1)), (4, (2, 2)), (4, (1, 4)))
+for (devices, mesh_config), ema_memory in [*((mesh, "device") for mesh in meshes), (meshes[2], "host")]:
     mesh = sharding.make_mesh(MeshConfig(*mesh_config), jax.devices()[:devices])
-    state = sharding.initialize(partial(init, tx=tx), jax.random.key(0), mesh)
+    state = sharding.initialize(partial(init, tx=tx), jax.random.key(0), mesh, ema_memory)
     frozen = sharding.replicate({"w": np.full((1, 1024), 1e-2, np.float32)}, mesh)
-    compiled = sharding.compile_train_step(step, state, mesh, (frozen,))
+    placed_step = partial(step, ema_on_host=ema_memory == "host")
+    compiled = sharding.compile_train_step(placed_step, state, mesh, (frozen,))
     before = state
     state, metrics = compiled(state, sharding.shard_batch(example, mesh), jax.random.key(1), frozen)
     assert not frozen["w"].is_deleted() and frozen["w"].is_fully_replicated
@@ -56,6 +58,10 @@ for devices, mesh_config in ((1, (1, 1)), (4, (4, 1)), (4, (2, 2)), (4, (1, 4)))
         "local": list(kernel.addressable_shards[0].data.shape),
         "local_moment": list(state.opt_state[0].mu["in"]["kernel"].addressable_shards[0].data.shape),
         "kernel": np.asarray(kernel).ravel()[::997].tolist(),
+        "ema": np.asarray(state.ema["in"]["kernel"]).ravel()[::997].tolist(),
+        "ema_memory": state.ema["in"]["kernel"].sharding.memory_kind,
+        "local_ema": list(state.ema["in"]["kernel"].addressable_shards[0].data.shape),
+        "fetched": sharding.to_device_memory(state.ema)["in"]["kernel"].sharding.memory_kind,
     })
 print(json.dumps(results))
 """
@@ -71,8 +77,11 @@ def test_one_step_on_four_devices_equals_one_device():
     for other in others:
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
         np.testing.assert_allclose(other["kernel"], one["kernel"], rtol=1e-4, atol=1e-6)
-    assert [x["local"] for x in (one, *others)] == [[64, 1024], [64, 1024], [64, 512], [64, 256]]
-    assert [x["local_moment"] for x in others] == [x["local"] for x in others]
+        np.testing.assert_allclose(other["ema"], one["ema"], rtol=1e-4, atol=1e-6)
+        assert other["local_moment"] == other["local_ema"] == other["local"]
+    assert [x["local"] for x in (one, *others)] == [[64, 1024], [64, 1024], [64, 512], [64, 256], [64, 512]]
+    assert [x["ema_memory"] for x in (one, *others)] == ["device"] * 4 + ["pinned_host"]
+    assert {x["fetched"] for x in (one, *others)} == {"device"}
 
 
 def test_large_arrays_are_split_along_their_largest_divisible_axis():

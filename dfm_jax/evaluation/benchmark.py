@@ -162,7 +162,7 @@ def _measure_training(config: Config) -> dict[str, Program]:
     job, mesh = build(config), sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     key = sharding.replicate(jax.random.key(config.seed), mesh)
-    state = sharding.initialize(job.init, key, mesh)
+    state = sharding.initialize(job.init, key, mesh, config.train.optimizer.ema_memory)
     frozen = sharding.replicate(job.frozen, mesh)
     batch = sharding.shard_batch(synthetic_example(config, config.train.batch_size), mesh)
     step = sharding.compile_train_step(job.step, state, mesh, frozen)

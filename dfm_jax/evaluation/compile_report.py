@@ -76,7 +76,7 @@ def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
     """The training step as `loop.train` compiles it, and the shapes of its arguments."""
     frozen = (lpips.abstract(config.model.compute_dtype),) if config.loss.lpips else ()
     made = job.build(config, frozen)
-    state = sharding.abstract_state(made.init, mesh)
+    state = sharding.abstract_state(made.init, mesh, config.train.optimizer.ema_memory)
     example = abstract_example(config, config.train.batch_size, sharding.batch_sharding(mesh))
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
     frozen = _placed(made.frozen, sharding.replicated(mesh))
@@ -185,5 +185,6 @@ def _shortage(report: dict[str, Any]) -> str:
         f"a device needs {report['peak_bytes'] / GIB:.2f} GiB and has {report['hbm_bytes'] / GIB:.2f} "
         f"(arguments {report['argument_bytes'] / GIB:.2f}). What helps: config.train.mesh.fsdp=-1, "
         "a smaller train.batch_size or more devices, train.accumulate, model.ray_marching.chunk_size, "
-        "model.compute_dtype='bfloat16', train.optimizer.first_moment_dtype='bfloat16'"
+        "model.compute_dtype='bfloat16', train.optimizer.first_moment_dtype='bfloat16', "
+        "train.optimizer.ema_memory='host'"
     )

@@ -37,6 +37,7 @@ BEFORE = {
     "train.keep_every": 0,
     "train.keep_best": "",
     "train.watchdog_minutes": 0.0,
+    "train.optimizer.ema_memory": "device",
     "train.optimizer.first_moment_dtype": "float32",
     "train.optimizer.skip_spikes": 0.0,
     "sample.sampler": "ddim",

@@ -58,6 +58,7 @@ def build(config: Config, frozen: tuple | None = None) -> Job:
             accumulate=config.train.accumulate,
             ema_decay=optimizer.ema_decay,
             ema_every=optimizer.ema_every,
+            ema_on_host=optimizer.ema_memory == "host",
         )
 
     return Job(

@@ -133,7 +133,7 @@ class Run:
             if show and step % settings.sample_every == 0:
                 self.monitor.settle()
                 with self.stopwatch.measure("pictures"):
-                    show(step, state.ema)
+                    show(step, sharding.to_device_memory(state.ema))
             if stopping and step < settings.num_steps:
                 return EXIT_RESTART
             self.checkpoints.check()

@@ -27,6 +27,7 @@ PARAMETER_RULES: Rules = (
     (r"/(bias|scale)$", P()),  # vectors (stacked over blocks at most): not worth a gather
     (r"/(conditioning|scene)_field/", P()),  # small, and used anew for every chunk of rays
 )
+HOST_MEMORY = "pinned_host"
 SMALLEST_SPLIT = 2**16  # elements; smaller arrays are replicated
 
 
@@ -105,26 +106,32 @@ def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Rules = PA
     return P(*[None] * split, "fsdp")
 
 
-def state_shardings(state: Any, mesh: Mesh, rules: Rules = PARAMETER_RULES) -> Any:
-    """A NamedSharding for every array of a state or of its shapes."""
+def state_shardings(state: Any, mesh: Mesh, ema_memory: str = "device") -> Any:
+    """A NamedSharding for every array of a state or of its shapes.
+
+    Args:
+      ema_memory: 'host' for an average that lies in the memory of the hosts, split as on the devices.
+    """
 
     def sharding(path: tuple, x: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, partition_spec(name, x.shape, mesh.shape["fsdp"], rules))
+        placed = NamedSharding(mesh, partition_spec(name, x.shape, mesh.shape["fsdp"]))
+        on_host = ema_memory == "host" and name.startswith("ema/")
+        return placed.with_memory_kind(HOST_MEMORY) if on_host else placed
 
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
-def abstract_state(init: Callable[[Array], Any], mesh: Mesh) -> Any:
+def abstract_state(init: Callable[[Array], Any], mesh: Mesh, ema_memory: str = "device") -> Any:
     """The shapes of what `init(key)` makes, each with its sharding; nothing is computed."""
     shapes = jax.eval_shape(init, jax.random.key(0))
-    shardings = state_shardings(shapes, mesh)
+    shardings = state_shardings(shapes, mesh, ema_memory)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def initialize(init: Callable[[Array], Any], key: Array, mesh: Mesh) -> Any:
+def initialize(init: Callable[[Array], Any], key: Array, mesh: Mesh, ema_memory: str = "device") -> Any:
     """`init(key)`, made already sharded: no device ever holds all of it."""
-    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(init, mesh))
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(init, mesh, ema_memory))
     # It runs once: on a CPU, compiling it well would take far longer than running it.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
@@ -134,6 +141,11 @@ def initialize(init: Callable[[Array], Any], key: Array, mesh: Mesh) -> Any:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of the arrays on every device; all processes must hold the same."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def to_device_memory(tree: Any) -> Any:
+    """Arrays with what lies in a host's memory copied to its devices, split as it was."""
+    return jax.device_put(tree, jax.tree.map(lambda x: x.sharding.with_memory_kind("device"), tree))
 
 
 def local_copy(tree: Any, mesh: Mesh) -> Any:
@@ -151,11 +163,11 @@ def compile_train_step(step: Callable, state: Any, mesh: Mesh, frozen: tuple = (
     are used, not the activations.
 
     Args:
-      state: the state or its shapes.
+      state: the state or its shapes, with their shardings.
       frozen: what else the step takes, or its shapes: arrays that are replicated, and the same in every step. As
         arguments they are not copied into the program.
     """
-    shardings = state_shardings(state, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(
         step if mesh.size == 1 else _split_by_example(step, mesh),
         in_shardings=(shardings, batch_sharding(mesh), replicated(mesh), *[replicated(mesh)] * len(frozen)),

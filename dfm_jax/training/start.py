@@ -17,7 +17,7 @@ from dfm_jax.pixelnerf import make_model
 from dfm_jax.training import sharding
 from dfm_jax.training.checkpoints import Checkpoints, restore_params
 from dfm_jax.training.monitor import say
-from dfm_jax.training.state import TrainState
+from dfm_jax.training.state import Params, TrainState
 from dfm_jax.training.transfer import transfer
 
 
@@ -35,19 +35,20 @@ def first_state(
     Raises:
       UserError: what the config names cannot be read, or does not fit this model.
     """
-    target = sharding.abstract_state(init, mesh)
+    ema_memory = config.train.optimizer.ema_memory
+    target = sharding.abstract_state(init, mesh, ema_memory)
     if start:
         say(f"going on from step {start} in {checkpoints.directory}")
         return checkpoints.restore(start, target)
     encoder = _public_encoder(config)
-    state = _with_encoder(sharding.initialize(init, key, mesh), encoder)
+    state = _with_encoder(sharding.initialize(init, key, mesh, ema_memory), encoder)
     if not config.init_from:
         return state
     source, step, settings = restore_params(config.init_from)
     made = transfer(source, state.params, config.init_rule)
     say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
     compare_position_codes(settings, config, config.init_from)
-    return state.replace(params=made.params, ema=jax.tree.map(jnp.copy, made.params))
+    return state.replace(params=made.params, ema=_average_of(made.params, state))
 
 
 def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str) -> None:
@@ -88,4 +89,9 @@ def _with_encoder(state: TrainState, arrays: Mapping[tuple[str, ...], np.ndarray
         sharded = encoder[path].sharding
         encoder[path] = jax.make_array_from_callback(array.shape, sharded, array.__getitem__)
     params = state.params | {"encoder": unflatten_dict(encoder)}
-    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    return state.replace(params=params, ema=_average_of(params, state))
+
+
+def _average_of(params: Params, state: TrainState) -> Params:
+    """What the average of new parameters begins with: a copy of them, where the state has its average."""
+    return jax.tree.map(lambda new, old: jax.device_put(jnp.copy(new), old.sharding), params, state.ema)

@@ -27,6 +27,7 @@ def train_step(
     accumulate: int,
     ema_decay: float,
     ema_every: int,
+    ema_on_host: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step.
 
@@ -37,6 +38,7 @@ def train_step(
       accumulate: micro-batches that the batch is split into, one after the other, to save memory; divides b.
       ema_decay: of the parameters' average, reached after a ramp (see `update_average`).
       ema_every: steps between updates of the average.
+      ema_on_host: whether the average lies in the memory of the host.
 
     Returns:
       the next state, and the loss's metrics with `loss`, `gradient_norm` (before clipping), `learning_rate` (where the
@@ -50,9 +52,12 @@ def train_step(
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
-    ema = update_average(state.ema, params, step, decay=ema_decay, every=ema_every)
+    old_ema = jax.device_put(state.ema, jax.memory.Space.Device) if ema_on_host else state.ema
+    ema = update_average(old_ema, params, step, decay=ema_decay, every=ema_every)
     if isinstance(opt_state, SpikeState):
-        ema = jax.tree.map(lambda old, new: jnp.where(opt_state.skipped, old, new), state.ema, ema)
+        ema = jax.tree.map(lambda old, new: jnp.where(opt_state.skipped, old, new), old_ema, ema)
+    if ema_on_host:
+        ema = jax.device_put(ema, jax.memory.Space.Host)
     metrics = metrics | {
         "loss": value,
         "gradient_norm": gradient_norm,
