@@ -9,11 +9,16 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.command_line import read_config
+from dfm_jax.training import sharding
+from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training.job import build
 from dfm_jax.training.metric_writers import read_metrics
+from dfm_jax.training.start import first_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 30
@@ -118,6 +123,24 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bits(folder,
     assert "going on from step" in errors
     assert_identical(workdir, uninterrupted)
     assert [line["step"] for line in read_metrics(workdir)] == list(range(1, NUM_STEPS + 1)), f"killed at {kills}"
+
+
+def test_an_average_on_the_host_ends_in_the_same_bits(folder, uninterrupted):
+    on_host = {"train.optimizer.ema_memory": "host"}
+    finish(start(folder, "on_host", **on_host, **{"train.num_steps": 4}))
+    errors = finish(start(folder, "on_host", **on_host))
+    assert "going on from step 4" in errors
+    assert_identical(folder / "on_host", uninterrupted)
+
+
+def test_a_run_begins_with_its_average_where_the_config_says(folder):
+    config = read_config(f"{ROOT}/configs/toy.py:tiny", ["--config.train.optimizer.ema_memory=host"])
+    job, mesh = build(config), sharding.make_mesh(config.train.mesh)
+    with Checkpoints(folder / "new", keep=Retention(1)) as checkpoints:
+        state = first_state(config, job.init, checkpoints, mesh, jax.random.key(0), start=0)
+    kinds = lambda tree: {x.sharding.memory_kind for x in jax.tree.leaves(tree)}
+    assert kinds(state.ema) == {"pinned_host"}
+    assert kinds((state.params, state.opt_state)) == {"device"}
 
 
 def test_sigterm_saves_exits_with_75_and_the_run_goes_on_from_there(folder, uninterrupted):

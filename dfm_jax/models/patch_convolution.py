@@ -49,6 +49,5 @@ class PatchConv(nn.Module):
         y = patches(x, self.size, self.stride) @ rearrange(kernel, "i j c k -> (i j c) k")
         if not self.use_bias:
             return y
-        return y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(y.dtype).reshape(
-            1, 1, 1, -1
-        )
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)

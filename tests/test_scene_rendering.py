@@ -1,0 +1,84 @@
+"""Rendering of scenes: what may change it, and what may not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfm_jax.scene_rendering import image_rays, render, render_image
+from dfm_jax.structs import Camera, Rays
+from tests.tiny import (
+    NUM_COARSE,
+    NUM_FINE,
+    SIZE,
+    UNCHUNKED,
+    assert_trees_close,
+    jit,
+    random_camera,
+    random_params,
+    tiny_model,
+    tiny_scene,
+)
+
+CHUNKED, MODEL = tiny_model(), tiny_model(chunk_size=UNCHUNKED)
+PARAMS = random_params(MODEL)
+# Not a multiple of the chunk.
+NUM_RAYS = 100
+
+
+def some_rays() -> Rays:
+    camera = random_camera(np.random.default_rng(3), (2,))
+    return jax.tree.map(lambda x: x[:, :NUM_RAYS], image_rays(camera, SIZE, "centres"))
+
+
+SCENE, RAYS = tiny_scene(), some_rays()
+KEYS = jax.random.split(jax.random.key(0), 2)
+
+
+observe = jit(lambda keys: render(PARAMS, MODEL, SCENE, RAYS, keys))
+
+
+def test_chunks_change_neither_a_keyed_rendering_nor_its_gradients():
+    def loss(params, features, model):
+        rendering = render(params, model, SCENE.replace(features=features), RAYS, KEYS)
+        total = sum(jnp.sum(jnp.square(x)) for x in (rendering.rgb, rendering.features, rendering.coarse_rgb))
+        return total + jnp.sum(rendering.depth), rendering
+
+    compute = jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
+    given = PARAMS | {"encoder": {}, "conditioning_field": {}}
+    chunked, whole = (compute(given, SCENE.features, model) for model in (CHUNKED, MODEL))
+    assert_trees_close(chunked[0], whole[0])
+    for a, b in zip(jax.tree.leaves(chunked[1]), jax.tree.leaves(whole[1]), strict=True):
+        assert float(jnp.linalg.norm(a - b)) <= 1e-4 * float(jnp.linalg.norm(b))
+
+
+def test_a_rendering_has_all_samples_in_order_and_repeats():
+    rendering = observe(None)
+    assert rendering.weights.shape == (2, NUM_RAYS, NUM_COARSE + NUM_FINE)
+    assert bool(jnp.all(jnp.diff(rendering.distances, axis=-1) >= 0))
+    assert bool(jnp.all((rendering.rgb >= 0) & (rendering.rgb <= 1)))
+    assert_trees_close(rendering, observe(None), rtol=0, atol=0)
+
+
+def test_keys_move_the_samples_of_their_own_scene_only():
+    keyed, again = observe(KEYS), observe(KEYS)
+    assert_trees_close(keyed, again, rtol=0, atol=0)
+    assert float(jnp.max(jnp.abs(keyed.distances - observe(None).distances))) > 1e-2
+    other = observe(KEYS.at[1].set(jax.random.key(77)))
+    np.testing.assert_array_equal(keyed.rgb[0], other.rgb[0])
+    assert float(jnp.max(jnp.abs(keyed.distances[1] - other.distances[1]))) > 1e-2
+
+
+def test_an_image_of_another_size_is_row_major_and_looks_the_same_way():
+    camera = random_camera(np.random.default_rng(3), (2,))
+    scene = tiny_scene()
+    small = jit(lambda camera: render_image(PARAMS, MODEL, scene, camera, size=2))
+    wide = small(camera).rgb
+    assert wide.shape == (2, 4, 3)
+    # The upper left quarter of the picture, seen alone, has twice the focal length, and its corner at the same place.
+    zoom = jnp.array([2.0, 2.0, 1.0]).reshape(1, 3, 1)
+    quarter = Camera(camera.camera_to_world, camera.intrinsics * zoom)
+    middle = jit(lambda camera: render_image(PARAMS, MODEL, scene, camera, size=1))
+    for row, column in np.ndindex(2, 2):
+        shift = jnp.zeros((1, 3, 3)).at[0, 0, 2].set(column).at[0, 1, 2].set(row)
+        cut = quarter.replace(intrinsics=quarter.intrinsics - shift)
+        np.testing.assert_allclose(middle(cut).rgb[:, 0], wide[:, 2 * row + column], atol=1e-4)
