@@ -10,11 +10,11 @@ from typing import Any
 from PIL import ImageColor
 
 from dfm_jax.data.builders import (
-    captures,
     co3d,
     colmap,
     middlebury,
     photos,
+    pictures,
     realestate10k,
     realestate10k_cameras,
     toy,
@@ -80,7 +80,7 @@ def _toy(args: argparse.Namespace) -> Source:
     return toy.ToySource(args.num_scenes or TOY_SCENES, args.image_size or TOY_IMAGE_SIZE, args.seed or 0)
 
 
-def _capture(source: Callable[[Path, captures.Colour], Source], args: argparse.Namespace) -> Source:
+def _capture(source: Callable[[Path, pictures.Colour], Source], args: argparse.Namespace) -> Source:
     try:
         background = ImageColor.getrgb(args.background or "black")[:3]
     except ValueError as error:
@@ -88,7 +88,7 @@ def _capture(source: Callable[[Path, captures.Colour], Source], args: argparse.N
     return source(Path(args.source), background=background)
 
 
-def _capture_format(source: Callable[[Path, captures.Colour], Source]) -> Format:
+def _capture_format(source: Callable[[Path, pictures.Colour], Source]) -> Format:
     return Format(functools.partial(_capture, source), options=("background", "holdout"))
 
 

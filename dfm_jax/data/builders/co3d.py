@@ -23,9 +23,9 @@ from PIL import Image
 
 from dfm_jax.data import transforms, validation
 from dfm_jax.data.builders import co3d_annotations, co3d_scale
-from dfm_jax.data.builders.captures import as_text
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.builders.source_files import as_text
 from dfm_jax.errors import UserError
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"

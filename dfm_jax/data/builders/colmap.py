@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.data.builders import captures, colmap_model
+from dfm_jax.data.builders import captures, colmap_model, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.colmap_model import Camera, Image, Model
+from dfm_jax.data.builders.pictures import Colour
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.undistort import Lens
 from dfm_jax.errors import UserError
@@ -29,7 +30,7 @@ TRIED = 20  # images of a model that are looked for before a folder is given up
 
 
 class ColmapSource:
-    def __init__(self, root: Path, background: captures.Colour):
+    def __init__(self, root: Path, background: Colour):
         self._root, self._background = root, background
 
     def splits(self) -> Mapping[str, Sequence[str]]:
@@ -50,7 +51,7 @@ class ColmapSource:
         photos = []
         for image in model.images:
             try:
-                photos.append(_photo(model, image, captures.find_picture(pictures, pictures, image.name)))
+                photos.append(_photo(model, image, source_files.find_picture(pictures, pictures, image.name)))
             except Rejected as reason:
                 rejected.append((image.name, str(reason)))
         attributes = {"model": os.path.relpath(folder, self._root), "pictures": os.path.relpath(pictures, self._root)}
@@ -60,7 +61,7 @@ class ColmapSource:
     def _captures(self) -> dict[str, list[Path]]:
         """Folders of each capture's models, the most likely first."""
         found: dict[Path, list[Path]] = {}
-        for folder, names in captures.folders(self._root):
+        for folder, names in source_files.folders(self._root):
             if colmap_model.is_model(names):
                 found.setdefault(_capture(folder.absolute()), []).append(folder)
         if not found:
@@ -71,13 +72,13 @@ class ColmapSource:
         named = {}
         for capture, models in found.items():
             # A source inside of a capture takes that one's name.
-            name = captures.scene_name(root if capture.is_relative_to(root) else capture, capture)
+            name = source_files.scene_name(root if capture.is_relative_to(root) else capture, capture)
             named[name] = sorted(models, key=_likelihood)
         return named
 
 
 def _likelihood(folder: Path) -> tuple:
-    return len(folder.parts), not (folder / "images.bin").is_file(), captures.natural_key(str(folder))
+    return len(folder.parts), not (folder / "images.bin").is_file(), source_files.natural_key(str(folder))
 
 
 def _upwards(model: Path) -> Iterator[Path]:
@@ -107,7 +108,7 @@ def _pictures(model: Path, names: Sequence[str]) -> Path:
         for folder in (place / name for name in PICTURES):
             for name in names[:: max(1, len(names) // TRIED)]:
                 try:
-                    captures.find_picture(folder, folder, name)
+                    source_files.find_picture(folder, folder, name)
                 except Rejected:
                     continue
                 return folder

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.data.builders.captures import read_file
 from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.builders.source_files import read_file
 
 # By number in binary files: name, and how many parameters follow.
 CAMERA_MODELS = (

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.data.builders import captures
+from dfm_jax.data.builders import captures, source_files
 from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.pictures import Colour, picture_size
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.undistort import Lens
 from dfm_jax.errors import UserError
@@ -22,7 +23,7 @@ NUMBERS = 21  # on a line, after the name
 
 
 class MiddleburySource:
-    def __init__(self, root: Path, background: captures.Colour):
+    def __init__(self, root: Path, background: Colour):
         self._root, self._background = root, background
 
     def splits(self) -> Mapping[str, Sequence[str]]:
@@ -32,7 +33,7 @@ class MiddleburySource:
         del split  # there is one
         file = self._captures[name]
         try:
-            lines = [line.split() for line in captures.read_file(file).decode().splitlines()[1:]]
+            lines = [line.split() for line in source_files.read_file(file).decode().splitlines()[1:]]
         except UnicodeDecodeError as error:
             raise Rejected(f"{file.name} cannot be read ({error})") from error
         photos, rejected = [], []
@@ -50,8 +51,8 @@ class MiddleburySource:
             numbers = np.array([float(column) for column in columns[1:]])
         except ValueError as error:
             raise Rejected(f"camera {error}") from error
-        path = captures.find_picture(self._root, folder, columns[0])
-        width, height = size = captures.picture_size(path)
+        path = source_files.find_picture(self._root, folder, columns[0])
+        width, height = size = picture_size(path)
         k, rotation, translation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
         if (k[2] != [0, 0, 1]).any() or k[1, 0]:
             raise Rejected("K is not upper triangular with a last row of 0 0 1")
@@ -64,11 +65,11 @@ class MiddleburySource:
     @functools.cached_property
     def _captures(self) -> dict[str, Path]:
         found = {}
-        for folder, names in captures.folders(self._root):
+        for folder, names in source_files.folders(self._root):
             for name in names:
                 if name.endswith(SUFFIX):
-                    own = captures.as_text(name.removesuffix(SUFFIX))
-                    found[own if folder == self._root else f"{captures.scene_name(self._root, folder)}-{own}"] = (
+                    own = source_files.as_text(name.removesuffix(SUFFIX))
+                    found[own if folder == self._root else f"{source_files.scene_name(self._root, folder)}-{own}"] = (
                         folder / name
                     )
         if not found:

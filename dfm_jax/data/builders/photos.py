@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data import sfm
-from dfm_jax.data.builders import captures, colmap, video
+from dfm_jax.data.builders import colmap, pictures, source_files, video
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 from dfm_jax.errors import UserError
 
@@ -36,7 +36,7 @@ class _Capture:
 
 
 class PhotosSource:
-    def __init__(self, root: Path, workspace: Path, background: captures.Colour, video_frames: int):
+    def __init__(self, root: Path, workspace: Path, background: pictures.Colour, video_frames: int):
         """`workspace`: folder for what is needed until the scenes are written; `video_frames`: to take of a video."""
         self._root, self._workspace, self._background = root, workspace, background
         self._video_frames = video_frames
@@ -72,23 +72,25 @@ class PhotosSource:
     @functools.cached_property
     def _captures(self) -> dict[str, _Capture]:
         if self._root.is_file() and _is_video(self._root.name):
-            return {captures.as_text(self._root.stem): _Capture(self._root)}
+            return {source_files.as_text(self._root.stem): _Capture(self._root)}
         found: dict[str, _Capture] = {}
         whole: list[Path] = []  # captures whose other folders are passed over
-        for folder, files in captures.folders(self._root):
+        for folder, files in source_files.folders(self._root):
             if any(folder.is_relative_to(place) for place in whole):
                 continue
             inner = next((folder / name for name in IMAGES if _photos_in(folder / name)), None)
             if inner is not None:
                 whole.append(folder)
             photos = _photos_in(inner or folder)
-            name = captures.scene_name(self._root, folder)
+            name = source_files.scene_name(self._root, folder)
             if photos:
                 found[name] = _Capture(inner or folder, photos)
             for file in (file for file in files if _is_video(file) and (folder / file).is_file()):
-                found[f"{name}-{captures.as_text(Path(file).stem)}"] = _Capture(folder / file)
+                found[f"{name}-{source_files.as_text(Path(file).stem)}"] = _Capture(folder / file)
         if not found:
-            raise UserError(f"no photographs ({', '.join(captures.SUFFIXES)}) and no video in --source={self._root}")
+            raise UserError(
+                f"no photographs ({', '.join(source_files.SUFFIXES)}) and no video in --source={self._root}"
+            )
         return found
 
 
@@ -142,8 +144,8 @@ def _extract(path: Path, folder: Path, count: int) -> dict[str, float]:
 def _photos_in(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in captures.SUFFIXES and path.is_file())
-    return tuple(sorted(names, key=captures.natural_key))
+    names = (path.name for path in folder.iterdir() if path.suffix.lower() in source_files.SUFFIXES and path.is_file())
+    return tuple(sorted(names, key=source_files.natural_key))
 
 
 def _is_video(name: str) -> bool:

@@ -20,9 +20,9 @@ import numpy as np
 
 from dfm_jax.data import validation
 from dfm_jax.data.builders import realestate10k_cameras, realestate10k_chunks, realestate10k_video, video
-from dfm_jax.data.builders.captures import as_text
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
 from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.builders.source_files import as_text
 from dfm_jax.errors import UserError
 
 SPLITS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}  # by folder name

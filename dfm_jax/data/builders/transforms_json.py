@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import captures
+from dfm_jax.data.builders import captures, pictures, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.undistort import Lens
@@ -43,7 +43,7 @@ OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # keys by which inst
 class TransformsSource:
     """`root` is a folder, or one such file."""
 
-    def __init__(self, root: Path, background: captures.Colour):
+    def __init__(self, root: Path, background: pictures.Colour):
         self._root, self._background = root, background
 
     def splits(self) -> Mapping[str, Sequence[str]]:
@@ -69,7 +69,7 @@ class TransformsSource:
             rejected,
             {"file": files[split].name},
             self._background,
-            object_alone=bool(photos) and captures.stands_alone(photos[0].path),
+            object_alone=bool(photos) and pictures.stands_alone(photos[0].path),
             others=others,
         )
         return dataclasses.replace(scene, scale=scene.scale / _applied_scale(content))
@@ -85,7 +85,7 @@ class TransformsSource:
                 if not isinstance(frame, Mapping) or not isinstance(frame.get("file_path"), str):
                     raise Rejected("frame has no file_path")
                 name = os.path.normpath(frame["file_path"].replace("\\", "/"))  # as written on Windows
-                path = captures.find_picture(self._folder, file.parent, name)
+                path = source_files.find_picture(self._folder, file.parent, name)
                 pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
                 photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path)))
             except Rejected as reason:
@@ -100,12 +100,14 @@ class TransformsSource:
     def _captures(self) -> dict[str, dict[str, Path]]:
         """The files of each capture by split."""
         if self._root.is_file():
-            return {captures.scene_name(self._folder, self._folder): {FILES.get(self._root.name, "train"): self._root}}
+            return {
+                source_files.scene_name(self._folder, self._folder): {FILES.get(self._root.name, "train"): self._root}
+            }
         found: dict[str, dict[str, Path]] = {}
-        for folder, names in captures.folders(self._root):
+        for folder, names in source_files.folders(self._root):
             files = {split: folder / name for name, split in FILES.items() if name in names}
             if files:
-                found[captures.scene_name(self._root, folder)] = files
+                found[source_files.scene_name(self._root, folder)] = files
         if not found:
             raise UserError(f"no {', '.join(FILES)} was found at or below --source={self._root}")
         return found
@@ -113,7 +115,7 @@ class TransformsSource:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(captures.read_file(path))
+        content = json.loads(source_files.read_file(path))
     except (ValueError, RecursionError) as error:
         raise Rejected(f"{path.name} is no JSON ({error})") from error
     if not isinstance(content, Mapping):
@@ -147,7 +149,7 @@ def _applied_scale(content: Mapping[str, Any]) -> float:
 def _lens(values: Mapping[str, Any], path: Path) -> tuple[Lens, tuple[float, float]]:
     """The lens of a frame, and the size of picture it is for."""
     number = lambda key: _number(values[key], key)
-    width, height = (number("w"), number("h")) if "w" in values and "h" in values else captures.picture_size(path)
+    width, height = (number("w"), number("h")) if "w" in values and "h" in values else pictures.picture_size(path)
     if not (1 <= width < math.inf and 1 <= height < math.inf):
         raise Rejected(f"camera is for {width:g}x{height:g} pixels")
     if "fl_x" in values:
