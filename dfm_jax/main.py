@@ -25,9 +25,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfm_jax import allocator, command_line
-from dfm_jax.config import Config
-from dfm_jax.config_reading import from_dict
+from dfm_jax import allocator
+from dfm_jax.config import Config, command_line
+from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 
 # What modes need beside --config, and examples; all others need a --workdir.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.training import loop
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.optimizers import make_optimizer

@@ -22,7 +22,7 @@ import numpy as np
 from einops import rearrange
 
 from dfm_jax import config as cfg
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import toy as toy_config
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.evaluation import autoregressive, draw
 from dfm_jax.evaluation.autoregressive import extend, key_views, make_room

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from dfm_jax.command_line import read_config
+from dfm_jax.config.command_line import read_config
 from dfm_jax.evaluation.synthetic import synthetic_example
 from tests.test_main import ROOT, run_main
 

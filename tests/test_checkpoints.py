@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.command_line import read_config
 from dfm_jax.config import MeshConfig, OptimizerConfig
-from dfm_jax.config_reading import flatten, from_dict
+from dfm_jax.config.command_line import read_config
+from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.training import checkpoints, compatibility, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import toy
 from dfm_jax.config import MeshConfig
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import compile_report, compile_table, tpu_topology

@@ -18,7 +18,7 @@ from PIL import Image
 
 from configs import toy as toy_config
 from dfm_jax import main
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import (
     compare_evaluations,
@@ -200,7 +200,7 @@ import json, os, sys
 from functools import partial
 from pathlib import Path
 import jax
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.evaluation import evaluate, spread
 from tests.test_evaluate import save_untrained
 from tests.test_sample import tiny_config

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.data import pipeline
 from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim

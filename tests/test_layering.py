@@ -17,13 +17,12 @@ LEAVES = {"structs", "config", "errors"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "scene_networks", "scene_rendering", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 METRICS = {"metrics", "distribution_metrics"}
-ENDS = DIFFUSION_OF_SCENES | METRICS | {"config_reading", "data", "flops", "interop", "trajectories"}
+ENDS = DIFFUSION_OF_SCENES | METRICS | {"data", "flops", "interop", "trajectories"}
 MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
     "structs": set(),
-    "config": set(),
-    "config_reading": {"config", "errors"},
+    "config": {"errors"},
     "allocator": set(),
     "flops": set(),
     "geometry": {"structs"},
@@ -40,13 +39,12 @@ MAY_IMPORT = {
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     "data": LEAVES | {"geometry"},
-    "command_line": LEAVES | {"config_reading"},
     # A published checkpoint becomes one of ours, with the settings of a config file.
-    "interop": SCENE | {"training", "command_line", "config_reading"},
+    "interop": SCENE | {"training"},
     "training": ENDS | {"evaluation"},
     # A command beside the main one (guidance_sweep) takes a config file as that does.
-    "evaluation": ENDS | {"training", "command_line"},
-    "main": LEAVES | {"allocator", "command_line", "config_reading", "pixelnerf", "training", "evaluation"},
+    "evaluation": ENDS | {"training"},
+    "main": LEAVES | {"allocator", "pixelnerf", "training", "evaluation"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
@@ -56,7 +54,10 @@ RESERVED = [
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
     (r"jax\.lax\.(psum|pmean|pmax|pmin|all_gather|axis_index|with_sharding_constraint)", COMPILERS),
     (r"jax\.distributed(\..*)?", r"training\..*"),
-    (r"ml_collections(\..*)?", r"main|command_line|training\.loop|evaluation\..*"),
+    (r"ml_collections(\..*)?", r"main|config\.command_line"),
+    # The core takes typed settings, and does not know where they come from.
+    (r"dfm_jax\.config\.reading(\..*)?", r"main|config\..*|training\..*|evaluation\..*|interop\..*"),
+    (r"dfm_jax\.config\.command_line(\..*)?", r"main|evaluation\..*|interop\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"training\.metric_writers"),
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
@@ -201,7 +202,9 @@ def canonical(distribution: str) -> str:
         ("training.step", "from jax import lax\nlax.psum(x, 'data')", "uses jax.lax.psum"),
         ("training.state", "rule = ('kernel', 'fsdp')", "names the mesh axis 'fsdp'"),
         ("training.sharding", "import jax\njax.pmap(f)", "uses jax.pmap"),
-        ("config", "from ml_collections import ConfigDict", "uses ml_collections.ConfigDict"),
+        ("config.schema", "from ml_collections import ConfigDict", "uses ml_collections.ConfigDict"),
+        ("losses", "from dfm_jax.config.reading import from_dict", "uses dfm_jax.config.reading.from_dict"),
+        ("data.prepare", "from dfm_jax.config import command_line", "uses dfm_jax.config.command_line"),
         ("forward_model", "import flax.linen as nn", "uses flax.linen"),
         ("forward_model", "from flax import linen", "uses flax.linen"),
         ("data.pipeline", "import tensorflow as tf", "uses tensorflow"),

@@ -12,7 +12,7 @@ from flax import traverse_util
 from PIL import Image
 
 from dfm_jax.config import Config
-from dfm_jax.config_reading import ConfigError, from_dict
+from dfm_jax.config.reading import ConfigError, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.interop.lpips_weights import CONVOLUTIONS, PLACES, from_state_dicts
 from dfm_jax.models import lpips

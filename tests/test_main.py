@@ -12,7 +12,7 @@ import pytest
 
 from dfm_jax import main
 from dfm_jax.config import DiTConfig, ResNet34Config
-from dfm_jax.config_reading import ConfigError, from_dict
+from dfm_jax.config.reading import ConfigError, from_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import toy as toy_config
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.sample import sample
 from dfm_jax.training import pretrained

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.command_line import read_config
+from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import UserError
 from dfm_jax.interop.published import (
     StateDictError,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from dfm_jax.command_line import read_config
+from dfm_jax.config.command_line import read_config
 from dfm_jax.training import sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.job import build

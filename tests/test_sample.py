@@ -16,7 +16,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import toy as toy_config
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError

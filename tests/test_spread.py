@@ -18,7 +18,7 @@ FOUR_DEVICES = """
 import dataclasses, json, sys
 from functools import partial
 import jax, numpy as np
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.evaluation import draw, spread, visualize
 from dfm_jax.pixelnerf import make_model

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from dfm_jax.command_line import read_config
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.command_line import read_config
+from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import StateDictError, import_params, same_bits

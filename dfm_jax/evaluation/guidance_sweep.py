@@ -29,8 +29,8 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from dfm_jax.command_line import read_config
 from dfm_jax.config import Config, SampleConfig
+from dfm_jax.config.command_line import read_config
 from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import Parser, UserError

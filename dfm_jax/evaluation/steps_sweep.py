@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from dfm_jax.command_line import read_config
 from dfm_jax.config import SAMPLERS, SPACINGS, Config
+from dfm_jax.config.command_line import read_config
 from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw

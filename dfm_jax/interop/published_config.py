@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dfm_jax.config import Config, DiTConfig, ModelConfig
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.interop.published import State, StateDictError, token_side
 from dfm_jax.interop.published_names import BACKGROUND, FIELDS, POSITION_CODE
 from dfm_jax.models.dit import TOKEN_SIDE

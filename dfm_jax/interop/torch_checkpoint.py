@@ -32,9 +32,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dfm_jax.command_line import overrides, read_config
 from dfm_jax.config import Config
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.command_line import overrides, read_config
+from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.interop import published, state_files

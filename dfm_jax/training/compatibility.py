@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from dfm_jax.config import Config
-from dfm_jax.config_reading import flatten
+from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
 from dfm_jax.training.checkpoint_files import directory_of
 from dfm_jax.training.state import Params

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from dfm_jax.config import Config
-from dfm_jax.config_reading import flatten, from_dict
+from dfm_jax.config.reading import flatten, from_dict
+from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
 
 

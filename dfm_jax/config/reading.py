@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from dfm_jax.config import ENCODERS, INIT_RULES, SAMPLERS, SPACINGS, Config, EncoderConfig, ResNet34Config
+from dfm_jax.config.schema import ENCODERS, INIT_RULES, SAMPLERS, SPACINGS, Config, EncoderConfig, ResNet34Config
 from dfm_jax.errors import UserError
 
 
