@@ -190,7 +190,7 @@ def room_scene(poses, stored=None):
         buffer = io.BytesIO()
         square.save(buffer, "PNG")
         pictures.append(buffer.getvalue())
-        frames.append(SourceFrame(str(i), told, intrinsics, np.nan, buffer.getvalue))
+        frames.append(SourceFrame(str(i), told, intrinsics, np.nan, buffer.getvalue, number=i))
     return SourceScene("room", frames), frames, pictures, [(textured_room.WIDTH, textured_room.HEIGHT)] * len(frames)
 
 

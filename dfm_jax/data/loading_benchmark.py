@@ -93,7 +93,8 @@ class NoiseSource:
             pose = np.eye(4)
             pose[0, 3] = 0.1 * i
             load = functools.partial(_noise, (int(name) + i) % DIFFERENT)
-            frames.append(SourceFrame(str(i), pose, np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]]), i / 30, load))
+            intrinsics = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+            frames.append(SourceFrame(str(i), pose, intrinsics, i / 30, load, number=i))
         return SourceScene(name, frames)
 
 

@@ -41,11 +41,14 @@ def make_scene(
     background: pictures.Colour,
     object_alone: bool = False,
     others: Sequence[Photo] = (),
+    *,
+    listed: Sequence[str],
 ) -> SourceScene:
     """The scene of one capture, in the natural order of the photos' names.
 
     Args:
       rejected: frames that could not be made into photos, with reasons.
+      listed: names of all frames as the source lists them, photos or not; their positions are the frames' numbers.
       object_alone: whether there is nothing around what the cameras look at.
       others: photos of the capture's other splits, which share its world and so must share its scale.
 
@@ -63,8 +66,16 @@ def make_scene(
     with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
         bounds = scene_bounds(poses, seen, object_alone)
     scale = TYPICAL_DEPTH / bounds.depth
+    number = first_positions(listed)
     frames = [
-        SourceFrame(as_text(photo.name), pose, intrinsics, float("nan"), functools.partial(load, photo, background))
+        SourceFrame(
+            name=as_text(photo.name),
+            camera_to_world=pose,
+            intrinsics=intrinsics,
+            timestamp=float("nan"),
+            load=functools.partial(load, photo, background),
+            number=number[photo.name],
+        )
         for (photo, intrinsics), pose in zip(
             accepted, transforms.scale_world(poses[: len(accepted)], scale), strict=True
         )
@@ -79,7 +90,18 @@ def make_scene(
         far=scale * bounds.far,
         one_size=False,
         own_poses=True,
+        listed=in_natural_order(listed),
     )
+
+
+def first_positions(listed: Sequence[str]) -> dict[str, int]:
+    """The number of each name; one that is listed twice has that of its first entry."""
+    return {name: number for number, name in reversed(list(enumerate(listed)))}
+
+
+def in_natural_order(listed: Sequence[str]) -> list[tuple[int, str]]:
+    """Numbers and names, as a scene has them."""
+    return [(number, as_text(name)) for number, name in sorted(enumerate(listed), key=lambda x: natural_key(x[1]))]
 
 
 def _accept(photos: Sequence[Photo]) -> tuple[list[tuple[Photo, np.ndarray]], list[tuple[str, str]]]:

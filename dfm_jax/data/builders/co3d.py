@@ -50,6 +50,16 @@ class _Category:
     eval_batches: Mapping[str, Mapping[str, list[list[int]]]] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Annotations:
+    """Of a sequence. A frame's number is its position among all records of its sequence, in the order of CO3D's own
+    frame numbers, which need neither begin at 0 nor be without gaps."""
+
+    annotations: Mapping[int, Annotation]  # by number, in order
+    rejected: list[tuple[str, str]]  # records that are none, with reasons
+    listed: list[tuple[int, str]]  # number and name of every record
+
+
 class CO3DSource:
     def __init__(self, root: Path, best: int | None = None, categories: Collection[str] | None = None):
         """Keeps the `best` sequences of each category by viewpoint quality, and some `categories`; None: all."""
@@ -63,14 +73,17 @@ class CO3DSource:
         category, sequence = self._scenes[split][name]
         if sequence.problem:
             raise Rejected(sequence.problem)
-        annotations, rejected = self._annotations(category, sequence)
+        found = self._annotations(category, sequence)
+        annotations = list(found.annotations.values())
         if not annotations:
             raise Rejected(
-                f"no frame has an annotation of use (first: {rejected[0][1] if rejected else 'none at all'})"
+                f"no frame has an annotation of use (first: "
+                f"{found.rejected[0][1] if found.rejected else 'none at all'})"
             )
         scale, scale_from = co3d_scale.scale(category.folder, annotations)
         poses = transforms.scale_world(np.stack([annotation.camera_to_world for annotation in annotations]), scale)
-        frames = [_frame(category.folder, *pair) for pair in zip(annotations, poses, strict=True)]
+        columns = zip(annotations, poses, found.annotations, strict=True)
+        frames = [_frame(category.folder, *column) for column in columns]
         attributes = {
             "category": category.folder.name,
             "sequence": sequence.name,
@@ -78,25 +91,28 @@ class CO3DSource:
             "scale_from": scale_from,
             **_memberships(category, sequence.name, annotations),
         }
-        return SourceScene(name, frames, rejected, attributes, scale)
+        return SourceScene(name, frames, found.rejected, attributes, scale, listed=found.listed)
 
-    def _annotations(self, category: _Category, sequence: _Sequence) -> tuple[list[Annotation], list[tuple[str, str]]]:
-        """Of the frames of a sequence, in their order; and the records that are none, with reasons."""
+    def _annotations(self, category: _Category, sequence: _Sequence) -> _Annotations:
         if self._frames is None or self._frames[0] != category.folder:
             self._frames = None  # not two at a time: those of a large category take gigabytes
             self._frames = category.folder, _frame_records(category.folder)
         by_sequence = self._frames[1]
         if isinstance(by_sequence, str):
             raise Rejected(by_sequence)
-        annotations, rejected = [], []
-        for number, record in by_sequence.get(sequence.name, []):
+        annotations, rejected, listed = {}, [], []
+        for number, (i, record) in enumerate(_in_order(by_sequence.get(sequence.name, []))):
+            name = f"record {i}"
             try:
-                annotations.append(co3d_annotations.parse_frame(record))
+                annotations[number] = co3d_annotations.parse_frame(record)
             except Rejected as reason:
-                rejected.append((f"record {number}", str(reason)))
+                rejected.append((name, str(reason)))
+            else:
+                name = as_text(annotations[number].image.name)
+            listed.append((number, name))
         if sequence is category.sequences[0]:  # they have to be listed somewhere
             rejected += [(f"record {i}", "annotation names no sequence") for i, _ in by_sequence.get(NO_SEQUENCE, [])]
-        return sorted(annotations, key=lambda annotation: annotation.number), rejected
+        return _Annotations(annotations, rejected, listed)
 
     @functools.cached_property
     def _scenes(self) -> dict[str, dict[str, tuple[_Category, _Sequence]]]:
@@ -172,6 +188,17 @@ def _frame_records(folder: Path) -> FrameRecords | str:
     return by_sequence
 
 
+def _in_order(records: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Records of a sequence by frame number; those without one stay behind the record that is before them."""
+    keys, last = [], -math.inf
+    for _, record in records:
+        number = co3d_annotations.frame_number(record)
+        last = last if number is None else number
+        keys.append(last)
+    order = sorted(range(len(records)), key=keys.__getitem__)
+    return [records[i] for i in order]
+
+
 def _memberships(category: _Category, sequence: str, annotations: Sequence[Annotation]) -> dict[str, Any]:
     """Set lists and evaluation batches that are about the sequence, as names of its frames."""
     names = {annotation.number: annotation.image.name for annotation in annotations}
@@ -193,10 +220,14 @@ def _memberships(category: _Category, sequence: str, annotations: Sequence[Annot
     }
 
 
-def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray) -> SourceFrame:
-    load = functools.partial(_load, folder, annotation)
+def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray, number: int) -> SourceFrame:
     return SourceFrame(
-        as_text(annotation.image.name), camera_to_world, annotation.intrinsics, annotation.timestamp, load
+        name=as_text(annotation.image.name),
+        camera_to_world=camera_to_world,
+        intrinsics=annotation.intrinsics,
+        timestamp=annotation.timestamp,
+        load=functools.partial(_load, folder, annotation),
+        number=number,
     )
 
 

@@ -123,6 +123,14 @@ def split_of(sequence: str, set_lists: Mapping[str, Mapping[str, Mapping[str, li
     return "train"
 
 
+def frame_number(record: Any) -> int | None:
+    """Of a frame's record; None where it has none."""
+    try:
+        return int(record["frame_number"])
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return None
+
+
 def parse_frame(record: dict[str, Any]) -> Annotation:
     """A frame's record.
 

@@ -55,7 +55,8 @@ class ColmapSource:
             except Rejected as reason:
                 rejected.append((image.name, str(reason)))
         attributes = {"model": os.path.relpath(folder, self._root), "pictures": os.path.relpath(pictures, self._root)}
-        return captures.make_scene(name, photos, rejected, attributes, self._background)
+        listed = sorted((image.name for image in model.images), key=source_files.natural_key)
+        return captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed)
 
     @functools.cached_property
     def _captures(self) -> dict[str, list[Path]]:

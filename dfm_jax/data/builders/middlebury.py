@@ -36,13 +36,15 @@ class MiddleburySource:
             lines = [line.split() for line in source_files.read_file(file).decode().splitlines()[1:]]
         except UnicodeDecodeError as error:
             raise Rejected(f"{file.name} cannot be read ({error})") from error
-        photos, rejected = [], []
+        photos, rejected, listed = [], [], []
         for columns in filter(None, lines):
+            listed.append(columns[0])
             try:
                 photos.append(self._photo(file.parent, columns))
             except Rejected as reason:
                 rejected.append((columns[0], str(reason)))
-        return captures.make_scene(name, photos, rejected, {}, self._background, object_alone=True)
+        listed.sort(key=source_files.natural_key)
+        return captures.make_scene(name, photos, rejected, {}, self._background, object_alone=True, listed=listed)
 
     def _photo(self, folder: Path, columns: Sequence[str]) -> Photo:
         if len(columns) != 1 + NUMBERS:

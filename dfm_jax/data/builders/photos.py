@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data import sfm
-from dfm_jax.data.builders import colmap, pictures, source_files, video
+from dfm_jax.data.builders import captures, colmap, pictures, source_files, video
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 from dfm_jax.errors import UserError
 
@@ -61,12 +61,16 @@ class PhotosSource:
         source = colmap.ColmapSource(workspace.path, self._background)
         ((model,),) = source.splits().values()
         scene = source.read(colmap.SPLIT, model)
+        number = captures.first_positions(names)  # among all pictures, also those that the model does not have
         return dataclasses.replace(
             scene,
             name=name,
-            frames=[_keep(frame, workspace, times.get(frame.name, np.nan)) for frame in scene.frames],
+            frames=[
+                _keep(frame, workspace, times.get(frame.name, np.nan), number[frame.name]) for frame in scene.frames
+            ],
             rejected=[*scene.rejected, *found.rejected.items()],
             attributes={**scene.attributes, "model": "structure-from-motion", "pictures": str(capture.place)},
+            listed=captures.in_natural_order(names),
         )
 
     @functools.cached_property
@@ -110,9 +114,10 @@ def _remove(path: Path) -> None:
         path.parent.rmdir()
 
 
-def _keep(frame: SourceFrame, workspace: _Workspace, time: float) -> SourceFrame:
+def _keep(frame: SourceFrame, workspace: _Workspace, time: float, number: int) -> SourceFrame:
     """The frame, which keeps the workspace from being removed until its picture is no longer needed."""
-    return dataclasses.replace(frame, timestamp=time, load=functools.partial(_load, frame.load, workspace))
+    load = functools.partial(_load, frame.load, workspace)
+    return dataclasses.replace(frame, timestamp=time, load=load, number=number)
 
 
 def _load(load: Callable[[], bytes], workspace: _Workspace) -> bytes:

@@ -66,12 +66,13 @@ class RealEstate10KSource:
         clip = self._clips[split][name]
         if isinstance(clip, ChunkClip):
             return realestate10k_chunks.read(clip, name)
-        url, rows, rejected = realestate10k_cameras.read_cameras(clip.cameras)
-        if not rows and not rejected:
+        cameras = realestate10k_cameras.read_cameras(clip.cameras)
+        if not cameras.listed:
             raise Rejected("camera file lists no frame")
-        loaders, origin = self._pictures(split, clip, url, rows, complete=not rejected)
-        frames = [realestate10k_cameras.frame(row, load) for row, load in zip(rows, loaders, strict=True)]
-        return SourceScene(name, frames, rejected, {"url": url, **origin})
+        loaders, origin = self._pictures(split, clip, cameras.url, cameras.rows, complete=not cameras.rejected)
+        columns = zip(cameras.rows, loaders, cameras.numbers, strict=True)
+        frames = [realestate10k_cameras.frame(*column) for column in columns]
+        return SourceScene(name, frames, cameras.rejected, {"url": cameras.url, **origin}, listed=cameras.listed)
 
     def _pictures(
         self, split: str, clip: _Clip, url: str, rows: Sequence[np.ndarray], complete: bool

@@ -8,6 +8,7 @@ Timestamps are microseconds; intrinsics are normalised by the full frame's width
 world-to-camera with OpenCV axes, in a scale of its own for each clip.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,23 +20,44 @@ COLUMNS = 19
 MISSING = "missing_videos"  # what clips without pictures are counted as
 
 
-def read_cameras(path: Path) -> tuple[str, list[np.ndarray], list[tuple[str, str]]]:
-    """The video's URL, one row [19] a frame by time, and the lines that are no such row, with reasons."""
+@dataclasses.dataclass(frozen=True)
+class Cameras:
+    """A camera file. A frame's number is that of its line among all that list one, from 0, usable or not."""
+
+    url: str  # of the video
+    rows: list[np.ndarray]  # [19] of each frame, by time
+    numbers: list[int]  # of each row
+    rejected: list[tuple[str, str]]  # lines that are no such row, with reasons
+    listed: list[tuple[int, str]]  # number and name of every line by time; one that has none follows that before it
+
+
+def read_cameras(path: Path) -> Cameras:
+    """
+    Raises:
+      Rejected: it cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise Rejected(f"camera file cannot be read ({error})") from error
     url = lines[0].strip() if lines and lines[0].startswith("http") else ""
-    rows, rejected = [], []
-    for number, line in enumerate(lines[1 if url else 0 :], start=2 if url else 1):
-        columns = line.split()
+    rows, rejected, listed, time = [], [], [], -np.inf
+    for line_number, line in enumerate(lines[1 if url else 0 :], start=2 if url else 1):
+        columns, number = line.split(), len(listed)
         if not columns:
             continue
         try:
-            rows.append(_parse(columns))
+            row = _parse(columns)
         except ValueError as reason:
-            rejected.append((f"line {number}", f"camera {reason}"))
-    return url, sorted(rows, key=lambda row: row[0]), rejected
+            name = f"line {line_number}"
+            rejected.append((name, f"camera {reason}"))
+        else:
+            name, time = frame_name(row), row[0]
+            rows.append((number, row))
+        listed.append((time, number, name))
+    rows.sort(key=lambda entry: entry[1][0])
+    listed.sort(key=lambda entry: entry[0])
+    return Cameras(url, [row for _, row in rows], [i for i, _ in rows], rejected, [(i, name) for _, i, name in listed])
 
 
 def _parse(columns: list[str]) -> np.ndarray:
@@ -57,8 +79,13 @@ def check(row: np.ndarray) -> None:
         raise ValueError(f"has lens distortion ({row[5]:g}, {row[6]:g}), which is not supported")
 
 
-def frame(row: np.ndarray, load: Callable[[], bytes]) -> SourceFrame:
-    """A row [19] and the picture that belongs to it."""
+def frame_name(row: np.ndarray) -> str:
+    """Of a row [19]."""
+    return str(int(row[0]))
+
+
+def frame(row: np.ndarray, load: Callable[[], bytes], number: int) -> SourceFrame:
+    """A row [19], the picture that belongs to it, and its number in the source."""
     world_to_camera = np.eye(4)
     world_to_camera[:3] = row[7:].reshape(3, 4)
     rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
@@ -66,4 +93,4 @@ def frame(row: np.ndarray, load: Callable[[], bytes]) -> SourceFrame:
     camera_to_world[:3, :3] = rotation.T  # the writer checks that this is the inverse
     camera_to_world[:3, 3] = -rotation.T @ translation
     intrinsics = np.array([[row[1], 0, row[3]], [0, row[2], row[4]], [0, 0, 1]])
-    return SourceFrame(str(int(row[0])), camera_to_world, intrinsics, row[0] * 1e-6, load)
+    return SourceFrame(frame_name(row), camera_to_world, intrinsics, row[0] * 1e-6, load, number)

@@ -66,16 +66,18 @@ def read(clip: ChunkClip, name: str) -> SourceScene:
         raise Rejected(f"{clip.chunk} has no clip {clip.key}, although {INDEX} says so")
     timestamps, cameras, images = _columns(entries[clip.key])
     rows = np.concatenate([timestamps[:, None], cameras], axis=1)
-    accepted, rejected = [], []
-    for i in np.argsort(timestamps, kind="stable"):
+    accepted, rejected, listed = [], [], []
+    for i in np.argsort(timestamps, kind="stable").tolist():
         try:
             realestate10k_cameras.check(rows[i])
         except ValueError as reason:
             rejected.append((f"frame {i}", f"camera {reason}"))
+            listed.append((i, f"frame {i}"))
         else:
-            accepted.append(realestate10k_cameras.frame(rows[i], functools.partial(_load, images[i])))
+            accepted.append(realestate10k_cameras.frame(rows[i], functools.partial(_load, images[i]), number=i))
+            listed.append((i, accepted[-1].name))
     attributes = {"url": str(entries[clip.key].get("url", "")), "chunk": clip.chunk}
-    return SourceScene(name, accepted, rejected, attributes)
+    return SourceScene(name, accepted, rejected, attributes, listed=listed)
 
 
 def _columns(entry: Any) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:

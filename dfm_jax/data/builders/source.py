@@ -30,6 +30,7 @@ class SourceFrame:
     intrinsics: np.ndarray  # [3, 3] float64, normalised by the width and height of the whole picture
     timestamp: float  # seconds; NaN where the source has none
     load: Callable[[], bytes]  # the encoded picture; raises Rejected
+    number: int  # its position in the source's own list of frames, from 0, counted before anything is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,9 @@ class SourceScene:
     far: float = np.nan
     one_size: bool = True  # a picture of another size than most is a mistake; False: each camera is for its own picture
     own_poses: bool = False  # poses are of someone's own making, so that they are always compared with the pictures
+    # (number, name) of every frame that the source lists, those that are rejected too, in the order of capture; (): of
+    # `frames` only.
+    listed: Sequence[tuple[int, str]] = ()
 
 
 class Source(Protocol):

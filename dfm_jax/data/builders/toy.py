@@ -86,7 +86,7 @@ class ToySource:
         }
         images = np.rint(255 * geometry.coverage @ label_colours(attributes)).astype(np.uint8)
         frames = [
-            SourceFrame(f"{i:02d}", pose, intrinsics(), float("nan"), functools.partial(_png, image))
+            SourceFrame(f"{i:02d}", pose, intrinsics(), float("nan"), functools.partial(_png, image), number=i)
             for i, (pose, image) in enumerate(zip(geometry.camera_to_world, images, strict=True))
         ]
         return SourceScene(name, frames, attributes=attributes, near=NEAR, far=FAR)

@@ -56,7 +56,7 @@ class TransformsSource:
     def read(self, split: str, name: str) -> SourceScene:
         files = self._captures[name]
         content = _read_json(files[split])
-        photos, rejected = self._photos(files[split], content)
+        photos, rejected, listed = self._photos(files[split], content)
         others = []
         for other in sorted(files.keys() - {split}):
             try:
@@ -71,11 +71,13 @@ class TransformsSource:
             self._background,
             object_alone=bool(photos) and pictures.stands_alone(photos[0].path),
             others=others,
+            listed=listed,
         )
         return dataclasses.replace(scene, scale=scene.scale / _applied_scale(content))
 
-    def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]]]:
-        undo, photos, rejected = _undo_applied(content), [], []
+    def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]], list[str]]:
+        """The photos of a file, the frames that are none with reasons, and the names of all in the file's order."""
+        undo, photos, rejected, listed = _undo_applied(content), [], [], []
         frames = content.get("frames")
         if not isinstance(frames, list):
             raise Rejected(f"{file.name} has no list of frames")
@@ -90,7 +92,8 @@ class TransformsSource:
                 photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path)))
             except Rejected as reason:
                 rejected.append((name, str(reason)))
-        return photos, rejected
+            listed.append(name)
+        return photos, rejected, listed
 
     @property
     def _folder(self) -> Path:
