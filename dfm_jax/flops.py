@@ -22,10 +22,11 @@ def count_flops(function: Callable, *arguments: Any) -> int:
     Raises:
       ValueError: for a loop whose number of rounds is not known before it runs.
     """
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _count(jaxpr: Jaxpr) -> int:
+def jaxpr_flops(jaxpr: Jaxpr) -> int:
+    """The same of a function that is traced already."""
     return sum(map(_count_equation, jaxpr.eqns))
 
 
@@ -39,7 +40,7 @@ def _count_equation(equation: JaxprEqn) -> int:
         kernel = equation.invars[1].aval.shape
         output_features = parameters["dimension_numbers"].rhs_spec[0]
         return 2 * _size(equation.outvars[0]) * math.prod(kernel) // kernel[output_features]
-    inner = [_count(jaxpr) for jaxpr in _jaxprs(parameters)]
+    inner = [jaxpr_flops(jaxpr) for jaxpr in _jaxprs(parameters)]
     if name == "while" and any(inner):
         raise ValueError("the operations of a while loop cannot be counted: how often it runs is not known")
     if name == "scan":

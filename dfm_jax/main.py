@@ -39,6 +39,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
 MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -90,9 +91,9 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
 
         return train(config, workdir)
     if mode == "benchmark":
-        from dfm_jax.evaluation.benchmark import benchmark
+        from dfm_jax.profiling.benchmark import benchmark
 
-        print(json.dumps(benchmark(config)), flush=True)
+        print(json.dumps(benchmark(config, _PROGRAMS.value)), flush=True)
         return 0
     if mode == "evaluate":
         from dfm_jax.evaluation.evaluate import evaluate

@@ -44,11 +44,13 @@ MAY_IMPORT = {
     "training": ENDS | {"evaluation"},
     # A command beside the main one (guidance_sweep) takes a config file as that does.
     "evaluation": ENDS | {"training"},
-    "main": LEAVES | {"allocator", "pixelnerf", "training", "evaluation"},
+    # Measuring is at the end of everything, and takes config files as the main command does.
+    "profiling": ENDS | {"training", "evaluation"},
+    "main": LEAVES | {"allocator", "pixelnerf", "training", "evaluation", "profiling"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
-COMPILERS = r"training\.(sharding|loop)|evaluation\..*"
+COMPILERS = r"training\.(sharding|loop)|evaluation\..*|profiling\..*"
 RESERVED = [
     (r"jax\.jit", COMPILERS),
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
@@ -57,12 +59,12 @@ RESERVED = [
     (r"ml_collections(\..*)?", r"main|config\.command_line"),
     # The core takes typed settings, and does not know where they come from.
     (r"dfm_jax\.config\.reading(\..*)?", r"main|config\..*|training\..*|evaluation\..*|interop\..*"),
-    (r"dfm_jax\.config\.command_line(\..*)?", r"main|evaluation\..*|interop\..*"),
+    (r"dfm_jax\.config\.command_line(\..*)?", r"main|evaluation\..*|profiling\..*|interop\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"training\.metric_writers"),
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.sfm"),
-    (r"dfm_jax\.training(\..*)?", r"main|training\..*|evaluation\..*|interop\.torch_checkpoint"),
+    (r"dfm_jax\.training(\..*)?", r"main|training\..*|evaluation\..*|profiling\..*|interop\.torch_checkpoint"),
     (r"apache_beam(\..*)?", r"data\.runners"),
     (r"array_record(\..*)?", r"data\.builders\.records"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody

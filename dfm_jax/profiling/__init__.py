@@ -1,0 +1,1 @@
+"""How fast a config runs, in how much memory, and where the time goes."""

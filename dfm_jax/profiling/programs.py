@@ -1,0 +1,197 @@
+"""The programs of a config: what is compiled and timed, with made-up arguments.
+
+Inference is one scene on one device; the training step takes the config's batch, on all of them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dfm_jax.config import Config
+from dfm_jax.denoiser import Prepared, denoise, guided_denoise
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.evaluation.draw import draw_target, guidance, look, prepare_drawing
+from dfm_jax.evaluation.synthetic import synthetic_example
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.profiling.made_up import made_up_parameters
+from dfm_jax.profiling.measure import Compiled, Program, compile_program
+from dfm_jax.structs import Example, Rendering, Scene
+from dfm_jax.training import sharding
+from dfm_jax.training.job import Job, build
+from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.state import TrainState, create
+
+PRODUCT_SIDE = {"cpu": 2048}  # of square matrices whose product shows what the device can do; elsewhere:
+PRODUCT_SIDE_ACCELERATOR = 8192
+PRODUCTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A function, and the names of its arguments: those of `Inference.given`, or of the part that makes one."""
+
+    function: Callable
+    arguments: tuple[str, ...]
+
+
+class Inference:
+    """What a config computes for one scene, part by part.
+
+    Arguments are shapes until a program runs; `arrays` then makes them by running the parts that they come from.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.model = make_model(config.model, config.image_size, config.loss)
+        self.parts = inference_parts(config, self.model)
+        self._shapes: dict[str, Any] = {}
+
+    def given(self, name: str) -> Any:
+        """Arguments that no part makes, to be called by one that compiles or evaluates shapes."""
+        config, size = self.config, self.config.image_size
+        key = jax.random.key(config.seed)
+        if name == "params":
+            return made_up_parameters(self.model.init, key)
+        if name == "keys":
+            return jax.random.split(key, 1)
+        if name == "camera":
+            return jax.tree.map(lambda x: x[:, :1], self.example.target.camera)
+        if name in ("x_t", "average"):
+            return jax.random.normal(key, (1, size, size, 3))
+        if name == "timestep":
+            return jnp.full(1, config.diffusion.num_timesteps // 2, jnp.int32)
+        raise KeyError(name)
+
+    @property
+    def example(self) -> Example:
+        return synthetic_example(self.config, 1)
+
+    def shapes(self, name: str) -> Any:
+        """Of an argument or of the result of a part."""
+        if name not in self._shapes:
+            if name in self.parts:
+                part = self.parts[name]
+                shapes = jax.eval_shape(part.function, *map(self.shapes, part.arguments))
+            elif name == "example":
+                shapes = jax.eval_shape(lambda: self.example)
+            else:
+                shapes = jax.eval_shape(partial(self.given, name))
+            self._shapes[name] = shapes
+        return self._shapes[name]
+
+    def compile(self, name: str, **settings: Any) -> Compiled:
+        """One of the parts; `settings` are those of `compile_program`."""
+        part = self.parts[name]
+        return compile_program(part.function, *map(self.shapes, part.arguments), **settings)
+
+    def arrays(self, name: str, run: Callable[[str], Any]) -> Any:
+        """An argument.
+
+        Args:
+          run: the result of a part.
+        """
+        if name in self.parts:
+            return run(name)
+        return self.example if name == "example" else compile_quickly(partial(self.given, name))
+
+
+def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part]:
+    sample, schedule = config.sample, cosine_schedule(config.diffusion.num_timesteps)
+    prepare = lambda sample: partial(prepare_drawing, model=model, sample=sample)
+    step = ("params", "preparation", "x_t", "timestep")
+
+    def draw(params: Any, example: Example, keys: Array) -> Array:
+        prepared = prepare(sample)(params, example)
+        return draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample)
+
+    def guided(params: Any, prepared: Prepared, x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
+        denoised, average = guided_denoise(params, model, x_t, timestep, prepared, guidance(sample), average)
+        return denoised.x0, average
+
+    return {
+        "preparation": Part(prepare(dataclasses.replace(sample, guidance=1.0)), ("params", "example")),
+        "guided preparation": Part(prepare(dataclasses.replace(sample, guidance=2.0)), ("params", "example")),
+        "encoder": Part(partial(_encode, model), step),
+        "rendering": Part(partial(_render, model), ("params", "encoder", "preparation")),
+        "denoising step": Part(partial(_denoise, model), step),
+        "guided step": Part(guided, ("params", "guided preparation", "x_t", "timestep", "average")),
+        "sample": Part(draw, ("params", "example", "keys")),
+        "video frame": Part(partial(look, model=model, size=config.image_size), ("params", "encoder", "camera")),
+    }
+
+
+def _encode(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Scene:
+    return model.infer(params, prepared.context, x_t, timestep)[0]
+
+
+def _render(model: RadianceFieldModel, params: Any, scene: Scene, prepared: Prepared) -> Rendering:
+    return model.forward(params, scene, prepared.query)
+
+
+def _denoise(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Array:
+    return denoise(params, model, x_t, timestep, prepared).x0
+
+
+class Training:
+    """The training step of a config, on all devices."""
+
+    def __init__(self, config: Config, job: Job | None = None):
+        """
+        Raises:
+          UserError: the loss needs weights that are not there, or the devices do not fit the mesh or the batch.
+        """
+        self.config, self.job = config, job or build(config)
+        self.mesh = sharding.make_mesh(config.train.mesh)
+        sharding.check_batch_size(config.train.batch_size, config.train.accumulate, self.mesh)
+
+    def init(self, key: Array) -> TrainState:
+        """A state with made-up parameters."""
+        params = made_up_parameters(lambda key: self.job.init(key).params, key)
+        return create(params, make_optimizer(self.config.train.optimizer))
+
+    def compile(self, **settings: Any) -> Compiled:
+        config, mesh = self.config, self.mesh
+        state = sharding.abstract_state(self.init, mesh, config.train.optimizer.ema_memory)
+        step = sharding.compile_train_step(self.job.step, state, mesh, self.job.frozen)
+        batch = jax.eval_shape(lambda: synthetic_example(config, config.train.batch_size))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        compiled = compile_program(step, state, batch, key, *self.job.frozen, **settings)
+        return dataclasses.replace(compiled, flops=compiled.flops // mesh.size)
+
+    def program(self, compiled: Compiled) -> Program:
+        """With the state and a batch, which take their memory from here on."""
+        config, mesh = self.config, self.mesh
+        key = sharding.replicate(jax.random.key(config.seed), mesh)
+        frozen = sharding.replicate(self.job.frozen, mesh)
+        batch = sharding.shard_batch(synthetic_example(config, config.train.batch_size), mesh)
+        # Donated in every step.
+        held = [sharding.initialize(self.init, key, mesh, config.train.optimizer.ema_memory)]
+
+        def start() -> Any:
+            held[0], metrics = compiled.call(held[0], batch, key, *frozen)
+            return metrics
+
+        return Program(compiled, start)
+
+
+def matrix_products(a: Array) -> Array:
+    """Products of square matrices one after the other: what a device can do."""
+    return jax.lax.fori_loop(0, PRODUCTS, lambda _, b: a @ b, a)
+
+
+def matrix(dtype: str, side: int | None = None) -> Array:
+    """A random one, whose powers neither grow nor vanish; by default large enough for the device."""
+    side = side or PRODUCT_SIDE.get(jax.default_backend(), PRODUCT_SIDE_ACCELERATOR)
+    return (jax.random.uniform(jax.random.key(0), (side, side), minval=-1) * (3 / side) ** 0.5).astype(dtype)
+
+
+def compile_quickly(function: Callable, *arguments: Any) -> Any:
+    """The result of a function that runs once; on a CPU, compiling it well would take longer than running it."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)(*arguments)
