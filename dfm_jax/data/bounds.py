@@ -13,10 +13,11 @@ Distances run along unit rays, in the units of the poses.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dfm_jax.data import outliers
 from dfm_jax.data.builders.source import Rejected
 
 TYPICAL_DEPTH = 4.0  # what every capture's typical depth is scaled to
@@ -34,6 +35,9 @@ MIN_CONVERGENCE = np.sin(np.deg2rad(2)) ** 2  # mean squared sine between axes b
 MAX_MISS = np.deg2rad(25)  # median angle between an axis and the focus above which it is none
 MIN_FACING = 0.9  # share of the cameras that must have the focus in front of them
 MIN_SPREAD = 1e-9  # of camera positions, relative to their size
+MAX_STRAY = 0.02  # share of a camera's points, or one of them, that can be mistakes
+ROBUST_STEPS, LEAST_OFFSET = 20, 1e-3  # of the focus that outliers do not move; of the depth, below which an axis hits
+BEHIND = "most of the sparse points that it is said to have seen lie behind the camera"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +46,23 @@ class Bounds:
     near: float
     far: float
     rule: str  # 'points', 'focus' or 'extent'
+    outliers: Mapping[int, str] = dataclasses.field(default_factory=dict)  # cameras that had no say in it; why
+    blind: frozenset[int] = frozenset()  # those outliers for which the scene lies before `near` or beyond `far`
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outliers:
+    """Cameras that are left out, `found` [v], for being at odd `distances` [v] from what is seen."""
+
+    found: np.ndarray
+    distances: np.ndarray
+    reasons: Sequence[str]  # [v]
 
 
 def scene_bounds(
     camera_to_world: np.ndarray, seen: Sequence[np.ndarray] | None = None, object_alone: bool = False
 ) -> Bounds:
-    """Bounds of the scene that cameras with poses [v, 4, 4] see.
+    """Bounds of the scene that cameras with poses [v, 4, 4] see. Few cameras far from where most are have no say.
 
     Args:
       seen: for each camera the points [p, 3] that it saw; None if the source has no points.
@@ -57,22 +72,64 @@ def scene_bounds(
       Rejected: the cameras do not move, or the points contradict them.
     """
     positions = camera_to_world[:, :3, 3]
+    far_off = _isolated(positions)
+    _check_spread(positions[~far_off.found])
+    if seen is not None:
+        distances = [_distances(*camera) for camera in zip(camera_to_world, seen, strict=True)]
+        if 2 * sum(d is None or len(d) >= MIN_POINTS for d in distances) > len(camera_to_world):
+            return _from_points(distances, far_off)
+    near_focus = _focus_outliers(camera_to_world, far_off)
+    to_focus = focus_distances(camera_to_world[~near_focus.found])
+    if to_focus is not None:
+        depth, margins = float(np.median(to_focus)), OBJECT_MARGINS if object_alone else FOCUS_MARGINS
+        near, far = margins[0] * to_focus.min(), margins[1] * to_focus.max()
+        return _limited(depth, near, far, "focus", near_focus)
+    depth = EXTENT_DEPTH * _spread(positions[~far_off.found])
+    return _limited(depth, EXTENT_MARGINS[0] * depth, EXTENT_MARGINS[1] * depth, "extent", far_off)
+
+
+def _check_spread(positions: np.ndarray) -> None:
     size = max(1e-300, np.abs(positions).max())
     spread = _spread(positions)
     if not spread > MIN_SPREAD * size or not np.isfinite(spread):
         raise Rejected("all cameras are at one place: nothing can be told about depth")
-    if seen is not None:
-        distances = [_distances(*camera) for camera in zip(camera_to_world, seen, strict=True)]
-        distances = [d for d in distances if len(d) >= MIN_POINTS]
-        if 2 * len(distances) > len(camera_to_world):
-            return _from_points(distances)
-    to_focus = focus_distances(camera_to_world)
-    if to_focus is not None:
-        depth, margins = float(np.median(to_focus)), OBJECT_MARGINS if object_alone else FOCUS_MARGINS
-        near, far = margins[0] * to_focus.min(), margins[1] * to_focus.max()
-        return _limited(depth, near, far, "focus")
-    depth = EXTENT_DEPTH * spread
-    return Bounds(depth, EXTENT_MARGINS[0] * depth, EXTENT_MARGINS[1] * depth, "extent")
+
+
+def _isolated(positions: np.ndarray) -> _Outliers:
+    """Cameras far from all others."""
+    away = np.abs(positions - np.median(positions, axis=0)).max(-1)
+    found = outliers.isolated(positions)
+    farthest = max(away[~found].max(initial=0), 1e-300)
+    reasons = [f"camera is {d / farthest:.3g} times as far from the middle of all cameras as the others" for d in away]
+    return _Outliers(found, away, reasons)
+
+
+def _focus_outliers(camera_to_world: np.ndarray, far_off: _Outliers) -> _Outliers:
+    """Cameras that are far from all others, and those much farther from what the others look at, or much nearer."""
+    near_all = np.flatnonzero(~far_off.found)
+    focus = _robust_focus(camera_to_world[near_all])
+    if focus is None:
+        return far_off
+    to_focus = np.linalg.norm(camera_to_world[:, :3, 3] - focus, axis=-1)
+    found = far_off.found.copy()
+    found[near_all] = outliers.outlying(to_focus[near_all])
+    usual = np.median(to_focus[~found])
+    reasons = [f"camera is {d / usual:.3g} times as far from what the cameras look at as most" for d in to_focus]
+    return _Outliers(found, to_focus, reasons)
+
+
+def _robust_focus(camera_to_world: np.ndarray) -> np.ndarray | None:
+    """The point [3] with the smallest sum of distances, not of their squares, from the optical axes."""
+    weights = np.ones(len(camera_to_world))
+    for _ in range(ROBUST_STEPS):
+        focus = nearest_to_axes(camera_to_world, weights)
+        if focus is None:
+            return None
+        towards = focus - camera_to_world[:, :3, 3]
+        along = (towards * camera_to_world[:, :3, 2]).sum(-1, keepdims=True)
+        offsets = np.linalg.norm(towards - along * camera_to_world[:, :3, 2], axis=-1)
+        weights = 1 / np.maximum(offsets, LEAST_OFFSET * max(np.median(np.abs(along)), 1e-300))
+    return focus
 
 
 def focus_distances(camera_to_world: np.ndarray) -> np.ndarray | None:
@@ -90,39 +147,62 @@ def focus_distances(camera_to_world: np.ndarray) -> np.ndarray | None:
     return distance if np.median(miss) < MAX_MISS else None
 
 
-def nearest_to_axes(camera_to_world: np.ndarray) -> np.ndarray | None:
+def nearest_to_axes(camera_to_world: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray | None:
     """The point [3] nearest to all optical axes of poses [v, 4, 4], before or behind the cameras, in the sense of least
-    squares; None where the axes are about parallel."""
+    squares, with weights [v]; None where the axes are about parallel."""
     positions, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # projects onto the plane that an axis is normal to
-    normal = across.mean(0)
-    if np.linalg.eigvalsh(normal)[0] < MIN_CONVERGENCE:
+    if np.linalg.eigvalsh(across.mean(0))[0] < MIN_CONVERGENCE:
         return None
-    return np.linalg.solve(normal, np.einsum("vij,vj->i", across, positions) / len(positions))
+    if weights is not None:
+        across = across * (weights / weights.mean())[:, None, None]
+    return np.linalg.solve(across.mean(0), np.einsum("vij,vj->i", across, positions) / len(positions))
 
 
-def _distances(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Of the points in front of a camera, which must be most of them."""
-    rays = points - pose[:3, 3]
+def _distances(pose: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    """Of the points in front of a camera, without a few that lie nowhere near; None if most are behind it."""
+    rays = points[np.isfinite(points).all(-1)] - pose[:3, 3]
     ahead = rays @ pose[:3, 2] > 0
-    if len(points) >= MIN_POINTS and ahead.mean() < 0.5:
+    if len(rays) >= MIN_POINTS and ahead.mean() < 0.5:
+        return None
+    distances = np.linalg.norm(rays[ahead], axis=-1)
+    distances = distances[np.isfinite(distances)]
+    stray = outliers.outlying(distances)
+    return distances[~stray] if stray.sum() <= max(1, MAX_STRAY * len(distances)) else distances
+
+
+def _from_points(distances: Sequence[np.ndarray | None], far_off: _Outliers) -> Bounds:
+    """From the distances [p] of what each camera saw. A camera that saw too little is judged by its place alone."""
+    behind = np.array([d is None for d in distances])
+    if behind.mean() > outliers.MAX_SHARE:
         raise Rejected("most sparse points lie behind the cameras that are said to have seen them")
-    return np.linalg.norm(rays[ahead], axis=-1)
-
-
-def _from_points(distances: Sequence[np.ndarray]) -> Bounds:
-    depth = float(np.median([np.median(d) for d in distances]))
+    counted = np.array([d is not None and len(d) >= MIN_POINTS for d in distances])
+    medians = np.array([np.median(d) if of_use else np.nan for d, of_use in zip(distances, counted, strict=True)])
+    found = far_off.found & ~counted | behind
+    found[counted] = outliers.outlying(medians[counted])
+    kept = [distances[i] for i in np.flatnonzero(counted & ~found)]
+    depth = float(np.median([np.median(d) for d in kept]))
+    reasons = [
+        f"what the camera saw is {medians[i] / depth:.3g} times as far away as for most"
+        if counted[i]
+        else BEHIND * bool(behind[i]) or far_off.reasons[i]
+        for i in range(len(distances))
+    ]
     # Camera by camera, so that one with many points does not outvote the others.
-    limits = np.array([np.percentile(d, POINT_PERCENTILES) for d in distances])
+    limits = np.array([np.percentile(d, POINT_PERCENTILES) for d in kept])
     near, far = (np.percentile(limit, p) for limit, p in zip(limits.T, CAMERA_PERCENTILES, strict=True))
-    return _limited(depth, POINT_MARGINS[0] * near, POINT_MARGINS[1] * far, "points")
+    measured = np.where(counted, medians, np.where(behind, np.inf, far_off.distances))
+    odd = _Outliers(found, measured, reasons)
+    return _limited(depth, POINT_MARGINS[0] * near, POINT_MARGINS[1] * far, "points", odd)
 
 
-def _limited(depth: float, near: float, far: float, rule: str) -> Bounds:
-    bounds = Bounds(depth, max(float(near), LEAST_NEAR * depth), min(float(far), MOST_FAR * depth), rule)
-    if not (np.isfinite(bounds.far) and 0 < bounds.near < bounds.far):
-        raise Rejected(f"no sensible bounds: near {bounds.near:.3g}, far {bounds.far:.3g}")
-    return bounds
+def _limited(depth: float, near: float, far: float, rule: str, odd: _Outliers) -> Bounds:
+    near, far = max(float(near), LEAST_NEAR * depth), min(float(far), MOST_FAR * depth)
+    if not (np.isfinite(far) and 0 < near < far):
+        raise Rejected(f"no sensible bounds: near {near:.3g}, far {far:.3g}")
+    found = np.flatnonzero(odd.found).tolist()
+    blind = frozenset(i for i in found if not near <= odd.distances[i] <= far)
+    return Bounds(depth, near, far, rule, {i: odd.reasons[i] for i in found}, blind)
 
 
 def _spread(positions: np.ndarray) -> float:

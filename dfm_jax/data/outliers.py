@@ -1,0 +1,41 @@
+"""Few numbers among many that are nothing like the others: cameras and points that a reconstruction got wrong.
+
+Both rules leave everything alone unless the rest agrees, and a fifth or less deviates: what more cameras share is part
+of the scene.
+"""
+
+import numpy as np
+
+MAX_SHARE = 0.2  # of the values that can be outliers
+FENCE = 3.0  # interquartile ranges from the middle half, as is usual for what is "far out"
+FACTOR = 3.0  # of the quartiles by which an outlier is beyond that: cameras on a circle have no range at all
+ISOLATION = 5.0  # times as far from the middle as any other camera
+
+
+def outlying(values: np.ndarray) -> np.ndarray:
+    """Which of positive values [n], as ratios, lie far outside of what the middle half spans; what is not finite does,
+    too."""
+    finite = np.isfinite(values) & (values > 0)
+    if not finite.any():
+        return np.zeros(len(values), bool)
+    logs = np.log(values, where=finite, out=np.full(len(values), np.inf))
+    low, high = np.percentile(logs[finite], (25, 75))
+    reach = FENCE * (high - low) + np.log(FACTOR)
+    return _if_few(~finite | (logs < low - reach) | (logs > high + reach))
+
+
+def isolated(positions: np.ndarray) -> np.ndarray:
+    """Which of positions [n, 3] are ISOLATION times as far from the middle of all as any other."""
+    away = np.abs(positions - np.median(positions, axis=0)).max(-1)
+    order = np.argsort(away)
+    sorted_away = away[order]
+    jumps = (sorted_away[1:] > ISOLATION * sorted_away[:-1]) & (sorted_away[:-1] > 0)
+    jumps[: max(0, int(np.ceil((1 - MAX_SHARE) * len(away))) - 1)] = False
+    beyond = np.zeros(len(away), bool)
+    if jumps.any():
+        beyond[order[np.argmax(jumps) + 1 :]] = True
+    return _if_few(beyond)
+
+
+def _if_few(odd: np.ndarray) -> np.ndarray:
+    return odd & (odd.mean() <= MAX_SHARE)
