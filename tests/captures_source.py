@@ -125,3 +125,20 @@ def _write_binary(folder, entries, camera):
     for i, point in enumerate(POINTS.tolist()):
         points += struct.pack("<Q3d3BdQII", i + 1, *point, 0, 0, 0, 0.5, 1, 1, i)
     (folder / "points3D.bin").write_bytes(points)
+
+
+K = np.array([[FOCAL, 0.5, 30.0], [0, FOCAL + 1, 25.0], [0, 0, 1]])  # of Middlebury's cameras
+
+
+def write_middlebury(folder, poses=None, name="temple"):
+    """A capture; returns its file."""
+    poses = arc() if poses is None else poses
+    write_photographs(folder, poses)
+    lines = [str(len(poses))]
+    for i, camera_to_world in enumerate(poses):
+        world_to_camera = np.linalg.inv(camera_to_world)
+        numbers = [*K.ravel(), *world_to_camera[:3, :3].ravel(), *world_to_camera[:3, 3]]
+        lines.append(f"{i}.png {' '.join(map(repr, map(float, numbers)))}")
+    path = folder / f"{name}_par.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -84,3 +84,86 @@ def test_positions_that_overflow_are_rejected():
     poses[:, :3, 3] *= 1e200
     with np.errstate(all="ignore"), pytest.raises(Rejected):
         bounds.scene_bounds(poses)
+
+
+def with_outlier(poses, far, number=2):
+    """One camera `far` away from the origin, looking anywhere."""
+    changed = poses.copy()
+    changed[number] = arc(3)[0]
+    changed[number, :3, 3] = far * np.array([0.8, -0.6, 0.1])
+    return changed
+
+
+SCENES = {"focus": lambda: (arc(10), None), "extent": lambda: (side_by_side(10), None)}
+SCENES["points"] = lambda: (arc(10), [POINTS] * 10)
+SCENES["points of some"] = lambda: (arc(10), [POINTS] * 2 + [POINTS[:3]] + [POINTS] * 7)  # few of camera 2
+
+
+@pytest.mark.parametrize("far", [60.0, 1e3, 1e6, 1e200])
+@pytest.mark.parametrize("kind", SCENES)
+def test_one_camera_far_away_has_no_say(kind, far):
+    poses, seen = SCENES[kind]()
+    rest = np.arange(10) != 2
+    expected = bounds.scene_bounds(
+        poses[rest], seen and [points for points, kept in zip(seen, rest, strict=True) if kept]
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = bounds.scene_bounds(with_outlier(poses, far), seen)
+    for field in ("depth", "near", "far", "rule"):
+        assert getattr(found, field) == getattr(expected, field)
+    assert list(found.outliers) == [2] and found.blind == {2}
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_cameras_that_differ_as_cameras_do_all_count(kind):
+    poses, seen = SCENES[kind]()
+    rng = np.random.default_rng(0)
+    for camera in poses:
+        camera[:3, 3] -= camera[:3, 2] * rng.uniform(0, 3)
+    found = bounds.scene_bounds(poses, seen)
+    assert not found.outliers and not found.blind
+
+
+def test_a_camera_much_nearer_than_the_others_has_no_say():
+    poses = arc(10)
+    poses[4, :3, 3] *= 0.01
+    found, expected = bounds.scene_bounds(poses), bounds.scene_bounds(np.delete(arc(10), 4, axis=0))
+    assert (found.near, found.far) == pytest.approx((expected.near, expected.far)) and found.blind == {4}
+
+
+def test_many_cameras_far_away_are_part_of_the_scene():
+    poses = arc(10)
+    poses[::3, :3, 3] *= 40
+    assert not bounds.scene_bounds(poses).outliers
+
+
+def test_a_camera_with_its_points_behind_it_goes_alone():
+    poses = arc(10)
+    poses[3] = poses[3] @ BEHIND
+    found = bounds.scene_bounds(poses, [POINTS] * 10)
+    assert found.blind == {3} and "behind" in found.outliers[3]
+    assert found.far == bounds.scene_bounds(np.delete(arc(10), 3, axis=0), [POINTS] * 9).far
+
+
+@pytest.mark.parametrize("stray", [[np.nan, 0, 0], [0, np.inf, 0], [0, 0, 1e6], [1e300, 1e300, 0]])
+@pytest.mark.parametrize("count", [20, 200])
+def test_one_point_that_is_nowhere_has_no_say(stray, count):
+    points = POINTS[:count]
+    clean = bounds.scene_bounds(arc(), [points] * 6)
+    with np.errstate(over="ignore"):
+        dirty = bounds.scene_bounds(arc(), [np.concatenate([points, [stray]])] * 6)
+    for field in ("depth", "near", "far"):
+        assert getattr(dirty, field) == pytest.approx(getattr(clean, field), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_a_world_far_from_its_origin_is_the_same(kind):
+    """As in geographic coordinates. Doubles leave 1e-10 of a unit there."""
+    poses, seen = SCENES[kind]()
+    offset = np.array([5e5, 4.6e6, 300.0])
+    expected = bounds.scene_bounds(poses, seen)
+    poses[:, :3, 3] += offset
+    found = bounds.scene_bounds(poses, seen and [points + offset for points in seen])
+    np.testing.assert_allclose(
+        [found.depth, found.near, found.far], [expected.depth, expected.near, expected.far], 1e-6
+    )

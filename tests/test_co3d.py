@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -82,6 +84,13 @@ def test_scale_is_the_published_one_where_there_are_depths(tmp_path, capsys):
     assert scene.attributes["scale_from"] == "median foreground depth of 3 frames"
     distances = np.linalg.norm(scene.camera_to_world[:, :3, 3], axis=1)
     np.testing.assert_allclose(distances, 4 * scene.scale)
+
+
+def test_one_absurd_depth_does_not_set_the_scale():
+    depths = [6.0, 7, 8, 9, 10, 11, 12, 5000]
+    annotations = [SimpleNamespace(depth=depth) for depth in depths]
+    with mock.patch.object(co3d_scale, "foreground_depth", lambda folder, annotation: annotation.depth):
+        assert co3d_scale.scale(None, annotations)[0] == pytest.approx(10 / 9)
 
 
 def test_scale_is_the_distance_of_the_focus_where_there_are_no_depths(tmp_path):

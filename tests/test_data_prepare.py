@@ -150,22 +150,23 @@ def no_text_at_all(cameras, folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    ("damage", "reason", "frames"),
     [
-        (no_folder, "no folder of frames named hurt"),
-        (too_few_frames, "too few frames: 2 of 2 usable, 3 needed"),
-        (no_frames_at_all, "lists no frame"),
-        (no_text_at_all, "cannot be read"),
+        (no_folder, "no folder of frames named hurt", 0),
+        (too_few_frames, "too few frames: 2 of 2 usable, 3 needed", 2),
+        (no_frames_at_all, "lists no frame", 0),
+        (no_text_at_all, "cannot be read", 0),
     ],
 )
-def test_a_bad_scene_is_quarantined_alone(tmp_path, capsys, damage, reason):
+def test_a_bad_scene_is_quarantined_alone(tmp_path, capsys, damage, reason, frames):
     write_clip(tmp_path / "source", "good", 8)
     damage(*write_clip(tmp_path / "source", "hurt", 8, number=1))
     code, summary, _ = convert(capsys, tmp_path)
-    counts = {"scenes": 1, "frames": 8, "quarantined_scenes": 1, "quarantined_frames": 0}
+    counts = {"scenes": 1, "frames": 8, "quarantined_scenes": 1, "quarantined_frames": frames}
     assert code == 0 and summary.items() >= counts.items()
-    (entry,) = quarantined(summary)
+    *of_frames, entry = quarantined(summary)
     assert entry["scene"] == "hurt" and entry["frame"] is None and reason in entry["reason"]
+    assert all(reason in line["reason"] for line in of_frames)
 
 
 def test_a_scene_that_loses_too_many_frames_is_quarantined_with_them(tmp_path, capsys):
@@ -174,7 +175,7 @@ def test_a_scene_that_loses_too_many_frames_is_quarantined_with_them(tmp_path, c
     for frame in (0, 2):
         (folder / f"{timestamp(frame)}.jpg").unlink()
     _, summary, _ = convert(capsys, tmp_path)
-    counts = {"scenes": 1, "frames": 8, "quarantined_scenes": 1, "quarantined_frames": 2}
+    counts = {"scenes": 1, "frames": 8, "quarantined_scenes": 1, "quarantined_frames": 4}
     assert summary.items() >= counts.items()
     assert "2 of 4 usable" in quarantined(summary)[-1]["reason"]
 

@@ -160,6 +160,16 @@ def test_warnings_count_the_frames_they_are_about():
 # --- duplicates
 
 
+def test_a_camera_far_from_all_others_is_named():
+    poses = np.tile(np.eye(4), (20, 1, 1))
+    poses[:, 2, 3] = np.linspace(0, 1, 20)  # a walk
+    names = [str(i) for i in range(20)]
+    assert geometry_checks.far_off_warnings(poses, names) == []
+    poses[7, 0, 3] = 10
+    (warning,) = geometry_checks.far_off_warnings(poses, names)
+    assert "frame 7:" in warning
+
+
 def test_a_picture_at_two_poses_is_kept_once():
     names = [f"f{i}" for i in range(6)]
     repeated = geometry_checks.repeated_pictures(arc(), ["a", "b", "a", "c", "b", "a"], names)

@@ -5,21 +5,7 @@ import pytest
 
 from dfm_jax.data.builders.middlebury import MiddleburySource
 from dfm_jax.errors import UserError
-from tests.captures_source import FOCAL, HEIGHT, WIDTH, arc, write_photographs
-
-K = np.array([[FOCAL, 0.5, 30.0], [0, FOCAL + 1, 25.0], [0, 0, 1]])
-
-
-def write_capture(folder, name="temple"):
-    write_photographs(folder, arc())
-    lines = ["6"]
-    for i, pose in enumerate(arc()):
-        world_to_camera = np.linalg.inv(pose)
-        numbers = [*K.ravel(), *world_to_camera[:3, :3].ravel(), *world_to_camera[:3, 3]]
-        lines.append(f"{i}.png {' '.join(map(repr, map(float, numbers)))}")
-    path = folder / f"{name}_par.txt"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+from tests.captures_source import HEIGHT, WIDTH, K, arc, write_middlebury
 
 
 def read(root):
@@ -29,7 +15,7 @@ def read(root):
 
 
 def test_cameras_follow_the_conventions(tmp_path):
-    write_capture(tmp_path)
+    write_middlebury(tmp_path)
     (tmp_path / "temple_ang.txt").write_text("0 0")
     scene = read(tmp_path)
     assert scene.name == "temple" and len(scene.frames) == 6 and not scene.rejected
@@ -42,8 +28,8 @@ def test_cameras_follow_the_conventions(tmp_path):
 
 
 def test_a_folder_of_captures_is_a_scene_each(tmp_path):
-    write_capture(tmp_path / "a", "dino")
-    write_capture(tmp_path / "b")
+    write_middlebury(tmp_path / "a", "dino")
+    write_middlebury(tmp_path / "b")
     assert MiddleburySource(tmp_path, (0, 0, 0)).splits() == {"train": ["a-dino", "b-temple"]}
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no file \*_par\.txt"):
@@ -63,7 +49,7 @@ def test_a_folder_of_captures_is_a_scene_each(tmp_path):
     ],
 )
 def test_a_bad_line_is_listed_alone(tmp_path, old, new, reason):
-    path = write_capture(tmp_path)
+    path = write_middlebury(tmp_path)
     lines = path.read_text().splitlines()
     lines[3] = lines[3].replace(old, new, 1)
     path.write_text("\n".join(lines))

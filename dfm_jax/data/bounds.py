@@ -73,26 +73,26 @@ def scene_bounds(
     """
     positions = camera_to_world[:, :3, 3]
     far_off = _isolated(positions)
-    _check_spread(positions[~far_off.found])
+    if not _moves(positions[~far_off.found]) and not _moves(positions):
+        raise Rejected("all cameras are at one place: nothing can be told about depth")
     if seen is not None:
         distances = [_distances(*camera) for camera in zip(camera_to_world, seen, strict=True)]
         if 2 * sum(d is None or len(d) >= MIN_POINTS for d in distances) > len(camera_to_world):
             return _from_points(distances, far_off)
-    near_focus = _focus_outliers(camera_to_world, far_off)
-    to_focus = focus_distances(camera_to_world[~near_focus.found])
-    if to_focus is not None:
-        depth, margins = float(np.median(to_focus)), OBJECT_MARGINS if object_alone else FOCUS_MARGINS
-        near, far = margins[0] * to_focus.min(), margins[1] * to_focus.max()
-        return _limited(depth, near, far, "focus", near_focus)
+    for candidates in (~far_off.found, np.ones(len(positions), bool)):
+        off_focus = _focus_outliers(camera_to_world, candidates)
+        to_focus = focus_distances(camera_to_world[~off_focus.found])
+        if to_focus is not None:
+            depth, margins = float(np.median(to_focus)), OBJECT_MARGINS if object_alone else FOCUS_MARGINS
+            near, far = margins[0] * to_focus.min(), margins[1] * to_focus.max()
+            return _limited(depth, near, far, "focus", off_focus)
     depth = EXTENT_DEPTH * _spread(positions[~far_off.found])
     return _limited(depth, EXTENT_MARGINS[0] * depth, EXTENT_MARGINS[1] * depth, "extent", far_off)
 
 
-def _check_spread(positions: np.ndarray) -> None:
+def _moves(positions: np.ndarray) -> bool:
     size = max(1e-300, np.abs(positions).max())
-    spread = _spread(positions)
-    if not spread > MIN_SPREAD * size or not np.isfinite(spread):
-        raise Rejected("all cameras are at one place: nothing can be told about depth")
+    return bool(MIN_SPREAD * size < _spread(positions) < np.inf)
 
 
 def _isolated(positions: np.ndarray) -> _Outliers:
@@ -104,15 +104,13 @@ def _isolated(positions: np.ndarray) -> _Outliers:
     return _Outliers(found, away, reasons)
 
 
-def _focus_outliers(camera_to_world: np.ndarray, far_off: _Outliers) -> _Outliers:
-    """Cameras that are far from all others, and those much farther from what the others look at, or much nearer."""
-    near_all = np.flatnonzero(~far_off.found)
-    focus = _robust_focus(camera_to_world[near_all])
+def _focus_outliers(camera_to_world: np.ndarray, candidates: np.ndarray) -> _Outliers:
+    """Cameras much farther from what `candidates` [v] look at than most, or much nearer to it."""
+    focus = _robust_focus(camera_to_world[candidates])
     if focus is None:
-        return far_off
+        return _Outliers(~candidates, np.full(len(candidates), np.inf), [""] * len(candidates))
     to_focus = np.linalg.norm(camera_to_world[:, :3, 3] - focus, axis=-1)
-    found = far_off.found.copy()
-    found[near_all] = outliers.outlying(to_focus[near_all])
+    found = outliers.outlying(to_focus)
     usual = np.median(to_focus[~found])
     reasons = [f"camera is {d / usual:.3g} times as far from what the cameras look at as most" for d in to_focus]
     return _Outliers(found, to_focus, reasons)

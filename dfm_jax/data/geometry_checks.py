@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from dfm_jax.data import outliers
 from dfm_jax.data.bounds import nearest_to_axes
 from dfm_jax.data.builders.source import Rejected
 
@@ -113,6 +114,12 @@ def baseline_warnings(camera_to_world: np.ndarray, near: float, far: float) -> l
     if extent < MIN_BASELINE * depth:
         return [f"the cameras lie within {extent / depth:.2g} of the depth: there is hardly any parallax"]
     return []
+
+
+def far_off_warnings(camera_to_world: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Whether cameras with poses [v, 4, 4] are far from all others; they are named."""
+    far_off = np.flatnonzero(outliers.isolated(camera_to_world[:, :3, 3]))
+    return [f"frame {names[i]}: camera is far from all others" for i in far_off]
 
 
 def intrinsics_warnings(intrinsics: np.ndarray, sizes: Sequence[tuple[int, int]]) -> list[str]:

@@ -1,12 +1,12 @@
 """Few numbers among many that are nothing like the others: cameras and points that a reconstruction got wrong.
 
-Both rules leave everything alone unless the rest agrees, and a fifth or less deviates: what more cameras share is part
-of the scene.
+Both rules leave everything alone unless few deviate: what more cameras share is part of the scene.
 """
 
 import numpy as np
 
-MAX_SHARE = 0.2  # of the values that can be outliers
+MAX_SHARE = 0.2  # of values that can be outliers
+MAX_ISOLATED = 0.1  # share of positions that can be; or one of five or more
 FENCE = 3.0  # interquartile ranges from the middle half, as is usual for what is "far out"
 FACTOR = 3.0  # of the quartiles by which an outlier is beyond that: cameras on a circle have no range at all
 ISOLATION = 5.0  # times as far from the middle as any other camera
@@ -21,7 +21,8 @@ def outlying(values: np.ndarray) -> np.ndarray:
     logs = np.log(values, where=finite, out=np.full(len(values), np.inf))
     low, high = np.percentile(logs[finite], (25, 75))
     reach = FENCE * (high - low) + np.log(FACTOR)
-    return _if_few(~finite | (logs < low - reach) | (logs > high + reach))
+    odd = ~finite | (logs < low - reach) | (logs > high + reach)
+    return odd & (odd.mean() <= MAX_SHARE)
 
 
 def isolated(positions: np.ndarray) -> np.ndarray:
@@ -30,12 +31,9 @@ def isolated(positions: np.ndarray) -> np.ndarray:
     order = np.argsort(away)
     sorted_away = away[order]
     jumps = (sorted_away[1:] > ISOLATION * sorted_away[:-1]) & (sorted_away[:-1] > 0)
-    jumps[: max(0, int(np.ceil((1 - MAX_SHARE) * len(away))) - 1)] = False
-    beyond = np.zeros(len(away), bool)
+    most = max(int(MAX_ISOLATED * len(away)), len(away) >= 5)
+    jumps[: max(0, len(jumps) - most)] = False
+    found = np.zeros(len(away), bool)
     if jumps.any():
-        beyond[order[np.argmax(jumps) + 1 :]] = True
-    return _if_few(beyond)
-
-
-def _if_few(odd: np.ndarray) -> np.ndarray:
-    return odd & (odd.mean() <= MAX_SHARE)
+        found[order[np.argmax(jumps) + 1 :]] = True
+    return found

@@ -33,8 +33,9 @@ def check_scene(
       Rejected: the cameras cannot be right.
     """
     poses, intrinsics = _poses(frames), np.stack([frame.intrinsics for frame in frames])
+    far_off = [] if scene.own_poses else geometry_checks.far_off_warnings(poses, [frame.name for frame in frames])
     with np.errstate(all="ignore"):  # positions as large as floats can be lie nowhere in particular
-        return _check(scene, poses, intrinsics, pictures, sizes)
+        return far_off + _check(scene, poses, intrinsics, pictures, sizes)
 
 
 def _check(
@@ -45,7 +46,7 @@ def _check(
     sizes: Sequence[tuple[int, int]],
 ) -> list[str]:
     geometry_checks.check_bounds(scene.near, scene.far)
-    warnings = geometry_checks.intrinsics_warnings(intrinsics, sizes)
+    warnings = [*scene.warnings, *geometry_checks.intrinsics_warnings(intrinsics, sizes)]
     still = geometry_checks.baseline_warnings(poses, scene.near, scene.far)
     if still:
         return warnings + still

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data import transforms, undistort, validation
-from dfm_jax.data.bounds import TYPICAL_DEPTH, scene_bounds
+from dfm_jax.data.bounds import TYPICAL_DEPTH, Bounds, scene_bounds
 from dfm_jax.data.builders import pictures
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.data.builders.source_files import as_text, natural_key, read_file
 from dfm_jax.data.undistort import Lens
 
@@ -59,13 +59,18 @@ def make_scene(
     rejected = [*rejected, *bad]
     if len(accepted) < 2:
         mostly = validation.usual(reason for _, reason in rejected)
-        raise Rejected(f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}")
-    world = [photo for photo, _ in (*accepted, *_accept(others)[0])]
-    poses = np.stack([photo.camera_to_world for photo in world])
-    seen = None if any(photo.seen is None for photo in world) else [photo.seen for photo in world]
-    with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
-        bounds = scene_bounds(poses, seen, object_alone)
+        reason = f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}"
+        raise refused(reason, rejected, (photo.name for photo, _ in accepted))
+    try:
+        bounds = _bounds([photo for photo, _ in (*accepted, *_accept(others)[0])], object_alone)
+    except Rejected as reason:
+        raise refused(str(reason), rejected, (photo.name for photo, _ in accepted)) from reason
+    odd = {accepted[i][0].name: reason for i, reason in bounds.outliers.items() if i < len(accepted)}
+    blind = {accepted[i][0].name for i in bounds.blind if i < len(accepted)}
+    rejected += [(name, f"{odd[name]}: it sees nothing between near and far") for name in blind]
+    accepted = [pair for pair in accepted if pair[0].name not in blind]
     scale = TYPICAL_DEPTH / bounds.depth
+    poses = transforms.scale_world(np.stack([photo.camera_to_world for photo, _ in accepted]), scale)
     number = first_positions(listed)
     frames = [
         SourceFrame(
@@ -76,9 +81,7 @@ def make_scene(
             load=functools.partial(load, photo, background),
             number=number[photo.name],
         )
-        for (photo, intrinsics), pose in zip(
-            accepted, transforms.scale_world(poses[: len(accepted)], scale), strict=True
-        )
+        for (photo, intrinsics), pose in zip(accepted, poses, strict=True)
     ]
     return SourceScene(
         name=name,
@@ -91,7 +94,18 @@ def make_scene(
         one_size=False,
         own_poses=True,
         listed=in_natural_order(listed),
+        warnings=[
+            f"frame {as_text(name)}: {reason}; near and far are those of the others" for name, reason in odd.items()
+        ],
     )
+
+
+def _bounds(world: Sequence[Photo], object_alone: bool) -> Bounds:
+    """Of all photos of a world."""
+    poses = np.stack([photo.camera_to_world for photo in world])
+    seen = None if any(photo.seen is None for photo in world) else [photo.seen for photo in world]
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
+        return scene_bounds(poses, seen, object_alone)
 
 
 def first_positions(listed: Sequence[str]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The size of a CO3D sequence: its reconstructions have scales of their own, which training must not see.
 
 Published: translations are divided by the mean over frames of the median foreground depth, times 10. Where there are no
-depths, by the mean distance of the cameras from what they look at.
+depths, by the mean distance of the cameras from what they look at. A few frames that are nothing like the others count
+for neither.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import validation
+from dfm_jax.data import outliers, validation
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source import Rejected
 
@@ -30,7 +31,8 @@ def scale(folder: Path, annotations: Sequence[Annotation]) -> tuple[float, str]:
     """
     depths = [depth for annotation in annotations if (depth := foreground_depth(folder, annotation)) is not None]
     if depths:
-        return DISTANCE / float(np.mean(depths)), f"median foreground depth of {len(depths)} frames"
+        kept = np.array(depths)[~outliers.outlying(np.array(depths))]
+        return DISTANCE / float(np.mean(kept)), f"median foreground depth of {len(kept)} frames"
     poses = [annotation.camera_to_world for annotation in annotations if _usable(annotation)]
     return DISTANCE / focus_distance(np.array(poses).reshape(-1, 4, 4)), "distance of the cameras from their focus"
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dfm_jax.data import scene_checks, transforms, validation
 from dfm_jax.data.builders import records
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 
 INDEX_FILE = "dataset.json"
 # Of pictures that had to be cropped or resized. Colour at full resolution: they are small, and read at their own size.
@@ -88,6 +88,30 @@ def accept(
     Raises:
       Rejected: too few are left, or their cameras cannot be right.
     """
+    kept, bad = _accept_frames(scene, options.image_size)
+    try:
+        if len(kept) < options.min_frames:
+            mostly = validation.usual(reason for _, reason in bad)
+            raise Rejected(
+                f"too few frames: {len(kept)} of {len(kept) + len(bad)} usable, {options.min_frames} needed{mostly}"
+            )
+        frames, pictures, sizes = map(list, zip(*kept, strict=True))
+        warnings = scene_checks.check_scene(scene, frames, pictures, sizes)
+    except Rejected as reason:
+        raise refused(str(reason), bad, (frame.name for frame, _, _ in kept)) from reason
+    for frame_name, reason in bad:
+        quarantine.add_frame(split, scene.name, frame_name, reason)
+    if warnings:
+        quarantine.counts[validation.WARNED] += 1
+        scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
+    return scene, frames, pictures
+
+
+def _accept_frames(
+    scene: SourceScene, image_size: int
+) -> tuple[list[tuple[SourceFrame, bytes, tuple[int, int]]], list[tuple[str, str]]]:
+    """Frames that pass every check of their own, with the pictures to store and their sizes before; and names of the
+    others, with reasons."""
     bad, kept = list(scene.rejected), []
     for frame in scene.frames:
         try:
@@ -97,7 +121,7 @@ def accept(
         except Rejected as reason:
             bad.append((frame.name, str(reason)))
         else:
-            stored, intrinsics = _store(encoded, image, frame.intrinsics, options.image_size)
+            stored, intrinsics = _store(encoded, image, frame.intrinsics, image_size)
             kept.append((dataclasses.replace(frame, intrinsics=intrinsics), stored, image.size))
     odd = validation.odd_sizes([size for _, _, size in kept]) if scene.one_size else []
     for i in reversed(odd):
@@ -105,21 +129,7 @@ def accept(
         bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
     repeated = scene_checks.repeated([frame for frame, _, _ in kept], [stored for _, stored, _ in kept])
     bad += [(kept[i][0].name, reason) for i, reason in repeated.items()]
-    kept = [entry for i, entry in enumerate(kept) if i not in repeated]
-    for frame_name, reason in bad:
-        quarantine.add_frame(split, scene.name, frame_name, reason)
-    if len(kept) < options.min_frames:
-        mostly = validation.usual(reason for _, reason in bad)
-        raise Rejected(
-            f"too few frames: {len(kept)} of {len(scene.frames) + len(scene.rejected)} usable, "
-            f"{options.min_frames} needed{mostly}"
-        )
-    frames, pictures, sizes = map(list, zip(*kept, strict=True))
-    warnings = scene_checks.check_scene(scene, frames, pictures, sizes)
-    if warnings:
-        quarantine.counts[validation.WARNED] += 1
-        scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
-    return scene, frames, pictures
+    return [entry for i, entry in enumerate(kept) if i not in repeated], bad
 
 
 def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int) -> tuple[bytes, np.ndarray]:

@@ -94,6 +94,8 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
                 read = work.source.read(shard.split, name)
                 scene, frames, pictures = posed_scenes.accept(read, shard.split, work.options, quarantine)
             except Rejected as reason:
+                for frame, of_frame in reason.frames:
+                    quarantine.add_frame(shard.split, name, frame, of_frame)
                 quarantine.add_scene(shard.split, name, str(reason), reason.counted_as)
             else:
                 write_scene(posed_scenes.scene_record(scene, frames, first_frame=sum(num_frames)))

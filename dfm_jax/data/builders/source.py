@@ -6,7 +6,7 @@ validates every camera and picture, crops and stores.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,12 +15,18 @@ import numpy as np
 class Rejected(Exception):
     """A scene or a frame cannot be used; the text is the reason that goes into the quarantine file.
 
-    Scenes with a `counted_as` are also counted under that name in the summary.
+    Scenes with a `counted_as` are also counted under that name in the summary. `frames` are those of a scene, each with
+    its own reason, as far as they are known.
     """
 
-    def __init__(self, reason: str, counted_as: str = ""):
+    def __init__(self, reason: str, counted_as: str = "", frames: Sequence[tuple[str, str]] = ()):
         super().__init__(reason)
-        self.counted_as = counted_as
+        self.counted_as, self.frames = counted_as, frames
+
+
+def refused(reason: str, rejected: Iterable[tuple[str, str]], usable: Iterable[str]) -> Rejected:
+    """A scene of frames that were `rejected`, with reasons, and of `usable` ones that go with it."""
+    return Rejected(reason, frames=[*rejected, *((name, f"its scene is refused: {reason}") for name in usable)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +55,7 @@ class SourceScene:
     # (number, name) of every frame that the source lists, those that are rejected too, in the order of capture; (): of
     # `frames` only.
     listed: Sequence[tuple[int, str]] = ()
+    warnings: Sequence[str] = ()  # what may be wrong with it, a sentence each
 
 
 class Source(Protocol):
