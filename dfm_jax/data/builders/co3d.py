@@ -25,7 +25,7 @@ from dfm_jax.data import transforms, validation
 from dfm_jax.data.builders import co3d_annotations, co3d_scale
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
-from dfm_jax.data.builders.source_files import as_text
+from dfm_jax.data.builders.source_files import as_text, distinct, find_picture, is_hidden
 from dfm_jax.errors import UserError
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
@@ -116,14 +116,14 @@ class CO3DSource:
 
     @functools.cached_property
     def _scenes(self) -> dict[str, dict[str, tuple[_Category, _Sequence]]]:
-        scenes: dict[str, dict[str, tuple[_Category, _Sequence]]] = {}
+        scenes: dict[str, list[tuple[str, tuple[_Category, _Sequence]]]] = {}
         for folder in self._folders():
             category = _read_category(folder)
             ranked = sorted(category.sequences, key=lambda sequence: -np.nan_to_num(sequence.score, nan=-np.inf))
             for sequence in ranked[: self._best]:
-                split = scenes.setdefault(co3d_annotations.split_of(sequence.name, category.set_lists), {})
-                split[as_text("-".join(filter(None, (folder.name, sequence.name))))] = category, sequence
-        return scenes
+                split = scenes.setdefault(co3d_annotations.split_of(sequence.name, category.set_lists), [])
+                split.append((as_text("-".join(filter(None, (folder.name, sequence.name)))), (category, sequence)))
+        return {split: distinct(named) for split, named in scenes.items()}
 
     def _folders(self) -> list[Path]:
         """Of the categories that were asked for."""
@@ -131,7 +131,7 @@ class CO3DSource:
             raise UserError(f"--source={self._root} is not a folder")
         root = self._root.resolve()
         folders = {path.name: path for path in [root] if _is_category(path)}
-        folders = folders or {path.name: path for path in sorted(root.iterdir()) if _is_category(path)}
+        folders = folders or {path.name: path for path in _seen(root) if _is_category(path)}
         if not folders:
             raise UserError(
                 f"no CO3D category (a folder with {FRAMES} and {SEQUENCES}) was found in --source={self._root}"
@@ -146,14 +146,18 @@ class CO3DSource:
 
 def _is_category(folder: Path) -> bool:
     annotated = (folder / FRAMES).is_file() or (folder / SEQUENCES).is_file()
-    return annotated or (folder.is_dir() and any(folder.glob("*/images")))
+    return annotated or (folder.is_dir() and any((path / "images").exists() for path in _seen(folder)))
+
+
+def _seen(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
 def _read_category(folder: Path) -> _Category:
     """A category that cannot be read has sequences with that problem, or itself in their place."""
     if not (folder / FRAMES).is_file():
         problem = f"there are no cameras: {folder.name}/{FRAMES} is missing"
-        found = sorted(path.parent.name for path in folder.glob("*/images"))
+        found = [path.name for path in _seen(folder) if (path / "images").exists()]
         return _Category(folder, tuple(_Sequence(name, np.nan, problem) for name in found or [""]))
     try:
         set_lists = co3d_annotations.read_set_lists(folder)
@@ -232,7 +236,7 @@ def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray, nu
 
 
 def _load(folder: Path, annotation: Annotation) -> bytes:
-    encoded = validation.read_image(folder / annotation.image)
+    encoded = validation.read_image(find_picture(folder, folder, str(annotation.image)))
     try:
         width, height = Image.open(io.BytesIO(encoded)).size
     except Exception as error:  # whatever the codec raises

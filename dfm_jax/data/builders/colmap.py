@@ -70,12 +70,12 @@ class ColmapSource:
                 f"no COLMAP model (cameras and images, .bin or .txt) was found at or below --source={self._root}"
             )
         root = self._root.absolute()
-        named = {}
+        named = []
         for capture, models in found.items():
             # A source inside of a capture takes that one's name.
             name = source_files.scene_name(root if capture.is_relative_to(root) else capture, capture)
-            named[name] = sorted(models, key=_likelihood)
-        return named
+            named.append((name, sorted(models, key=_likelihood)))
+        return source_files.distinct(named)
 
 
 def _likelihood(folder: Path) -> tuple:

@@ -66,14 +66,13 @@ class MiddleburySource:
 
     @functools.cached_property
     def _captures(self) -> dict[str, Path]:
-        found = {}
+        found: list[tuple[str, Path]] = []
         for folder, names in source_files.folders(self._root):
             for name in names:
                 if name.endswith(SUFFIX):
                     own = source_files.as_text(name.removesuffix(SUFFIX))
-                    found[own if folder == self._root else f"{source_files.scene_name(self._root, folder)}-{own}"] = (
-                        folder / name
-                    )
+                    inner = "" if folder == self._root else f"{source_files.scene_name(self._root, folder)}-"
+                    found.append((f"{inner}{own}", folder / name))
         if not found:
             raise UserError(f"no file *{SUFFIX} was found at or below --source={self._root}")
-        return found
+        return source_files.distinct(found)

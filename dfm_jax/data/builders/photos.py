@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import shutil
 import sys
 import weakref
@@ -20,6 +21,7 @@ from PIL import Image
 
 from dfm_jax.data import sfm
 from dfm_jax.data.builders import captures, colmap, pictures, source_files, video
+from dfm_jax.data.builders.picture_kinds import SUFFIXES
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 from dfm_jax.errors import UserError
 
@@ -77,7 +79,7 @@ class PhotosSource:
     def _captures(self) -> dict[str, _Capture]:
         if self._root.is_file() and _is_video(self._root.name):
             return {source_files.as_text(self._root.stem): _Capture(self._root)}
-        found: dict[str, _Capture] = {}
+        found: list[tuple[str, _Capture]] = []
         whole: list[Path] = []  # captures whose other folders are passed over
         for folder, files in source_files.folders(self._root):
             if any(folder.is_relative_to(place) for place in whole):
@@ -88,14 +90,12 @@ class PhotosSource:
             photos = _photos_in(inner or folder)
             name = source_files.scene_name(self._root, folder)
             if photos:
-                found[name] = _Capture(inner or folder, photos)
+                found.append((name, _Capture(inner or folder, photos)))
             for file in (file for file in files if _is_video(file) and (folder / file).is_file()):
-                found[f"{name}-{source_files.as_text(Path(file).stem)}"] = _Capture(folder / file)
+                found.append((f"{name}-{source_files.as_text(Path(file).stem)}", _Capture(folder / file)))
         if not found:
-            raise UserError(
-                f"no photographs ({', '.join(source_files.SUFFIXES)}) and no video in --source={self._root}"
-            )
-        return found
+            raise UserError(f"no photographs ({', '.join(SUFFIXES)}) and no video in --source={self._root}")
+        return source_files.distinct(found)
 
 
 class _Workspace:
@@ -149,8 +149,8 @@ def _extract(path: Path, folder: Path, count: int) -> dict[str, float]:
 def _photos_in(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in source_files.SUFFIXES and path.is_file())
-    return tuple(sorted(names, key=source_files.natural_key))
+    names = (path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return tuple(sorted(itertools.filterfalse(source_files.is_hidden, names), key=source_files.natural_key))
 
 
 def _is_video(name: str) -> bool:

@@ -12,14 +12,21 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dfm_jax.data import validation
-from dfm_jax.data.builders import realestate10k_cameras, realestate10k_chunks, realestate10k_video, video
+from dfm_jax.data.builders import (
+    realestate10k_cameras,
+    realestate10k_chunks,
+    realestate10k_video,
+    source_files,
+    video,
+)
+from dfm_jax.data.builders.picture_kinds import SUFFIXES
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.builders.source_files import as_text
@@ -27,7 +34,6 @@ from dfm_jax.errors import UserError
 
 SPLITS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}  # by folder name
 DEFAULT_SPLIT = "train"  # of camera files in folders of other names
-PICTURES = (".jpg", ".jpeg", ".png")
 
 Loaders = list[Callable[[], bytes]]
 
@@ -101,24 +107,33 @@ class RealEstate10KSource:
 
     @functools.cached_property
     def _clips(self) -> dict[str, dict[str, _Clip | ChunkClip]]:
-        clips: dict[str, dict[str, _Clip | ChunkClip]] = {}
+        clips: dict[str, list[tuple[Sequence[str], _Clip | ChunkClip]]] = {}
         for path in self._tree.text_files:
             found = tuple(self._tree.folders.get(path.stem, ()))
             if found or path.stem in self._tree.videos or _starts_with_url(path):
-                split = clips.setdefault(_split_of(path.parent), {})
-                name, parts = as_text(path.stem), path.relative_to(self._root).with_suffix("").parts
-                split[as_text("-".join(parts)) if name in split else name] = _Clip(path, found)
+                parts = path.relative_to(self._root).with_suffix("").parts
+                clips.setdefault(_split_of(path.parent), []).append((parts, _Clip(path, found)))
         for folder in self._tree.chunk_folders:
             for clip in realestate10k_chunks.list_clips(folder):
-                split = clips.setdefault(_split_of(folder), {})
-                name, parts = as_text(clip.key), (*folder.relative_to(self._root).parts, clip.chunk, clip.key)
-                split[as_text("-".join(parts)) if name in split else name] = clip
+                parts = (*folder.relative_to(self._root).parts, clip.chunk, clip.key)
+                clips.setdefault(_split_of(folder), []).append((parts, clip))
         if not clips:
             raise UserError(
                 f"no RealEstate10K camera files (<split>/<clip>.txt) or chunks (<split>/*.torch) were found below "
                 f"--source={self._root}, which holds {len(self._tree.text_files)} other .txt files"
             )
-        return clips
+        return {split: _named(found) for split, found in clips.items()}
+
+
+def _named(clips: Iterable[tuple[Sequence[str], _Clip | ChunkClip]]) -> dict[str, _Clip | ChunkClip]:
+    """Clips of a split, by the last part of their paths, or where that is taken by all of them."""
+    taken: set[str] = set()
+    named = []
+    for parts, clip in clips:
+        name = as_text(parts[-1])
+        named.append((as_text("-".join(parts)) if name in taken else name, clip))
+        taken.add(name)
+    return source_files.distinct(named)
 
 
 def _walk(root: Path) -> _Tree:
@@ -129,8 +144,9 @@ def _walk(root: Path) -> _Tree:
             names.clear()
             continue
         seen.add(real)
-        names.sort()
-        paths = [Path(parent, file) for file in sorted(files) if not file.endswith(PICTURES)]
+        names[:] = sorted(name for name in names if not source_files.is_hidden(name))
+        seen_files = (file for file in sorted(files) if not source_files.is_hidden(file))
+        paths = [Path(parent, file) for file in seen_files if not file.lower().endswith(SUFFIXES)]
         tree.text_files += [path for path in paths if path.suffix == ".txt"]
         for path in paths:
             if path.suffix.lower() in video.SUFFIXES and path.is_file():
@@ -160,7 +176,8 @@ def _youtube_id(url: str) -> str:
 
 def _pictures_in(folder: Path) -> dict[int | str, Path]:
     """Pictures by the timestamp in their names, however padded with zeros."""
-    paths = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES)
+    seen = (path for path in sorted(folder.iterdir()) if not source_files.is_hidden(path.name))
+    paths = (path for path in seen if path.suffix.lower() in SUFFIXES)
     return {int(path.stem) if path.stem.isdecimal() else path.stem: path for path in paths}
 
 

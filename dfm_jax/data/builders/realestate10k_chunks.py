@@ -21,6 +21,7 @@ import numpy as np
 from dfm_jax.data.builders import realestate10k_cameras
 from dfm_jax.data.builders.realestate10k_cameras import MISSING
 from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.builders.source_files import is_hidden
 from dfm_jax.errors import UserError
 
 INDEX = "index.json"
@@ -44,7 +45,7 @@ def list_clips(folder: Path) -> list[ChunkClip]:
     if importlib.util.find_spec("torch") is None:
         raise UserError(f"reading the .torch files of {folder} needs PyTorch: pip install 'dfm_jax[convert]'")
     keys = _read_index(folder)
-    for file in sorted(folder.glob("*.torch")):
+    for file in sorted(path for path in folder.glob("*.torch") if not is_hidden(path.name)):
         if file.name not in keys:
             entries = _entries(file)
             keys[file.name] = [file.stem] if isinstance(entries, str) else list(entries)

@@ -2,7 +2,8 @@
 
     .../<capture>/transforms.json                       one split: train
     .../<capture>/transforms_{train,val,test}.json      Blender: a split each
-    .../<capture>/<file_path>                           the pictures; file_path may lack its suffix
+    .../<capture>/<file_path>                           the pictures; file_path may lack its suffix, and of `images`
+                                                        there may only be reduced copies, `images_2`, `_4` or `_8`
 
 A file lists frames of `file_path` and `transform_matrix`: camera-to-world with OpenGL axes (x right, y up, z back).
 Intrinsics are those of the frame or else of the file: `fl_x fl_y cx cy w h` in pixels, or `camera_angle_x` and
@@ -87,9 +88,9 @@ class TransformsSource:
                 if not isinstance(frame, Mapping) or not isinstance(frame.get("file_path"), str):
                     raise Rejected("frame has no file_path")
                 name = os.path.normpath(frame["file_path"].replace("\\", "/"))  # as written on Windows
-                path = source_files.find_picture(self._folder, file.parent, name)
+                path, reduced = source_files.find_scaled_picture(self._folder, file.parent, name)
                 pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
-                photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path)))
+                photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path, reduced)))
             except Rejected as reason:
                 rejected.append((name, str(reason)))
             listed.append(name)
@@ -106,14 +107,14 @@ class TransformsSource:
             return {
                 source_files.scene_name(self._folder, self._folder): {FILES.get(self._root.name, "train"): self._root}
             }
-        found: dict[str, dict[str, Path]] = {}
+        found: list[tuple[str, dict[str, Path]]] = []
         for folder, names in source_files.folders(self._root):
             files = {split: folder / name for name, split in FILES.items() if name in names}
             if files:
-                found[source_files.scene_name(self._root, folder)] = files
+                found.append((source_files.scene_name(self._root, folder), files))
         if not found:
             raise UserError(f"no {', '.join(FILES)} was found at or below --source={self._root}")
-        return found
+        return source_files.distinct(found)
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -149,10 +150,13 @@ def _applied_scale(content: Mapping[str, Any]) -> float:
     return scale
 
 
-def _lens(values: Mapping[str, Any], path: Path) -> tuple[Lens, tuple[float, float]]:
-    """The lens of a frame, and the size of picture it is for."""
+def _lens(values: Mapping[str, Any], path: Path, reduced: float) -> tuple[Lens, tuple[float, float]]:
+    """The lens of a frame, and the size of picture it is for, of which `path` may be a reduced copy."""
     number = lambda key: _number(values[key], key)
-    width, height = (number("w"), number("h")) if "w" in values and "h" in values else pictures.picture_size(path)
+    if "w" in values and "h" in values:
+        width, height = number("w"), number("h")
+    else:
+        width, height = (reduced * side for side in pictures.picture_size(path))
     if not (1 <= width < math.inf and 1 <= height < math.inf):
         raise Rejected(f"camera is for {width:g}x{height:g} pixels")
     if "fl_x" in values:
