@@ -28,7 +28,7 @@ def test_cameras_follow_the_conventions(tmp_path):
 
 
 def test_a_folder_of_captures_is_a_scene_each(tmp_path):
-    write_middlebury(tmp_path / "a", "dino")
+    write_middlebury(tmp_path / "a", name="dino")
     write_middlebury(tmp_path / "b")
     assert MiddleburySource(tmp_path, (0, 0, 0)).splits() == {"train": ["a-dino", "b-temple"]}
     (tmp_path / "empty").mkdir()
