@@ -9,8 +9,8 @@ whether it would fit a TPU.
     python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
 
 Settings are overridden as in --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after
-SIGTERM and to be started again. On TPU pods, SLURM (srun), Open MPI and Kubernetes, the processes of a run find each
-other; --nodistributed goes alone.
+SIGTERM or SIGHUP and to be started again, 130 ended after Ctrl-C (training: saved). On TPU pods, SLURM (srun), Open MPI
+and Kubernetes, the processes of a run find each other; --nodistributed goes alone.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +18,9 @@ import numpy as np
 import pytest
 
 from dfm_jax.errors import UserError
-from dfm_jax.training import checkpoint_files, checksums, loop, metric_writers, workdirs
+from dfm_jax.training import checkpoint_files, checksums, interruptions, loop, metric_writers, workdirs
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, Watchdog
+from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
 from dfm_jax.training.stopwatch import Stopwatch
 from tests.linear_run import install, parameters, settings, steps
 
@@ -242,6 +243,74 @@ def test_a_run_keeps_its_best(at, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     best = min(lines, key=lambda line: line["loss"])["step"]
     assert steps(tmp_path) == sorted({best, 8})
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def left():
+    """What a run said and with which code it ended at once, where that was asked for."""
+    return []
+
+
+def stop_request(left):
+    return StopRequest(leave=lambda message, code: left.append((message, code)))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 75), (signal.SIGTERM, 75)])
+def test_before_the_first_step_a_run_ends_at_once(number, code, left):
+    with stop_request(left):
+        os.kill(os.getpid(), number)
+        wait_until(lambda: left)
+    assert "nothing to save" in left[0][0] and left[0][1] == code
+
+
+def test_the_second_ctrl_c_ends_at_once_and_only_that(left, monkeypatch):
+    monkeypatch.setattr(interruptions, "SAME_PRESS_SECONDS", 0.0)
+    with stop_request(left) as stop:
+        stop.stepped()
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_until(lambda: stop.requested(1))
+        os.kill(os.getpid(), signal.SIGTERM)  # launchers may repeat it
+        time.sleep(0.1)
+        assert not left and stop.code == EXIT_RESTART
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: left)
+    assert "ended at once" in left[0][0] and left[0][1] == 130
+
+
+def test_one_ctrl_c_that_comes_twice_is_one(left):
+    """A terminal tells all its programs, and one that started another may hand it on."""
+    with stop_request(left) as stop:
+        stop.stepped()
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: stop.requested(1))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+    assert not left and stop.code == 130
+
+
+def test_a_long_step_is_answered_for(left, capfd, monkeypatch):
+    monkeypatch.setattr(interruptions, "QUIET_SECONDS", 0.01)
+    with stop_request(left) as stop:
+        stop.stepped()
+        os.kill(os.getpid(), signal.SIGINT)
+        told = []
+        wait_until(lambda: told.append(capfd.readouterr().err) or any("Ctrl-C again ends at once" in x for x in told))
+
+
+def test_what_nohup_ignores_stays_ignored(left):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_request(left) as stop:
+            stop.stepped()
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            assert not stop.requested(1)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- hanging ----------------------------------------------------------------------------------------------------------

@@ -16,10 +16,13 @@ SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 LEAVES = {"structs", "config", "errors"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "scene_networks", "scene_rendering", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
+RUNS = {"interrupts", "runs"}  # what commands need that write results
 METRICS = {"metrics", "distribution_metrics"}
-ENDS = DIFFUSION_OF_SCENES | METRICS | {"data", "flops", "interop", "trajectories"}
+ENDS = DIFFUSION_OF_SCENES | METRICS | RUNS | {"data", "flops", "interop", "trajectories"}
 MAY_IMPORT = {
-    "__init__": set(),
+    "__init__": {"interrupts"},
+    "interrupts": set(),
+    "runs": {"errors", "interrupts"},
     "errors": set(),
     "structs": set(),
     "config": {"errors"},
@@ -38,9 +41,9 @@ MAY_IMPORT = {
     "pixelnerf": LEAVES | {"scene_networks", "forward_model"},
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
-    "data": LEAVES | {"geometry"},
+    "data": LEAVES | RUNS | {"geometry"},
     # A published checkpoint becomes one of ours, with the settings of a config file.
-    "interop": SCENE | {"training"},
+    "interop": SCENE | RUNS | {"training"},
     "training": ENDS | {"evaluation"},
     # A command beside the main one (guidance_sweep) takes a config file as that does.
     "evaluation": ENDS | {"training"},

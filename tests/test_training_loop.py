@@ -58,17 +58,40 @@ def test_a_finished_run_says_so(at, tmp_path, capsys):
     assert "has reached step 6 of 6 already" in capsys.readouterr().err
 
 
-def test_sigterm_saves_the_step_and_asks_to_be_started_again(at, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("number", "code", "cause"),
+    [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGHUP, 75, "SIGHUP"), (signal.SIGINT, 130, "Ctrl-C")],
+)
+def test_a_signal_saves_the_step_and_says_by_the_code_what_to_do(number, code, cause, at, tmp_path, capsys):
+    at[2] = lambda: os.kill(os.getpid(), number)
+    before = signal.getsignal(number)
+    assert loop.train(settings(checkpoint_every=100), tmp_path) == code
+    assert signal.getsignal(number) == before
+    assert steps(tmp_path) == [3]
+    assert f"stopped by {cause}; step 3 is saved" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_bits(at, tmp_path):
     loop.train(settings(), tmp_path / "whole")
-    at[2] = lambda: os.kill(os.getpid(), signal.SIGTERM)
-    before = signal.getsignal(signal.SIGTERM)
-    assert loop.train(settings(checkpoint_every=100), tmp_path / "stopped") == loop.EXIT_RESTART
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert steps(tmp_path / "stopped") == [3]
-    assert "step 3 is saved" in capsys.readouterr().err
+    at[2] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    loop.train(settings(checkpoint_every=100), tmp_path / "stopped")
     at.clear()
     assert loop.train(settings(), tmp_path / "stopped") == loop.EXIT_DONE
     np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "stopped"))
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_the_first_is_not_harmed(at, tmp_path, capsys):
+    refused = []
+
+    def start_another():
+        with pytest.raises(UserError, match=f"is in use: process {os.getpid()} on .* has been training") as error:
+            loop.train(settings(num_steps=9), tmp_path)
+        refused.append(error)
+
+    at[3] = start_another
+    assert loop.train(settings(), tmp_path) == loop.EXIT_DONE
+    assert refused and steps(tmp_path) == [4, 6]
+    assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2, 4, 6]
 
 
 @pytest.mark.parametrize("bad_batch", [2, 3, 4, 5])

@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from dfm_jax import interrupts
 from dfm_jax.config import DataConfig
 from dfm_jax.data import prepare
 from dfm_jax.data.builders import posed_scenes, toy
@@ -116,7 +117,8 @@ class Batches(Iterator[Example]):
         self.close = weakref.finalize(self, _close, self._batches)
 
     def __next__(self) -> Example:
-        return next(self._batches[0])
+        with interrupts.kept_from_children():  # the first call starts the reading processes
+            return next(self._batches[0])
 
 
 def _close(batches: list[grain.DatasetIterator]) -> None:

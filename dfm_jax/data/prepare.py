@@ -31,6 +31,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dfm_jax import interrupts
 from dfm_jax.data import conversion, dataset, formats, runners, validation
 from dfm_jax.data.builders import posed_scenes, records, shards
 from dfm_jax.data.builders.source import Source
@@ -207,10 +208,8 @@ def main(argv: list[str]) -> int:
         holdout = formats.holdout(args, source)
         options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
         made_from = functools.partial(_made_from, args)
-        summary = prepare(source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from)
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on from the last shard that was finished", file=sys.stderr)
-        return 1
+        with interrupts.staying("the same command goes on from the last shard that was finished"):
+            summary = prepare(source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from)
     except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
         print(f"error: {error}", file=sys.stderr)
         return 1

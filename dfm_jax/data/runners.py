@@ -12,13 +12,13 @@ import multiprocessing.connection
 import os
 import pickle
 import shlex
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfm_jax import interrupts
 from dfm_jax.data.builders import shards
 from dfm_jax.data.builders.shards import Shard, Work
 from dfm_jax.errors import UserError
@@ -47,7 +47,8 @@ def in_processes(num_workers: int | None, work: Work, todo: Sequence[Shard], on_
         for _ in range(num_workers):
             reports, reporting = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(work, todo, taken, reporting), daemon=True)
-            process.start()
+            with interrupts.kept_from_children():  # this process ends them
+                process.start()
             reporting.close()  # the process has its own; so this one's ends with it
             processes[reports] = process
         running = dict(processes)
@@ -76,7 +77,6 @@ _SCENE, _DONE = "scene", "done"
 def _work(work: Work, todo: Sequence[Shard], taken: Any, reporting: Any) -> None:
     """Takes one shard after the other. If the first process is killed, this one fails at its next report: before it
     could finish a shard that another run may have begun anew."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     try:
         while (number := _take(taken)) < len(todo):
             shards.convert(work, todo[number], on_scene=lambda: reporting.send(_SCENE))

@@ -7,9 +7,7 @@ import itertools
 import pathlib
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from dfm_jax.errors import UserError
 from dfm_jax.training import checksums, cluster
@@ -75,12 +73,7 @@ def set_aside_damaged(directory: pathlib.Path) -> None:
                     _move(directory / str(step), directory.parent / "damaged")
         except UserError as error:
             problem = str(error)
-    failed = bool(problem)
-    if jax.process_count() > 1:
-        cluster.meet("checked checkpoints")  # reading them all may take long
-        failed = bool(multihost_utils.broadcast_one_to_all(np.bool_(failed)))
-    if failed:
-        raise UserError(problem or "process 0 found no checkpoint that can be read")
+    cluster.fail_together("checked checkpoints", problem, "process 0 found no checkpoint that can be read")
 
 
 def _move(folder: pathlib.Path, to: pathlib.Path) -> None:

@@ -166,6 +166,11 @@ class Checkpoints:
             self._saving = step
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics if best else None)
 
+    def wait(self) -> None:
+        """Until the last save is complete; raises UserError if it went wrong."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
     def check(self) -> None:
         """Raises UserError if the last save went wrong; does not wait for it."""
         with self._writing():

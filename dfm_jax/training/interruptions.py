@@ -8,43 +8,95 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from dfm_jax import interrupts
+from dfm_jax.interrupts import EXIT_INTERRUPTED
 from dfm_jax.training.workdirs import is_remote
 
 EXIT_RESTART = 75  # saved, and to be started again
+CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGHUP: EXIT_RESTART, signal.SIGTERM: EXIT_RESTART}
+CALLED = {signal.SIGINT: "Ctrl-C", signal.SIGHUP: "SIGHUP", signal.SIGTERM: "SIGTERM"}
+SAME_PRESS_SECONDS = 0.2  # programs that started this one may hand on what the terminal has told it already
+QUIET_SECONDS = 2.0  # after which a person is told that Ctrl-C was heard
 
 
 class StopRequest:
     """Remembers that the run is to stop, so that the step can end and be saved; a context manager.
 
-    SIGTERM says so: schedulers send it, and cloud machines do when they are preempted or maintained. Of several
-    processes any one may be told; jax's preemption service spreads the news, and finds a step that all of them reach.
+    SIGTERM says so: schedulers send it, and cloud machines do when they are preempted or maintained; so do Ctrl-C and
+    the end of the terminal (SIGHUP). A second Ctrl-C ends the run at once, as any of them does before its first step:
+    there is nothing to save. Of several processes any one may be told; jax's preemption service spreads the news, and
+    finds a step that all of them reach.
     """
 
-    def __init__(self) -> None:
-        self._received = False
-        self._previous: Any = None
+    def __init__(self, leave: Callable[[str, int], None] = interrupts.leave):
+        """`leave`: ends the program with a message and an exit code."""
+        self._leave = leave
+        self._received: int | None = None
+        self._at = 0.0  # when
+        self._stepping = False
+        self._ended = threading.Event()
 
     def __enter__(self) -> "StopRequest":
-        if jax.process_count() == 1:  # else jax's own handler
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
+        self._alone = jax.process_count() == 1  # of several processes, SIGTERM is jax's own
+        signals = list(CODES) if self._alone else [signal.SIGINT, signal.SIGHUP]
+        self._hearing = interrupts.Hearing(self._hear, signals)
+        self._hearing.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._previous)
+        self._ended.set()
+        self._hearing.__exit__(*exception)
 
-    def _receive(self, *_: object) -> None:
-        self._received = True
+    def stepped(self) -> None:
+        """The run has made a step: from now on there is something to save."""
+        self._stepping = True
+
+    def _hear(self, number: int) -> None:
+        if self._received is not None:
+            if number == signal.SIGINT and time.monotonic() - self._at > SAME_PRESS_SECONDS:
+                self._leave("ended at once by Ctrl-C; the same command goes on from the last checkpoint", CODES[number])
+            return
+        self._received, self._at = number, time.monotonic()
+        if self._alone and not self._stepping:
+            self._leave(
+                f"stopped by {CALLED[number]} before the first step: there is nothing to save; the same command starts "
+                "again",
+                CODES[number],
+            )
+        elif not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)  # to jax's service, which tells the others
+        if number == signal.SIGINT:
+            threading.Thread(target=self._answer, name="answer to Ctrl-C", daemon=True).start()
+
+    def _answer(self) -> None:
+        if not self._ended.wait(QUIET_SECONDS):
+            message = "stopping: this step is finished and saved first; Ctrl-C again ends at once"
+            print(message, file=sys.stderr, flush=True)
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step; to be asked once a step, by all processes."""
-        return self._received if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+        if self._alone:
+            return self._received is not None
+        if not multihost_utils.reached_preemption_sync_point(step):
+            return False
+        received = multihost_utils.process_allgather(np.int32(self._received or signal.SIGTERM))
+        self._received = next(number for number in CODES if number in received)
+        return True
+
+    @property
+    def code(self) -> int:
+        """The exit code of the run that was stopped, the same in all processes."""
+        return CODES[self._received]
+
+    @property
+    def cause(self) -> str:
+        """What stopped the run, for a person."""
+        return CALLED[self._received]
 
 
 class SaveSchedule:

@@ -23,14 +23,16 @@ from dfm_jax.structs import Example
 from dfm_jax.training import cluster, metric_writers, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.compatibility import check_same_config
-from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
+from dfm_jax.training.interruptions import SaveSchedule, StopRequest, Watchdog
 from dfm_jax.training.job import Job, build, rays_per_step
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, say
 from dfm_jax.training.start import first_state
 from dfm_jax.training.state import TrainState
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
+from dfm_jax.training.workdirs import path_of
 
 EXIT_DONE = 0
+HOW_ELSE = "wait until it ends, or give another --workdir"
 PREVIEW_SCENES = 4
 
 
@@ -38,19 +40,26 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
     """Trains until `config.train.num_steps`, from the last checkpoint in `workdir` if there is one.
 
     Returns:
-      EXIT_DONE, or EXIT_RESTART where SIGTERM ended the run early; the state is saved either way.
+      EXIT_DONE; EXIT_RESTART where SIGTERM or SIGHUP ended the run early, EXIT_INTERRUPTED where Ctrl-C did. The state
+      is saved each time.
 
     Raises:
-      UserError: if there is no data, the loss needs weights that are not there, the checkpoint is another config's or
-        cannot be read or written, the devices do not fit, or the loss or its gradients become non-finite.
+      UserError: if another run is in the workdir, there is no data, the loss needs weights that are not there, the
+        checkpoint is another config's or cannot be read or written, the devices do not fit, or the loss or its
+        gradients become non-finite.
     """
+    with StopRequest() as stop, cluster.locked_by_first(path_of(workdir), "training", HOW_ELSE):
+        return _train(config, workdir, stop)
+
+
+def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> int:
     stopwatch = Stopwatch()
     job = build(config)
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     _prepare_data(config)
     keep = Retention(config.train.keep_checkpoints, config.train.keep_every, config.train.keep_best)
-    with Checkpoints(workdir, keep=keep) as checkpoints, StopRequest() as stop:
+    with Checkpoints(workdir, keep=keep) as checkpoints:
         start = checkpoints.resume_step()
         if start:
             for difference in check_same_config(checkpoints.config(start), config, workdir):
@@ -90,8 +99,8 @@ class Run:
         try:
             code = self._steps(batches, start)
             reason = "all steps are done"
-            if code == EXIT_RESTART:
-                reason = f"stopped by SIGTERM; step {self.step} is saved, the same command goes on from there"
+            if code != EXIT_DONE:
+                reason = f"stopped by {self.stop.cause}; step {self.step} is saved, the same command goes on from there"
             return code
         except NonFiniteError:
             reason = "the loss or its gradients are not finite"
@@ -127,6 +136,7 @@ class Run:
             state, metrics = step_fn(state, batch, step_key, *frozen)
             self.monitor.add(step, metrics)
             self.step = step
+            self.stop.stepped()
             stopping = self.stop.requested(step)
             if schedule.due(step) or stopping or step == settings.num_steps:
                 self._save(state)
@@ -135,7 +145,8 @@ class Run:
                 with self.stopwatch.measure("pictures"):
                     show(step, sharding.to_device_memory(state.ema))
             if stopping and step < settings.num_steps:
-                return EXIT_RESTART
+                self.checkpoints.wait()
+                return self.stop.code
             self.checkpoints.check()
             self.watchdog.seen()
         return EXIT_DONE
