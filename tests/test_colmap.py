@@ -128,8 +128,8 @@ def test_of_several_models_the_largest_is_taken_and_damaged_ones_are_listed(tmp_
     (tmp_path / "sparse" / "1" / "images.bin").write_bytes(b"\1")
     scene = read(tmp_path)
     assert len(scene.frames) == 5 and scene.attributes["model"] == os.path.join("sparse", "2")
-    ((name, reason),) = scene.rejected
-    assert name == "model sparse/1" and "images.bin cannot be read" in reason
+    (warning,) = scene.warnings
+    assert "model sparse/1" in warning and "images.bin cannot be read" in warning
 
 
 def test_a_folder_of_captures_is_a_scene_each(tmp_path):

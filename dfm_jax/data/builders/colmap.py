@@ -4,59 +4,115 @@
     .../<capture>/sparse/0/{cameras,images,points3D}.{bin,txt}
 
 The model may also lie in `sparse`, `sparse_text/0`, `colmap/sparse/0`, beside the photographs, or be the source itself.
-Of several models of one capture the one with the most images is taken.
+Of several models of one capture the one with the most images is taken, with the folder of pictures that it is about
+(see `colmap_places`). Pictures in that folder that the model does not have are listed as rejected.
 """
 
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import captures, colmap_model, source_files
+from dfm_jax.data.builders import captures, colmap_model, colmap_places, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.colmap_model import Camera, Image, Model
+from dfm_jax.data.builders.colmap_places import Pair
 from dfm_jax.data.builders.pictures import Colour
-from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceScene, refused
 from dfm_jax.data.undistort import Lens
 from dfm_jax.errors import UserError
 
 SPLIT = "train"
-PICTURES = ("images", "images_2", "images_4", "images_8", "input", "")  # '' : beside
-MODEL_FOLDERS = ("sparse", "colmap", "distorted", "model")  # how names of folders above a model begin, or a number
-TRIED = 20  # images of a model that are looked for before a folder is given up
 
 
 class ColmapSource:
-    def __init__(self, root: Path, background: Colour):
-        self._root, self._background = root, background
+    def __init__(self, root: Path, background: Colour, whole_folder: bool = True):
+        """`whole_folder`: pictures that are beside a model's, but not in it, are listed, too."""
+        self._root, self._background, self._whole_folder = root, background, whole_folder
 
     def splits(self) -> Mapping[str, Sequence[str]]:
         return {SPLIT: list(self._captures)}
 
     def read(self, split: str, name: str) -> SourceScene:
         del split  # there is one
-        models, rejected = [], []
-        for folder in self._captures[name]:
+        models, damaged = self._models(self._captures[name])
+        pair = colmap_places.choose(models)
+        if pair is None:
+            raise self._without_pictures(self._captures[name], models, damaged)
+        photos, rejected, taken = [], [], set()
+        for image in pair.model.images:
+            try:
+                path = source_files.find_picture(pair.pictures, pair.pictures, image.name)
+                taken.add(path)
+                photos.append(_photo(pair.model, image, path))
+            except Rejected as reason:
+                rejected.append((image.name, str(reason)))
+        attributes = {"model": self._named(pair.folder), "pictures": self._named(pair.pictures)}
+        if len(models) > 1:
+            attributes["other_models"] = {
+                self._named(folder): len(model.images) for model, folder in models if folder.absolute() != pair.folder
+            }
+            self._say(name, pair, attributes)
+        left_over = self._left_over(pair, taken, models) if self._whole_folder else {}
+        rejected += left_over.items()
+        listed = sorted([*(image.name for image in pair.model.images), *left_over], key=source_files.natural_key)
+        scene = captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed)
+        return dataclasses.replace(scene, warnings=[*scene.warnings, *damaged])
+
+    def _models(self, folders: Sequence[Path]) -> tuple[list[tuple[Model, Path]], list[str]]:
+        """The models in folders, and what is wrong with the others."""
+        models, damaged = [], []
+        for folder in folders:
             try:
                 models.append((colmap_model.read_model(folder), folder))
             except Rejected as reason:
-                rejected.append((f"model {os.path.relpath(folder, self._root)}", str(reason)))
+                damaged.append(f"model {self._named(folder)} cannot be used: {reason}")
+        return models, damaged
+
+    def _without_pictures(
+        self, folders: Sequence[Path], models: Sequence[tuple[Model, Path]], damaged: Sequence[str]
+    ) -> Rejected:
+        """Why there is no scene: no model reads, or none has pictures."""
+        places = colmap_places.upwards(folders[0].absolute())
+        inside = [folder for place in places for folder in colmap_places.picture_folders(place)]
         if not models:
-            raise Rejected(rejected[0][1])
-        model, folder = max(models, key=lambda pair: len(pair[0].images))  # the first of the largest
-        pictures = _pictures(folder, [image.name for image in model.images])
-        photos = []
-        for image in model.images:
-            try:
-                photos.append(_photo(model, image, source_files.find_picture(pictures, pictures, image.name)))
-            except Rejected as reason:
-                rejected.append((image.name, str(reason)))
-        attributes = {"model": os.path.relpath(folder, self._root), "pictures": os.path.relpath(pictures, self._root)}
-        listed = sorted((image.name for image in model.images), key=source_files.natural_key)
-        return captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed)
+            named = [folder for folder in inside if colmap_places.is_named(folder)][: int(self._whole_folder)]
+            found = [(folder, path) for folder in named for path in colmap_places.pictures_in(folder, ())]
+            return refused(damaged[0], [], [path.relative_to(folder).as_posix() for folder, path in found])
+        model = max(models, key=lambda pair: len(pair[0].images))[0]
+        looked = ", ".join(dict.fromkeys(self._named(folder) for folder in inside))
+        return Rejected(
+            f"none of the model's {len(model.images)} images was found, in folders {looked}",
+            frames=[(image.name, f"image is missing: looked for {image.name} in {looked}") for image in model.images],
+        )
+
+    def _left_over(self, pair: Pair, taken: Collection[Path], models: Sequence[tuple[Model, Path]]) -> dict[str, str]:
+        """Pictures beside those that a model has, by name; why they are none of its images."""
+        unknown = f"no camera: not in model {self._named(pair.folder)}"
+        elsewhere = {
+            image.name: f"{unknown}, but in {self._named(folder)}, which is not taken"
+            for model, folder in reversed(models)
+            for image in model.images
+        }
+        found = colmap_places.pictures_in(pair.pictures, taken)
+        left = [path.relative_to(pair.pictures).as_posix() for path in found if _plain(path) not in taken]
+        return {name: elsewhere.get(name, unknown) for name in left}
+
+    def _say(self, name: str, pair: Pair, attributes: Mapping[str, Any]) -> None:
+        others = ", ".join(f"{folder} ({images} images)" for folder, images in attributes["other_models"].items())
+        print(
+            f"{name}: of several COLMAP models {attributes['model']} ({len(pair.model.images)} images) is taken, with "
+            f"the pictures in {attributes['pictures']}; not {others}",
+            file=sys.stderr,
+        )
+
+    def _named(self, folder: Path) -> str:
+        return os.path.relpath(folder, self._root)
 
     @functools.cached_property
     def _captures(self) -> dict[str, list[Path]]:
@@ -64,7 +120,7 @@ class ColmapSource:
         found: dict[Path, list[Path]] = {}
         for folder, names in source_files.folders(self._root):
             if colmap_model.is_model(names):
-                found.setdefault(_capture(folder.absolute()), []).append(folder)
+                found.setdefault(colmap_places.capture_of(folder.absolute()), []).append(folder)
         if not found:
             raise UserError(
                 f"no COLMAP model (cameras and images, .bin or .txt) was found at or below --source={self._root}"
@@ -82,38 +138,9 @@ def _likelihood(folder: Path) -> tuple:
     return len(folder.parts), not (folder / "images.bin").is_file(), source_files.natural_key(str(folder))
 
 
-def _upwards(model: Path) -> Iterator[Path]:
-    """The model's folder and those above it, up to the first whose name does not belong to a model's place."""
-    yield model
-    for folder in model.parents:
-        if not (model.name.isdecimal() or model.name.startswith(MODEL_FOLDERS)):
-            return
-        model = folder
-        yield folder
-
-
-def _capture(model: Path) -> Path:
-    """The folder that a model belongs to: the nearest with pictures, or else the one that holds all of its place."""
-    places = list(_upwards(model))
-    named = [pictures for pictures in PICTURES if pictures]
-    return next((place for place in places if any((place / name).is_dir() for name in named)), places[-1])
-
-
-def _pictures(model: Path, names: Sequence[str]) -> Path:
-    """The folder that the names of a model's images are relative to.
-
-    Raises:
-      Rejected: none was found.
-    """
-    for place in _upwards(model.absolute()):
-        for folder in (place / name for name in PICTURES):
-            for name in names[:: max(1, len(names) // TRIED)]:
-                try:
-                    source_files.find_picture(folder, folder, name)
-                except Rejected:
-                    continue
-                return folder
-    raise Rejected(f"none of the model's {len(names)} images was found, in folders images, images_2, ... or beside it")
+def _plain(path: Path) -> Path:
+    """As `find_picture` gives it."""
+    return Path(os.path.normpath(path))
 
 
 def _photo(model: Model, image: Image, path: Path) -> Photo:

@@ -75,6 +75,12 @@ class Model:
         return self.points[place[self.point_ids[place] == image.points]]
 
 
+def bends(camera: Camera) -> bool:
+    """Whether straight lines are bent in its pictures."""
+    num_pinhole = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 3, "RADIAL": 3}.get(camera.model, 4)
+    return "FISHEYE" in camera.model or any(camera.params[num_pinhole:])
+
+
 def is_model(names: list[str]) -> bool:
     """Whether a folder with files of these names holds a model."""
     return any({f"cameras{suffix}", f"images{suffix}"} <= set(names) for suffix in (".bin", ".txt"))

@@ -60,7 +60,7 @@ class PhotosSource:
         names = capture.photos or tuple(times)
         print(f"finding the cameras of {len(names)} pictures of {name}", file=sys.stderr)
         found = sfm.reconstruct(images, names, workspace.path, in_sequence=bool(times))
-        source = colmap.ColmapSource(workspace.path, self._background)
+        source = colmap.ColmapSource(workspace.path, self._background, whole_folder=False)
         ((model,),) = source.splits().values()
         scene = source.read(colmap.SPLIT, model)
         number = captures.first_positions(names)  # among all pictures, also those that the model does not have
