@@ -44,7 +44,8 @@ def make_path(
       near: distance at which the scene starts.
       far: distance at which it ends.
       num_frames: frames of the video.
-      recorded: [k'] the scene's own cameras in recording order; only 'dataset' reads (and needs) them.
+      recorded: [k'] the scene's own cameras in recording order, `without_holes`; only 'dataset' reads (and needs)
+        them.
     """
     if name == "orbit":
         return orbit(cameras, scene_centre(cameras, near, far), num_frames)
@@ -93,6 +94,22 @@ def follow(recorded: Camera, num_frames: int) -> Trajectory:
 def key_cameras(path: Trajectory, step: int) -> Camera:
     """Every `step`-th camera [k] of a path as a video shows it, without the first one."""
     return _camera(path.camera, path.order[step::step])
+
+
+def without_holes(recorded: Camera, positions: np.ndarray) -> Camera:
+    """Recorded cameras [k], with interpolated ones in the place of frames that are missing between them.
+
+    Args:
+      positions: [k] of the cameras among all frames of the recording, increasing.
+    """
+    if len(positions) == positions[-1] - positions[0] + 1:
+        return recorded
+    parts = [_camera(recorded, np.array([0]))]
+    for i, distance in enumerate(np.diff(positions).tolist()):
+        way = np.arange(1, distance) / distance
+        parts += [_between(_camera(recorded, i), _camera(recorded, i + 1), way)] if distance > 1 else []
+        parts += [_camera(recorded, np.array([i + 1]))]
+    return Camera(*(np.concatenate(x) for x in zip(*((p.camera_to_world, p.intrinsics) for p in parts), strict=True)))
 
 
 def recorded_key_cameras(recorded: Camera, start: int, step: int) -> Camera:

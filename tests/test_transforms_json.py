@@ -326,10 +326,10 @@ def test_a_prepared_capture_holds_frames_out(tmp_path, capsys):
     options = ["--format=transforms", f"--source={tmp_path / 'fox'}", f"--data_dir={tmp_path / 'data'}"]
     assert prepare.main(options) == 0
     data = dataset.open_dataset(tmp_path / "data", "transforms", "train")
-    assert data.names == ("fox",) and np.flatnonzero(data.held_out(9)).tolist() == [4]
+    assert data.names == ("fox",) and np.flatnonzero(data.held_out(0)).tolist() == [4]
     assert prepare.main([*options, "--overwrite", "--holdout=3"]) == 0
     data = dataset.open_dataset(tmp_path / "data", "transforms", "train")
-    assert np.flatnonzero(data.held_out(9)).tolist() == [1, 4, 7] and data.num_training_frames.tolist() == [6]
+    assert np.flatnonzero(data.held_out(0)).tolist() == [1, 4, 7] and data.num_training_frames.tolist() == [6]
     assert data.scene(0).near < 4 < data.scene(0).far
     capsys.readouterr()
     for option, message in (("--holdout=1", "holdout=1 would"), ("--background=no", "no colour"), ("--seed=1", "toy")):

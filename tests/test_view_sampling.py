@@ -8,6 +8,7 @@ import pytest
 from dfm_jax.config import ViewSamplingConfig
 from dfm_jax.data import view_sampling
 from dfm_jax.data.builders import toy
+from dfm_jax.data.view_sampling import Frames
 from dfm_jax.errors import UserError
 
 CONFIG = ViewSamplingConfig(
@@ -28,7 +29,8 @@ def config(**changes):
 
 
 def draws(settings, poses, count=400, **options):
-    return [view_sampling.draw_views(np.random.default_rng(i), poses, settings, **options) for i in range(count)]
+    frames = Frames.without_holes(poses)
+    return [view_sampling.draw_views(np.random.default_rng(i), frames, settings, **options) for i in range(count)]
 
 
 def clip(n):
@@ -134,7 +136,9 @@ def test_the_given_view_is_asked_for_again_as_often_as_the_config_says(rule):
     assert np.mean([draw.target[-1] == draw.context[0] for draw in some]) == pytest.approx(0.3, abs=0.03)
     assert all(draw.target[0] not in draw.context for draw in some)
     rng = np.random.default_rng(0)
-    shown = [view_sampling.draw_views(rng, POSES[rule], often, evaluation=True) for _ in range(50)]
+    shown = [
+        view_sampling.draw_views(rng, Frames.without_holes(POSES[rule]), often, evaluation=True) for _ in range(50)
+    ]
     assert not any(frame in draw.context for draw in shown for frame in draw.target)
 
 
@@ -189,4 +193,4 @@ def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, midd
 
 def test_an_unknown_rule_is_an_error_that_lists_the_known_ones():
     with pytest.raises(UserError, match="realestate10k, co3d, toy, captures, not 'kitti'"):
-        view_sampling.draw_views(np.random.default_rng(0), clip(60), config(rule="kitti"))
+        view_sampling.draw_views(np.random.default_rng(0), Frames.without_holes(clip(60)), config(rule="kitti"))

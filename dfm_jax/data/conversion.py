@@ -16,7 +16,7 @@ from dfm_jax.data.builders.source import Source
 from dfm_jax.data.runners import Runner
 
 MADE_FROM_FILE = "made_from.json"
-FORMAT = 2  # of what a shard leaves; another one's shards are of no use
+FORMAT = 3  # of what a shard leaves; another one's shards are of no use
 
 DESCRIPTION = "Posed pictures of static scenes. OpenCV cameras, intrinsics normalised by width and height."
 
@@ -96,6 +96,7 @@ def _index(pairs: Sequence[tuple[Shard, Result]]) -> dict[str, list[Any]]:
     return {
         "names": [name for _, result in pairs for name in result.names],
         "num_frames": [number for _, result in pairs for number in result.num_frames],
+        "holes": [positions for _, result in pairs for positions in result.holes],
     }
 
 

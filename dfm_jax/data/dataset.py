@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import transforms
+from dfm_jax.data import holes, transforms
 from dfm_jax.data.builders.posed_scenes import INDEX_FILE
 from dfm_jax.data.builders.records import VERSION
+from dfm_jax.data.holes import Hole
 from dfm_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,8 @@ class SceneRecord:
     intrinsics: np.ndarray  # [n, 3, 3] float64, normalised
     timestamps: np.ndarray  # [n] float64, seconds; NaN where unknown
     frame_names: tuple[str, ...]  # as in the source
+    numbers: np.ndarray | None  # [n] in the source's list of frames; None: the data set is older than they are
+    holes: tuple[Hole, ...]  # the source's other frames, as far as they are known
     scale: float  # what the source's translations were multiplied by
     near: float  # bounds that the source states; NaN where it has none
     far: float
@@ -37,6 +43,15 @@ class SceneRecord:
     @property
     def num_frames(self) -> int:
         return len(self.camera_to_world)
+
+    @property
+    def num_source_frames(self) -> int:
+        return self.num_frames + len(self.holes)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """[n] in the order of capture, counting holes."""
+        return holes.positions(self.num_frames, [hole.position for hole in self.holes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +63,8 @@ class SceneDataset:
     names: tuple[str, ...]
     num_frames: tuple[int, ...]  # of each scene
     holdout: int  # of so many frames of a scene one is kept from training; 0: none
+    # Positions of each scene's holes in the order of capture; None: the data set is older than frames' numbers.
+    holes: tuple[tuple[int, ...], ...] | None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,7 +72,9 @@ class SceneDataset:
     @property
     def num_training_frames(self) -> np.ndarray:
         """[len] of each scene: those that are not held out."""
-        return np.array([n - self.held_out(n).sum() if self.holdout else n for n in self.num_frames])
+        if not self.holdout:
+            return np.array(self.num_frames)
+        return np.array([(~self.held_out(scene)).sum() for scene in range(len(self))])
 
     def scene(self, scene: int) -> SceneRecord:
         with _reading(self.path):
@@ -67,17 +86,27 @@ class SceneDataset:
                 intrinsics=record["intrinsics"],
                 timestamps=record["timestamps"],
                 frame_names=tuple(name.decode() for name in record["frame_names"]),
+                numbers=record.get("frame_numbers"),
+                holes=holes.decode(record.get("holes", "[]")),
                 scale=float(record["scale"]),
                 near=float(record["near"]),
                 far=float(record["far"]),
                 attributes=json.loads(record["attributes"]),
             )
 
-    def held_out(self, num_frames: int) -> np.ndarray:
-        """Which of a scene's frames [n] are kept from training: each lies between others."""
+    def positions(self, scene: int) -> np.ndarray:
+        """[n] of a scene's frames in the order of capture, counting holes (as far as they are known)."""
+        return holes.positions(self.num_frames[scene], self.holes[scene] if self.holes else ())
+
+    def num_source_frames(self, scene: int) -> int:
+        return self.num_frames[scene] + (len(self.holes[scene]) if self.holes else 0)
+
+    def held_out(self, scene: int) -> np.ndarray:
+        """Which of a scene's frames [n] are kept from training: every so many-th of the source, so that a hole changes
+        nothing for the others."""
         if not self.holdout:
-            return np.zeros(num_frames, bool)
-        return np.arange(num_frames) % self.holdout == self.holdout // 2
+            return np.zeros(self.num_frames[scene], bool)
+        return self.positions(scene) % self.holdout == self.holdout // 2
 
     def encoded_image(self, scene: SceneRecord, frame: int) -> bytes:
         if not 0 <= frame < scene.num_frames:
@@ -114,6 +143,16 @@ class SceneDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@functools.cache
+def warn_of_unknown_numbers(path: Path) -> None:
+    """Once in a process: for who counts frames of a data set that `knows_numbers` of none."""
+    logger.warning(
+        "data set %s was prepared before frames kept their numbers: where a frame was left out, index files and frame "
+        "gaps count the frames that are left, not those of the source; to mend it, prepare it again with --overwrite",
+        path,
+    )
 
 
 @contextlib.contextmanager
@@ -179,9 +218,14 @@ def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
     path, index = Path(data_dir) / name, read_index(data_dir, name)
     holdout = index.get("holdout", 0)  # data sets made before there was one have none
     return [
-        SceneDataset(path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout)
+        SceneDataset(path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout, _holes(entry))
         for split, entry in index["splits"].items()
     ]
+
+
+def _holes(entry: dict[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+    """Of each scene of a split; data sets made before frames had numbers know of none."""
+    return tuple(map(tuple, entry["holes"])) if "holes" in entry else None
 
 
 def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:

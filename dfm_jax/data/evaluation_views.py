@@ -70,7 +70,7 @@ def evaluation_views(
         views = []
         for number, frame, turn in itertools.islice(_compared_views(data, usable, seed), num_scenes):
             poses = data.scene(number).camera_to_world
-            held_out = data.held_out(len(poses))
+            held_out = data.held_out(number)
             views.append((number, view_sampling.draw_for_comparison(poses, held_out, frame, turn, sampling)))
         return views
     if len(usable) < num_scenes and not fewer:
@@ -81,8 +81,9 @@ def evaluation_views(
     chosen = np.random.default_rng(seed).permutation(usable)[:num_scenes].tolist()
     views = []
     for index, number in enumerate(chosen):
-        poses, rng = data.scene(number).camera_to_world, np.random.default_rng((seed, index))
-        views.append((number, view_sampling.draw_views(rng, poses, sampling, evaluation=True)))
+        scene, rng = data.scene(number), np.random.default_rng((seed, index))
+        frames = view_sampling.Frames(scene.camera_to_world, scene.positions, scene.num_source_frames)
+        views.append((number, view_sampling.draw_views(rng, frames, sampling, evaluation=True)))
     return views
 
 
@@ -92,7 +93,7 @@ def _compared_views(data: SceneDataset, scenes: np.ndarray, seed: int) -> Iterat
     rng = np.random.default_rng(seed)
     frames = {}
     for scene in rng.permutation(scenes).tolist():
-        held_out = data.held_out(data.num_frames[scene])
+        held_out = data.held_out(scene)
         frames[scene] = rng.permutation(np.flatnonzero(held_out) if held_out.any() else len(held_out)).tolist()
     for turn in itertools.count():
         for each in range(max(map(len, frames.values()))):

@@ -9,7 +9,7 @@ import numpy as np
 
 from dfm_jax.config import DataConfig
 from dfm_jax.data import transforms, view_sampling
-from dfm_jax.data.dataset import SceneDataset, SceneRecord
+from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Camera, Example, Views
 
@@ -32,8 +32,9 @@ class ExampleLoader:
         scene = self.data.scene(number)
         sampling = self.config.view_sampling
         rng = np.random.default_rng((self.seed, index))
-        kept = np.flatnonzero(~self.data.held_out(scene.num_frames))
-        draw = view_sampling.draw_views(rng, scene.camera_to_world[kept], sampling)
+        kept = np.flatnonzero(~self.data.held_out(number))
+        frames = view_sampling.Frames(scene.camera_to_world[kept], *training_positions(self.data, number))
+        draw = view_sampling.draw_views(rng, frames, sampling)
         draw = view_sampling.Draw(kept[draw.context], kept[draw.target])
         flip = rng.random() < sampling.flip_probability
         scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
@@ -113,14 +114,33 @@ def usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:
     """
     if not len(data):
         raise UserError(f"split '{data.split}' of {data.path} has no scenes: prepare it again, or choose another split")
-    needed, there = view_sampling.min_frames(config.view_sampling), data.num_training_frames
-    usable = np.flatnonzero(there >= needed)
+    sampling = config.view_sampling
+    if data.holes is None and view_sampling.counts_frames(sampling):
+        warn_of_unknown_numbers(data.path)
+    needed, there = view_sampling.min_frames(sampling), data.num_training_frames
+    enough = there >= needed
+    for scene in np.flatnonzero([data.holdout or holes for holes in data.holes or ()]):  # where gaps may be impossible
+        enough[scene] = view_sampling.has_enough(*training_positions(data, int(scene)), sampling)
+    holes = " without too many holes" if (enough != (there >= needed)).any() else ""
+    usable = np.flatnonzero(enough)
     if not len(usable):
         held_out = " that are not held out" if data.holdout else ""
         raise UserError(
-            f"no scene of split '{data.split}' of {data.path} has the {needed} frames that config.data.view_sampling "
-            f"needs (the longest has {max(there)}{held_out}); lower min_frame_gap"
+            f"no scene of split '{data.split}' of {data.path} has the {needed} frames{holes} that "
+            f"config.data.view_sampling needs (the longest has {max(there)}{held_out}); lower min_frame_gap"
         )
     if len(usable) < len(data):
-        logger.info("%d of %d scenes have fewer than %d frames: left out", len(data) - len(usable), len(data), needed)
+        left_out = len(data) - len(usable)
+        logger.info("%d of %d scenes have fewer than %d frames%s: left out", left_out, len(data), needed, holes)
     return usable
+
+
+def training_positions(data: SceneDataset, number: int) -> tuple[np.ndarray, int]:
+    """Positions [n] of a scene's frames that are not held out, and the number of source frames among which they are.
+
+    A data set that does not know its holes counts the frames that are left, as it always did.
+    """
+    kept = ~data.held_out(number)
+    if data.holes is None:
+        return np.arange(kept.sum()), int(kept.sum())
+    return data.positions(number)[kept], data.num_source_frames(number)

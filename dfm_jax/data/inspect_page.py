@@ -100,6 +100,7 @@ def _facts(scene: SceneReport) -> str:
     facts = [
         (_pixels(scene.error_pixels), "median epipolar error"),
         (str(scene.num_frames), f"frames of {scene.size}x{scene.size} pixels"),
+        (str(len(scene.holes)) if scene.knows_numbers else "unknown", "frames of the source that were quarantined"),
         (f"{scene.near:.3g} to {scene.far:.3g}" if bounded else "not stored", "near and far"),
         (f"{scene.focus_distance:.3g}" if focused else "no one place", "distance to what the cameras look at"),
         (f"{scene.scale:.3g}", "scale: stored units per unit of the source"),
@@ -121,10 +122,20 @@ def _more(scene: SceneReport) -> str:
         f"<td>{_pixels(pair.error_pixels)}</td></tr>"
         for pair in scene.pairs
     )
+    holes = "".join(
+        f"<tr><td>{hole.number}</td><td>{escape(hole.name)}</td><td>{escape(hole.reason)}</td></tr>"
+        for hole in scene.holes
+    )
+    quarantined = (
+        '<div class="scroll"><table><thead><tr><th>Number</th><th>Quarantined frame</th><th>Reason</th></tr></thead>'
+        f"<tbody>{holes}</tbody></table></div>"
+        if holes
+        else ""
+    )
     attributes = escape(json.dumps(scene.attributes, indent=1))
     return f"""<details><summary>All pairs, and what the source says</summary>
 <div class="scroll"><table><thead><tr><th>View</th><th>Other view</th><th>Points</th><th>Median error</th></tr></thead>
-<tbody>{pairs}</tbody></table></div><pre>{attributes}</pre></details>"""
+<tbody>{pairs}</tbody></table></div>{quarantined}<pre>{attributes}</pre></details>"""
 
 
 def _rejections(rejections: Mapping[str, int]) -> str:

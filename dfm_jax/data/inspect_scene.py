@@ -15,6 +15,7 @@ from dfm_jax.data import bounds, conventions, epipolar
 from dfm_jax.data.conventions import Verdict
 from dfm_jax.data.dataset import SceneDataset, SceneRecord
 from dfm_jax.data.epipolar import Pair
+from dfm_jax.data.holes import Hole
 from dfm_jax.data.scene_checks import OTHERS, VIEWS
 
 MAX_FRAMES = 120  # that are shown of a scene, evenly spaced
@@ -45,6 +46,8 @@ class SceneReport:
     split: str
     name: str
     num_frames: int
+    knows_numbers: bool  # that frames have in their source
+    holes: tuple[Hole, ...]
     size: int  # of the stored pictures, pixels
     near: float
     far: float
@@ -74,6 +77,8 @@ def look_at(data: SceneDataset, index: int) -> SceneReport:
         split=data.split,
         name=scene.name,
         num_frames=scene.num_frames,
+        knows_numbers=scene.numbers is not None,
+        holes=scene.holes,
         size=size,
         near=scene.near,
         far=scene.far,
@@ -204,7 +209,7 @@ def _viewer(scene: SceneRecord, pairs: Sequence[Pair], picture: Any) -> dict[str
         frames.append(
             {
                 "name": scene.frame_names[frame],
-                "number": int(frame),
+                "label": _label(scene, int(frame)),
                 "position": _rounded((poses[frame, :3, 3] - centre) / unit),
                 "rays": [_rounded(ray) for ray in rays],  # of the corners, and of the tip that points up
                 "axis": _rounded(poses[frame, :3, 2]),
@@ -218,6 +223,13 @@ def _viewer(scene: SceneRecord, pairs: Sequence[Pair], picture: Any) -> dict[str
         "up": _rounded(up),
         "bounds": _rounded(np.array([scene.near, scene.far]) / unit) if bounds_known else None,
     }
+
+
+def _label(scene: SceneRecord, frame: int) -> str:
+    """A frame's number in its source, with its position among the stored frames where that is another."""
+    if scene.numbers is None or scene.numbers[frame] == frame:
+        return f"frame {frame}"
+    return f"frame {scene.numbers[frame]} of the source (stored as {frame})"
 
 
 def _points(scene: SceneRecord, pairs: Sequence[Pair], picture: Any) -> tuple[np.ndarray, np.ndarray]:

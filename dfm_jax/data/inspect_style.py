@@ -124,7 +124,7 @@ function show(section, scene) {
     view.chosen = i;
     thumbnails[i].classList.add('on');
     section.querySelector('.chosen img').src = frame.picture;
-    section.querySelector('.chosen figcaption').textContent = `frame ${frame.number}: ${frame.name}`;
+    section.querySelector('.chosen figcaption').textContent = `${frame.label}: ${frame.name}`;
     draw();
   }
 

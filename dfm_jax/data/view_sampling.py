@@ -1,13 +1,14 @@
 """Which frames of a scene are context and which are targets.
 
-Notation: `n` frames in the order of capture; the *gap* is the distance, in frames, between context view 0 and target
-view 0. Target view 0 is the one that diffusion will noise; further targets are novel views. All rules are functions of
-a random generator and the scene's poses alone. By the rule for captures, whose frames are in no order, the gap is the
-place of context view 0 among the *neighbours* of target view 0: all other frames, the nearest by pose first.
+Notation: `n` frames in the order of capture; the *gap* is the distance between context view 0 and target view 0,
+counted in frames of the source: holes count, but are never drawn. Target view 0 is the one that diffusion will noise;
+further targets are novel views. All rules are functions of a random generator and the scene's frames alone. By the rule
+for captures, whose frames are in no order, the gap is the place of context view 0 among the *neighbours* of target view
+0: all other frames, the nearest by pose first.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,33 +21,51 @@ FRONT_SHARE = 3 / 8  # toy: novel views drawn from the front; the rest come from
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    context: np.ndarray  # [c] frame numbers, min_context <= c <= max_context
-    # [t] frame numbers; no frame occurs twice in context and target together, unless `again_probability` asks for it
+    context: np.ndarray  # [c] indices of frames, min_context <= c <= max_context
+    # [t] of the targets; no frame occurs twice in context and target together, unless `again_probability` asks for it
     target: np.ndarray
 
 
-Rule = Callable[[np.random.Generator, np.ndarray, ViewSamplingConfig, bool], Draw]
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """The frames of a scene that may be drawn."""
+
+    camera_to_world: np.ndarray  # [n, 4, 4]
+    positions: np.ndarray  # [n] among all frames of the source in the order of capture, increasing
+    num_source_frames: int  # n and as many as there are holes
+
+    @classmethod
+    def without_holes(cls, camera_to_world: np.ndarray) -> "Frames":
+        return cls(camera_to_world, np.arange(len(camera_to_world)), len(camera_to_world))
+
+    def __len__(self) -> int:
+        return len(self.camera_to_world)
+
+    def index(self, position: int) -> int:
+        """Of the frame at that position, which must not be a hole."""
+        return int(np.searchsorted(self.positions, position))
 
 
-def draw_views(
-    rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool = False
-) -> Draw:
-    """Draws the views of one example from a scene with poses [n, 4, 4].
+Rule = Callable[[np.random.Generator, Frames, ViewSamplingConfig, bool], Draw]
 
-    For evaluation the gap is the middle of what is allowed (not for toy, which knows no gap), and there are as few
-    context views as the config allows.
+
+def draw_views(rng: np.random.Generator, frames: Frames, config: ViewSamplingConfig, evaluation: bool = False) -> Draw:
+    """Draws the views of one example from a scene that `has_enough`.
+
+    For evaluation the gap is the middle of those that are possible (not for toy, which knows no gap), and there are as
+    few context views as the config allows.
 
     Raises:
       UserError: the rule is unknown.
     """
-    draw = _rule(config)(rng, camera_to_world, config, evaluation)
+    draw = _rule(config)(rng, frames, config, evaluation)
     if not evaluation and config.again_probability and rng.random() < config.again_probability:
         return Draw(draw.context, np.append(draw.target[:-1], draw.context[0]))
     return draw
 
 
 def min_frames(config: ViewSamplingConfig) -> int:
-    """Frames that a scene needs.
+    """Frames that a scene without holes needs.
 
     Raises:
       UserError: the rule is unknown.
@@ -54,6 +73,23 @@ def min_frames(config: ViewSamplingConfig) -> int:
     gap = config.min_frame_gap
     for_gap = {_realestate10k: gap + 1, _co3d: 2 * gap, _captures: gap + 1, _toy: 1}[_rule(config)]
     return max(for_gap, config.min_context + config.num_target)
+
+
+def counts_frames(config: ViewSamplingConfig) -> bool:
+    """Whether the rule's gap is a number of frames of the source."""
+    return _rule(config) in GAPS
+
+
+def has_enough(positions: np.ndarray, num_source_frames: int, config: ViewSamplingConfig) -> bool:
+    """Whether examples can be drawn from a scene with frames at these positions [n], as in `Frames`.
+
+    Raises:
+      UserError: the rule is unknown.
+    """
+    if len(positions) == num_source_frames or not counts_frames(config):
+        return len(positions) >= min_frames(config)
+    possible = GAPS[_rule(config)](_is_there(positions, num_source_frames), config)
+    return len(positions) >= config.min_context + config.num_target and any(True for _ in possible)
 
 
 def draw_for_comparison(
@@ -90,48 +126,48 @@ def neighbours(camera_to_world: np.ndarray, frame: int) -> np.ndarray:
     return order[order != frame]
 
 
-def _realestate10k(
-    rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool
-) -> Draw:
+def _realestate10k(rng: np.random.Generator, frames: Frames, config: ViewSamplingConfig, evaluation: bool) -> Draw:
     """A clip: the target lies a gap ahead of the context or behind it. All further views come from the stretch between
     the two, or, where that is too short, from the frames nearest to it."""
-    n = len(camera_to_world)
-    gap = _gap(rng, n - 1, config, evaluation)
-    low = int(rng.integers(n - gap))
+    n, is_there = len(frames), _is_there(frames.positions, frames.num_source_frames)
+    gap = _gap(rng, tuple(_gaps_of_a_clip(is_there, config)), evaluation)
+    lows = np.flatnonzero(is_there[:-gap] & is_there[gap:])
+    low = int(lows[rng.integers(len(lows))])
     high = low + gap
-    context, target = (low, high) if rng.random() < 0.5 else (high, low)
+    context, target = map(frames.index, (low, high) if rng.random() < 0.5 else (high, low))
     num_context = _num_context(rng, n, config, evaluation)
 
-    rest = np.setdiff1d(np.arange(n), (low, high))
-    outside = np.maximum(low - rest, rest - high).clip(0)
+    rest = np.setdiff1d(np.arange(n), (context, target))
+    outside = np.maximum(low - frames.positions[rest], frames.positions[rest] - high).clip(0)
     further = num_context - 1 + config.num_target - 1
-    pool = rest[np.argsort(outside, kind="stable")][: max(further, gap - 1)]
+    pool = rest[np.argsort(outside, kind="stable")][: max(further, np.count_nonzero(outside == 0))]
     others = rng.choice(pool, further, replace=False)
     return _draw(context, target, others, num_context)
 
 
-def _co3d(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool) -> Draw:
+def _co3d(rng: np.random.Generator, frames: Frames, config: ViewSamplingConfig, evaluation: bool) -> Draw:
     """An orbit, whose last frame is followed by its first: the target lies a gap ahead of context view 0 or behind it,
     and the smallest gap or more from it the other way round; all further views come from anywhere."""
-    n = len(camera_to_world)
-    gap = _gap(rng, n - config.min_frame_gap, config, evaluation)
-    context = int(rng.integers(n))
-    target = (context + (gap if rng.random() < 0.5 else -gap)) % n
+    n, is_there = len(frames), _is_there(frames.positions, frames.num_source_frames)
+    gap = _gap(rng, tuple(_gaps_of_an_orbit(is_there, config)), evaluation)
+    ahead, behind = ((frames.positions + way) % frames.num_source_frames for way in (gap, -gap))
+    contexts = np.flatnonzero(is_there[ahead] | is_there[behind])
+    context = int(contexts[rng.integers(len(contexts))])
+    ways = (ahead, behind) if rng.random() < 0.5 else (behind, ahead)  # the second one where the first ends in a hole
+    target = frames.index(next(way[context] for way in ways if is_there[way[context]]))
     num_context = _num_context(rng, n, config, evaluation)
     rest = np.setdiff1d(np.arange(n), (context, target))
     others = rng.choice(rest, num_context - 1 + config.num_target - 1, replace=False)
     return _draw(context, target, others, num_context)
 
 
-def _captures(
-    rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool
-) -> Draw:
+def _captures(rng: np.random.Generator, frames: Frames, config: ViewSamplingConfig, evaluation: bool) -> Draw:
     """Photographs in any order: context view 0 is a neighbour of the target, by the gap; all further views come from
     the target's neighbours up to the largest gap."""
-    n = len(camera_to_world)
+    n = len(frames)
     target = int(rng.integers(n))
-    near = neighbours(camera_to_world, target)
-    gap = _gap(rng, n - 1, config, evaluation)
+    near = neighbours(frames.camera_to_world, target)
+    gap = _gap(rng, _allowed(config, n - 1), evaluation)
     num_context = _num_context(rng, n, config, evaluation)
     further = num_context - 1 + config.num_target - 1
     pool = np.delete(near, gap - 1)[: max(further, config.max_frame_gap - 1)]
@@ -139,11 +175,10 @@ def _captures(
     return _draw(int(near[gap - 1]), target, others, num_context)
 
 
-def _toy(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamplingConfig, evaluation: bool) -> Draw:
+def _toy(rng: np.random.Generator, frames: Frames, config: ViewSamplingConfig, evaluation: bool) -> Draw:
     """Around a scene whose frame 0 is the front: the target shows the back. Novel views come from the front with a
     fixed share, so that what is hidden cannot leak into it unseen; further context views come from the front too."""
-    n = len(camera_to_world)
-    azimuth = _azimuth(camera_to_world)
+    n, azimuth = len(frames), _azimuth(frames.camera_to_world)
     front = np.abs(azimuth) <= FRONT
     back = np.abs(azimuth) >= np.pi - FRONT
     free = np.arange(n) != 0
@@ -161,6 +196,40 @@ def _toy(rng: np.random.Generator, camera_to_world: np.ndarray, config: ViewSamp
     return Draw(np.array(context), np.array(target))
 
 
+def _is_there(positions: np.ndarray, num_source_frames: int) -> np.ndarray:
+    """[num_source_frames] bool: no hole."""
+    is_there = np.zeros(num_source_frames, bool)
+    is_there[positions] = True
+    return is_there
+
+
+def _allowed(config: ViewSamplingConfig, longest: int) -> range:
+    return range(config.min_frame_gap, min(config.max_frame_gap, longest) + 1)
+
+
+def _gaps_of_a_clip(is_there: np.ndarray, config: ViewSamplingConfig) -> Iterable[int]:
+    """Those between two frames that are no holes, increasing."""
+    allowed = _allowed(config, len(is_there) - 1)
+    return allowed if is_there.all() else (gap for gap in allowed if (is_there[:-gap] & is_there[gap:]).any())
+
+
+def _gaps_of_an_orbit(is_there: np.ndarray, config: ViewSamplingConfig) -> Iterable[int]:
+    allowed = _allowed(config, len(is_there) - config.min_frame_gap)
+    return allowed if is_there.all() else (gap for gap in allowed if (is_there & np.roll(is_there, gap)).any())
+
+
+def _gap(rng: np.random.Generator, possible: Sequence[int], evaluation: bool) -> int:
+    if evaluation:
+        middle = (possible[0] + possible[-1]) // 2
+        return min(possible, key=lambda gap: abs(gap - middle))
+    return possible[int(rng.integers(len(possible)))]
+
+
+# Possible gaps of the rules that count frames.
+GAPS: Mapping[Rule, Callable[[np.ndarray, ViewSamplingConfig], Iterable[int]]] = {
+    _realestate10k: _gaps_of_a_clip,
+    _co3d: _gaps_of_an_orbit,
+}
 RULES: Mapping[str, Rule] = {"realestate10k": _realestate10k, "co3d": _co3d, "toy": _toy, "captures": _captures}
 
 
@@ -168,11 +237,6 @@ def _rule(config: ViewSamplingConfig) -> Rule:
     if config.rule not in RULES:
         raise UserError(f"config.data.view_sampling.rule must be one of {', '.join(RULES)}, not '{config.rule}'")
     return RULES[config.rule]
-
-
-def _gap(rng: np.random.Generator, longest: int, config: ViewSamplingConfig, evaluation: bool) -> int:
-    low, high = config.min_frame_gap, min(config.max_frame_gap, longest)
-    return (low + high) // 2 if evaluation else int(rng.integers(low, high + 1))
 
 
 def _num_context(rng: np.random.Generator, n: int, config: ViewSamplingConfig, evaluation: bool) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
 from dfm_jax.evaluation.evaluation_results import StoredScenes
+from dfm_jax.evaluation.protocol import POSITIONS
 from dfm_jax.evaluation.visualize import grid, write_png
 
 SCENES_SHOWN = 6
@@ -38,6 +39,7 @@ class Evaluated:
 
     numbers: Mapping[str, Any]  # metrics.json
     views: Sequence[Mapping[str, Any]]  # examples of protocol.json
+    counts: str  # what integers in them are
     scenes: StoredScenes
 
 
@@ -46,22 +48,34 @@ def load_run(workdir: Path) -> Evaluated:
     folder = workdir / "evaluation"
     try:
         numbers = json.loads((folder / "metrics.json").read_text())
-        views = json.loads((folder / "protocol.json").read_text())["examples"]
+        stored = json.loads((folder / "protocol.json").read_text())
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no evaluation: run --mode=evaluate with --workdir={workdir} first") from error
-    return Evaluated(numbers, views, StoredScenes(folder))
+    return Evaluated(numbers, stored["examples"], stored.get("frames", POSITIONS), StoredScenes(folder))
 
 
 def check_same_views(runs: Mapping[str, Evaluated]) -> None:
     """Raises UserError unless all runs were evaluated on the same views."""
     (first_name, first), *others = runs.items()
     for name, run in others:
-        same = run.views == first.views
-        if not same or not np.array_equal(run.scenes.images(0)["truth"], first.scenes.images(0)["truth"]):
+        # Integers that count different things say nothing, so that all images are compared.
+        comparable = run.counts == first.counts
+        same = run.views == first.views if comparable else _scene_names(run) == _scene_names(first)
+        if not same or not _same_images(run, first, 1 if comparable else len(run.views)):
             raise UserError(
                 f"{name} and {first_name} were not evaluated on the same views: evaluate both with the same data and "
                 f"image_size, and one with --config.evaluate.protocol={first.scenes.folder / 'protocol.json'}"
             )
+
+
+def _scene_names(run: Evaluated) -> list[str]:
+    return [view["scene"] for view in run.views]
+
+
+def _same_images(run: Evaluated, other: Evaluated, count: int) -> bool:
+    """Whether the true views of the first scenes are the same, and what was given of them."""
+    pairs = ((run.scenes.images(i), other.scenes.images(i)) for i in range(count))
+    return all(np.array_equal(a[kind], b[kind]) for a, b in pairs for kind in ("truth", "context"))
 
 
 def rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:

@@ -1,14 +1,18 @@
 """Which views a model is evaluated on, as an index file that others can be given.
 
-    {"about": "...", "data": "toy", "split": "test",
+    {"about": "...", "data": "toy", "split": "test", "frames": "numbers in the source",
      "examples": [{"scene": "test-000004", "context": [0], "target": [6, 2]}, ...]}
 
-A frame is its position in the scene, from 0, or its name as in the source. The first target is the view that diffusion
-samples; the sampled scene is rendered at all of them. The scene "*" stands for every scene of the split. `about`,
-`data` and `split` are for a person. The index files of pixelSplat, `{scene: {"context": [...], "target": [...]}}` with
-null where a scene has none, are read as well.
+A frame is its number in the source's own list of frames, from 0, or its name as in the source. The first target is the
+view that diffusion samples; the sampled scene is rendered at all of them. The scene "*" stands for every scene of the
+split. `about`, `data` and `split` are for a person, and `frames` may be left out. The index files of pixelSplat,
+`{scene: {"context": [...], "target": [...]}}` with null where a scene has none, are read as well.
 
-Whatever cannot be used is skipped, counted, and listed with its reason.
+Whatever cannot be used is skipped, counted, and listed with its reason. A frame that was quarantined is a hole: no
+other takes its number.
+
+Of data sets that do not know their frames' numbers, positions among the stored frames are stored, and `frames` says so;
+earlier versions always stored these, and did not say so. Where frames were left out since, they name nothing for sure.
 """
 
 import dataclasses
@@ -19,11 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.dataset import SceneDataset, SceneRecord
+from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import UserError
 
 EVERY_SCENE = "*"
+# What the integers of an index file are.
+NUMBERS, POSITIONS = "numbers in the source", "positions among the stored frames"
+STORED = "evaluated in"  # how `about` begins in what an evaluation stores
 Frame = int | str
 
 
@@ -34,6 +41,7 @@ class Entry:
     scene: str
     context: tuple[Frame, ...]
     target: tuple[Frame, ...]
+    counts: str = NUMBERS  # what integers are: or POSITIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +77,9 @@ def read(path: str | Path) -> tuple[list[Entry], list[Skipped]]:
         raise UserError(f"the index file {path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"the index file {path} must hold an object with 'examples', not a {type(content).__name__}")
-    skipped = []
+    skipped, counts = [], NUMBERS
     if "examples" in content:
+        counts = _what_integers_are(content, path)
         examples = content["examples"]
         if not isinstance(examples, list):
             raise UserError(f"'examples' of the index file {path} must be a list")
@@ -83,10 +92,21 @@ def read(path: str | Path) -> tuple[list[Entry], list[Skipped]]:
             raise UserError(f"the index file {path} must hold 'examples', or context and target frames by scene")
     if not examples:
         raise UserError(f"the index file {path} has no examples")
-    return [_entry(example, f"example {i} of the index file {path}") for i, example in enumerate(examples)], skipped
+    where = f"of the index file {path}"
+    return [_entry(example, counts, f"example {i} {where}") for i, example in enumerate(examples)], skipped
 
 
-def _entry(example: Any, where: str) -> Entry:
+def _what_integers_are(content: dict[str, Any], path: Path) -> str:
+    counts = content.get("frames")
+    if counts is None:
+        stored = str(content.get("about", "")).startswith(STORED)
+        return POSITIONS if stored else NUMBERS
+    if counts not in (NUMBERS, POSITIONS):
+        raise UserError(f"'frames' of the index file {path} must be '{NUMBERS}' or '{POSITIONS}', not {counts!r}")
+    return counts
+
+
+def _entry(example: Any, counts: str, where: str) -> Entry:
     if not isinstance(example, dict) or not isinstance(example.get("scene"), str):
         raise UserError(f"{where} must be an object with 'scene', 'context' and 'target'")
     frames = {}
@@ -98,17 +118,21 @@ def _entry(example: Any, where: str) -> Entry:
         if not well_formed or not values:
             raise UserError(f"{where}: '{kind}' must be a list of frames (numbers or names), at least one: {values!r}")
         frames[kind] = tuple(values)
-    return Entry(example["scene"], **frames)
+    return Entry(example["scene"], **frames, counts=counts)
 
 
 def resolve(entries: Sequence[Entry], data: SceneDataset) -> Resolved:
     """Looks the scenes and frames up.
 
     Raises:
-      UserError: the split is empty, or nothing is left, with the reasons.
+      UserError: the split is empty, nothing is left (with the reasons), or positions among stored frames may name
+        others than they did.
     """
     if not len(data):
         raise UserError(f"split '{data.split}' of {data.path} has no scenes: prepare it again, or choose another split")
+    by_integer = any(isinstance(frame, int) for entry in entries for frame in entry.context + entry.target)
+    if data.holes is None and by_integer:
+        warn_of_unknown_numbers(data.path)
     number = {name: i for i, name in enumerate(data.names)}
     views, skipped = [], []
     for entry in entries:
@@ -131,30 +155,46 @@ def resolve(entries: Sequence[Entry], data: SceneDataset) -> Resolved:
 
 
 def _draw(entry: Entry, scene: SceneRecord) -> tuple[Draw | None, str]:
-    """The frames of a scene by their positions; or None, and why."""
-    position = {name: i for i, name in enumerate(scene.frame_names)}
-    found: dict[str, list[int]] = {"context": [], "target": []}
-    for kind, frames in found.items():
+    """The frames of a scene by their indices; or None, and why."""
+    if entry.counts == POSITIONS and scene.holes:
+        raise UserError(
+            f"the index file counts the stored frames of another version of the data, and scene {scene.name} has lost "
+            f"{len(scene.holes)} of its {scene.num_source_frames} frames, so that it may name other ones: evaluate "
+            "without it, which stores the views anew, or put the names of the frames in the place of integers"
+        )
+    by_position = scene.numbers is None or entry.counts == POSITIONS
+    integers = range(scene.num_frames) if by_position else scene.numbers.tolist()
+    index: dict[Frame, int] = {name: i for i, name in enumerate((*scene.frame_names, *integers))}
+    found: dict[int, str] = {}  # context or target, by index
+    for kind in ("context", "target"):
         for frame in getattr(entry, kind):
-            at = position.get(frame, -1) if isinstance(frame, str) else frame
-            if not 0 <= at < scene.num_frames:
-                return None, f"{kind} frame {frame!r} is not among its {scene.num_frames}"
-            frames.append(at)
-    context, target = found["context"], found["target"]
-    if both := sorted(set(context) & set(target)):
-        return None, f"frame {both[0]} is both context and target"
-    if repeated := [frame for frames in found.values() for frame in set(frames) if frames.count(frame) > 1]:
-        return None, f"frame {repeated[0]} is named twice"
-    return Draw(np.array(context), np.array(target)), ""
+            if frame not in index:
+                return None, f"{kind} frame {_why_not(frame, scene)}"
+            if (at := index[frame] % scene.num_frames) in found:
+                return None, f"frame {frame} is {'named twice' if found[at] == kind else 'both context and target'}"
+            found[at] = kind
+    context, target = (np.array([at for at, its in found.items() if its == kind]) for kind in ("context", "target"))
+    return Draw(context, target), ""
+
+
+def _why_not(frame: Frame, scene: SceneRecord) -> str:
+    """The reason why a scene does not have the frame."""
+    for hole in scene.holes:
+        if frame in (hole.number, hole.name):
+            return f"{hole.number} ({hole.name}) was quarantined: {hole.reason}"
+    return f"{frame!r} is not among its {scene.num_source_frames}"
 
 
 def write(path: Path, views: Sequence[tuple[int, Draw]], data: SceneDataset, about: str) -> None:
     """Stores views as an index file, so that the same evaluation can be run elsewhere."""
-    examples = [
-        {"scene": data.names[number], "context": draw.context.tolist(), "target": draw.target.tolist()}
-        for number, draw in views
-    ]
+    examples = []
+    for number, draw in views:
+        scene = data.scene(number)
+        names = np.arange(scene.num_frames) if scene.numbers is None else scene.numbers
+        frames = {"context": names[draw.context].tolist(), "target": names[draw.target].tolist()}
+        examples.append({"scene": scene.name} | frames)
     lines = ",\n  ".join(json.dumps(example) for example in examples)
-    head = json.dumps({"about": about, "data": data.path.name, "split": data.split})
+    counts = POSITIONS if data.holes is None else NUMBERS
+    head = json.dumps({"about": about, "data": data.path.name, "split": data.split, "frames": counts})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{head[:-1]},\n "examples": [\n  {lines}]}}\n', encoding="utf-8")

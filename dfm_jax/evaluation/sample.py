@@ -36,7 +36,7 @@ from dfm_jax.structs import Camera, Example
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder, path_of
-from dfm_jax.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras
+from dfm_jax.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 
 
 def sample(config: Config, workdir: str | os.PathLike) -> Summary:
@@ -147,11 +147,12 @@ def _along_path(
 
 
 def _recorded_cameras(config: Config, name: str, scene: Example) -> Camera:
-    """All cameras of the scene's record, relative to the first context view."""
+    """A camera for each frame of the scene's source from its first to its last, relative to the first context view."""
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     record = data.scene(data.names.index(name))
     reference = np.vstack([scene.context.absolute_pose[0], [0.0, 0.0, 0.0, 1.0]])
-    return Camera(np.linalg.inv(reference) @ record.camera_to_world, record.intrinsics)
+    cameras = Camera(np.linalg.inv(reference) @ record.camera_to_world, record.intrinsics)
+    return without_holes(cameras, record.positions)
 
 
 def _hidden_part(

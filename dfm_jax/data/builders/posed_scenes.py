@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import scene_checks, transforms, validation
+from dfm_jax.data import holes, scene_checks, transforms, validation
 from dfm_jax.data.builders import records
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 
@@ -70,6 +70,8 @@ def scene_features() -> tfds.features.FeaturesDict:
             "camera_to_world": exact(None, 4, 4),
             "intrinsics": exact(None, 3, 3),
             "timestamps": exact(None),  # seconds
+            "frame_numbers": features.Tensor(shape=(None,), dtype=np.int64),  # in the source's list of frames
+            "holes": features.Text(),  # JSON: what the source lists besides, see `data.holes`
             "frame_names": features.Sequence(features.Text()),
             "scale": exact(),
             "near": exact(),
@@ -82,8 +84,8 @@ def scene_features() -> tfds.features.FeaturesDict:
 def accept(
     scene: SourceScene, split: str, options: StoreOptions, quarantine: validation.Quarantine
 ) -> tuple[SourceScene, list[SourceFrame], list[bytes]]:
-    """The scene with warnings about it, and the frames that passed every check, with the intrinsics and pictures to
-    store.
+    """The scene with warnings about it and all rejected frames, and the frames that passed every check, with the
+    intrinsics and pictures to store.
 
     Raises:
       Rejected: too few are left, or their cameras cannot be right.
@@ -104,7 +106,7 @@ def accept(
     if warnings:
         quarantine.counts[validation.WARNED] += 1
         scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
-    return scene, frames, pictures
+    return dataclasses.replace(scene, rejected=bad), frames, pictures
 
 
 def _accept_frames(
@@ -155,6 +157,8 @@ def scene_record(scene: SourceScene, frames: list[SourceFrame], first_frame: int
         "camera_to_world": np.stack([np.asarray(frame.camera_to_world, np.float64) for frame in frames]),
         "intrinsics": np.stack([np.asarray(frame.intrinsics, np.float64) for frame in frames]),
         "timestamps": np.array([frame.timestamp for frame in frames], np.float64),
+        "frame_numbers": np.array([frame.number for frame in frames], np.int64),
+        "holes": holes.encode(holes.find(scene, frames)),
         "frame_names": [frame.name for frame in frames],
         "scale": np.float64(scene.scale),
         "near": np.float64(scene.near),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfm_jax.data import holes
 from dfm_jax.data.builders import posed_scenes, records
 from dfm_jax.data.builders.records import RecordFile
 from dfm_jax.data.builders.source import Rejected, Source
@@ -60,6 +61,7 @@ class Work:
 class Result:
     names: list[str]  # of the usable scenes
     num_frames: list[int]  # of each
+    holes: list[list[int]]  # positions of each one's
     rejected: list[dict[str, Any]]  # as in the quarantine file
     counts: dict[str, int]  # of rejected scenes, by what they are counted as
     frames: RecordFile
@@ -83,7 +85,7 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
             on_scene()
         return
     shard.result_file(work.folder).unlink(missing_ok=True)
-    quarantine, names, num_frames = Quarantine(), [], []
+    quarantine, names, num_frames, missing = Quarantine(), [], [], []
     frames_file, scenes_file = shard.frames_file(work.folder), shard.scenes_file(work.folder)
     with (
         records.writing(frames_file, posed_scenes.frame_features()) as write_frame,
@@ -103,10 +105,12 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
                     write_frame({"image": picture, "scene": scene.name, "frame": i})
                 names.append(name)
                 num_frames.append(len(frames))
+                missing.append([hole.position for hole in holes.find(scene, frames)])
             on_scene()
     result = Result(
         names=names,
         num_frames=num_frames,
+        holes=missing,
         rejected=quarantine.entries,
         counts=dict(quarantine.counts),
         frames=records.inspect(frames_file, sum(num_frames)),
