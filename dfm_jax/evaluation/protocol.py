@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import UserError
@@ -72,7 +73,7 @@ def read(path: str | Path) -> tuple[list[Entry], list[Skipped]]:
             f"there is no index file {path}; see docs/evaluation.md, or leave config.evaluate.protocol empty"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = text_files.parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"the index file {path} is not JSON: {error}") from error
     if not isinstance(content, dict):

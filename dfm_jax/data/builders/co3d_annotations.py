@@ -10,7 +10,6 @@ are 0 in the middle of the picture and grow to the left and up; how far the pict
 
 import dataclasses
 import gzip
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.builders.source import Rejected
 
 OPENCV_FROM_PYTORCH3D = np.diag([-1.0, -1.0, 1.0])
@@ -52,8 +52,8 @@ def read_json(path: Path) -> Any:
         raise Rejected(f"{path.parent.name}/{path.name} is missing")
     try:
         encoded = path.read_bytes()
-        return json.loads(gzip.decompress(encoded) if path.suffix == ".jgz" else encoded)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        return text_files.parse_json(gzip.decompress(encoded) if path.suffix == ".jgz" else encoded)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise Rejected(f"{path.parent.name}/{path.name} cannot be read ({error})") from error
 
 

@@ -8,13 +8,13 @@ pixel is (0.5, 0.5).
 """
 
 import dataclasses
-import io
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.builders.source import Rejected
 from dfm_jax.data.builders.source_files import read_file
 
@@ -181,9 +181,9 @@ def _binary_points(content: bytes) -> Iterator[tuple[int, tuple[float, ...]]]:
 
 def _lines(content: bytes) -> Iterator[str]:
     """Lines without comments. Empty ones count: an image without points has one."""
-    for line in io.BytesIO(content):
-        if not line.startswith(b"#"):
-            yield line.decode("utf-8", "surrogateescape").strip()
+    for line in text_files.lines(content, "surrogateescape"):
+        if not line.startswith("#"):
+            yield line.strip()
 
 
 def _text_cameras(content: bytes) -> Iterator[tuple[int, Camera]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.builders import captures, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.pictures import Colour, picture_size
@@ -33,8 +34,8 @@ class MiddleburySource:
         del split  # there is one
         file = self._captures[name]
         try:
-            lines = [line.split() for line in source_files.read_file(file).decode().splitlines()[1:]]
-        except UnicodeDecodeError as error:
+            lines = [line.split() for line in text_files.lines(source_files.read_file(file))[1:]]
+        except ValueError as error:
             raise Rejected(f"{file.name} cannot be read ({error})") from error
         photos, rejected, listed = [], [], []
         for columns in filter(None, lines):

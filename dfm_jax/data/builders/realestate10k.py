@@ -8,6 +8,7 @@
 or in the chunks that pixelSplat reads, see `realestate10k_chunks`.
 """
 
+import codecs
 import dataclasses
 import functools
 import os
@@ -166,7 +167,7 @@ def _starts_with_url(path: Path) -> bool:
     if not path.is_file():  # a link to nowhere
         return False
     with path.open("rb") as file:
-        return file.read(4) == b"http"
+        return file.read(7).removeprefix(codecs.BOM_UTF8).startswith(b"http")
 
 
 def _youtube_id(url: str) -> str:

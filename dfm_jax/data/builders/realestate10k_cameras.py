@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.builders.source import Rejected, SourceFrame
 
 COLUMNS = 19
@@ -37,8 +38,8 @@ def read_cameras(path: Path) -> Cameras:
       Rejected: it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_files.lines(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise Rejected(f"camera file cannot be read ({error})") from error
     url = lines[0].strip() if lines and lines[0].startswith("http") else ""
     rows, rejected, listed, time = [], [], [], -np.inf

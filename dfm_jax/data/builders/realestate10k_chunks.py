@@ -10,7 +10,6 @@ accept nothing but tensors and plain containers: a file cannot make it run code.
 import dataclasses
 import functools
 import importlib.util
-import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.builders import realestate10k_cameras
 from dfm_jax.data.builders.realestate10k_cameras import MISSING
 from dfm_jax.data.builders.source import Rejected, SourceScene
@@ -107,11 +107,11 @@ def _load(image: Any) -> bytes:
 def _read_index(folder: Path) -> dict[str, list[str]]:
     """Keys by the name of their file, as a folder's index has them; empty where there is no index of use."""
     try:
-        index = json.loads((folder / INDEX).read_bytes())
+        index = text_files.parse_json((folder / INDEX).read_bytes())
         keys: dict[str, list[str]] = {}
         for key, file in index.items():
             keys.setdefault(str(file), []).append(key)
-    except (OSError, ValueError, RecursionError, AttributeError):
+    except (OSError, ValueError, AttributeError):
         return {}
     return keys
 

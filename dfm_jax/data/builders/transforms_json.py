@@ -13,7 +13,6 @@ poses (`applied_transform`, `applied_scale`) is undone. Masks and depth maps tha
 
 import dataclasses
 import functools
-import json
 import math
 import os
 from collections import ChainMap
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from dfm_jax.data import text_files
 from dfm_jax.data.builders import captures, pictures, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source import Rejected, SourceScene
@@ -119,8 +119,8 @@ class TransformsSource:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(source_files.read_file(path))
-    except (ValueError, RecursionError) as error:
+        content = text_files.parse_json(source_files.read_file(path))
+    except ValueError as error:
         raise Rejected(f"{path.name} is no JSON ({error})") from error
     if not isinstance(content, Mapping):
         raise Rejected(f"{path.name} holds no JSON object")
