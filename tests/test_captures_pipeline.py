@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import pipeline, prepare
+from dfm_jax.data import evaluation_views, pipeline, prepare
 from dfm_jax.data.builders import posed_scenes, transforms_json
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.errors import UserError
@@ -27,6 +27,9 @@ def config(tmp_path_factory):
     for name, holdout in (("held", 4), ("whole", 0)):
         source = transforms_json.TransformsSource(directory / "source", (0, 0, 0))
         prepare.prepare(source, directory, name, posed_scenes.StoreOptions(0, 3, holdout))
+    names = [f"images/{i}.png" for i in range(8)]
+    write_transforms(directory / "source" / "a", arc(8), train_filenames=names[:5], test_filenames=names[5:])
+    prepare.prepare(source, directory, "stated", posed_scenes.StoreOptions(0, 3, 4))
     sampling = ViewSamplingConfig(
         rule="captures",
         min_frame_gap=1,
@@ -79,6 +82,16 @@ def trained_frames(config):
 def test_training_sees_every_frame_but_those_held_out(config):
     assert trained_frames(config) == {"a": set(range(8)) - HELD_OUT, "b": set(range(7)) - HELD_OUT}
     assert trained_frames(dataclasses.replace(config, name="whole")) == {"a": set(range(8)), "b": set(range(7))}
+
+
+def test_what_a_source_holds_out_is_compared_and_never_trained_on(config):
+    config = dataclasses.replace(config, name="stated")
+    assert trained_frames(config) == {"a": set(range(5)), "b": set(range(7)) - HELD_OUT}
+    views = evaluation_views.evaluation_views(config, num_scenes=5)
+    names = pipeline.open_dataset(config.dir, "stated", "train").names
+    compared = {(names[scene], int(draw.target[0])) for scene, draw in views}
+    assert compared == {("a", 5), ("a", 6), ("a", 7), ("b", 2), ("b", 6)}
+    assert all(set(draw.context) <= set(range(5)) for scene, draw in views if names[scene] == "a")
 
 
 def test_evaluation_compares_what_is_held_out_with_views_that_were_trained_on(config):

@@ -97,6 +97,7 @@ def _index(pairs: Sequence[tuple[Shard, Result]]) -> dict[str, list[Any]]:
         "names": [name for _, result in pairs for name in result.names],
         "num_frames": [number for _, result in pairs for number in result.num_frames],
         "holes": [positions for _, result in pairs for positions in result.holes],
+        "held_out": [frames for _, result in pairs for frames in result.held_out],
     }
 
 

@@ -65,6 +65,8 @@ class SceneDataset:
     holdout: int  # of so many frames of a scene one is kept from training; 0: none
     # Positions of each scene's holes in the order of capture; None: the data set is older than frames' numbers.
     holes: tuple[tuple[int, ...], ...] | None
+    # Frames of each scene that its source keeps from training, whatever `holdout` is; None: it says nothing about that.
+    stated: tuple[tuple[int, ...] | None, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,9 +74,15 @@ class SceneDataset:
     @property
     def num_training_frames(self) -> np.ndarray:
         """[len] of each scene: those that are not held out."""
-        if not self.holdout:
-            return np.array(self.num_frames)
-        return np.array([(~self.held_out(scene)).sum() for scene in range(len(self))])
+        numbers = np.array(self.num_frames)
+        for scene in self.with_held_out:
+            numbers[scene] = (~self.held_out(scene)).sum()
+        return numbers
+
+    @property
+    def with_held_out(self) -> list[int]:
+        """Scenes of which some frames may be held out."""
+        return [scene for scene, stated in enumerate(self.stated) if stated or (stated is None and self.holdout)]
 
     def scene(self, scene: int) -> SceneRecord:
         with _reading(self.path):
@@ -102,8 +110,10 @@ class SceneDataset:
         return self.num_frames[scene] + (len(self.holes[scene]) if self.holes else 0)
 
     def held_out(self, scene: int) -> np.ndarray:
-        """Which of a scene's frames [n] are kept from training: every so many-th of the source, so that a hole changes
-        nothing for the others."""
+        """Which of a scene's frames [n] are kept from training: those that its source says, or else every so many-th
+        of the source, so that a hole changes nothing for the others."""
+        if self.stated[scene] is not None:
+            return np.isin(np.arange(self.num_frames[scene]), self.stated[scene])
         if not self.holdout:
             return np.zeros(self.num_frames[scene], bool)
         return self.positions(scene) % self.holdout == self.holdout // 2
@@ -218,7 +228,9 @@ def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
     path, index = Path(data_dir) / name, read_index(data_dir, name)
     holdout = index.get("holdout", 0)  # data sets made before there was one have none
     return [
-        SceneDataset(path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout, _holes(entry))
+        SceneDataset(
+            path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout, _holes(entry), _stated(entry)
+        )
         for split, entry in index["splits"].items()
     ]
 
@@ -226,6 +238,12 @@ def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
 def _holes(entry: dict[str, Any]) -> tuple[tuple[int, ...], ...] | None:
     """Of each scene of a split; data sets made before frames had numbers know of none."""
     return tuple(map(tuple, entry["holes"])) if "holes" in entry else None
+
+
+def _stated(entry: dict[str, Any]) -> tuple[tuple[int, ...] | None, ...]:
+    """Frames that are held out of each scene of a split; older data sets state none."""
+    stated = entry.get("held_out", [None] * len(entry["names"]))
+    return tuple(None if frames is None else tuple(frames) for frames in stated)
 
 
 def open_dataset(data_dir: str | Path, name: str, split: str) -> SceneDataset:

@@ -119,12 +119,13 @@ def usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:
         warn_of_unknown_numbers(data.path)
     needed, there = view_sampling.min_frames(sampling), data.num_training_frames
     enough = there >= needed
-    for scene in np.flatnonzero([data.holdout or holes for holes in data.holes or ()]):  # where gaps may be impossible
-        enough[scene] = view_sampling.has_enough(*training_positions(data, int(scene)), sampling)
+    with_holes = [scene for scene, holes in enumerate(data.holes or ()) if holes]
+    for scene in {*with_holes, *data.with_held_out} if data.holes is not None else ():  # where gaps may be impossible
+        enough[scene] = view_sampling.has_enough(*training_positions(data, scene), sampling)
     holes = " without too many holes" if (enough != (there >= needed)).any() else ""
     usable = np.flatnonzero(enough)
     if not len(usable):
-        held_out = " that are not held out" if data.holdout else ""
+        held_out = " that are not held out" if data.with_held_out else ""
         raise UserError(
             f"no scene of split '{data.split}' of {data.path} has the {needed} frames{holes} that "
             f"config.data.view_sampling needs (the longest has {max(there)}{held_out}); lower min_frame_gap"

@@ -10,6 +10,7 @@ so that reading 2 of 100 frames costs 2 decodes. Both are readable with `tfds.bu
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int
     else:
         square.save(buffer, "JPEG", **JPEG_OPTIONS)
     return buffer.getvalue(), intrinsics
+
+
+def held_out(frames: Sequence[SourceFrame]) -> list[int] | None:
+    """Which frames their source holds out; None where it says nothing about that."""
+    if all(frame.held_out is None for frame in frames):
+        return None
+    return [i for i, frame in enumerate(frames) if frame.held_out]
 
 
 def scene_record(scene: SourceScene, frames: list[SourceFrame], first_frame: int) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Result:
     names: list[str]  # of the usable scenes
     num_frames: list[int]  # of each
     holes: list[list[int]]  # positions of each one's
+    held_out: list[list[int] | None]  # frames of each that its source holds out; None: it says nothing about that
     rejected: list[dict[str, Any]]  # as in the quarantine file
     counts: dict[str, int]  # of rejected scenes, by what they are counted as
     frames: RecordFile
@@ -85,7 +86,7 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
             on_scene()
         return
     shard.result_file(work.folder).unlink(missing_ok=True)
-    quarantine, names, num_frames, missing = Quarantine(), [], [], []
+    quarantine, names, num_frames, missing, held_out = Quarantine(), [], [], [], []
     frames_file, scenes_file = shard.frames_file(work.folder), shard.scenes_file(work.folder)
     with (
         records.writing(frames_file, posed_scenes.frame_features()) as write_frame,
@@ -106,11 +107,13 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
                 names.append(name)
                 num_frames.append(len(frames))
                 missing.append([hole.position for hole in holes.find(scene, frames)])
+                held_out.append(posed_scenes.held_out(frames))
             on_scene()
     result = Result(
         names=names,
         num_frames=num_frames,
         holes=missing,
+        held_out=held_out,
         rejected=quarantine.entries,
         counts=dict(quarantine.counts),
         frames=records.inspect(frames_file, sum(num_frames)),

@@ -37,6 +37,7 @@ class SourceFrame:
     timestamp: float  # seconds; NaN where the source has none
     load: Callable[[], bytes]  # the encoded picture; raises Rejected
     number: int  # its position in the source's own list of frames, from 0, counted before anything is left out
+    held_out: bool | None = None  # whether the source says that it is not trained on; None: it says nothing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,13 @@
 A file lists frames of `file_path` and `transform_matrix`: camera-to-world with OpenGL axes (x right, y up, z back).
 Intrinsics are those of the frame or else of the file: `fl_x fl_y cx cy w h` in pixels, or `camera_angle_x` and
 `camera_angle_y` in radians, and a lens: `k1 k2 k3 k4 p1 p2`, `camera_model`, `is_fisheye`. What nerfstudio did to the
-poses (`applied_transform`, `applied_scale`) is undone. Masks and depth maps that a frame may name are not read.
+poses (`applied_transform`, `applied_scale`) is undone. The file may say which frames are trained on, see
+`transforms_splits`. Masks and depth maps that a frame may name are not read.
 """
 
 import dataclasses
 import functools
 import math
-import os
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data import text_files
-from dfm_jax.data.builders import captures, pictures, source_files
+from dfm_jax.data.builders import captures, pictures, source_files, transforms_splits
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.undistort import Lens
@@ -64,17 +64,25 @@ class TransformsSource:
                 others += self._photos(files[other], _read_json(files[other]))[0]
             except Rejected:  # reported as the scene of its own split
                 continue
+        splits = transforms_splits.read(content if split == "train" else {}, listed)
+        rejected += [(photo.name, splits.unused[photo.name]) for photo in photos if photo.name in splits.unused]
         scene = captures.make_scene(
             name,
-            photos,
+            [photo for photo in photos if photo.name not in splits.unused],
             rejected,
-            {"file": files[split].name},
+            {"file": files[split].name, **splits.attributes},
             self._background,
             object_alone=bool(photos) and pictures.stands_alone(photos[0].path),
             others=others,
             listed=listed,
         )
-        return dataclasses.replace(scene, scale=scene.scale / _applied_scale(content))
+        held_out = {source_files.as_text(name): held_out for name, held_out in splits.held_out.items()}
+        return dataclasses.replace(
+            scene,
+            scale=scene.scale / _applied_scale(content),
+            frames=[dataclasses.replace(frame, held_out=held_out.get(frame.name)) for frame in scene.frames],
+            warnings=[*scene.warnings, *splits.warnings],
+        )
 
     def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]], list[str]]:
         """The photos of a file, the frames that are none with reasons, and the names of all in the file's order."""
@@ -87,7 +95,7 @@ class TransformsSource:
             try:
                 if not isinstance(frame, Mapping) or not isinstance(frame.get("file_path"), str):
                     raise Rejected("frame has no file_path")
-                name = os.path.normpath(frame["file_path"].replace("\\", "/"))  # as written on Windows
+                name = transforms_splits.frame_name(frame["file_path"])
                 path, reduced = source_files.find_scaled_picture(self._folder, file.parent, name)
                 pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
                 photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path, reduced)))
