@@ -1,0 +1,144 @@
+"""Results are written beside those that are there, and take their place when they are complete.
+
+In the folder itself, so that it may be a disk of its own, or hold other things of its owner:
+
+    .incomplete/   results that are being written
+    .complete/     complete ones; those of before are being moved to .replaced
+    .placing/      complete ones; those of before are gone from their places, and these are being moved there
+    .replaced/     those of before
+
+Whatever ends the program, what was there is there still, or the next command puts the complete results in place.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dfm_jax import interrupts
+from dfm_jax.errors import UserError
+from dfm_jax.runs.lock import locked
+
+INCOMPLETE, COMPLETE, PLACING, REPLACED = ".incomplete", ".complete", ".placing", ".replaced"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+PROBE_BYTES = 2**16  # an empty file has room on a full disk, too
+
+
+@contextlib.contextmanager
+def replacing(folder: Path, ours: Sequence[str], doing: str, num_bytes: int = 0) -> Iterator[Path]:
+    """Yields an empty folder to write results to. They take their places in `folder` when the block ends without an
+    error; else `folder` holds what it held before. Nobody else writes there meanwhile.
+
+    Args:
+      ours: patterns of the names of such results: those of before that the new ones do not replace are removed. What
+        else lies in the folder stays.
+      doing: what others are told that this process does there: 'sampling'.
+      num_bytes: what the results will need at least.
+
+    Raises:
+      UserError: another process is at it, the folder cannot be written, or the disk is or becomes full.
+    """
+    with (
+        locked(folder, doing, "wait until it ends"),
+        reporting_write_errors(folder),
+        interrupts.staying(f"{folder} holds what it held before"),
+    ):
+        recover(folder, ours)
+        building = folder / INCOMPLETE
+        shutil.rmtree(building, ignore_errors=True)  # of a program that was killed
+        check_room(folder, num_bytes)
+        building.mkdir()
+        try:
+            yield building
+            place(folder, ours)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def place(folder: Path, ours: Sequence[str]) -> None:
+    """Puts the results in `.incomplete`, which are complete, in their places."""
+    shutil.rmtree(folder / REPLACED, ignore_errors=True)
+    (folder / INCOMPLETE).rename(folder / COMPLETE)
+    recover(folder, ours)
+
+
+def recover(folder: Path, ours: Sequence[str]) -> None:
+    """Puts complete results in their places, if there are any that are not."""
+    complete, placing, replaced = (folder / name for name in (COMPLETE, PLACING, REPLACED))
+    if complete.exists():
+        _take_away(folder, complete, ours, replaced)
+        complete.rename(placing)
+    if placing.exists():
+        # Pages come last, so that what they show is there.
+        for path in sorted(placing.iterdir(), key=lambda path: (path.suffix == ".html", path.name)):
+            path.rename(folder / path.name)
+        placing.rmdir()
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _take_away(folder: Path, complete: Path, ours: Sequence[str], replaced: Path) -> None:
+    """Moves what is to be replaced, all of it or nothing."""
+    names = {path.name for path in complete.iterdir()} | {path.name for each in ours for path in folder.glob(each)}
+    replaced.mkdir(exist_ok=True)
+    moved = []
+    try:
+        for name in sorted(name for name in names if os.path.lexists(folder / name)):
+            (folder / name).rename(replaced / name)
+            moved.append(name)
+    except OSError:
+        for name in moved:
+            (replaced / name).rename(folder / name)
+        complete.rename(folder / INCOMPLETE)
+        raise
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Sees that the folder, which is made if it is missing, can be written and has room.
+
+    Raises:
+      UserError: it has not.
+    """
+    with reporting_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise UserError(
+            f"{folder} is on a disk with {_megabytes(free)} free, and the results need {_megabytes(num_bytes)} or more: "
+            "make room, and start the same command again"
+        )
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"
+
+
+@contextlib.contextmanager
+def reporting_write_errors(folder: Path) -> Iterator[None]:
+    """Within it, a disk that is full or may not be written is a UserError that names the folder. Other errors stay what
+    they are: not all that is read within it lies there."""
+    try:
+        yield
+    except OSError as error:
+        cure = cure_of(error)
+        there = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
+        if error.errno not in FULL and not there:
+            raise
+        raise UserError(f"{folder} cannot be written ({error}): {cure}; what it held before is unchanged") from error
+
+
+def cure_of(error: BaseException) -> str:
+    """What helps against an error while writing; also of libraries that say in words what the system said."""
+    text, number = str(error), getattr(error, "errno", None)
+    if number in FULL or any(os.strerror(each) in text for each in FULL):
+        return "make room on that disk, and start the same command again"
+    if number in REFUSED or any(os.strerror(each) in text for each in REFUSED):
+        return "see that it may be written, and start the same command again"
+    return "start the same command again"
