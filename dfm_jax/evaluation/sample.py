@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import autoregressive
+from dfm_jax.evaluation import autoregressive, visualize
 from dfm_jax.evaluation.draw import Batch, Drawn, Params, draw_scenes
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
@@ -32,24 +31,41 @@ from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
 from dfm_jax.evaluation.trained import restore_trained
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.output_folders import replacing
 from dfm_jax.structs import Camera, Example
+from dfm_jax.training.checkpoint_files import require_checkpoints
 from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder, path_of
 from dfm_jax.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 
+PAGE = "index.html"
+OURS = ("scene_*", "samples.json", PAGE)
+
 
 def sample(config: Config, workdir: str | os.PathLike) -> Summary:
-    """Samples scenes with the latest averaged parameters of `workdir` and writes `<workdir>/samples/`.
+    """Samples scenes with the latest averaged parameters of `workdir` and writes `<workdir>/samples/`, whose earlier
+    samples stay until these are complete.
 
     Sample j of scene i depends on (config.seed, i, j) only.
 
     Raises:
-      UserError: there is no checkpoint, it is of another model, the data set is missing, or this is one of several
-        processes.
+      UserError: there is no checkpoint, it is of another model, the data set is missing, this is one of several
+        processes, another process samples there, or videos or anything else cannot be written.
     """
     if jax.process_count() > 1:
         raise UserError("--mode=sample runs in one process: start it once, with --nodistributed")
+    require_checkpoints(workdir)
+    folder = local_folder(workdir) / "samples"
+    with replacing(folder, OURS, "sampling", _least_bytes(config)) as building:
+        visualize.check_video_encoder(building)
+        summary = _sample(config, workdir, building)
+    say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {folder / PAGE}")
+    return summary
+
+
+def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary:
+    """Samples and writes everything to `folder`."""
     seconds, start = {}, time.monotonic()
     params, step, _ = restore_trained(config, workdir)
     pipeline.ensure_toy(config.data, config.image_size)
@@ -59,7 +75,6 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     paths = camera_paths(config, example, names)
     seconds["loading"] = time.monotonic() - start
 
-    folder = _fresh_folder(local_folder(workdir) / "samples")
     start = time.monotonic()
     model, schedule = (
         make_model(config.model, config.image_size, config.loss),
@@ -82,8 +97,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     scenes = [write_scene(folder, i, name, example, drawn, hidden[i]) for i, name in enumerate(names)]
     summary = _summary(config, step, scenes, colours, seconds)
     (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
-    page = write_report(folder, summary, _loss_curve(workdir))
-    say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {page}")
+    write_report(folder, summary, _loss_curve(workdir))
     return summary
 
 
@@ -168,12 +182,12 @@ def _hidden_part(
     return colours, hidden_pixels(data, names, example, config.image_size)
 
 
-def _fresh_folder(folder: Path) -> Path:
-    """The folder, without the scenes of an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("scene_*"):
-        shutil.rmtree(old)
-    return folder
+def _least_bytes(config: Config) -> int:
+    """Of the arrays, which are compressed to little less than that; pictures and videos are small beside them."""
+    images = (
+        config.sample.num_scenes * config.sample.num_samples * 2
+    )  # the scene's, and those that diffusion ended with
+    return images * config.image_size**2 * 3 * 4
 
 
 def _summary(

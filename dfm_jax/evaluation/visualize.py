@@ -3,6 +3,8 @@
 Images are [h, w, 3], float in [0, 1] or uint8; what goes to a file or a logger is uint8.
 """
 
+import errno
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dfm_jax.config import SampleConfig
 from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation import spread
 from dfm_jax.evaluation.draw import Params, draw_batch
 from dfm_jax.forward_model import RadianceFieldModel
@@ -24,6 +27,7 @@ from dfm_jax.structs import Example
 # Pictures smaller than this are enlarged by whole pixels, so that a person (and a video codec) can see them.
 MIN_SIDE = 192
 FRAMES_PER_SECOND = 15
+OTHER_FFMPEG = "pip install --force-reinstall imageio-ffmpeg brings one that does; IMAGEIO_FFMPEG_EXE may name another"
 _PAPER = (255, 255, 255)
 _INK = (40, 40, 48)
 
@@ -122,16 +126,41 @@ def write_video(path: Path, frames: np.ndarray, *, fps: int = FRAMES_PER_SECOND)
 
     Sides are cut to even lengths, which the codec's 4:2:0 colour needs. ffmpeg is run directly: imageio's writer starts
     it by a fork in which Python runs, and that may deadlock beside jax's threads.
+
+    Raises:
+      UserError: ffmpeg is missing, cannot encode this, or cannot write there.
     """
     frames = enlarge(to_uint8(frames))
     height, width = (side - side % 2 for side in frames.shape[1:3])
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     coding = ["-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
-    subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *coding, str(path)],
-        input=frames[:, :height, :width].tobytes(),
-        check=True,
-    )
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        done = subprocess.run(
+            [program, "-loglevel", "error", "-y", *source, *coding, str(path)],
+            input=frames[:, :height, :width].tobytes(),
+            capture_output=True,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for this program, which ends that one
+        )
+    except (RuntimeError, OSError) as error:  # there is none, or it is no program
+        raise UserError(f"no video can be written, ffmpeg does not run: {error}; {OTHER_FFMPEG}") from error
+    if done.returncode or not path.is_file() or not path.stat().st_size:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        if any(os.strerror(errno.ENOSPC) in line for line in said):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        raise UserError(f"{program} cannot write an H.264 video to {path}: {said[0]}; {OTHER_FFMPEG}")
+
+
+def check_video_encoder(folder: Path) -> None:
+    """Sees that videos can be written to a folder, before what they will show is computed.
+
+    Raises:
+      UserError: they cannot.
+    """
+    path = folder / "two_frames.mp4"
+    write_video(path, np.zeros((2, MIN_SIDE, MIN_SIDE, 3), np.uint8))
+    path.unlink()
 
 
 def preview(

@@ -41,21 +41,27 @@ def replacing(folder: Path, ours: Sequence[str], doing: str, num_bytes: int = 0)
     Raises:
       UserError: another process is at it, the folder cannot be written, or the disk is or becomes full.
     """
-    with (
-        locked(folder, doing, "wait until it ends"),
-        reporting_write_errors(folder),
-        interrupts.staying(f"{folder} holds what it held before"),
-    ):
-        recover(folder, ours)
-        building = folder / INCOMPLETE
-        shutil.rmtree(building, ignore_errors=True)  # of a program that was killed
-        check_room(folder, num_bytes)
-        building.mkdir()
-        try:
-            yield building
-            place(folder, ours)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    made = not folder.exists()
+    check_room(folder, num_bytes)
+    building = folder / INCOMPLETE
+    try:
+        with (
+            locked(folder, doing, "wait until it ends"),
+            reporting_write_errors(folder),
+            interrupts.staying(f"{folder} holds what it held before"),
+        ):
+            recover(folder, ours)
+            shutil.rmtree(building, ignore_errors=True)  # of a program that was killed
+            building.mkdir()
+            try:
+                yield building
+                place(folder, ours)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
 
 
 def place(folder: Path, ours: Sequence[str]) -> None:
@@ -111,8 +117,8 @@ def check_room(folder: Path, num_bytes: int) -> None:
         free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise UserError(
-            f"{folder} is on a disk with {_megabytes(free)} free, and the results need {_megabytes(num_bytes)} or more: "
-            "make room, and start the same command again"
+            f"{folder} is on a disk with {_megabytes(free)} free, and what is written there needs "
+            f"{_megabytes(num_bytes)} or more: make room, and start the same command again"
         )
 
 

@@ -4,6 +4,7 @@ A checkpoint is a folder named by its step. It is complete once it has that name
 """
 
 import itertools
+import os
 import pathlib
 
 import jax
@@ -24,6 +25,13 @@ def directory_of(workdir: str | pathlib.Path) -> pathlib.Path:
 def steps(directory: pathlib.Path) -> list[int]:
     """Steps of the complete checkpoints, rising."""
     return sorted(ocp.utils.checkpoint_steps(directory))
+
+
+def require_checkpoints(workdir: str | os.PathLike) -> None:
+    """Raises UserError if there is no folder of checkpoints, before anything that takes long."""
+    directory = directory_of(workdir)
+    if not directory.is_dir():
+        raise UserError(f"there is no checkpoint in {directory}: is this the --workdir of a training run?")
 
 
 def make_writable(directory: pathlib.Path) -> None:

@@ -219,9 +219,8 @@ def restore_params(
     Raises:
       UserError: if there is no checkpoint, or its parameters are not the target's (all differences are listed).
     """
+    checkpoint_files.require_checkpoints(workdir)
     directory = checkpoint_files.directory_of(workdir)
-    if not directory.is_dir():
-        raise UserError(f"there is no checkpoint in {directory}: is this the --workdir of a training run?")
     with Checkpoints(workdir) as checkpoints:
         step = checkpoint_files.newest_readable(directory, (which, "config"))
         if step is None:
