@@ -4,9 +4,10 @@
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
 
 Needs nothing: the data set (a box on a disc, whose back has a random colour that the front does not tell) is generated
-in `data.dir` in some seconds. Trains in about six minutes. Expect the context view re-rendered at 24 dB or better (24.7
-in the pictures of `make demo`), and the hidden side red, green or blue in about 0.5, 0.3 and 0.2 of the samples, in one
-colour each.
+in `data.dir` in some seconds, under a name that says what is in it, `toy-2000-24px`; one that `prepare --format=toy`
+made is taken if it holds what is asked for, or, with `data.toy_scenes=0`, whatever it holds. Trains in about six
+minutes. Expect the context view re-rendered at 24 dB or better (24.7 in the pictures of `make demo`), and the hidden
+side red, green or blue in about 0.5, 0.3 and 0.2 of the samples, in one colour each.
 
 `configs/toy.py:tiny` runs all of the program in about a minute and learns little. `configs/toy.py:resnet34` has the
 encoder of pixelNeRF in the place of the transformer, as narrow as fits two cores. `configs/toy.py:fine` looks at each

@@ -194,8 +194,8 @@ def test_the_shapes_of_a_batch_are_those_that_are_read(tmp_path):
     config.data.update(dir=str(tmp_path), toy_scenes=4)
     config.data.view_sampling.max_context = 3
     config = from_dict(config)
-    pipeline.ensure_toy(config.data, config.image_size)
-    batch = next(pipeline.training_batches(config.data, image_size=config.image_size, batch_size=2, seed=0))
+    data = pipeline.ensure_toy(config.data, config.image_size)
+    batch = next(pipeline.training_batches(data, image_size=config.image_size, batch_size=2, seed=0))
     abstract = abstract_example(config, 2)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), abstract)
 

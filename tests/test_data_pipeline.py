@@ -1,11 +1,9 @@
 """Batches by step: the same for any number of threads, processes and hosts, and after any restart."""
 
-import concurrent.futures
 import dataclasses
 import itertools
 import logging
 import pickle
-import time
 
 import jax
 import numpy as np
@@ -226,27 +224,6 @@ def test_datasets_travel_to_other_processes(config):
         data.image(scene, 13, SIZE)
 
 
-def test_ensure_toy_generates_what_is_missing_once(config, tmp_path):
-    fresh = with_sampling(dataclasses.replace(config, dir=str(tmp_path), toy_scenes=5), rule="toy")
-    pipeline.ensure_toy(fresh, SIZE)
-    data = pipeline.open_dataset(tmp_path, "toy", "train")
-    assert len(data) == 5 and data.stored_size(data.scene(0)) == SIZE
-    written = (tmp_path / "toy" / posed_scenes.INDEX_FILE).stat().st_mtime_ns
-    pipeline.ensure_toy(fresh, SIZE // 2)  # smaller pictures come from larger ones
-    assert (tmp_path / "toy" / posed_scenes.INDEX_FILE).stat().st_mtime_ns == written
-    with pytest.raises(UserError, match=r"pictures of 8 pixels, config.image_size is 16"):
-        pipeline.ensure_toy(fresh, 2 * SIZE)
-
-
-def test_two_processes_that_find_the_toy_data_set_missing_generate_it_once(config, tmp_path, monkeypatch):
-    fresh = dataclasses.replace(config, dir=str(tmp_path), toy_scenes=2)
-    builds, build = [], prepare.build
-    monkeypatch.setattr(prepare, "build", lambda *args: builds.append(time.sleep(0.2)) or build(*args))
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: pipeline.ensure_toy(fresh, SIZE), range(2)))
-    assert len(builds) == 1
-
-
 def test_the_files_are_plain_tfds(config):
     data = pipeline.open_dataset(config.dir, "toy", "train")
     frames = tfds.builder_from_directory(data.path / "frames" / "1.0.0").as_data_source("train")
@@ -254,11 +231,6 @@ def test_the_files_are_plain_tfds(config):
     record = frames[scene.first_frame + 2]
     assert (record["scene"].decode(), record["frame"]) == (scene.name, 2) and len(frames) == 13 * NUM_SCENES
     np.testing.assert_array_equal(record["image"], np.rint(255 * data.image(scene, 2, 2 * SIZE)))
-
-
-def test_ensure_toy_leaves_other_data_sets_alone(config, tmp_path):
-    pipeline.ensure_toy(dataclasses.replace(config, dir=str(tmp_path), name="realestate10k"), SIZE)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_data_set_is_an_error_that_says_how_to_make_it(config, tmp_path):

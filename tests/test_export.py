@@ -39,12 +39,12 @@ def exported(tmp_path_factory):
     """A config, its parameters and what was exported of them."""
     workdir = tmp_path_factory.mktemp("run")
     config = from_dict(tiny_config(workdir / "data"))
+    pipeline.ensure_toy(config.data, config.image_size)
     model = make_model(config.model, config.image_size, config.loss)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
-    pipeline.ensure_toy(config.data, config.image_size)
     export(config, workdir)
     return config, model, params, workdir / "export"
 
@@ -68,7 +68,8 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     drawn = np.load(folder / "samples.npy")
 
     settings, size = config.sample, config.image_size
-    example, _ = pipeline.evaluation_examples(config.data, image_size=size, num_scenes=settings.num_scenes)
+    data = pipeline.find_toy(config.data, size)
+    example, _ = pipeline.evaluation_examples(data, image_size=size, num_scenes=settings.num_scenes)
     prepared = prepare(params, model, example, guided=True)
     noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
 
@@ -107,7 +108,8 @@ def test_it_is_for_all_platforms_and_any_number_of_scenes(exported):
 
 def test_inputs_are_what_the_denoiser_needs_of_an_example(exported):
     config, model, params, _ = exported
-    example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=2)
+    data = pipeline.find_toy(config.data, config.image_size)
+    example, _ = pipeline.evaluation_examples(data, image_size=config.image_size, num_scenes=2)
     again = to_example(to_inputs(example), num_target=2)
     context = jit(lambda example: model.encode_context(params, example))
     jax.tree.map(np.testing.assert_array_equal, context(example), context(again))

@@ -22,8 +22,7 @@ def config(tmp_path_factory) -> DataConfig:
     )
     data_dir = str(tmp_path_factory.mktemp("data"))
     config = DataConfig("toy", data_dir, "train", "test", 2.6, 5.5, 4, views, num_threads=0, num_workers=0, prefetch=1)
-    pipeline.ensure_toy(config, image_size=8)
-    return config
+    return pipeline.ensure_toy(config, image_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +132,18 @@ def test_no_file_and_nothing_left_are_clear_errors(data, tmp_path):
 
 
 def test_an_empty_split_is_one_clear_error(config, tmp_path):
-    index = pathlib.Path(config.dir) / "toy" / "dataset.json"
+    index = pathlib.Path(config.dir) / config.name / "dataset.json"
     content = json.loads(index.read_text())
     content["splits"]["none"] = {"names": [], "num_frames": []}
-    copy = tmp_path / "toy"
+    copy = tmp_path / config.name
     copy.mkdir()
     (copy / "dataset.json").write_text(json.dumps(content))
     empty = dataclasses.replace(config, dir=str(tmp_path), eval_split="none")
     with pytest.raises(UserError, match=r"split 'none' of .* has no scenes"):
         evaluation_views.evaluation_views(empty, num_scenes=1)
     with pytest.raises(UserError, match=r"split 'none' of .* has no scenes"):
-        resolve(tmp_path, pipeline.open_dataset(tmp_path, "toy", "none"), {"scene": "*", "context": [0], "target": [1]})
+        data = pipeline.open_dataset(tmp_path, config.name, "none")
+        resolve(tmp_path, data, {"scene": "*", "context": [0], "target": [1]})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "protocols").glob("*.json")), ids=lambda path: path.stem)

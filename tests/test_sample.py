@@ -62,7 +62,8 @@ def run(tmp_path_factory):
     (workdir / "samples" / "scene_99").mkdir(parents=True)  # of an earlier run
     summary = sample(config, workdir)
     params, _, _ = restore_params(workdir)  # placed as in `sample`: compiled once
-    example, names = pipeline.evaluation_examples(config.data, image_size=SIZE, num_scenes=SCENES)
+    data = pipeline.find_toy(config.data, SIZE)
+    example, names = pipeline.evaluation_examples(data, image_size=SIZE, num_scenes=SCENES)
     yield SimpleNamespace(
         workdir=workdir,
         folder=workdir / "samples",
@@ -177,10 +178,11 @@ def test_videos_start_at_the_context_camera(run):
 
 
 def test_recorded_cameras_agree_with_the_examples_own(run):
-    data = pipeline.open_dataset(run.config.data.dir, "toy", run.config.data.eval_split)
+    there = pipeline.find_toy(run.config.data, SIZE)
+    data = pipeline.open_dataset(there.dir, there.name, there.eval_split)
     num_frames = data.scene(0).num_frames
     settings = dataclasses.replace(run.config.sample, video_path="dataset", video_frames=num_frames)
-    config = dataclasses.replace(run.config, sample=settings)
+    config = dataclasses.replace(run.config, data=there, sample=settings)
     poses = camera_paths(config, run.example, run.names)[0].camera.camera_to_world
     for wanted in run.example.target.camera.camera_to_world[0]:
         assert np.min(np.abs(poses - wanted).max((1, 2))) < 1e-5

@@ -41,7 +41,7 @@ class DataConfig:
     eval_split: str  # split to sample and evaluate on
     near: float  # distance at which rays start, units of the prepared scene; 0, like far: as stored with each scene
     far: float  # distance at which rays end
-    toy_scenes: int  # scenes to generate when the data set is 'toy' and missing
+    toy_scenes: int  # of the data set 'toy', which is generated where it is missing; 0: whatever is there
     view_sampling: ViewSamplingConfig
     num_threads: int  # reading threads
     num_workers: int  # reading processes; 0 reads in this one

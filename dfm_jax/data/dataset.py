@@ -19,6 +19,7 @@ from dfm_jax.data.builders.posed_scenes import INDEX_FILE
 from dfm_jax.data.builders.records import VERSION
 from dfm_jax.data.holes import Hole
 from dfm_jax.errors import UserError
+from dfm_jax.runs import fingerprints
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,10 @@ class SceneDataset:
         encoded = self.encoded_image(scene, 0)
         with _reading(self.path):
             return Image.open(io.BytesIO(encoded)).width
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Of what the split holds, see `fingerprints.of_split`."""
+        return fingerprints.of_split(read_index(self.path.parent, self.path.name), self.split)
 
     @functools.cached_property
     def _scenes(self) -> Any:

@@ -6,10 +6,8 @@ threads and processes, hosts and restarts change nothing.
 """
 
 import dataclasses
-import logging
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import grain
 import numpy as np
@@ -17,19 +15,23 @@ from absl import flags
 
 from dfm_jax import interrupts
 from dfm_jax.config import DataConfig
-from dfm_jax.data import prepare
-from dfm_jax.data.builders import posed_scenes, toy
-from dfm_jax.data.dataset import exists, open_dataset
+from dfm_jax.data.dataset import open_dataset
 from dfm_jax.data.evaluation_views import evaluation_examples
 from dfm_jax.data.examples import ExampleLoader, stack, usable_scenes
+from dfm_jax.data.toy_data import ensure_toy, find_toy
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Example
 
-__all__ = ["Batches", "ensure_toy", "evaluation_examples", "open_dataset", "scene_names", "training_batches"]
+__all__ = [
+    "Batches",
+    "ensure_toy",
+    "evaluation_examples",
+    "find_toy",
+    "open_dataset",
+    "scene_names",
+    "training_batches",
+]
 
-logger = logging.getLogger(__name__)
-
-TOY_SEED = 0  # of the toy data set that is generated when missing
 ENDLESS = 2**60  # examples in the training sequence; lengths near the largest integer overflow in grain
 
 
@@ -75,37 +77,6 @@ def scene_names(config: DataConfig, *, batch_size: int, seed: int, step: int) ->
     data = open_dataset(config.dir, config.name, config.split)
     order = _scene_order(usable_scenes(data, config), seed)
     return [data.names[order[i]] for i in range(step * batch_size, (step + 1) * batch_size)]
-
-
-def ensure_toy(config: DataConfig, image_size: int) -> None:
-    """Generates the toy data set where the config asks for it and it is missing.
-
-    Raises:
-      UserError: the one that is there holds pictures smaller than `image_size`, or none can be made.
-    """
-    if config.name != "toy":
-        return
-    if not exists(config.dir, config.name):
-        _generate_toy(config, image_size)
-    data = open_dataset(config.dir, config.name, config.split)
-    stored = data.stored_size(data.scene(0))
-    if stored < image_size:
-        raise UserError(
-            f"the toy data set in {config.dir} has pictures of {stored} pixels, config.image_size is {image_size}; "
-            "delete it, or choose another config.data.dir"
-        )
-
-
-def _generate_toy(config: DataConfig, image_size: int) -> None:
-    if config.toy_scenes < 1:
-        raise UserError(f"config.data.toy_scenes must be at least 1, not {config.toy_scenes}")
-    data_dir = Path(config.dir)
-    with prepare.exclusive(data_dir, config.name):  # processes that share the folder wait for the first of them
-        if not exists(data_dir, config.name):
-            logger.info("generating %d toy scenes in %s", config.toy_scenes, data_dir)
-            source = toy.ToySource(config.toy_scenes, image_size, TOY_SEED)
-            options = posed_scenes.StoreOptions(image_size=0, min_frames=prepare.MIN_FRAMES)
-            prepare.build(source, data_dir, config.name, options)
 
 
 class Batches(Iterator[Example]):

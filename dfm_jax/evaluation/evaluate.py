@@ -28,7 +28,7 @@ from dfm_jax.evaluation.evaluation_page import write_page
 from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_scene_table
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_scores import SampledViews, measure
-from dfm_jax.evaluation.trained import restore_trained
+from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.structs import Example
@@ -58,16 +58,16 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
         raise UserError(
             "--mode=evaluate runs in one process, on all of its devices: start it once, with --nodistributed"
         )
-    if config.evaluate.sweep_samples and config.data.name != "toy":
-        raise UserError(
-            "config.evaluate.sweep_samples compares samples with known odds, which only the data set 'toy' has; "
-            "leave it out with --config.evaluate.sweep_samples=0"
-        )
     start = time.monotonic()
     params, step, _ = restore_trained(config, workdir)
     networks = _load_networks(config)
-    pipeline.ensure_toy(config.data, config.image_size)
+    config = with_data_set(config)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    if config.evaluate.sweep_samples and len(data) and not toy_modes.has_known_odds(data):
+        raise UserError(
+            "config.evaluate.sweep_samples compares samples with known odds, which only toy scenes have; leave it out "
+            "with --config.evaluate.sweep_samples=0"
+        )
     views, skipped = _views(config, data)
     store = SceneStore(local_folder(workdir) / "evaluation", _settings(config, step, data, views, networks))
     protocol.write(store.folder / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
@@ -230,7 +230,7 @@ def _measure_and_store(
     known = {}
     num_context = len(example.context.valid)
     targets = drawn.rgb[:, num_context:]
-    if config.data.name == "toy":
+    if toy_modes.has_known_odds(data):
         attributes, poses = data.scene(number).attributes, example.target.absolute_pose
         intrinsics = example.target.camera.intrinsics
         known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)

@@ -154,7 +154,8 @@ def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
     """Of the first evaluation scenes; None where the data set is not here."""
     number = min(NUM_EXAMPLES, config.sample.num_scenes)
     try:
-        example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=number)
+        data = pipeline.find_toy(config.data, config.image_size)
+        example, _ = pipeline.evaluation_examples(data, image_size=config.image_size, num_scenes=number)
     except UserError as error:
         say(f"without inputs.npz: {error}")
         return None

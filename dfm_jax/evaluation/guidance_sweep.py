@@ -31,13 +31,13 @@ from tqdm import tqdm
 
 from dfm_jax.config import Config, SampleConfig
 from dfm_jax.config.command_line import read_config
-from dfm_jax.data import evaluation_views, pipeline
+from dfm_jax.data import evaluation_views
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import guidance_page, plots, visualize
 from dfm_jax.evaluation.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
 from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
-from dfm_jax.evaluation.trained import restore_trained
+from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
 from dfm_jax.pixelnerf import make_model
@@ -80,7 +80,7 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     params, step, saved = restore_trained(config, workdir)
     if not saved["diffusion"]["guidance_dropout"]:
         raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
-    pipeline.ensure_toy(config.data, config.image_size)
+    config = with_data_set(config)
     example, _ = evaluation_views.evaluation_examples(
         config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
     )

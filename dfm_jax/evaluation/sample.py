@@ -27,8 +27,8 @@ from dfm_jax.evaluation.draw import Batch, Drawn, Params, draw_scenes
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
 from dfm_jax.evaluation.scene_files import write_scene, write_videos
-from dfm_jax.evaluation.toy_modes import hidden_pixels, read_hidden_colours
-from dfm_jax.evaluation.trained import restore_trained
+from dfm_jax.evaluation.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
+from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs.output_folders import replacing
@@ -68,7 +68,7 @@ def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary
     """Samples and writes everything to `folder`."""
     seconds, start = {}, time.monotonic()
     params, step, _ = restore_trained(config, workdir)
-    pipeline.ensure_toy(config.data, config.image_size)
+    config = with_data_set(config)
     example, names = pipeline.evaluation_examples(
         config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
     )
@@ -174,9 +174,9 @@ def _hidden_part(
 ) -> tuple[HiddenColours | None, Sequence[np.ndarray | None]]:
     """What samples say about the hidden attribute, and for each scene which pixels show it, [h, w] bool, of data sets
     that have a known one; None for all others."""
-    if config.data.name != "toy":
-        return None, [None] * len(names)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    if not has_known_odds(data):
+        return None, [None] * len(names)
     samples = drawn.views[:, :, example.context.valid.shape[1]]
     colours = read_hidden_colours(data, names, example, samples, drawn.estimate)
     return colours, hidden_pixels(data, names, example, config.image_size)

@@ -29,8 +29,8 @@ from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import calibration, plots
-from dfm_jax.evaluation.trained import restore_trained
+from dfm_jax.evaluation import calibration, plots, toy_modes
+from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.metrics import psnr
 from dfm_jax.models import lpips
 from dfm_jax.training.monitor import say
@@ -51,7 +51,7 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     if config.model.conditioning_field is None:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     params, step, _ = restore_trained(config, workdir)
-    pipeline.ensure_toy(config.data, config.image_size)
+    config = with_data_set(config)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     views = evaluation_views.evaluation_views(config.data, num_scenes=config.sample.num_scenes)
     count = len(views) * config.sample.num_samples
@@ -71,11 +71,11 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
             continue
         record = {"sampler": sampler, "spacing": spacing, "num_steps": steps}
         record |= {f"to_{name}": compared(images, reference) for name, reference in references.items()}
-        records.append(record | _odds(config, data, views, images))
+        records.append(record | _odds(data, views, images))
     for spacing, images in references.items():
         record = {"sampler": "ddim", "spacing": spacing, "num_steps": long}
         record |= {f"to_{name}": compared(images, x) for name, x in references.items() if name != spacing}
-        records.append(record | _odds(config, data, views, images))
+        records.append(record | _odds(data, views, images))
 
     folder = local_folder(workdir) / "steps"
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,8 +108,8 @@ def compare(
 _lpips = jax.jit(lambda distance, a, b: distance(a, b))
 
 
-def _odds(config: Config, data: SceneDataset, views: Sequence[tuple[int, Draw]], images: np.ndarray) -> dict[str, Any]:
-    if config.data.name != "toy":
+def _odds(data: SceneDataset, views: Sequence[tuple[int, Draw]], images: np.ndarray) -> dict[str, Any]:
+    if not toy_modes.has_known_odds(data):
         return {}
     return dataclasses.asdict(calibration.read_colours(data, views, images))
 

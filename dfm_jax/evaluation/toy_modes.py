@@ -23,6 +23,11 @@ SMALLEST_SHARE = 1 / 64
 UNSEEN = -1  # in the place of a mode: the view does not tell
 
 
+def has_known_odds(data: SceneDataset) -> bool:
+    """Whether these are toy scenes, whatever their data set is called."""
+    return len(data) > 0 and data.scene(0).attributes.keys() >= toy.ATTRIBUTES
+
+
 def read_hidden_colours(
     data: SceneDataset,
     names: Sequence[str],

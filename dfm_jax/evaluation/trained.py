@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from dfm_jax.config import Config
+from dfm_jax.data import pipeline
 from dfm_jax.evaluation.draw import Params
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.compatibility import check_same_config
@@ -21,3 +22,12 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params,
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
     return params, step, saved
+
+
+def with_data_set(config: Config) -> Config:
+    """The settings with the name of the data set that they ask for: a toy one is generated where it is missing.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    return dataclasses.replace(config, data=pipeline.ensure_toy(config.data, config.image_size))

@@ -182,9 +182,8 @@ def _loading_rate(config: Config) -> float | None:
     """Views a second that this process reads, in batches of training; None where the data set is not there."""
     size = config.train.batch_size
     try:
-        batches = pipeline.training_batches(
-            config.data, image_size=config.image_size, batch_size=size, seed=config.seed
-        )
+        data = pipeline.find_toy(config.data, config.image_size)
+        batches = pipeline.training_batches(data, image_size=config.image_size, batch_size=size, seed=config.seed)
     except UserError as error:
         say(f"reading is not measured: {error}")
         return None

@@ -57,7 +57,7 @@ def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> in
     job = build(config)
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
-    _prepare_data(config)
+    reading = _prepare_data(config)
     keep = Retention(config.train.keep_checkpoints, config.train.keep_every, config.train.keep_best)
     with Checkpoints(workdir, keep=keep) as checkpoints:
         start = checkpoints.resume_step()
@@ -68,11 +68,11 @@ def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> in
             say(f"training has reached step {start} of {config.train.num_steps} already: nothing to do")
             return EXIT_DONE
         with (
-            contextlib.closing(_batches(config, start)) as batches,
+            contextlib.closing(_batches(reading, start)) as batches,
             _writer(config, workdir, start) as writer,
             Watchdog(config.train.watchdog_minutes, workdir) as watchdog,
         ):
-            return Run(config, job, mesh, checkpoints, stop, watchdog, writer, stopwatch).go(batches, start)
+            return Run(config, reading, job, mesh, checkpoints, stop, watchdog, writer, stopwatch).go(batches, start)
 
 
 @dataclasses.dataclass
@@ -80,6 +80,7 @@ class Run:
     """The steps of a run, and what is done beside them."""
 
     config: Config
+    reading: Config  # the same, with the name of the folder that the data set is read from
     job: Job
     mesh: Mesh
     checkpoints: Checkpoints
@@ -123,7 +124,7 @@ class Run:
         state = first_state(config, self.job.init, self.checkpoints, self.mesh, init_key, start)
         say(f"{_describe(state)} on {self.mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
         step_fn = sharding.compile_train_step(self.job.step, state, self.mesh, frozen)
-        show = _previewer(config, self.job, self.writer, self.mesh, preview_key) if settings.sample_every else None
+        show = self._previewer(preview_key) if settings.sample_every else None
         schedule = SaveSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.log_every)
         for step in range(start + 1, settings.num_steps + 1):
             with self.stopwatch.measure("data"):
@@ -177,10 +178,26 @@ class Run:
             num_steps=self.config.train.num_steps,
             log_every=self.config.train.log_every,
             rays_per_step=rays_per_step(self.config),
-            describe_batch=lambda step: "scenes " + ", ".join(_scene_names(self.config, step - 1)),
+            describe_batch=lambda step: "scenes " + ", ".join(_scene_names(self.reading, step - 1)),
             stopwatch=self.stopwatch,
             peak_share=share,
         )
+
+    def _previewer(self, key: Array) -> Callable[[int, Any], None]:
+        """A function that samples the evaluation scenes with given parameters and logs the pictures; always from the
+        same noise, so that they can be compared. The first process does so, on its devices; the others wait."""
+        config, writer = self.reading, self.writer
+        scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
+        example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
+        local_key = sharding.local_copy(key, self.mesh)
+
+        def show(step: int, params: Any) -> None:
+            params = sharding.local_copy(params, self.mesh)
+            if jax.process_index() == 0:
+                writer.write_images(step, {"samples": self.job.preview(params, example, local_key)})
+            cluster.meet("pictures")
+
+        return show
 
     def _summary(self, reason: str) -> str:
         watch, settings = self.stopwatch, self.config.train
@@ -217,12 +234,18 @@ def _keys(seed: int, mesh: Mesh) -> Array:
     return jax.jit(lambda: jax.random.split(jax.random.key(seed), 3), out_shardings=sharding.replicated(mesh))()
 
 
-def _prepare_data(config: Config) -> None:
-    """Generates the toy data set if the config asks for it and it is missing; of others, makes sure that they exist."""
+def _prepare_data(config: Config) -> Config:
+    """Generates the toy data set if the config asks for it and it is missing; of others, makes sure that they exist.
+
+    Returns:
+      the settings with the name of the folder that it is read from.
+    """
     if jax.process_index() == 0:
         pipeline.ensure_toy(config.data, config.image_size)
     cluster.meet("data set")
-    pipeline.open_dataset(config.data.dir, config.data.name, config.data.split)
+    data = pipeline.find_toy(config.data, config.image_size)
+    pipeline.open_dataset(data.dir, data.name, data.split)
+    return dataclasses.replace(config, data=data)
 
 
 def _batches(config: Config, start: int) -> Any:
@@ -259,22 +282,6 @@ def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator
             f"numbers and pictures could not be written to {workdir} ({error}): see that the disk is not full and may "
             "be written, and start the same command again"
         ) from error
-
-
-def _previewer(config: Config, job: Job, writer: Any, mesh: Mesh, key: Array) -> Callable[[int, Any], None]:
-    """A function that samples the evaluation scenes with given parameters and logs the pictures; always from the same
-    noise, so that they can be compared. The first process does so, on its devices; the others wait."""
-    scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
-    example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
-    local_key = sharding.local_copy(key, mesh)
-
-    def show(step: int, params: Any) -> None:
-        params = sharding.local_copy(params, mesh)
-        if jax.process_index() == 0:
-            writer.write_images(step, {"samples": job.preview(params, example, local_key)})
-        cluster.meet("pictures")
-
-    return show
 
 
 def _describe(state: TrainState) -> str:

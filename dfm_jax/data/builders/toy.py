@@ -43,6 +43,10 @@ MIN_TEST_SCENES = 16
 TEST_FRACTION = 1 / 16  # of the number of training scenes
 
 
+# What a scene's record knows of it, as `ToySource.read` says.
+ATTRIBUTES = {"half_sizes", "height", "yaw", "visible_colour", "floor_colour", "hidden"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Box:
     half_sizes: tuple[float, float]  # along its own x and y
