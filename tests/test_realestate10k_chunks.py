@@ -203,3 +203,17 @@ def test_without_pytorch_there_is_one_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(realestate10k_chunks.importlib.util, "find_spec", lambda name: None)
     code, _, _, errors = convert(capsys, tmp_path)
     assert code == 1 and "pip install 'dfm_jax[convert]'" in errors
+
+
+def test_frames_are_numbered_by_their_place_in_the_arrays(tmp_path):
+    entry = clip("a", num_frames=6)
+    order = [3, 0, 5, 1, 4, 2]
+    entry = {key: value[order] if torch.is_tensor(value) else value for key, value in entry.items()}
+    entry["images"] = [entry["images"][i] for i in order]
+    entry["cameras"][2, 4] = 0.1  # distortion, of the frame with the time 5
+    write_chunk(tmp_path, "000000", [entry])
+    scene = RealEstate10KSource(tmp_path).read("train", "a")
+    assert [(frame.number, frame.name) for frame in scene.frames] == [
+        (order.index(time), str(timestamp(time))) for time in range(5)
+    ]
+    assert scene.rejected[0][0] == "frame 2" and scene.listed[-1] == (2, "frame 2")

@@ -114,6 +114,16 @@ def test_following_passes_every_recorded_camera():
     np.testing.assert_allclose(path.camera.camera_to_world[[0, 4, 8]], cameras.camera_to_world, atol=1e-9)
 
 
+def test_frames_that_are_missing_from_a_recording_are_interpolated():
+    cameras, _ = ring(np.arange(0.0, 70.0, 10.0))
+    there = np.array([0, 2, 5, 6])
+    recorded = Camera(cameras.camera_to_world[there], cameras.intrinsics[there])
+    filled = trajectories.without_holes(recorded, there)
+    np.testing.assert_allclose(filled.camera_to_world, cameras.camera_to_world, atol=1e-9)  # rounding of a screw motion
+    np.testing.assert_array_equal(filled.camera_to_world[there], recorded.camera_to_world)
+    assert trajectories.without_holes(recorded, np.arange(3, 7)) is recorded
+
+
 def test_unknown_path_is_refused(cameras):
     with pytest.raises(ValueError, match="spiral"):
         trajectories.make_path("spiral", cameras[0], target=1, near=1.0, far=2.0, num_frames=3)

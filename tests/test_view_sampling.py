@@ -1,6 +1,7 @@
 """Which frames become context and target: the rules' promises, over many draws."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -194,3 +195,59 @@ def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, midd
 def test_an_unknown_rule_is_an_error_that_lists_the_known_ones():
     with pytest.raises(UserError, match="realestate10k, co3d, toy, captures, not 'kitti'"):
         view_sampling.draw_views(np.random.default_rng(0), Frames.without_holes(clip(60)), config(rule="kitti"))
+
+
+# --- holes
+
+
+@pytest.mark.parametrize("rule", ["realestate10k", "co3d"])
+@pytest.mark.parametrize("gap", [(1, 2), (3, 4)])
+def test_gaps_count_holes_whatever_is_missing(rule, gap):
+    """Over all sets of frames of a scene of 7: what is drawn is there and as far apart in the source as it may be, and
+    a scene counts as usable exactly if there are such frames."""
+    settings = config(rule=rule, min_frame_gap=gap[0], max_frame_gap=gap[1], max_context=2, num_target=1)
+    for there in itertools.chain.from_iterable(itertools.combinations(range(7), k) for k in range(1, 8)):
+        apart = {(a, b): (b - a) % 7 if rule == "co3d" else abs(b - a) for a, b in itertools.permutations(there, 2)}
+        allowed = {pair for pair, gaps in apart.items() if gaps in gap or (rule == "co3d" and 7 - gaps in gap)}
+        if rule == "co3d":  # and as far or farther the other way round
+            allowed = {pair for pair in allowed if gap[0] <= apart[pair] <= 7 - gap[0]}
+        positions = np.array(there)
+        assert view_sampling.has_enough(positions, 7, settings) == bool(allowed)
+        if not allowed:
+            continue
+        frames = Frames(clip(len(there)), positions, 7)
+        for evaluation in (False, True):
+            drawn = [view_sampling.draw_views(np.random.default_rng(i), frames, settings, evaluation) for i in range(8)]
+            pairs = {(there[draw.context[0]], there[draw.target[0]]) for draw in drawn}
+            assert pairs <= allowed
+            assert all(len({*draw.context, *draw.target}) == len(draw.context) + 1 for draw in drawn)
+
+
+def test_without_holes_draws_are_those_of_earlier_versions():
+    """Runs that go on see the same batches: each rule as it was when positions were all there was, draw for draw."""
+
+    def clip_rule(rng, n, gap, context, target):
+        distance = rng.integers(gap[0], min(gap[1], n - 1) + 1)
+        low = rng.integers(n - distance)
+        first, second = (low, low + distance) if rng.random() < 0.5 else (low + distance, low)
+        count = rng.integers(context[0], min(context[1], n - target) + 1)
+        rest = np.setdiff1d(np.arange(n), (first, second))
+        outside = np.maximum(low - rest, rest - low - distance).clip(0)
+        pool = rest[np.argsort(outside, kind="stable")][: max(count + target - 2, distance - 1)]
+        return first, second, count, rng.choice(pool, count + target - 2, replace=False)
+
+    def orbit_rule(rng, n, gap, context, target):
+        distance = rng.integers(gap[0], min(gap[1], n - gap[0]) + 1)
+        first = rng.integers(n)
+        second = (first + (distance if rng.random() < 0.5 else -distance)) % n
+        count = rng.integers(context[0], min(context[1], n - target) + 1)
+        rest = np.setdiff1d(np.arange(n), (first, second))
+        return first, second, count, rng.choice(rest, count + target - 2, replace=False)
+
+    for rule, earlier in (("realestate10k", clip_rule), ("co3d", orbit_rule)):
+        for n, gap in itertools.product((8, 13, 60), ((1, 1), (1, 4), (3, 40))):
+            settings = config(rule=rule, min_frame_gap=gap[0], max_frame_gap=gap[1])
+            for i, draw in enumerate(draws(settings, clip(n), 40)):
+                first, second, count, others = earlier(np.random.default_rng(i), n, gap, (1, 3), 2)
+                assert draw.context.tolist() == [first, *others[: count - 1]]
+                assert draw.target.tolist() == [second, *others[count - 1 :]]

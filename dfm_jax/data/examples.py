@@ -119,20 +119,20 @@ def usable_scenes(data: SceneDataset, config: DataConfig) -> np.ndarray:
         warn_of_unknown_numbers(data.path)
     needed, there = view_sampling.min_frames(sampling), data.num_training_frames
     enough = there >= needed
-    with_holes = [scene for scene, holes in enumerate(data.holes or ()) if holes]
-    for scene in {*with_holes, *data.with_held_out} if data.holes is not None else ():  # where gaps may be impossible
+    gapped = {*data.with_held_out, *(scene for scene, holes in enumerate(data.holes or ()) if holes)}
+    for scene in gapped if data.holes is not None else ():  # where there may be no two frames at an allowed gap
         enough[scene] = view_sampling.has_enough(*training_positions(data, scene), sampling)
-    holes = " without too many holes" if (enough != (there >= needed)).any() else ""
+    between = " without too many holes between them" if (enough != (there >= needed)).any() else ""
     usable = np.flatnonzero(enough)
     if not len(usable):
         held_out = " that are not held out" if data.with_held_out else ""
         raise UserError(
-            f"no scene of split '{data.split}' of {data.path} has the {needed} frames{holes} that "
+            f"no scene of split '{data.split}' of {data.path} has the {needed} frames{between} that "
             f"config.data.view_sampling needs (the longest has {max(there)}{held_out}); lower min_frame_gap"
         )
     if len(usable) < len(data):
         left_out = len(data) - len(usable)
-        logger.info("%d of %d scenes have fewer than %d frames%s: left out", left_out, len(data), needed, holes)
+        logger.info("%d of %d scenes have fewer than %d frames%s: left out", left_out, len(data), needed, between)
     return usable
 
 

@@ -60,7 +60,8 @@ class ColmapSource:
             self._say(name, pair, attributes)
         left_over = self._left_over(pair, taken, models) if self._whole_folder else {}
         rejected += left_over.items()
-        listed = sorted([*(image.name for image in pair.model.images), *left_over], key=source_files.natural_key)
+        # Frames are numbered among the model's images alone: what else lies beside them may come and go.
+        listed = sorted((image.name for image in pair.model.images), key=source_files.natural_key)
         scene = captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed)
         return dataclasses.replace(scene, warnings=[*scene.warnings, *damaged])
 
