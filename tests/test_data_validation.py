@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dfm_jax.data import validation
+from dfm_jax.data.builders import pictures
 from dfm_jax.data.builders.source import Rejected
 
 INTRINSICS = np.array([[0.8, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]])
@@ -54,13 +55,13 @@ def jpeg(width=40, height=30):
 
 
 def test_a_whole_picture_is_accepted():
-    assert validation.open_image(jpeg()).size == (40, 30)
+    assert pictures.open_picture(jpeg()).image.size == (40, 30)
 
 
 @pytest.mark.parametrize("encoded", [b"", b"not a picture", jpeg()[:60], jpeg()[:-200]])
 def test_a_damaged_picture_is_rejected(encoded):
     with pytest.raises(Rejected, match="image does not decode") as rejected:
-        validation.open_image(encoded)
+        pictures.open_picture(encoded)
     assert " at 0x" not in str(rejected.value)  # a place in memory, another one every time
 
 

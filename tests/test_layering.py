@@ -67,6 +67,7 @@ RESERVED = [
     (r"clu(\..*)?", r"training\.metric_writers"),
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.sfm"),
+    (r"pillow_heif(\..*)?", r"data\.builders\.picture_kinds"),
     (r"dfm_jax\.training(\..*)?", r"main|training\..*|evaluation\..*|profiling\..*|interop\.torch_checkpoint"),
     (r"apache_beam(\..*)?", r"data\.runners"),
     (r"array_record(\..*)?", r"data\.builders\.records"),

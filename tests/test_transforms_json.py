@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dfm_jax.data import dataset, prepare
+from dfm_jax.data.builders.pictures import open_picture
 from dfm_jax.data.builders.source import Rejected
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.undistort import Lens, distort
-from dfm_jax.data.validation import open_image
 from dfm_jax.errors import UserError
 from tests.captures_source import (
     BALLS,
@@ -43,7 +43,7 @@ def reasons(scene):
 
 
 def pixels(frame):
-    return np.asarray(open_image(frame.load()).convert("RGB"), float)
+    return np.asarray(open_picture(frame.load()).image, float)
 
 
 def assert_sees_the_balls(frame, scale, tolerance=0.3):

@@ -37,9 +37,13 @@ class Pair:
 
 
 def match_views(
-    picture: Callable[[int], np.ndarray], camera_to_world: np.ndarray, views: int, others: int
+    picture: Callable[[int], np.ndarray],
+    camera_to_world: np.ndarray,
+    views: int,
+    others: int,
+    among: Sequence[int] | None = None,
 ) -> list[Pair]:
-    """Matches of some views, spread over the capture, with others near them.
+    """Matches of some views, spread over the capture or `among` some of its frames, with others near them.
 
     Args:
       picture: gives the uint8 [s, s, 3] picture of a frame.
@@ -54,8 +58,8 @@ def match_views(
         return features[frame]
 
     pairs = []
-    count = len(camera_to_world)
-    for first in dict.fromkeys((np.arange(views) * 2 + 1) * count // (2 * views)):
+    frames = np.arange(len(camera_to_world)) if among is None else np.array(among)
+    for first in dict.fromkeys(frames[(np.arange(views) * 2 + 1) * len(frames) // (2 * views)].tolist()):
         found = []
         for second in companions(camera_to_world, first)[: TRIED * others]:
             a, b = match(of(first), of(second))

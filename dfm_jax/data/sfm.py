@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from dfm_jax.data import validation
+from dfm_jax.data.builders.picture_kinds import why_undecodable
 from dfm_jax.data.builders.source import Rejected
 from dfm_jax.errors import UserError
 
@@ -97,7 +98,7 @@ def _import(images: Path, names: Sequence[str], database: Path) -> dict[str, str
         try:
             groups.setdefault(_camera(images / name), []).append(name)
         except Exception as error:  # whatever the codec raises
-            unreadable[name] = validation.undecodable(error)
+            unreadable[name] = why_undecodable(error, b"")
     for group in groups.values():
         # Beforehand: extraction on several threads would number the pictures in the order in which it is done.
         pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group)

@@ -1,13 +1,9 @@
-"""Nothing bad enters silently: checks of cameras and pictures, and the list of what failed them."""
+"""Nothing bad enters silently: checks of cameras and of sizes, and the list of what failed them."""
 
 import collections
-import io
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from dfm_jax.data.builders.source import Rejected
 
@@ -45,41 +41,6 @@ def check_camera(camera_to_world: np.ndarray, intrinsics: np.ndarray) -> None:
     if (intrinsics[:2, 2] < 0).any() or (intrinsics[:2, 2] > 1).any():
         x, y = intrinsics[:2, 2]
         raise Rejected(f"principal point ({x:.3g}, {y:.3g}) is not within the picture, which is (0, 0) to (1, 1)")
-
-
-def read_image(path: Path) -> bytes:
-    """The encoded picture in a file.
-
-    Raises:
-      Rejected: it is missing, or cannot be read.
-    """
-    if not os.path.isfile(path):  # False, too, for names that no file can have, and for pipes, which would make it wait
-        raise Rejected(f"image {path.name[:100]} is missing")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Rejected(f"image cannot be read ({error})") from error
-
-
-def open_image(encoded: bytes) -> Image.Image:
-    """The completely decoded picture.
-
-    Raises:
-      Rejected: the bytes are no picture, or a truncated one.
-    """
-    try:
-        image = Image.open(io.BytesIO(encoded))
-        image.load()
-    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on the codec
-        raise Rejected(undecodable(error)) from error
-    return image
-
-
-def undecodable(error: Exception) -> str:
-    """The reason to give for what a picture's codec raised, the same wherever the picture lies."""
-    if isinstance(error, UnidentifiedImageError):  # its text names a path, or a place in memory
-        return "image does not decode (it is no picture, or of an unknown kind)"
-    return f"image does not decode ({error or type(error).__name__})"
 
 
 def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:

@@ -7,19 +7,21 @@ background while a picture is read. A picture may be a scaled copy of the one th
 
 import dataclasses
 import functools
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import transforms, undistort, validation
+from dfm_jax.data import orientation, transforms, undistort, validation
 from dfm_jax.data.bounds import TYPICAL_DEPTH, Bounds, scene_bounds
-from dfm_jax.data.builders import pictures
+from dfm_jax.data.builders import pictures, uprightness
+from dfm_jax.data.builders.deep_pictures import White
+from dfm_jax.data.builders.pictures import Header, Picture
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
-from dfm_jax.data.builders.source_files import as_text, natural_key, read_file
+from dfm_jax.data.builders.source_files import as_text, natural_key
+from dfm_jax.data.builders.uprightness import View
 from dfm_jax.data.undistort import Lens
 
 
@@ -43,6 +45,7 @@ def make_scene(
     others: Sequence[Photo] = (),
     *,
     listed: Sequence[str],
+    as_lying: bool = False,
 ) -> SourceScene:
     """The scene of one capture, in the natural order of the photos' names.
 
@@ -51,6 +54,7 @@ def make_scene(
       listed: names of all frames as the source lists them, photos or not; their positions are the frames' numbers.
       object_alone: whether there is nothing around what the cameras look at.
       others: photos of the capture's other splits, which share its world and so must share its scale.
+      as_lying: it is known that the cameras are for the pictures as they lie in their files.
 
     Raises:
       Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
@@ -61,8 +65,9 @@ def make_scene(
         mostly = validation.usual(reason for _, reason in rejected)
         reason = f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}"
         raise refused(reason, rejected, (photo.name for photo, _ in accepted))
+    world = [photo for photo, _ in (*accepted, *_accept(others)[0])]
     try:
-        bounds = _bounds([photo for photo, _ in (*accepted, *_accept(others)[0])], object_alone)
+        bounds = _bounds(world, object_alone)
     except Rejected as reason:
         raise refused(str(reason), rejected, (photo.name for photo, _ in accepted)) from reason
     odd = {accepted[i][0].name: reason for i, reason in bounds.outliers.items() if i < len(accepted)}
@@ -70,18 +75,21 @@ def make_scene(
     rejected += [(name, f"{odd[name]}: it sees nothing between near and far") for name in blind]
     accepted = [pair for pair in accepted if pair[0].name not in blind]
     scale = TYPICAL_DEPTH / bounds.depth
-    poses = transforms.scale_world(np.stack([photo.camera_to_world for photo, _ in accepted]), scale)
+    headers = {photo.path: _header(photo.path) for photo in world}
+    white = _white([path for path, header in headers.items() if header and header.deep])
+    views = [_view(*pair, headers, white) for pair in accepted]
+    shown, unclear = ([False] * len(views), []) if as_lying else uprightness.are_for_shown(views)
+    poses = transforms.scale_world(np.stack([view.camera_to_world for view in views]), scale)
     number = first_positions(listed)
     frames = [
         SourceFrame(
             name=as_text(photo.name),
-            camera_to_world=pose,
-            intrinsics=intrinsics,
+            **_upright_camera(pose, view, is_shown),
             timestamp=float("nan"),
-            load=functools.partial(load, photo, background),
+            load=functools.partial(load, photo, background, is_shown, white),
             number=number[photo.name],
         )
-        for (photo, intrinsics), pose in zip(accepted, poses, strict=True)
+        for (photo, _), view, pose, is_shown in zip(accepted, views, poses, shown, strict=True)
     ]
     return SourceScene(
         name=name,
@@ -95,7 +103,8 @@ def make_scene(
         own_poses=True,
         listed=in_natural_order(listed),
         warnings=[
-            f"frame {as_text(name)}: {reason}; near and far are those of the others" for name, reason in odd.items()
+            *(f"frame {as_text(name)}: {reason}; near and far are those of the others" for name, reason in odd.items()),
+            *unclear,
         ],
     )
 
@@ -136,21 +145,60 @@ def _accept(photos: Sequence[Photo]) -> tuple[list[tuple[Photo, np.ndarray]], li
     return accepted, rejected
 
 
-def load(photo: Photo, background: pictures.Colour) -> bytes:
-    """The picture that the photo's pinhole camera would have taken, encoded; the file's own bytes where they show it.
+def _header(path: Path) -> Header | None:
+    try:
+        return pictures.read_header(path)
+    except Rejected:  # reported when its turn comes
+        return None
+
+
+def _white(deep: Sequence[Path]) -> Callable[[], White]:
+    """What gives the white level of a scene with some deep pictures."""
+    return functools.cache(lambda: pictures.white_level(map(pictures.read_picture, deep)))
+
+
+def _view(
+    photo: Photo, intrinsics: np.ndarray, headers: Mapping[Path, Header | None], white: Callable[[], White]
+) -> View:
+    def picture(as_shown: bool) -> Image.Image:
+        found = pictures.open_picture(pictures.read_picture(photo.path), white)
+        return _through_lens(found, photo, (0, 0, 0), as_shown)
+
+    return View(headers[photo.path], photo.size, photo.camera_to_world, intrinsics, picture)
+
+
+def _upright_camera(pose: np.ndarray, view: View, as_shown: bool) -> dict[str, np.ndarray]:
+    turned = orientation.turn_camera(pose, view.intrinsics, orientation.UPRIGHT if as_shown else view.orientation)
+    return dict(zip(("camera_to_world", "intrinsics"), turned, strict=True))
+
+
+def load(photo: Photo, background: pictures.Colour, as_shown: bool, white: Callable[[], White]) -> bytes:
+    """The picture that the photo's pinhole camera would have taken, upright and encoded; the file's own bytes where
+    they show it.
+
+    Args:
+      as_shown: the camera is for the picture as viewers show it, not as it lies in the file.
 
     Raises:
       Rejected: it does not decode, or is no copy of the picture that the lens describes.
     """
-    encoded = read_file(photo.path)
-    image = validation.open_image(encoded)
-    opaque = pictures.flatten(pictures.upright(image, photo.size), background)
-    if opaque is image and not photo.lens.bends:
+    encoded = pictures.read_picture(photo.path)
+    picture = pictures.open_picture(encoded, white)
+    image = _through_lens(picture, photo, background, as_shown)
+    if picture.as_is and not photo.lens.bends:
         return encoded
-    opaque = opaque.convert("RGB")
-    if photo.lens.bends:
-        opaque = Image.fromarray(undistort.undistort(np.asarray(opaque), photo.lens))
-    buffer = io.BytesIO()
-    # The writer compresses what is not yet a PNG; until then nothing may be lost, nor time.
-    opaque.save(buffer, **({"format": "PNG", "compress_level": 1} if image.format == "PNG" else {"format": "PPM"}))
-    return buffer.getvalue()
+    # Turned last: the lens is that of the picture as it was taken.
+    upright = image if as_shown else orientation.turn(image, picture.orientation)
+    return pictures.encode(upright, picture.format)
+
+
+def _through_lens(picture: Picture, photo: Photo, background: pictures.Colour, as_shown: bool) -> Image.Image:
+    """The opaque picture of the photo's pinhole camera."""
+    image = orientation.show(picture.image, picture.orientation) if as_shown else picture.image
+    if not uprightness.fits(image.size, photo.size):
+        raise Rejected(
+            f"image is {image.width}x{image.height} pixels: no scaled copy of the "
+            f"{photo.size[0]:g}x{photo.size[1]:g} that its camera is for"
+        )
+    image = pictures.flatten(image, background)
+    return Image.fromarray(undistort.undistort(np.asarray(image), photo.lens)) if photo.lens.bends else image

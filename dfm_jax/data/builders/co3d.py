@@ -12,17 +12,15 @@ four times the object's distance): masks only serve to find the object's depth.
 
 import dataclasses
 import functools
-import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from dfm_jax.data import transforms, validation
-from dfm_jax.data.builders import co3d_annotations, co3d_scale
+from dfm_jax.data import orientation, transforms
+from dfm_jax.data.builders import co3d_annotations, co3d_scale, pictures
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
 from dfm_jax.data.builders.source_files import as_text, distinct, find_picture, is_hidden
@@ -236,12 +234,17 @@ def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray, nu
 
 
 def _load(folder: Path, annotation: Annotation) -> bytes:
-    encoded = validation.read_image(find_picture(folder, folder, str(annotation.image)))
-    try:
-        width, height = Image.open(io.BytesIO(encoded)).size
-    except Exception as error:  # whatever the codec raises
-        raise Rejected(validation.undecodable(error)) from error
-    stated = annotation.size
-    if not math.isclose(width / height, stated[0] / stated[1], rel_tol=ASPECT_TOLERANCE):
-        raise Rejected(f"image is {width}x{height} pixels, its annotation says {stated[0]}x{stated[1]}")
-    return encoded
+    path = find_picture(folder, folder, str(annotation.image))
+    header, stated = pictures.read_header(path), annotation.size
+    shown = orientation.shown_size(header.size, header.orientation)
+    if _same_shape(header.size, stated):
+        return pictures.read_picture(path)
+    if _same_shape(shown, stated):
+        picture = pictures.open_picture(pictures.read_picture(path))
+        return pictures.encode(orientation.show(picture.image, picture.orientation), picture.format)
+    width, height = header.size
+    raise Rejected(f"image is {width}x{height} pixels, its annotation says {stated[0]}x{stated[1]}")
+
+
+def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return math.isclose(a[0] / a[1], b[0] / b[1], rel_tol=ASPECT_TOLERANCE)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data import outliers, validation
+from dfm_jax.data.builders import pictures
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source import Rejected
 
@@ -110,4 +111,4 @@ def _usable(annotation: Annotation) -> bool:
 
 
 def _open(path: Path) -> Image.Image:
-    return validation.open_image(validation.read_image(path))
+    return pictures.open_raw(pictures.read_picture(path))

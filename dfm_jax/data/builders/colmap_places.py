@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from dfm_jax.data.builders import colmap_model, pictures, source_files
+from dfm_jax.data.builders import colmap_model, pictures, source_files, uprightness
 from dfm_jax.data.builders.colmap_model import Model
+from dfm_jax.data.builders.picture_kinds import SUFFIXES
 from dfm_jax.data.builders.source import Rejected
 
 PICTURES = ("images", "images_2", "images_4", "images_8", "input", "")  # '' : beside
@@ -115,7 +116,7 @@ def _compare_sizes(model: Model, folder: Path, images: Sequence[colmap_model.Ima
     for image in images:
         camera = model.cameras.get(image.camera)
         try:
-            size = pictures.picture_size(source_files.find_picture(folder, folder, image.name))
+            size = pictures.read_header(source_files.find_picture(folder, folder, image.name)).size
         except Rejected:
             continue
         if camera is not None and min(camera.width, camera.height) > 0:
@@ -131,8 +132,7 @@ def _outcome(size: tuple[int, int], wanted: tuple[int, int], factor: int) -> int
             for side, other in zip(size, wanted, strict=True)
         ):
             return EXACT
-    off = abs(size[0] * wanted[1] / wanted[0] - size[1])
-    return SCALED if off <= pictures.SIZE_TOLERANCE * max(1, wanted[1] / wanted[0]) else OTHER
+    return SCALED if uprightness.fits(size, wanted) else OTHER
 
 
 def pictures_in(folder: Path, of_model: Collection[Path]) -> list[Path]:
@@ -143,4 +143,5 @@ def pictures_in(folder: Path, of_model: Collection[Path]) -> list[Path]:
     else:
         inners = sorted({path.parent for path in of_model})
         found = [path for inner in inners for path in sorted(inner.iterdir()) if path.is_file()]
-    return [path for path in found if path.suffix.lower() in source_files.SUFFIXES]
+        found = [path for path in found if not source_files.is_hidden(path.name)]
+    return [path for path in found if path.suffix.lower() in SUFFIXES]

@@ -13,7 +13,7 @@ import numpy as np
 from dfm_jax.data import text_files
 from dfm_jax.data.builders import captures, source_files
 from dfm_jax.data.builders.captures import Photo
-from dfm_jax.data.builders.pictures import Colour, picture_size
+from dfm_jax.data.builders.pictures import Colour, read_header
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.undistort import Lens
 from dfm_jax.errors import UserError
@@ -55,7 +55,7 @@ class MiddleburySource:
         except ValueError as error:
             raise Rejected(f"camera {error}") from error
         path = source_files.find_picture(self._root, folder, columns[0])
-        width, height = size = picture_size(path)
+        width, height = size = read_header(path).size
         k, rotation, translation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
         if (k[2] != [0, 0, 1]).any() or k[1, 0]:
             raise Rejected("K is not upper triangular with a last row of 0 0 1")

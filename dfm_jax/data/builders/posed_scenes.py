@@ -7,10 +7,12 @@
 so that reading 2 of 100 frames costs 2 decodes. Both are readable with `tfds.builder_from_directory`.
 """
 
+import contextlib
 import dataclasses
+import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import holes, scene_checks, transforms, validation
-from dfm_jax.data.builders import records
+from dfm_jax.data import holes, orientation, scene_checks, transforms, validation
+from dfm_jax.data.builders import pictures, records
+from dfm_jax.data.builders.pictures import Picture
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 
 INDEX_FILE = "dataset.json"
+BLACK = (0, 0, 0)  # what transparent pictures lie on
 # Of pictures that had to be cropped or resized. Colour at full resolution: they are small, and read at their own size.
 JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
 
@@ -98,8 +102,8 @@ def accept(
             raise Rejected(
                 f"too few frames: {len(kept)} of {len(kept) + len(bad)} usable, {options.min_frames} needed{mostly}"
             )
-        frames, pictures, sizes = map(list, zip(*kept, strict=True))
-        warnings = scene_checks.check_scene(scene, frames, pictures, sizes)
+        frames, stored, sizes = map(list, zip(*kept, strict=True))
+        warnings = scene_checks.check_scene(scene, frames, stored, sizes)
     except Rejected as reason:
         raise refused(str(reason), bad, (frame.name for frame, _, _ in kept)) from reason
     for frame_name, reason in bad:
@@ -107,7 +111,7 @@ def accept(
     if warnings:
         quarantine.counts[validation.WARNED] += 1
         scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
-    return dataclasses.replace(scene, rejected=bad), frames, pictures
+    return dataclasses.replace(scene, rejected=bad), frames, stored
 
 
 def _accept_frames(
@@ -115,36 +119,61 @@ def _accept_frames(
 ) -> tuple[list[tuple[SourceFrame, bytes, tuple[int, int]]], list[tuple[str, str]]]:
     """Frames that pass every check of their own, with the pictures to store and their sizes before; and names of the
     others, with reasons."""
-    bad, kept = list(scene.rejected), []
+    bad, kept, sizes = list(scene.rejected), [], []
+    white = functools.cache(lambda: pictures.white_level(_encoded(scene.frames)))
     for frame in scene.frames:
         try:
             validation.check_camera(frame.camera_to_world, frame.intrinsics)
             encoded = frame.load()
-            image = validation.open_image(encoded)
+            picture = pictures.open_picture(encoded, white)
+            upright, image = _upright(frame, picture)
+            stored, intrinsics = _store(encoded, picture, image, upright.intrinsics, image_size)
         except Rejected as reason:
             bad.append((frame.name, str(reason)))
         else:
-            stored, intrinsics = _store(encoded, image, frame.intrinsics, image_size)
-            kept.append((dataclasses.replace(frame, intrinsics=intrinsics), stored, image.size))
-    odd = validation.odd_sizes([size for _, _, size in kept]) if scene.one_size else []
+            kept.append((dataclasses.replace(upright, intrinsics=intrinsics), stored, image.size))
+            sizes.append(picture.image.size)
+    odd = validation.odd_sizes(sizes) if scene.one_size else []
     for i in reversed(odd):
-        frame, _, size = kept.pop(i)
-        bad.append((frame.name, f"image is {size[0]}x{size[1]} pixels, unlike most of its scene"))
+        frame, width, height = kept.pop(i)[0], *sizes[i]
+        bad.append((frame.name, f"image is {width}x{height} pixels, unlike most of its scene"))
     repeated = scene_checks.repeated([frame for frame, _, _ in kept], [stored for _, stored, _ in kept])
     bad += [(kept[i][0].name, reason) for i, reason in repeated.items()]
     return [entry for i, entry in enumerate(kept) if i not in repeated], bad
 
 
-def _store(encoded: bytes, image: Image.Image, intrinsics: np.ndarray, size: int) -> tuple[bytes, np.ndarray]:
-    """The square picture to keep, byte for byte where it can be, and its intrinsics."""
+def _encoded(frames: Sequence[SourceFrame]) -> Iterator[bytes]:
+    for frame in frames:
+        with contextlib.suppress(Rejected):  # reported when its turn comes
+            yield frame.load()
+
+
+def _upright(frame: SourceFrame, picture: Picture) -> tuple[SourceFrame, Image.Image]:
+    """The frame with the camera of its upright picture, and that one, opaque.
+
+    Raises:
+      Rejected: it shows nothing.
+    """
+    image = pictures.flatten(picture.image, BLACK)
+    if pictures.shows_nothing(image):
+        raise Rejected("image shows nothing: all its pixels have one colour, as of a hidden frame or a failed capture")
+    pose, intrinsics = orientation.turn_camera(frame.camera_to_world, frame.intrinsics, picture.orientation)
+    frame = dataclasses.replace(frame, camera_to_world=pose, intrinsics=intrinsics)
+    return frame, orientation.turn(image, picture.orientation)
+
+
+def _store(
+    encoded: bytes, picture: Picture, image: Image.Image, intrinsics: np.ndarray, size: int
+) -> tuple[bytes, np.ndarray]:
+    """The square picture to keep of an upright, opaque `image`, byte for byte where it can be, and its intrinsics."""
     fits = image.width == image.height and (size == 0 or image.width <= size)
-    if fits and image.mode == "RGB" and image.format in ("JPEG", "PNG"):
+    if fits and picture.as_is and picture.format in ("JPEG", "PNG"):
         return encoded, intrinsics
-    square, intrinsics = transforms.center_square(image.convert("RGB"), intrinsics)
+    square, intrinsics = transforms.center_square(image, intrinsics)
     if size and square.width > size:
         square = transforms.resize(square, size)
     buffer = io.BytesIO()
-    if image.format == "PNG":
+    if picture.format == "PNG":
         square.save(buffer, "PNG")
     else:
         square.save(buffer, "JPEG", **JPEG_OPTIONS)

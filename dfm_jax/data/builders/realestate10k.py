@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data import validation
 from dfm_jax.data.builders import (
+    pictures,
     realestate10k_cameras,
     realestate10k_chunks,
     realestate10k_video,
@@ -185,4 +185,4 @@ def _pictures_in(folder: Path) -> dict[int | str, Path]:
 def _load(path: Path | None, name: str) -> bytes:
     if path is None:
         raise Rejected(f"image {name} is missing")
-    return validation.read_image(path)
+    return pictures.read_picture(path)

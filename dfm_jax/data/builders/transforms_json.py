@@ -164,7 +164,7 @@ def _lens(values: Mapping[str, Any], path: Path, reduced: float) -> tuple[Lens, 
     if "w" in values and "h" in values:
         width, height = number("w"), number("h")
     else:
-        width, height = (reduced * side for side in pictures.picture_size(path))
+        width, height = (reduced * side for side in pictures.read_header(path).size)
     if not (1 <= width < math.inf and 1 <= height < math.inf):
         raise Rejected(f"camera is for {width:g}x{height:g} pixels")
     if "fl_x" in values:
