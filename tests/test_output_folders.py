@@ -153,7 +153,9 @@ def test_a_disk_without_room_is_told_before_the_work(folder, monkeypatch):
 def test_a_disk_that_becomes_full_is_one_clear_error(folder):
     with pytest.raises(UserError) as error, replacing(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing says it, without a name
-    assert f"{folder} cannot be written ([Errno 28] No space left on device): make room" in str(error.value)
+    assert f"{folder} cannot be written ([Errno 28] No space left on device): see that the disk has room" in str(
+        error.value
+    )
     assert contents(folder) == OLD
 
 
@@ -170,9 +172,10 @@ def test_a_folder_that_may_not_be_written_is_one_clear_error():
 
 
 def test_a_cure_fits_its_cause():
-    assert "make room" in cure_of(ValueError("RESOURCE_EXHAUSTED: write: No space left on device"))
+    assert "has room" in cure_of(ValueError("RESOURCE_EXHAUSTED: write: No space left on device"))
     assert "may be written" in cure_of(OSError(errno.EROFS, "Read-only file system"))
-    assert cure_of(FileNotFoundError(errno.ENOENT, "gone")) == "start the same command again"
+    assert "were removed" in cure_of(FileNotFoundError(errno.ENOENT, "gone"))
+    assert cure_of(ValueError("an array of strings")) == "start the same command again"
 
 
 def test_two_programs_at_once_leave_one_result(folder):

@@ -38,7 +38,7 @@ def test_what_is_packed_comes_out_again(config, tmp_path, capsys):
     again, step, settings = restore_params(tmp_path / "new")
     assert step == 12 and not check_same_config(settings, config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, again, params)
-    with pytest.raises(UserError, match="has checkpoints already"):
+    with pytest.raises(UserError, match="holds checkpoints already"):
         pretrained.unpack(tmp_path / "new", tmp_path / "packed.npz")
 
 

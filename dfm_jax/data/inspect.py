@@ -21,7 +21,9 @@ from dfm_jax.data import dataset, inspect_page, inspect_scene
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.inspect_scene import SceneReport
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.runs.output_folders import check_room, replacing
 
+PAGE = "index.html"
 SCENES = 4  # of each split, where none is named
 
 
@@ -29,7 +31,7 @@ def inspect(data_dir: Path, name: str, scenes: Sequence[str], folder: Path) -> t
     """Writes `folder`/index.html about the data set `data_dir`/`name`.
 
     Raises:
-      UserError: there is no such data set or scene.
+      UserError: there is no such data set or scene, or the folder cannot be written.
     """
     splits = dataset.open_splits(data_dir, name)
     chosen = [(split, i) for split in splits for i in _choose(split, scenes)]
@@ -37,16 +39,16 @@ def inspect(data_dir: Path, name: str, scenes: Sequence[str], folder: Path) -> t
     if missing:
         some = ", ".join(splits[0].names[:5])
         raise UserError(f"data set {data_dir / name} has no scene '{missing[0]}'; its scenes are: {some}, ...")
+    check_room(folder)
     reports = []
     for split, i in chosen:
         print(f"{name}: {split.split}/{split.names[i]}", file=sys.stderr)
         reports.append(inspect_scene.look_at(split, i))
     counts = {split.split: (len(split), sum(split.num_frames)) for split in splits}
     page = inspect_page.render(name, counts, reports, _rejections(data_dir / f"{name}.quarantine.jsonl"))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "index.html"
-    path.write_text(page, encoding="utf-8")
-    return path, reports
+    with replacing(folder, [PAGE], "inspecting") as building:
+        (building / PAGE).write_text(page, encoding="utf-8")
+    return folder / PAGE, reports
 
 
 def _choose(split: SceneDataset, scenes: Sequence[str]) -> list[int]:

@@ -23,6 +23,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.metrics import psnr, ssim
 from dfm_jax.models import lpips
+from dfm_jax.runs.output_folders import check_room, replacing
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
@@ -140,11 +141,12 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict
     """
     runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
     check_same_scenes(runs)
+    check_room(out)
     measures = metrics()
     results = {name: measure(scenes, measures) for name, scenes in runs.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    write_png(out / "comparison.png", picture(runs))
-    (out / "comparison.json").write_text(json.dumps(results, indent=1) + "\n")
+    with replacing(out, ("comparison.png", "comparison.json"), "comparing") as folder:
+        write_png(folder / "comparison.png", picture(runs))
+        (folder / "comparison.json").write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 

@@ -22,6 +22,7 @@ from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, forma
 from dfm_jax.evaluation.evaluation_results import StoredScenes
 from dfm_jax.evaluation.protocol import POSITIONS
 from dfm_jax.evaluation.visualize import grid, write_png
+from dfm_jax.runs.output_folders import check_room, replacing
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 3
@@ -128,14 +129,15 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], li
     """
     runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
     check_same_views(runs)
-    out.mkdir(parents=True, exist_ok=True)
+    check_room(out)
     sheet, table = picture(runs), rows(runs)
-    write_png(out / "comparison.png", sheet)
     kept = [name for name, *_ in (*ODDS, *EXPLAINED)]
     kept += [f"{name}_best" for name in kept] + ["step", "num_scenes", "num_samples"]
     result = {name: {key: run.numbers[key] for key in kept if key in run.numbers} for name, run in runs.items()}
-    (out / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "index.html").write_text(page("Comparison", _body(runs, table, sheet.shape[1])), encoding="utf-8")
+    with replacing(out, ("comparison.png", "comparison.json", "index.html"), "comparing") as folder:
+        write_png(folder / "comparison.png", sheet)
+        (folder / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / "index.html").write_text(page("Comparison", _body(runs, table, sheet.shape[1])), encoding="utf-8")
     return result, table
 
 

@@ -13,7 +13,7 @@ target's camera, named as in `structs.Example`. Guidance is part of it, threshol
 
 import json
 import os
-import shutil
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +32,9 @@ from dfm_jax.evaluation.abstract import abstract_example
 from dfm_jax.evaluation.draw import guidance, guidance_interval
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.training.checkpoint_files import require_checkpoints
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.compatibility import check_same_config
 from dfm_jax.training.monitor import say
@@ -40,38 +42,47 @@ from dfm_jax.training.workdirs import local_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FOLDER = "export"
+OURS = ("checkpoints", "denoiser.jax_export", "params.npz", "inputs.npz", "export.json")
 NUM_EXAMPLES = 4
 
 Inputs = Mapping[str, Array]
 
 
 def export(config: Config, workdir: str | os.PathLike) -> None:
-    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`.
+    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`. What was
+    exported before stays until this is complete.
 
     Raises:
-      UserError: there is no checkpoint, it is of another model, or guidance remembers earlier steps.
+      UserError: there is no checkpoint, it is of another model, guidance remembers earlier steps, another process
+        exports there, or the folder cannot be written.
     """
     if config.sample.guidance_momentum:
         raise UserError("an exported denoiser remembers no earlier steps: set config.sample.guidance_momentum=0")
+    require_checkpoints(workdir)
+    folder = local_folder(workdir) / FOLDER
+    with replacing(folder, OURS, "exporting") as building:
+        step = _export(config, workdir, building)
+        names = ", ".join(sorted(path.name for path in building.iterdir()))
+    say(f"exported step {step} to {folder}: {names}")
+
+
+def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) -> int:
+    """Writes everything to `folder`; returns the step of the parameters."""
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed}, config, workdir)
     model = make_model(config.model, config.image_size, config.loss)
-    folder = local_folder(workdir) / FOLDER
-    building = folder.with_name(f".{FOLDER}.incomplete")
-    shutil.rmtree(building, ignore_errors=True)
-    with Checkpoints(building, keep=Retention(1)) as checkpoints:
+    check_room(folder, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # in the checkpoint, and by their names
+    with Checkpoints(folder, keep=Retention(1)) as checkpoints:
         checkpoints.save_trees(step, config, ema=params)
     flat = {name: np.asarray(array) for name, array in flatten_dict(params, sep="/").items()}
-    np.savez(building / "params.npz", **flat)
-    (building / "denoiser.jax_export").write_bytes(export_denoiser(config, model))
+    np.savez(folder / "params.npz", **flat)
+    (folder / "denoiser.jax_export").write_bytes(export_denoiser(config, model))
     inputs = _some_inputs(config)
     if inputs is not None:
-        np.savez(building / "inputs.npz", **inputs)
+        np.savez(folder / "inputs.npz", **inputs)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
-    (building / "export.json").write_text(json.dumps(_description(config, step, schedule.alpha_bar), indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
-    say(f"exported step {step} to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    (folder / "export.json").write_text(json.dumps(_description(config, step, schedule.alpha_bar), indent=1) + "\n")
+    return step
 
 
 def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:

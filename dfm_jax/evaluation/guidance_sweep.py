@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,7 +42,9 @@ from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.output_folders import replacing
 from dfm_jax.structs import Example
+from dfm_jax.training.checkpoint_files import require_checkpoints
 from dfm_jax.training.workdirs import local_folder
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -64,19 +67,28 @@ CURES: Mapping[str, Mapping[str, float]] = {
     "projection": {"guidance_parallel": 0.0, "guidance_momentum": -0.5, "guidance_bound": 0.1},
 }
 SAMPLES_SHOWN = 2
+OURS = ("index.html", "guidance.png", "guidance_samples.png", "guidance.json")
 
 
 def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     """Measures every cure at every scale, writes the plots, and returns the numbers.
 
     Raises:
-      UserError: the model knows no guidance, or there is no checkpoint or data set.
+      UserError: the model knows no guidance, there is no checkpoint or data set, another process is at it, or the
+        folder cannot be written.
     """
     if config.model.conditioning_field is None or config.diffusion.guidance_dropout == 0:
         raise UserError(
             "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "
             "when it is trained as well"
         )
+    require_checkpoints(workdir)
+    with replacing(local_folder(workdir) / "guidance", OURS, "measuring guidance") as folder:
+        return _sweep(config, workdir, folder)
+
+
+def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
+    """Writes everything to `folder`, and returns the numbers."""
     params, step, saved = restore_trained(config, workdir)
     if not saved["diffusion"]["guidance_dropout"]:
         raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
@@ -84,8 +96,6 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     example, _ = evaluation_views.evaluation_examples(
         config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
     )
-    folder = local_folder(workdir) / "guidance"
-    folder.mkdir(parents=True, exist_ok=True)
     measured: dict[str, list[dict[str, float]]] = {}
     rows: dict[tuple[str, float], np.ndarray] = {}
     points = [(cure, scale) for cure in CURES for scale in SCALES]

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +34,8 @@ from dfm_jax.evaluation import calibration, plots, toy_modes
 from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.metrics import psnr
 from dfm_jax.models import lpips
+from dfm_jax.runs.output_folders import replacing
+from dfm_jax.training.checkpoint_files import require_checkpoints
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder
 
@@ -40,16 +43,25 @@ LONG = 250
 STEPS = (8, 10, 12, 15, 20, 30, 50)
 SAME_PSNR = 20.0
 HIGHEST_PSNR = 99.0  # of equal images
+OURS = ("steps.png", "steps.json")
 
 
 def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     """Measures every sampler, spacing and number of steps, writes the plot, and returns the numbers.
 
     Raises:
-      UserError: the model is deterministic, or there is no checkpoint or data set.
+      UserError: the model is deterministic, there is no checkpoint or data set, another process is at it, or the
+        folder cannot be written.
     """
     if config.model.conditioning_field is None:
         raise UserError("this config's model is deterministic: it has no sampling steps")
+    require_checkpoints(workdir)
+    with replacing(local_folder(workdir) / "steps", OURS, "measuring steps") as folder:
+        return _sweep(config, workdir, folder)
+
+
+def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
+    """Writes everything to `folder`, and returns the numbers."""
     params, step, _ = restore_trained(config, workdir)
     config = with_data_set(config)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
@@ -77,8 +89,6 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
         record |= {f"to_{name}": compared(images, x) for name, x in references.items() if name != spacing}
         records.append(record | _odds(data, views, images))
 
-    folder = local_folder(workdir) / "steps"
-    folder.mkdir(parents=True, exist_ok=True)
     plots.distance_over_steps(folder / "steps.png", [record for record in records if record["num_steps"] < long])
     result = {"step": step, "num_samples": count, "records": records}
     (folder / "steps.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.errors import UserError
+from dfm_jax.runs.output_folders import writing_file
 
 Tree = Mapping[str, Any]  # arrays, plain values, and mappings of such
 TORCH = (".pt", ".pth")
@@ -72,7 +73,8 @@ def write_tree(path: str | os.PathLike, tree: Tree) -> None:
     all. An array that occurs more than once is stored once in a `.pt`.
 
     Raises:
-      StateFileError: the file exists, its kind is not one of these, or torch is needed and not installed.
+      UserError: the file exists or cannot be written, its kind is not one of these, or torch is needed and not
+        installed.
     """
     path = pathlib.Path(path)
     writers = dict.fromkeys(TORCH, _write_torch) | {SAFETENSORS: _write_safetensors}
@@ -80,13 +82,8 @@ def write_tree(path: str | os.PathLike, tree: Tree) -> None:
         raise StateFileError(f"{path}: files of arrays that can be written are {', '.join(writers)}")
     if path.exists():
         raise StateFileError(f"{path} exists already: remove it, or choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.incomplete")
-    try:
+    with writing_file(path) as unfinished:
         writers[path.suffix](unfinished, tree)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 # --- .pt

@@ -24,7 +24,6 @@ import json
 import os
 import pathlib
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +40,8 @@ from dfm_jax.interop import published, state_files
 from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
 from dfm_jax.interop.published_names import derived_arrays, taken_shapes
 from dfm_jax.scene_networks import Params
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_leftovers, restore_params
+from dfm_jax.training.checkpoints import restore_leftovers, restore_params
+from dfm_jax.training.new_workdirs import check_empty, write_checkpoint
 
 DATASETS = ("realestate10k", "co3d")
 AVERAGE, ONLINE = "ema_model.", "online_model."
@@ -101,31 +101,13 @@ def import_checkpoint(source: Source, config: Config, workdir: pathlib.Path) -> 
     Raises:
       UserError: the state dict is not that of the config's model, or there are checkpoints in `workdir`.
     """
-    _check_empty(workdir)
+    check_empty(workdir)
     model = RadianceFieldModel(config.model, config.image_size, config.loss)
     params = published.import_params(source.state, model)
     kept = {name: np.array(array) for name, array in published.leftovers(source.state, model).items()}
     kept |= {BOOKKEEPING + name: array for name, array in source.bookkeeping.items()}
-    made = not workdir.exists()
-    building = workdir / ".import.incomplete"
-    shutil.rmtree(building, ignore_errors=True)  # of an import that was killed
-    try:
-        with Checkpoints(building, keep=Retention(1)) as checkpoints:
-            checkpoints.save_trees(source.step, config, params=params, ema=params, leftovers=kept)
-        checkpoints.directory.rename(workdir / "checkpoints")
-    except BaseException:
-        if made:
-            shutil.rmtree(workdir, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    write_checkpoint(workdir, source.step, config, params=params, ema=params, leftovers=kept)
     return workdir / "checkpoints" / str(source.step)
-
-
-def _check_empty(workdir: pathlib.Path) -> None:
-    checkpoints = workdir / "checkpoints"
-    if checkpoints.exists() and any(checkpoints.iterdir()):
-        raise UserError(f"{checkpoints} holds checkpoints already: choose another --workdir")
 
 
 def _configure(args: argparse.Namespace, changes: Sequence[str], sizes: Sizes) -> tuple[Config, str]:
@@ -146,7 +128,7 @@ def _configure(args: argparse.Namespace, changes: Sequence[str], sizes: Sizes) -
 
 def run_import(args: argparse.Namespace, changes: Sequence[str]) -> dict[str, Any]:
     workdir = pathlib.Path(args.workdir)
-    _check_empty(workdir)
+    check_empty(workdir)
     source = read_source(args.source, args.weights)
     config, file = _configure(args, changes, read_sizes(source.state))
     checkpoint = import_checkpoint(source, config, workdir)

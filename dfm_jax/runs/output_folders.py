@@ -12,6 +12,7 @@ Whatever ends the program, what was there is there still, or the next command pu
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,31 @@ def _take_away(folder: Path, complete: Path, ours: Sequence[str], replaced: Path
         raise
 
 
-def check_room(folder: Path, num_bytes: int) -> None:
+@contextlib.contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """Yields where to write a file; it takes its place when the block ends without an error.
+
+    Raises:
+      UserError: another process writes it, or it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.incomplete")
+    with reporting_write_errors(path.parent), interrupts.staying(f"{path} was not written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{path} is being written by another process: wait until it ends") from error
+            except OSError:
+                pass  # a file system without locks
+            try:
+                yield unfinished
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, num_bytes: int = 0) -> None:
     """Sees that the folder, which is made if it is missing, can be written and has room.
 
     Raises:
@@ -142,9 +167,15 @@ def reporting_write_errors(folder: Path) -> Iterator[None]:
 
 def cure_of(error: BaseException) -> str:
     """What helps against an error while writing; also of libraries that say in words what the system said."""
-    text, number = str(error), getattr(error, "errno", None)
-    if number in FULL or any(os.strerror(each) in text for each in FULL):
-        return "make room on that disk, and start the same command again"
-    if number in REFUSED or any(os.strerror(each) in text for each in REFUSED):
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    numbers = {getattr(each, "errno", None) for each in chain}
+    said = lambda kinds: any(number in numbers or os.strerror(number) in str(error) for number in kinds)
+    if said(FULL):
+        return "see that the disk has room, and start the same command again"
+    if said(REFUSED):
         return "see that it may be written, and start the same command again"
+    if said([errno.ENOENT]):
+        return "files of it were removed by something else; see what works there, and start the same command again"
     return "start the same command again"

@@ -22,6 +22,7 @@ from etils import epath
 
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
+from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.training import checkpoint_files, checksums
 from dfm_jax.training.compatibility import check_same_parameters, complete
 from dfm_jax.training.state import Params, TrainState
@@ -110,10 +111,10 @@ class Checkpoints:
         except Exception as error:
             reason = " ".join(str(error).split())
             reason = reason if len(reason) < 300 else f"{reason[:100]} ... {reason[-200:]}"  # the cause comes last
+            last = max(checkpoint_files.steps(self.directory), default=0) if self.directory.exists() else 0
             raise UserError(
-                f"the checkpoint of step {self._saving} could not be written to {self.directory} ({reason}): see that "
-                f"the disk is not full and may be written, and start the same command again; it will go on from step "
-                f"{max(checkpoint_files.steps(self.directory), default=0)}"
+                f"the checkpoint of step {self._saving} could not be written to {self.directory} ({reason}): "
+                f"{cure_of(error)}; it will go on from step {last}"
             ) from error
 
     def _add_checksums(self) -> None:

@@ -19,6 +19,7 @@ from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
+from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.structs import Example
 from dfm_jax.training import cluster, metric_writers, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
@@ -279,8 +280,7 @@ def _writer(config: Config, workdir: str | pathlib.Path, start: int) -> Iterator
         writer.close()
     except metric_writers.ERRORS as error:
         raise UserError(
-            f"numbers and pictures could not be written to {workdir} ({error}): see that the disk is not full and may "
-            "be written, and start the same command again"
+            f"numbers and pictures could not be written to {workdir} ({error}): {cure_of(error)}"
         ) from error
 
 

@@ -22,8 +22,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.output_folders import writing_file
+from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.compatibility import complete
+from dfm_jax.training.new_workdirs import check_empty, write_checkpoint
 
 SETTINGS, STEP = "settings", "step"
 # Settings that name places on the machine that trained, and what they are in a file to be handed on.
@@ -41,15 +43,15 @@ def pack(workdir: Path, file: Path) -> dict[str, Any]:
     """Writes the latest averaged parameters of a run to one file.
 
     Raises:
-      UserError: the run has no checkpoint.
+      UserError: the run has no checkpoint, or the file cannot be written.
     """
     params, step, settings = restore_params(workdir)
     arrays = {name: np.asarray(array) for name, array in flatten_dict(params, sep="|").items()}
     flat = flatten_dict(settings, sep=".")
     flat |= {name: place for name, place in PLACES.items() if name in flat}
     text = np.frombuffer(json.dumps(unflatten_dict(flat, sep=".")).encode(), np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **arrays, **{SETTINGS: text, STEP: np.array(step)})
+    with writing_file(file) as unfinished, unfinished.open("wb") as opened:
+        np.savez_compressed(opened, **arrays, **{SETTINGS: text, STEP: np.array(step)})
     return {"file": str(file), "step": step, "bytes": file.stat().st_size}
 
 
@@ -57,18 +59,17 @@ def unpack(workdir: Path, file: Path) -> dict[str, Any]:
     """Writes the parameters of such a file as the checkpoint of a new workdir.
 
     Raises:
-      UserError: there is no such file, it is damaged, or the workdir has checkpoints already.
+      UserError: there is no such file, it is damaged, or the workdir has checkpoints already or cannot be
+        written.
     """
+    check_empty(workdir)
     arrays = read_state(file)
-    if (workdir / "checkpoints").exists():
-        raise UserError(f"{workdir} has checkpoints already: choose another --workdir")
     try:
         step, settings = int(arrays.pop(STEP)), json.loads(arrays.pop(SETTINGS).tobytes())
     except (KeyError, ValueError) as error:
         raise UserError(f"{file} is no packed checkpoint: it has no settings or no step") from error
     params = unflatten_dict(arrays, sep="|")
-    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
-        checkpoints.save_trees(step, from_dict(complete(settings)), params=params, ema=params)
+    write_checkpoint(workdir, step, from_dict(complete(settings)), params=params, ema=params)
     return {"workdir": str(workdir), "step": step, "parameters": sum(array.size for array in arrays.values())}
 
 
