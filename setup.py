@@ -27,6 +27,7 @@ REQUIREMENTS = [
     "pillow",
     "matplotlib",
     "opencv-python-headless",  # undoes lens distortion
+    "plyfile",
     "tqdm",
     "imageio-ffmpeg",  # brings the ffmpeg binary
 ]

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data import orientation, transforms, undistort, validation
-from dfm_jax.data.bounds import TYPICAL_DEPTH, Bounds, scene_bounds
-from dfm_jax.data.builders import pictures, uprightness
+from dfm_jax.data.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
+from dfm_jax.data.builders import pictures, point_clouds, uprightness
 from dfm_jax.data.builders.deep_pictures import White
 from dfm_jax.data.builders.pictures import Header, Picture
 from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
@@ -46,6 +46,7 @@ def make_scene(
     *,
     listed: Sequence[str],
     as_lying: bool = False,
+    cloud: np.ndarray | None = None,
 ) -> SourceScene:
     """The scene of one capture, in the natural order of the photos' names.
 
@@ -55,6 +56,7 @@ def make_scene(
       object_alone: whether there is nothing around what the cameras look at.
       others: photos of the capture's other splits, which share its world and so must share its scale.
       as_lying: it is known that the cameras are for the pictures as they lie in their files.
+      cloud: sparse points [p, 3] of the world, which count where photos do not know which points they saw.
 
     Raises:
       Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
@@ -67,7 +69,7 @@ def make_scene(
         raise refused(reason, rejected, (photo.name for photo, _ in accepted))
     world = [photo for photo, _ in (*accepted, *_accept(others)[0])]
     try:
-        bounds = _bounds(world, object_alone)
+        bounds = _bounds(world, object_alone, cloud)
     except Rejected as reason:
         raise refused(str(reason), rejected, (photo.name for photo, _ in accepted)) from reason
     odd = {accepted[i][0].name: reason for i, reason in bounds.outliers.items() if i < len(accepted)}
@@ -109,12 +111,27 @@ def make_scene(
     )
 
 
-def _bounds(world: Sequence[Photo], object_alone: bool) -> Bounds:
+def _bounds(world: Sequence[Photo], object_alone: bool, cloud: np.ndarray | None) -> Bounds:
     """Of all photos of a world."""
     poses = np.stack([photo.camera_to_world for photo in world])
-    seen = None if any(photo.seen is None for photo in world) else [photo.seen for photo in world]
     with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
-        return scene_bounds(poses, seen, object_alone)
+        return scene_bounds(poses, _seen(world, cloud), object_alone)
+
+
+def _seen(world: Sequence[Photo], cloud: np.ndarray | None) -> list[np.ndarray] | None:
+    """The points [p, 3] that each photo saw: those that it is said to have seen, if for most this can be, or else those
+    of the cloud that are in its view. None without points."""
+    cameras = [(photo.camera_to_world, undistort.pinhole(photo.lens)) for photo in world]
+    seen = [np.empty((0, 3)) if photo.seen is None else photo.seen for photo in world]
+    own = [point_clouds.are_its_own(points, *camera) for points, camera in zip(seen, cameras, strict=True)]
+    if 2 * sum(own) > len(world):
+        return seen
+    if cloud is not None:
+        few = point_clouds.thinned(cloud)
+        in_view = [point_clouds.in_view(few, *camera) for camera in cameras]
+        if 2 * sum(len(points) >= MIN_POINTS for points in in_view) > len(world):
+            return in_view
+    return None if any(photo.seen is None for photo in world) else seen
 
 
 def first_positions(listed: Sequence[str]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import captures, colmap_model, colmap_places, source_files
+from dfm_jax.data.builders import captures, colmap_model, colmap_places, point_clouds, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.colmap_model import Camera, Image, Model
 from dfm_jax.data.builders.colmap_places import Pair
@@ -62,8 +62,11 @@ class ColmapSource:
         rejected += left_over.items()
         # Frames are numbered among the model's images alone: what else lies beside them may come and go.
         listed = sorted((image.name for image in pair.model.images), key=source_files.natural_key)
-        scene = captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed)
-        return dataclasses.replace(scene, warnings=[*scene.warnings, *damaged])
+        cloud, problems = _cloud(pair)
+        scene = captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed, cloud=cloud)
+        return dataclasses.replace(
+            scene, warnings=[*scene.warnings, *damaged, *problems, *point_clouds.unused(cloud, scene)]
+        )
 
     def _models(self, folders: Sequence[Path]) -> tuple[list[tuple[Model, Path]], list[str]]:
         """The models in folders, and what is wrong with the others."""
@@ -137,6 +140,13 @@ class ColmapSource:
 
 def _likelihood(folder: Path) -> tuple:
     return len(folder.parts), not (folder / "images.bin").is_file(), source_files.natural_key(str(folder))
+
+
+def _cloud(pair: Pair) -> tuple[np.ndarray | None, list[str]]:
+    """The model's points [p, 3], or those of a file beside it, and what is wrong with that."""
+    if len(pair.model.points):
+        return pair.model.points, []
+    return point_clouds.beside(pair.folder)
 
 
 def _plain(path: Path) -> Path:

@@ -15,6 +15,7 @@ poses (`applied_transform`, `applied_scale`) is undone. The file may say which f
 import dataclasses
 import functools
 import math
+import os
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data import text_files
-from dfm_jax.data.builders import captures, pictures, source_files, transforms_splits
+from dfm_jax.data.builders import captures, pictures, point_clouds, source_files, transforms_splits
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source import Rejected, SourceScene
 from dfm_jax.data.undistort import Lens
@@ -66,6 +67,7 @@ class TransformsSource:
                 continue
         splits = transforms_splits.read(content if split == "train" else {}, listed)
         rejected += [(photo.name, splits.unused[photo.name]) for photo in photos if photo.name in splits.unused]
+        cloud, problems = self._cloud(files[split].parent, content)
         scene = captures.make_scene(
             name,
             [photo for photo in photos if photo.name not in splits.unused],
@@ -75,13 +77,14 @@ class TransformsSource:
             object_alone=bool(photos) and pictures.stands_alone(photos[0].path),
             others=others,
             listed=listed,
+            cloud=cloud,
         )
         held_out = {source_files.as_text(name): held_out for name, held_out in splits.held_out.items()}
         return dataclasses.replace(
             scene,
             scale=scene.scale / _applied_scale(content),
             frames=[dataclasses.replace(frame, held_out=held_out.get(frame.name)) for frame in scene.frames],
-            warnings=[*scene.warnings, *splits.warnings],
+            warnings=[*scene.warnings, *splits.warnings, *problems, *point_clouds.unused(cloud, scene)],
         )
 
     def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]], list[str]]:
@@ -103,6 +106,21 @@ class TransformsSource:
                 rejected.append((name, str(reason)))
             listed.append(name)
         return photos, rejected, listed
+
+    def _cloud(self, folder: Path, content: Mapping[str, Any]) -> tuple[np.ndarray | None, list[str]]:
+        """Sparse points [p, 3] in the world in which the capture was reconstructed, and what is wrong with them."""
+        named = content.get("ply_file_path")
+        if isinstance(named, str) and named:
+            path = Path(os.path.normpath(folder.absolute() / transforms_splits.frame_name(named)))
+            if Path(os.path.normpath(self._folder.absolute())) not in path.parents:
+                return None, ["the bounds are without sparse points: ply_file_path leads out of the source"]
+            cloud, problems = point_clouds.read_or_warn(path)
+        else:
+            cloud, problems = point_clouds.beside(folder)
+        if cloud is None:
+            return None, problems
+        to_source, scale = _inverse_applied(content), _applied_scale(content)
+        return cloud / scale @ to_source[:3, :3].T + to_source[:3, 3], problems
 
     @property
     def _folder(self) -> Path:
@@ -137,11 +155,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """What takes a pose [4, 4] of the file back to the world in which it was reconstructed."""
-    scale = _applied_scale(content)
-    applied = _matrix(content.get("applied_transform", np.eye(4).tolist()), "applied_transform")
-    if not (np.isfinite(applied).all() and abs(np.linalg.det(applied)) > 1e-9):
-        raise Rejected("applied_transform cannot be undone")
-    inverse = np.linalg.inv(applied)
+    scale, inverse = _applied_scale(content), _inverse_applied(content)
 
     def undo(pose: np.ndarray) -> np.ndarray:
         unscaled = pose.copy()
@@ -149,6 +163,13 @@ def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarr
         return inverse @ unscaled
 
     return undo
+
+
+def _inverse_applied(content: Mapping[str, Any]) -> np.ndarray:
+    applied = _matrix(content.get("applied_transform", np.eye(4).tolist()), "applied_transform")
+    if not (np.isfinite(applied).all() and abs(np.linalg.det(applied)) > 1e-9):
+        raise Rejected("applied_transform cannot be undone")
+    return np.linalg.inv(applied)
 
 
 def _applied_scale(content: Mapping[str, Any]) -> float:
