@@ -1,7 +1,11 @@
 """The error that a user can mend."""
 
 import argparse
-from typing import NoReturn
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from dfm_jax.paths import expand_argument
 
 
 class UserError(Exception):
@@ -9,7 +13,12 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command line whose mistakes are a `UserError`, where argparse would print its usage and exit."""
+    """Of a command line whose mistakes are a `UserError`, where argparse would print its usage and exit. A '~' in an
+    argument is the user's home."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        arguments = sys.argv[1:] if args is None else args
+        return super().parse_known_args([expand_argument(argument) for argument in arguments], namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")

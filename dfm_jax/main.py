@@ -17,7 +17,6 @@ import contextlib
 import json
 import logging
 import os
-import pathlib
 import sys
 
 import jax
@@ -25,7 +24,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfm_jax import allocator
+from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
@@ -61,9 +60,12 @@ def run(arguments: list[str]) -> int:
         if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is missing: for instance {' '.join(needed.values())}")
     config = from_dict(_CONFIG.value)
+    platforms.skip_absent_tpu()
     _cache_compilations()
     allocator.reuse_memory(_num_parameters(config))
-    with join_others(_MODE.value):
+    with join_others(_MODE.value), platforms.memory_told():
+        if _MODE.value != "compile":  # which is for devices that are not there
+            platforms.start()
         return _dispatch(_MODE.value, config, _WORKDIR.value)
 
 
@@ -131,10 +133,14 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _cache_compilations() -> None:
-    """Keeps compiled programs between runs, unless JAX_COMPILATION_CACHE_DIR says where (jax reads it itself)."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "dfm_jax" / "compiled"))
+    """Keeps compiled programs between runs: where JAX_COMPILATION_CACHE_DIR says, or in the user's cache folder; not
+    where the user has none."""
+    named, cache = os.environ.get("JAX_COMPILATION_CACHE_DIR"), paths.cache_folder()
+    if named is not None:
+        if named.startswith("~"):  # all else jax has read itself
+            jax.config.update("jax_compilation_cache_dir", paths.expand_home(named))
+    elif cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache / "dfm_jax" / "compiled"))
 
 
 def _log_to_terminal() -> None:

@@ -143,7 +143,7 @@ def test_another_config_is_refused_with_both_values_but_length_and_place_are_fre
 
 
 def test_every_setting_that_was_added_has_a_value_as_before():
-    """Fails where a setting is new in `config.py` and `BEFORE` does not say what runs did without it."""
+    """Fails where a setting is new in `config/` and `BEFORE` does not say what runs did without it."""
     config = from_dict(compatibility.complete(FIRST))
     flat, first = flatten(config), flatten(FIRST)
     assert {name: flat[name] for name in first} == first

@@ -275,5 +275,5 @@ def test_no_checkpoint_and_no_scenes_are_clear_errors(run, tmp_path):
         evaluate(run.config, tmp_path)
     values = tiny_config(pathlib.Path(run.config.data.dir))
     values.evaluate.num_samples = 0
-    with pytest.raises(UserError, match="evaluate: num_scenes, num_samples and num_target must be at least 1"):
+    with pytest.raises(UserError, match=r"config\.evaluate\.num_samples must be at least 1"):
         from_dict(values)

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 
 # What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders.
-LEAVES = {"structs", "config", "errors"}
+LEAVES = {"structs", "config", "errors", "paths"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "scene_networks", "scene_rendering", "forward_model", "pixelnerf"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 RUNS = {"interrupts", "runs"}  # what commands need that write results
@@ -23,10 +23,12 @@ MAY_IMPORT = {
     "__init__": {"interrupts"},
     "interrupts": set(),
     "runs": {"errors", "interrupts"},
-    "errors": set(),
+    "errors": {"paths"},
+    "paths": set(),
     "structs": set(),
-    "config": {"errors"},
-    "allocator": set(),
+    "config": {"errors", "paths"},
+    "allocator": {"platforms"},
+    "platforms": {"errors"},
     "flops": set(),
     "geometry": {"structs"},
     "metrics": {"structs"},
@@ -44,12 +46,12 @@ MAY_IMPORT = {
     "data": LEAVES | RUNS | {"geometry"},
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | RUNS | {"training"},
-    "training": ENDS | {"evaluation"},
+    "training": ENDS | {"evaluation", "platforms"},
     # A command beside the main one (guidance_sweep) takes a config file as that does.
-    "evaluation": ENDS | {"training"},
+    "evaluation": ENDS | {"training", "platforms"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "evaluation"},
-    "main": LEAVES | {"allocator", "pixelnerf", "training", "evaluation", "profiling"},
+    "main": LEAVES | {"allocator", "platforms", "pixelnerf", "training", "evaluation", "profiling"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
@@ -65,6 +67,7 @@ RESERVED = [
     (r"dfm_jax\.config\.command_line(\..*)?", r"main|evaluation\..*|profiling\..*|interop\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"training\.metric_writers"),
+    (r"matplotlib(\..*)?", r"evaluation\.figures"),  # which starts it whatever the environment says
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.sfm"),
     (r"pillow_heif(\..*)?", r"data\.builders\.picture_kinds"),

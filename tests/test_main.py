@@ -127,7 +127,10 @@ MISTAKES = {
         [f"--config={TOY}:huge", WORKDIR],
         "no variant 'huge', only calibrated, pixelnerf, tiny, resnet34",
     ),
-    "no config file": (["--config=nowhere.py", WORKDIR], "No such file or directory: 'nowhere.py'"),
+    "no config file": (
+        ["--config=nowhere.py", WORKDIR],
+        "there is no config file 'nowhere.py'; those that come with the package: configs/captures.py",
+    ),
     "no config": ([WORKDIR], "--config is missing"),
     "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
     "unknown mode": (

@@ -1,27 +1,18 @@
 """Typed settings (`schema`), how they are read from a mapping (`reading`) and from a command line (`command_line`)."""
 
-from dfm_jax.config.schema import (
+from dfm_jax.config.data import DataConfig, ViewSamplingConfig
+from dfm_jax.config.model import (
     ENCODERS,
-    INIT_RULES,
-    SAMPLERS,
-    SPACINGS,
-    Config,
-    DataConfig,
-    DiffusionConfig,
     DiTConfig,
     EncoderConfig,
-    EvaluateConfig,
     FieldConfig,
-    LossConfig,
-    MeshConfig,
     ModelConfig,
-    OptimizerConfig,
     RayMarchingConfig,
     ResNet34Config,
-    SampleConfig,
-    TrainConfig,
-    ViewSamplingConfig,
 )
+from dfm_jax.config.sampling import SAMPLERS, SPACINGS, EvaluateConfig, SampleConfig
+from dfm_jax.config.schema import INIT_RULES, Config
+from dfm_jax.config.training import DiffusionConfig, LossConfig, MeshConfig, OptimizerConfig, TrainConfig
 
 __all__ = [
     "ENCODERS",

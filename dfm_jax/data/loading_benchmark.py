@@ -33,7 +33,7 @@ from dfm_jax.config import DataConfig, ViewSamplingConfig
 from dfm_jax.data import pipeline, prepare
 from dfm_jax.data.builders import posed_scenes
 from dfm_jax.data.builders.source import SourceFrame, SourceScene
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Parser, UserError
 
 # The published batch of 24 at 64 pixels is some 80 TFLOP a forward pass, so 300 a step: a tenth of a second is what
 # eight of today's accelerators need at the very least.
@@ -146,7 +146,7 @@ def measure(setting: Setting, data_dir: Path, name: str, num_threads: int, step_
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, help="folder in which data sets lie")
     parser.add_argument("--name", help="of the data set, which has a split 'train'")
     parser.add_argument("--step_seconds", type=float, default=STEP_SECONDS, help=f"default {STEP_SECONDS}")

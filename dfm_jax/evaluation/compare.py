@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.errors import UserError
+from dfm_jax import platforms
+from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.metrics import psnr, ssim
 from dfm_jax.models import lpips
@@ -151,14 +152,15 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
     parser.add_argument("--out", required=True, type=Path, help="folder for the picture and the numbers")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         if malformed := [run for run in arguments.runs if "=" not in run]:
             raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
         pairs = (run.split("=", 1) for run in arguments.runs)
+        platforms.start()
         results = compare({name: Path(workdir) for name, workdir in pairs}, arguments.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dfm_jax import platforms
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
 from dfm_jax.evaluation.evaluation_results import StoredScenes
@@ -185,6 +186,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
         pairs = (run.split("=", 1) for run in arguments.runs)
         workdirs = {name: Path(workdir) for name, workdir in pairs}
+        platforms.start()
         result, table = compare(workdirs, arguments.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -30,6 +30,7 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from dfm_jax import platforms
 from dfm_jax.config import Config, SampleConfig
 from dfm_jax.config.command_line import read_config
 from dfm_jax.data import evaluation_views
@@ -206,7 +207,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", required=True, help="of a trained model")
     try:
         arguments, overrides = parser.parse_known_args(argv)
-        result = sweep(read_config(arguments.config, overrides), arguments.workdir)
+        config = read_config(arguments.config, overrides)
+        platforms.start()
+        with platforms.memory_told():
+            result = sweep(config, arguments.workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

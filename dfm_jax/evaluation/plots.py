@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from dfm_jax.evaluation.evaluation_results import honest_total_variation
+from dfm_jax.evaluation.figures import Axes, Figure, FigureCanvasAgg
 
 # Okabe and Ito's, which those who do not see red and green apart tell from each other; and shapes besides.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

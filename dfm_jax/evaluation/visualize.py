@@ -11,7 +11,6 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import jax
-import matplotlib
 import numpy as np
 from jax import Array
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +20,7 @@ from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import spread
 from dfm_jax.evaluation.draw import Params, draw_batch
+from dfm_jax.evaluation.figures import colormaps
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.structs import Example
 
@@ -57,13 +57,13 @@ def colour_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     Coloured by inverse distance, in which equal steps look like equal steps.
     """
     closeness = (1.0 / np.clip(depth, near, far) - 1.0 / far) / (1.0 / near - 1.0 / far)
-    return matplotlib.colormaps["magma"](closeness)[..., :3]
+    return colormaps["magma"](closeness)[..., :3]
 
 
 def colour_variance(variance: np.ndarray) -> np.ndarray:
     """Per-pixel variance [h, w, 3], averaged over colours, as a heat map [h, w, 3] in [0, 1]; black is 0, and the
     brightest is 1/8 and more."""
-    return matplotlib.colormaps["inferno"](np.clip(variance.mean(-1) * 8.0, 0.0, 1.0))[..., :3]
+    return colormaps["inferno"](np.clip(variance.mean(-1) * 8.0, 0.0, 1.0))[..., :3]
 
 
 def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """
     strength = np.clip(np.sqrt(variance.mean(-1, keepdims=True)) / 0.35, 0.0, 1.0)
     grey = mean.mean(-1, keepdims=True) * 0.55
-    glow = matplotlib.colormaps["inferno"](0.35 + 0.6 * strength[..., 0])[..., :3]
+    glow = colormaps["inferno"](0.35 + 0.6 * strength[..., 0])[..., :3]
     return (1.0 - strength) * grey + strength * glow
 
 

@@ -23,6 +23,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dfm_jax.errors import UserError
+from dfm_jax.paths import cache_folder, expand_home
 
 Params = Mapping[str, Any]
 
@@ -136,11 +137,12 @@ class Distance:
 
 
 def default_path() -> pathlib.Path:
-    """Where the weights are looked for: $DFM_JAX_LPIPS, or dfm_jax/lpips_vgg16.npz in the user's cache folder."""
+    """Where the weights are looked for: $DFM_JAX_LPIPS, or dfm_jax/lpips_vgg16.npz in the user's cache folder (in the
+    current one, where the user has no home)."""
     if named := os.environ.get(ENVIRONMENT):
-        return pathlib.Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache) / "dfm_jax" / "lpips_vgg16.npz"
+        return pathlib.Path(expand_home(named))
+    cache = cache_folder()
+    return pathlib.Path("lpips_vgg16.npz") if cache is None else cache / "dfm_jax" / "lpips_vgg16.npz"
 
 
 def load_default(dtype: str = "float32") -> Distance:

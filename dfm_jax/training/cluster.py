@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from dfm_jax import platforms
 from dfm_jax.errors import UserError
 from dfm_jax.runs.lock import locked
 from dfm_jax.training.monitor import say
@@ -111,6 +112,7 @@ def join(place: Place) -> None:
     except Exception as error:  # whatever a cluster's own interface raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot join the other processes of this run ({reason}): {HOW}") from error
+    platforms.start()
     say(f"joined: {jax.process_count()} processes ({place.launcher})")
 
 

@@ -22,7 +22,7 @@ INCIDENTAL = (
     "model.encoder.init_file",
     "model.ray_marching.chunk_size",
 )
-# What runs did before a setting could be made, by its name. A setting that is new in `config.py` belongs here, too:
+# What runs did before a setting could be made, by its name. A setting that is new in `config/` belongs here, too:
 # older checkpoints could not be exported or unpacked without, nor gone on from if it is of the model.
 BEFORE = {
     "init_rule": "same",

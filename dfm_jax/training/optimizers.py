@@ -11,13 +11,12 @@ from dfm_jax.config import OptimizerConfig
 
 
 def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Rises linearly from 0 over `warmup_steps`, falls along half a cosine to 0 over `decay_steps`, and stays there."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=config.warmup_steps + config.decay_steps,
-    )
+    """Rises linearly from 0 over `warmup_steps`, falls along half a cosine to 0 over `decay_steps`, and stays there.
+    Without decay it stays at its peak."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if config.decay_steps:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, decay_steps=warmup + config.decay_steps)
+    return optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dfm_jax import platforms
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
@@ -80,6 +81,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--file", type=Path, help="the packed checkpoint; unpack has one without")
     try:
         arguments = parser.parse_args(argv)
+        platforms.start()
         if arguments.command == "unpack":
             done = unpack(arguments.workdir, arguments.file or SHIPPED)
         elif arguments.file:

@@ -1,0 +1,56 @@
+"""Settings of sampling and of evaluation."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from dfm_jax.config.limits import CountOrNone, Number, NumberOrNone, Path, Range, Share
+
+SAMPLERS = ("ddim", "dpm-solver++")  # of `diffusion/samplers.py`
+SPACINGS = ("uniform", "log-snr")  # of `diffusion/samplers.py`
+VIDEO_PATHS = ("interpolate", "orbit", "dataset")  # of `trajectories.py`
+
+Momentum = Annotated[float, Range(-1.0, 1.0, open_below=True, open_above=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    num_scenes: Number  # context images to sample from
+    num_samples: Number  # samples of each
+    sampler: Literal[SAMPLERS]  # 'ddim', or 'dpm-solver++': as exact in far fewer steps
+    num_steps: Number  # denoising steps
+    spacing: Literal[SPACINGS]  # of their noise levels: 'uniform' in time (published), or 'log-snr', which needs fewer
+    guidance: Annotated[float, Range(-1e3, 1e3)]  # 1: none
+    # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
+    guidance_from: Share
+    guidance_to: Share
+    # Cures for the high saturation of strong guidance (docs/evaluation.md): of these all can be combined.
+    guidance_rescale: Share  # share of the conditional prediction's contrast that is restored; 0: off
+    guidance_parallel: Share  # share of the part along the conditional prediction that is kept; 1: off
+    guidance_momentum: Momentum  # weight of earlier steps, usually negative; 0: off
+    # Largest root mean square of the difference that is amplified, in [-1, 1] units; 0: off.
+    guidance_bound: Annotated[float, Range(0.0, 1e6)]
+    temperature: Annotated[float, Range(0.0, 1e3)]  # scales the initial noise
+    threshold_quantile: Annotated[float, Range(0.0, 1.0, open_below=True)]  # of dynamic thresholding; 1: none
+    # Frames of the camera path from one sampled view to the next, to which it is context: recorded frames where
+    # video_path is 'dataset', else frames of the video. 0: target view 0 is the only one.
+    autoregressive_step: CountOrNone
+    video_frames: Annotated[int, Range(1, 10**5)]
+    # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
+    context_memory: Annotated[float, Range(0.0, 1e6)]
+    # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
+    video_path: Literal[VIDEO_PATHS]
+
+    def rules(self) -> list[tuple[bool, str]]:
+        return [(self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to")]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
+
+    protocol: Path  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
+    num_scenes: Number  # scenes to draw; an index file has its own
+    num_target: Annotated[int, Range(1, 1000)]  # target views of each that are drawn; an index file has its own
+    num_samples: Number  # samples of each scene
+    inception_file: Path  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
+    sweep_samples: NumberOrNone  # samples behind each point of total variation over sampling steps (toy); 0: none
