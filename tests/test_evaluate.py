@@ -23,6 +23,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import (
     compare_evaluations,
     draw,
+    evaluation_page,
     steps_sweep,
     trained,
 )
@@ -37,10 +38,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCENES, TARGETS, SAMPLES = 3, 3, 2
 
 
-def save_untrained(config, workdir):
+def save_untrained(config, workdir, seed=0):
     """A checkpoint of a model with small random parameters."""
     model = make_model(config.model, config.image_size, config.loss)
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(seed)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
@@ -116,6 +117,35 @@ def test_an_evaluation_goes_on_where_it_was_interrupted(run):
     after = json.loads(scene.read_text())
     np.testing.assert_allclose(after["psnr"], before["psnr"], atol=1e-3)
     assert again["psnr"] == pytest.approx(run.result["psnr"], abs=1e-3)
+
+
+def test_an_evaluation_of_another_model_of_the_same_step_is_none_of_this_one(run, tmp_path, capsys):
+    shutil.copytree(run.folder, tmp_path / "evaluation")
+    save_untrained(run.config, tmp_path, seed=1)
+    settings = dataclasses.replace(run.config.evaluate, sweep_samples=0)
+    other = evaluate(dataclasses.replace(run.config, evaluate=settings), tmp_path)
+    said = capsys.readouterr().err
+    assert "evaluation holds results of something else (parameters: " in said and "are there already" not in said
+    assert other["step"] == run.result["step"] and other["psnr"] != run.result["psnr"]
+    assert other["made_from"]["parameters"] != run.result["made_from"]["parameters"]
+    assert other["made_from"]["data"] == run.result["made_from"]["data"]
+    for name in ("metrics.json", "scenes/00002.npz"):
+        assert (tmp_path / "evaluation-old-1" / name).read_bytes() == (run.folder / name).read_bytes()
+
+
+def test_fewer_scenes_than_asked_for_are_said(run, capsys):
+    config = trained.with_data_set(run.config)
+    data = evaluation._open_data(config)
+    settings = dataclasses.replace(config.evaluate, num_scenes=99)
+    views, _ = evaluation._views(dataclasses.replace(config, evaluate=settings), data)
+    said = capsys.readouterr().err
+    assert len(views) == len(data) == 16
+    assert "evaluating 16 scenes in the place of config.evaluate.num_scenes=99: split 'test' of " in said
+    evaluation._views(config, data)
+    assert "in the place of" not in capsys.readouterr().err
+    settings = run.result["settings"] | {"num_scenes": 99}
+    assert "99 images were asked for" in evaluation_page._opening(run.result | {"settings": settings})
+    assert "asked for" not in evaluation_page._opening(run.result)
 
 
 def test_an_index_file_decides_and_its_skips_are_counted(run, tmp_path):

@@ -22,7 +22,7 @@ from dfm_jax.data.view_sampling import Draw
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import calibration, protocol, spread, toy_modes
+from dfm_jax.evaluation import calibration, made_from, protocol, spread, toy_modes
 from dfm_jax.evaluation.draw import Batch, Params, batches, draw_batch, pairs_at_once
 from dfm_jax.evaluation.evaluation_page import write_page
 from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_scene_table
@@ -62,14 +62,10 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     params, step, _ = restore_trained(config, workdir)
     networks = _load_networks(config)
     config = with_data_set(config)
-    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    if config.evaluate.sweep_samples and len(data) and not toy_modes.has_known_odds(data):
-        raise UserError(
-            "config.evaluate.sweep_samples compares samples with known odds, which only toy scenes have; leave it out "
-            "with --config.evaluate.sweep_samples=0"
-        )
+    data = _open_data(config)
     views, skipped = _views(config, data)
-    store = SceneStore(local_folder(workdir) / "evaluation", _settings(config, step, data, views, networks))
+    source = made_from.scores(config, params, step, data, views, networks.lpips)
+    store = SceneStore(local_folder(workdir) / "evaluation", source)
     protocol.write(store.folder / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
 
     done = store.done()
@@ -80,9 +76,7 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     write_scene_table(store.folder / "scenes.csv", scores)
     distances, missing = _distribution_numbers(store, len(views), networks.extractor)
     numbers = summarise(scores) | distances | {"num_skipped": len(skipped)}
-    sweep = []
-    if _has_sweep(config) and numbers["num_colours_read"]:
-        sweep = calibration.sweep(config, params, data, views, store.folder / "sweep")
+    sweep = _sweep(config, params, data, views, store) if numbers.get("num_colours_read") else []
     result = {
         **numbers,
         "step": step,
@@ -92,12 +86,23 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
         "features": networks.extractor.description if networks.extractor else None,
         "sweep": sweep,
         "settings": dataclasses.asdict(config.sample) | dataclasses.asdict(config.evaluate) | {"seed": config.seed},
+        "made_from": made_from.summary(source, networks.extractor),
         "seconds": time.monotonic() - start,
     }
     (store.folder / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
     page = write_page(store, result, scores)
     say(f"{numbers['num_samples']} samples of {len(views)} scenes, {len(skipped)} skipped; look at {page}")
     return result
+
+
+def _open_data(config: Config) -> SceneDataset:
+    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    if config.evaluate.sweep_samples and len(data) and not toy_modes.has_known_odds(data):
+        raise UserError(
+            "config.evaluate.sweep_samples compares samples with known odds, which only toy scenes have; leave it out "
+            "with --config.evaluate.sweep_samples=0"
+        )
+    return data
 
 
 def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, Draw]], list[protocol.Skipped]]:
@@ -110,7 +115,13 @@ def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, Draw]], 
         return found.views, skipped + found.skipped
     sampling = dataclasses.replace(config.data.view_sampling, num_target=config.evaluate.num_target)
     source = dataclasses.replace(config.data, view_sampling=sampling)
-    return evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True), []
+    views = evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True)
+    if len(views) < config.evaluate.num_scenes:
+        say(
+            f"evaluating {len(views)} scenes in the place of config.evaluate.num_scenes={config.evaluate.num_scenes}: "
+            f"split '{data.split}' of {data.path} has no more that can be used"
+        )
+    return views, []
 
 
 def _load_networks(config: Config) -> _Networks:
@@ -129,22 +140,6 @@ def _load_networks(config: Config) -> _Networks:
     for name, reason in left_out.items():
         say(f"left out: {name}: {reason}")
     return _Networks(distance, extractor, left_out)
-
-
-def _settings(config: Config, step: int, data: SceneDataset, views: Sequence, networks: _Networks) -> dict[str, Any]:
-    """All that a scene's stored numbers depend on."""
-    return {
-        "step": step,
-        "seed": config.seed,
-        "image_size": config.image_size,
-        "model": dataclasses.asdict(config.model),
-        "sample": dataclasses.asdict(config.sample),
-        "bounds": [config.data.near, config.data.far],
-        "num_samples": config.evaluate.num_samples,
-        "data": str(data.path.absolute()),
-        "views": [[number, draw.context.tolist(), draw.target.tolist()] for number, draw in views],
-        "lpips": networks.lpips is not None,
-    }
 
 
 def _evaluate_scenes(
@@ -260,5 +255,14 @@ def _distribution_numbers(
     return {extractor.prefix + name: value for name, value in names.items()} | counts, {}
 
 
-def _has_sweep(config: Config) -> bool:
-    return config.evaluate.sweep_samples > 0 and config.model.conditioning_field is not None
+def _sweep(
+    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, Draw]], store: SceneStore
+) -> list[dict[str, Any]]:
+    """Total variation over sampling steps, if that is asked for and the model takes any."""
+    asked = config.evaluate.sweep_samples
+    if asked == 0 or config.model.conditioning_field is None:
+        return []
+    records = calibration.sweep(config, params, data, views, store.folder / "sweep")
+    if (count := records[0]["num_samples"]) < asked:
+        say(f"of config.evaluate.sweep_samples={asked} samples {count} show the hidden side: the others do not count")
+    return records

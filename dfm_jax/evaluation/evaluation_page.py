@@ -50,7 +50,7 @@ def write_page(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[
         sections.append(_odds(result))
     if result["sweep"]:
         plots.total_variation_over_steps(store.folder / "sweep.png", result["sweep"])
-        sections.append(_sweep(result["sweep"]))
+        sections.append(_sweep(result["sweep"], result["settings"]["sweep_samples"]))
     sections += [_pictures(store, result, scores), _numbers(result), _scenes(result, scores)]
     sections += [_missing(result), _settings(result)]
     path = store.folder / "index.html"
@@ -74,6 +74,8 @@ def _opening(result: Mapping[str, Any]) -> str:
 Where the image says nothing that is the average of all that could be there."""
     else:
         lead = f"{result['num_samples']} sampled scenes, {count} behind each of {scenes} images."
+    if not result["settings"]["protocol"] and scenes < (asked := result["settings"]["num_scenes"]):
+        lead += f" {asked} images were asked for; there are no more."
     facts = [(result["context_psnr"], ".1f dB", "agreement of the scenes with the given image, rendered again")]
     facts.append((result["psnr"], ".1f dB", "agreement with the true other views, which a scene need not be"))
     if count > 1:
@@ -93,6 +95,8 @@ views are those of <a href="protocol.json">protocol.json</a>.</p>
 
 def _odds(result: Mapping[str, Any]) -> str:
     count, shares = result["num_colours_read"], [result[f"share_{i}"] for i in range(len(NAMES))]
+    unread = result["num_samples"] - count
+    others = f" Of {unread} samples the sampled view shows too little of it: they do not count." if unread else ""
     bars = "".join(
         f'<span><span class="swatch" style="background:{name}"></span>{name}</span><span class="bar">'
         f'<i style="width:{100 * share:.1f}%;background:{name}"></i><u style="left:{100 * odds:.1f}%"></u>'
@@ -111,7 +115,7 @@ or more</li>
 show the colour that the sampled view shows</li>
 </ul>
 <div class="bars">{bars}</div>
-<p class="soft">Bars: the colour that each sample's hidden side is nearest to. Marks: the true odds.</p>
+<p class="soft">Bars: the colour that each sample's hidden side is nearest to. Marks: the true odds.{others}</p>
 """
 
 
@@ -133,16 +137,17 @@ def verdict(result: Mapping[str, Any]) -> str:
     )
 
 
-def _sweep(records: Sequence[Mapping[str, Any]]) -> str:
+def _sweep(records: Sequence[Mapping[str, Any]], asked: int) -> str:
     rows = "".join(
         f"<tr><td>{escape(r['sampler'])}</td><td>{escape(r['spacing'])}</td><td>{r['num_steps']}</td><td>{r['total_variation']:.3f}</td>"
         f"<td>{r['mode_purity']:.1%}</td></tr>"
         for r in records
     )
     count = records[0]["num_samples"]
+    others = f" (of {asked}; the others show too little of the hidden side)" if count < asked else ""
     return f"""<h2>How many steps do the odds need?</h2>
-<p>With few steps DDIM favours the likelier colours, even with a perfect model. {count} samples behind each point:
-honest draws would lie at about {honest_total_variation(count):.3f}.</p>
+<p>With few steps DDIM favours the likelier colours, even with a perfect model. {count} samples behind each
+point{others}: honest draws would lie at about {honest_total_variation(count):.3f}.</p>
 <img src="sweep.png" alt="Total variation over sampling steps" style="max-width:100%">
 <div class="scroll"><table><thead><tr><th>Sampler</th><th>Spacing</th><th>Steps</th>
 <th>Total variation</th><th>Purity</th></tr></thead>
@@ -185,14 +190,17 @@ def _pictures(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[S
             cells += [image[view] if there else None for image in images["samples"][:shown]]
             rows.append(cells if result["deterministic"] else [*cells, images["estimate"] if first else None])
             labels.append(shortened(scores[index].name) if first else "from elsewhere" if there else "")
+    which = f"The first {SCENES_SHOWN} of {len(scores)} scenes. " if len(scores) > SCENES_SHOWN else ""
+    if shown < len(scores[0].psnr):
+        which += f"The first {shown} of {len(scores[0].psnr)} samples. "
     columns = ["given", "truth", *(f"sample {j + 1}" for j in range(shown)), "best guess"]
     if result["deterministic"]:
         columns = ["given", "truth", "answer"]
     sheet = visualize.grid(rows, columns, labels, side=96, rows_together=2)
     visualize.write_png(store.folder / "samples.png", sheet)
     return f"""<h2>Samples</h2>
-<p>Two rows a scene: the view that was sampled, and the same scenes from elsewhere. A sample may differ from the truth
-where the given image says nothing, but not from itself between the two rows.</p>
+<p>{which}Two rows a scene: the view that was sampled, and the same scenes from elsewhere. A sample may differ from
+the truth where the given image says nothing, but not from itself between the two rows.</p>
 <img src="samples.png" alt="Samples" style="max-width:100%;width:{sheet.shape[1]}px">
 """
 

@@ -1,6 +1,6 @@
 """What an evaluation found: the numbers of each scene on disk, and those of all of them.
 
-<workdir>/evaluation/settings.json           what the numbers below belong to
+<workdir>/evaluation/settings.json           what the numbers below were made from, with fingerprints
 <workdir>/evaluation/scenes/00007.json       a scene that is done: `SceneScores`
 <workdir>/evaluation/scenes/00007.npz        its images, 8 bits, for distances of distributions and the page
 <workdir>/evaluation/scenes/00007.csv        a row a sample and view
@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,16 @@ from dfm_jax.data.builders import toy
 from dfm_jax.evaluation.scene_scores import SceneScores
 from dfm_jax.evaluation.toy_modes import UNSEEN
 from dfm_jax.metrics import total_variation
+from dfm_jax.runs import earlier_results
+from dfm_jax.training.monitor import say
 
 # Measures of a sample at a view, and whether more is better.
 VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}
 SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_colour", "contradicted")
 SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips")
+
+
+RESULTS = ("scenes/*.json", "sweep/*.json", "metrics.json")  # of which one is enough not to be lost
 
 
 class StoredScenes:
@@ -53,14 +57,12 @@ class StoredScenes:
 class SceneStore(StoredScenes):
     """The scenes of the evaluation that is running; they stay when it is interrupted."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        """Opens the folder, and empties it if what it holds belongs to other settings."""
+    def __init__(self, folder: Path, made_from: Mapping[str, Any]):
+        """Opens the folder. What it holds that was made from something else is set aside, and said."""
         super().__init__(folder)
-        path, content = folder / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n"
-        if not path.is_file() or path.read_text() != content:
-            shutil.rmtree(folder, ignore_errors=True)
-            (folder / "scenes").mkdir(parents=True)
-            path.write_text(content)
+        if message := earlier_results.open_for(folder, made_from, parts=RESULTS):
+            say(message)
+        (folder / "scenes").mkdir(exist_ok=True)
 
     def write(self, index: int, scores: SceneScores, images: Mapping[str, np.ndarray]) -> None:
         """Stores a scene; it counts as done when the last of its files is complete.

@@ -67,7 +67,7 @@ def _split_of(path: str) -> str:
     return path.rpartition("/")[2].partition("-")[2].partition(".array_record-")[0]
 
 
-def changes_of_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def changes_of_split(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """In which way the data set `new` is not `old`, both `of_split`, for a person; '' where no difference is known."""
     told = {"scenes": "scenes", "frames": "frames", "holdout": "every so many frames held out"}
     changes = [f"{text} {old[name]} -> {new[name]}" for name, text in told.items() if old[name] != new[name]]

@@ -189,6 +189,8 @@ class Run:
         same noise, so that they can be compared. The first process does so, on its devices; the others wait."""
         config, writer = self.reading, self.writer
         scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
+        if scenes < config.sample.num_scenes:
+            say(f"pictures while training show {scenes} of config.sample.num_scenes={config.sample.num_scenes} scenes")
         example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
         local_key = sharding.local_copy(key, self.mesh)
 

@@ -1,0 +1,50 @@
+"""What results were made from: parameters, data and settings, by fingerprints that are stored beside them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dfm_jax.config import Config
+from dfm_jax.data.dataset import SceneDataset
+from dfm_jax.data.view_sampling import Draw
+from dfm_jax.evaluation.draw import Params
+from dfm_jax.evaluation.features import Extractor
+from dfm_jax.models import lpips
+from dfm_jax.runs import fingerprints
+
+# Settings of `config.sample` that only `--mode=sample` heeds.
+OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")
+
+
+def model_and_data(params: Params, step: int, data: SceneDataset) -> dict[str, Any]:
+    """What every result depends on; JSON can hold it."""
+    return {"step": step, "parameters": fingerprints.of_arrays(params), "data": data.fingerprint()}
+
+
+def scores(
+    config: Config,
+    params: Params,
+    step: int,
+    data: SceneDataset,
+    views: Sequence[tuple[int, Draw]],
+    distance: lpips.Distance | None,
+) -> dict[str, Any]:
+    """All that the stored numbers of an evaluated scene depend on. Not Inception: it looks at stored images."""
+    sample = dataclasses.asdict(config.sample)
+    return model_and_data(params, step, data) | {
+        "seed": config.seed,
+        "image_size": config.image_size,
+        "model": dataclasses.asdict(config.model),
+        "num_timesteps": config.diffusion.num_timesteps,
+        "sample": {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE},
+        "bounds": [config.data.near, config.data.far],
+        "num_samples": config.evaluate.num_samples,
+        "views": [[number, draw.context.tolist(), draw.target.tolist()] for number, draw in views],
+        "lpips": None if distance is None else fingerprints.of_arrays(distance.params),
+    }
+
+
+def summary(scores: Mapping[str, Any], extractor: Extractor | None) -> dict[str, Any]:
+    """Of `scores`, what tells evaluations apart, and the weights behind distances of distributions."""
+    kept = {name: scores[name] for name in ("parameters", "data", "lpips")}
+    return kept | {"features": None if extractor is None else fingerprints.of_arrays(extractor.params)}
