@@ -6,6 +6,7 @@
 #   make test-torture  kills training twenty times; must end in the same bits
 #   make lint       style and formatting
 #   make clean      remove .venv, the demo's output and caches
+#   make gpu-report   speed and memory of the published sizes on the accelerator that is here (GPU_FLAGS=--time=480)
 #   make lpips-weights        fetch and convert the weights of LPIPS, once, into the user's cache
 #   make .venv/.installed-reference    what some tests compare with (PyTorch); without it they are skipped
 #
@@ -19,7 +20,7 @@ DEMO_PAGE := $(DEMO_DIR)/samples/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-torture lint clean lpips-weights
+.PHONY: demo test test-slow test-torture lint clean lpips-weights gpu-report
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -47,6 +48,9 @@ lint: $(VENV)/.installed-test
 
 lpips-weights: $(VENV)/.installed
 	$(BIN)/python -m dfm_jax.interop.lpips_weights --fetch
+
+gpu-report: $(VENV)/.installed
+	$(BIN)/python -m dfm_jax.profiling.gpu_report $(GPU_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) .jax_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -3,10 +3,14 @@
 import json
 import math
 
+import jax
 import pytest
 
 from dfm_jax.config.command_line import read_config
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation.synthetic import synthetic_example
+from dfm_jax.profiling import programs
+from dfm_jax.profiling.benchmark import benchmark
 from tests.test_main import ROOT, run_main
 
 SMALL = (
@@ -47,6 +51,28 @@ def test_it_prints_a_table_and_says_what_it_could_not_measure(measured):
     assert all(any(line.startswith(part) for line in lines) for part in PARTS)
     assert json.loads(measured.stdout.splitlines()[-1])["load_views_per_s"] is None
     assert "reading is not measured" in measured.stderr
+
+
+def test_what_the_device_refuses_is_a_line_of_the_result(monkeypatch, capsys):
+    """Another program than those that are chosen would be compiled, and fail the test."""
+
+    def refuse(self, name, **settings):
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Out of memory: {name}")
+
+    monkeypatch.setitem(programs.PRODUCT_SIDE, "cpu", 64)
+    monkeypatch.setattr(programs.Inference, "compile", refuse)
+    config = read_config(str(ROOT / "configs" / "toy.py") + ":tiny")
+    result = benchmark(config, ["prepare", "denoise"])
+    assert result["failed"].keys() == {"preparation", "denoising step"}
+    assert result["failed"]["preparation"] == "out of memory: RESOURCE_EXHAUSTED: Out of memory: preparation"
+    assert result["runs"].keys() == {"matrix product"} and result["matmul_flops_per_s"] > 0
+    assert result["denoise_step_s"] is None and result["load_views_per_s"] is None
+    assert "preparation      out of memory" in capsys.readouterr().out
+
+
+def test_a_program_that_does_not_exist_is_one_clear_error():
+    with pytest.raises(UserError, match="--programs=denoize is not known: choose of prepare,encoder,denoise"):
+        benchmark(read_config(str(ROOT / "configs" / "toy.py")), ["denoise", "denoize"])
 
 
 @pytest.mark.parametrize("file", ["configs/co3d.py:128", "configs/captures.py"])

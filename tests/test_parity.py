@@ -1,5 +1,6 @@
 """Numbers of the published code, where they are at hand; and that the comparison can fail."""
 
+import os
 import pathlib
 import sys
 
@@ -12,7 +13,8 @@ from tests import parity
 from tests.published_state import model_of, small_config
 from tests.tiny import random_params, random_rotations
 
-FIXTURES = sorted((pathlib.Path(__file__).resolve().parents[2] / "shared" / "fixtures").glob("*.npz"))
+BESIDE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+FIXTURES = sorted(pathlib.Path(os.environ.get("DFM_JAX_FIXTURES", BESIDE)).glob("*.npz"))
 META = {
     "size": 8, "depth": 1, "hidden": 16, "heads": 2, "feat": 8, "mlp_hidden": 16, "num_context": 2, "n_coarse": 4,
     "n_fine": 3, "n_cond": 4, "abs_pose": True, "near": 0.5, "far": 4.0, "guidance": 2.0, "ddim_steps": 2,

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 ADDED_AT_ONCE = 2048
 
 
+@jax.named_scope("lookup")
 def lookup_features(maps: Float[Array, "b v h w c"], uv: Float[Array, "b v n 2"], grid: str) -> Float[Array, "b v n c"]:
     """Features at normalised image points `uv`; points outside take the value at the nearest border.
 

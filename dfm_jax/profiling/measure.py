@@ -87,6 +87,8 @@ def compile_program(
 def describe(error: BaseException) -> str:
     """What went wrong in one line; 'out of memory' where that is what it was."""
     text = " ".join(str(error).split())[:300] or type(error).__name__
+    if text.startswith("out of memory: "):  # described already
+        return text
     lacking = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
     return f"out of memory: {text}" if lacking else f"{type(error).__name__}: {text}"
 

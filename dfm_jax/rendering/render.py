@@ -30,6 +30,7 @@ def points_along(rays: Rays, distances: Float[Array, "b r s"]) -> Float[Array, "
     return rays.origins[:, :, None] + distances[..., None] * rays.directions[:, :, None]
 
 
+@jax.named_scope("compositing")
 def _integrate(density: Array, radiance: Array, distances: Array, background: float) -> Rendering:
     weights = volume_weights(density, distances)
     values = composite(weights, radiance)
@@ -89,7 +90,8 @@ def render_hierarchical(
         coarse_rgb = add_background(composite(weights, radiance[..., :3]), weights, background)
     if uniforms is None:
         uniforms = deterministic_uniforms(num_fine)[None, None]
-    fine = checkpoint_name(lax.stop_gradient(importance_distances(distances, weights, uniforms)), KEPT)
+    with jax.named_scope("importance_sampling"):
+        fine = checkpoint_name(lax.stop_gradient(importance_distances(distances, weights, uniforms)), KEPT)
     if fine_only:
         fine = jnp.sort(fine, axis=-1)
         rendering = _integrate(*fine_field(rays, fine), fine, background)
@@ -103,6 +105,7 @@ def render_hierarchical(
     return _integrate_unsorted(density, radiance, everywhere, background).replace(coarse_rgb=coarse_rgb)
 
 
+@jax.named_scope("compositing")
 def _integrate_unsorted(density: Array, radiance: Array, distances: Array, background: float) -> Rendering:
     """As `_integrate`, for distances in any order: the weights are sorted back, and not the wide radiance."""
     order = jnp.argsort(distances, axis=-1)

@@ -1,0 +1,216 @@
+"""The kinds of measurements of the GPU report that run in jax: each makes a `Task` of a measurement's settings."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dfm_jax.evaluation.synthetic import synthetic_example
+from dfm_jax.profiling import pieces
+from dfm_jax.profiling.laboratory import PRECISION, Laboratory, Task, about, timed
+from dfm_jax.profiling.measure import Compiled, Program, compile_program, describe
+from dfm_jax.profiling.programs import PRODUCTS, Inference, Part, Training, compile_quickly, matrix, matrix_products
+from dfm_jax.profiling.trace_summary import kernels
+from dfm_jax.training import sharding
+
+RESUMED_STEPS = 3
+
+
+def inference(
+    lab: Laboratory,
+    name: str,
+    *,
+    config: str,
+    program: str,
+    precision: str,
+    chunk: int | str,
+    overrides: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+) -> Task:
+    """A part of what a config computes for one scene."""
+    made = _inference(lab, config, precision, chunk, overrides)
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        arguments = lab.arguments(made, program, precision)
+        result = timed(lab, Program(compiled, partial(compiled.call, *arguments)), name)
+        if any(program in part.arguments for part in made.parts.values()):
+            lab.keep(made, program, compiled.call(*arguments))
+        return result | {"chunk": made.config.model.ray_marching.chunk_size, "rays": made.config.image_size**2}
+
+    return Task(lambda: lab.part(made, program, precision, options or {}), run)
+
+
+def _inference(
+    lab: Laboratory, config: str, precision: str, chunk: int | str, overrides: Sequence[str] = ()
+) -> Inference:
+    made = Inference(lab.config(config, precision, chunk, overrides, "denoising"))
+    made.parts["rendering with maps of one pixel"] = pieces.rendering_of_one_pixel(made)
+    return made
+
+
+def training(
+    lab: Laboratory, name: str, *, config: str, precision: str, chunk: int | str, overrides: Sequence[str]
+) -> Task:
+    """The training step. Its memory is known, and reported, even where the device refuses to run it."""
+    made = Training(lab.config(config, precision, chunk, overrides, "training"))
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        known = about(compiled) | {"chunk": made.config.model.ray_marching.chunk_size}
+        try:
+            return known | timed(lab, made.program(compiled), name)
+        except (RuntimeError, MemoryError):
+            lab.clear()  # what others began with may have been in the way
+        try:
+            return known | timed(lab, made.program(compiled), name)
+        except (RuntimeError, MemoryError) as error:
+            return known | {"failed": describe(error)}
+
+    return Task(lambda: made.compile(precision=PRECISION[precision][1]), run)
+
+
+def products(lab: Laboratory, name: str, *, precision: str, side: int) -> Task:
+    """What the device can do: square matrix products; and how exact it is in doing so."""
+    dtype, exactness = PRECISION[precision]
+    shape = jax.ShapeDtypeStruct((side, side), dtype)
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        a = compile_quickly(partial(matrix, dtype, side))
+        result = timed(lab, Program(compiled, partial(compiled.call, a)), name)
+        few = min(side, 256)
+        with jax.default_matmul_precision(exactness or "default"):
+            product = np.asarray(compile_quickly(lambda a: a[:few] @ a[:, :few], a), np.float64)
+        wide = np.asarray(a, np.float64)
+        truth = wide[:few] @ wide[:, :few]
+        error = np.linalg.norm(product - truth) / np.linalg.norm(truth)
+        return result | {"flops_per_s": result["flops"] / result["seconds"], "relative_error": float(error)}
+
+    return Task(lambda: compile_program(matrix_products, shape, precision=exactness), run)
+
+
+def copy(lab: Laboratory, name: str, *, bytes: int) -> Task:
+    """Bytes a second that are read and written."""
+    shape = jax.ShapeDtypeStruct((bytes // 4,), jnp.float32)
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        x = compile_quickly(lambda: jnp.arange(bytes // 4, dtype=jnp.float32))
+        result = timed(lab, Program(compiled, partial(compiled.call, x)), name)
+        return result | {"bytes_per_s": 2 * bytes / result["seconds"]}
+
+    return Task(lambda: compile_program(lambda x: x + 1, shape), run)
+
+
+def attention(lab: Laboratory, name: str, *, shape: Sequence[int], backward: bool, by: str) -> Task:
+    """Attention alone, several times one after the other as in a transformer; seconds are those of one."""
+    attend = partial(jax.nn.dot_product_attention, implementation=by)
+
+    def several(x: Array) -> Array:
+        return jax.lax.fori_loop(0, PRODUCTS, lambda _, q: attend(q, x, x), x)
+
+    def one_way(x: Array) -> Array:
+        gradient = jax.grad(lambda q, k: jnp.sum(attend(q, k, k).astype(jnp.float32)), argnums=(0, 1))
+        return jax.lax.fori_loop(0, PRODUCTS, lambda _, q: sum(gradient(q, x)), x)
+
+    abstract = jax.ShapeDtypeStruct(tuple(shape), jnp.bfloat16)
+    make = lambda: jax.random.normal(jax.random.key(0), tuple(shape), jnp.bfloat16)
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        result = timed(lab, Program(compiled, partial(compiled.call, compile_quickly(make))), name)
+        return result | {"seconds_of_one": result["seconds"] / PRODUCTS}
+
+    return Task(lambda: compile_program(one_way if backward else several, abstract), run)
+
+
+def _piece(make: Callable[[Inference], Part]) -> Callable[..., Task]:
+    """A kind that measures a piece of rendering on its own."""
+
+    def kind(lab: Laboratory, name: str, *, config: str, precision: str, chunk: int | str) -> Task:
+        made = _inference(lab, config, precision, chunk)
+        made.parts[name] = make(made)
+
+        def run(compiled: Compiled) -> dict[str, Any]:
+            arguments = lab.arguments(made, name, precision)
+            return timed(lab, Program(compiled, partial(compiled.call, *arguments)), name)
+
+        return Task(lambda: lab.part(made, name, precision, {}), run)
+
+    return kind
+
+
+def trace(lab: Laboratory, name: str, *, config: str, program: str, precision: str, chunk: int | str) -> Task:
+    """Which kernels a program's time goes to."""
+    made = _inference(lab, config, precision, chunk)
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        arguments = lab.arguments(made, program, precision)
+        return kernels(partial(compiled.call, *arguments), compiled.text())
+
+    return Task(lambda: lab.part(made, program, precision, {}), run)
+
+
+def resume(lab: Laboratory, name: str, *, options: dict[str, Any]) -> Task:
+    """Whether some steps end in the same bits when they are done again, and when they go on from a saved state.
+
+    A kernel that adds in no fixed order shows here. Of what jax and the files do, the tests of training tell.
+    """
+    made = Training(lab.config("64", "fp32", lab.sizes.chunks[0], RESUMED_SETTINGS, "training"))
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        key, size = jax.random.key(made.config.seed), made.config.train.batch_size
+        batches = [synthetic_example(made.config, size, seed=n) for n in range(2 * RESUMED_STEPS)]
+
+        def steps(state: Any, first: int) -> Any:
+            for batch in batches[first : first + RESUMED_STEPS]:
+                state, _ = compiled.call(state, batch, key)
+            return jax.device_get(state)
+
+        begin = lambda: sharding.initialize(made.init, key, made.mesh)
+        middle = steps(begin(), 0)
+        again = steps(begin(), 0)
+        ends = [digest(steps(jax.device_put(state), RESUMED_STEPS)) for state in (middle, middle, again)]
+        return {
+            "same_when_repeated": digest(middle) == digest(again),
+            "same_when_resumed": ends[0] == ends[1],
+            "steps": 2 * RESUMED_STEPS,
+            "digest": ends[0],
+            **about(compiled),
+        }
+
+    return Task(lambda: made.compile(options=options), run)
+
+
+# A model small enough to be quick, with all kinds of kernels.
+RESUMED_SETTINGS = (
+    "--config.image_size=32", "--config.model.estimate_size=16", "--config.loss.patch_size=12",
+    "--config.model.encoder.depth=2", "--config.model.encoder.width=96", "--config.model.encoder.num_heads=4",
+    "--config.model.encoder.features=32", "--config.model.scene_field.width=64",
+    "--config.model.conditioning_field.width=32", "--config.model.rendered_features=16",
+    "--config.model.ray_marching.num_coarse=16", "--config.model.ray_marching.num_fine=16",
+    "--config.train.batch_size=2",
+)  # fmt: skip
+
+
+def digest(state: Any) -> str:
+    """Of all bits of the parameters."""
+    sum_ = hashlib.sha256()
+    for leaf in jax.tree.leaves(state.params):
+        sum_.update(np.asarray(leaf).tobytes())
+    return sum_.hexdigest()[:16]
+
+
+KINDS: dict[str, Callable[..., Task]] = {
+    "inference": inference,
+    "training": training,
+    "products": products,
+    "copy": copy,
+    "attention": attention,
+    "lookups": _piece(pieces.lookups),
+    "marching": _piece(pieces.marching),
+    "chained": _piece(pieces.chained_products),
+    "trace": trace,
+    "resume": resume,
+}
