@@ -60,6 +60,7 @@ def test_a_scene_does_not_depend_on_how_many_views_other_scenes_have(drawn):
     alone = jax.tree.map(lambda x: x[:, :1], second[1])
     shorter = partial(extend, PARAMS, SCHEDULE, second[0], model=MODEL, sample=SAMPLE)
     again = shorter(alone, KEY, second[2], jnp.array([0]), jnp.array([0]))
+    # Other batch sizes are other programs: float32's rounding, through two sampling steps and a rendering.
     np.testing.assert_allclose(again.views.rgb[0], extended.views.rgb[1], atol=1e-4)
 
 
@@ -75,6 +76,7 @@ def test_views_that_are_still_to_come_change_nothing(drawn):
     assert room.context.valid.tolist() == [[True, True, False]]
     tight = first.replace(context=jax.tree.map(lambda x: x[:, :2], first.context))
     tight = tight.replace(target=jax.tree.map(lambda x: x[:, :1], tight.target))
+    # Other shapes are another program: float32's rounding, through two sampling steps.
     np.testing.assert_allclose(step(tight, view, *inputs)[1], sample, atol=1e-4)
 
 

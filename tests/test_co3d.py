@@ -56,6 +56,7 @@ def test_real_records_are_understood():
             point = np.array([0.1, 0.2, 1.0])
             projected = parsed.intrinsics @ (np.linalg.inv(parsed.camera_to_world) @ [*point, 1])[:3]
             pixel = projected[:2] / projected[2] * parsed.size
+            # Pixels: a thousandth of what is seen; the records' rotations have float32's digits.
             np.testing.assert_allclose(pixel, pytorch3d_pixel(record["viewpoint"], point, *parsed.size), atol=1e-4)
             focal = parsed.intrinsics.diagonal()[:2] * parsed.size
             assert focal[0] == pytest.approx(focal[1], rel=1e-6)  # pixels are square
@@ -235,6 +236,7 @@ def test_real_cameras_are_those_that_were_published(apple):
         world_to_camera = np.linalg.inv(pose)
         flip = np.diag([-1, -1, 1])
         np.testing.assert_allclose(world_to_camera[:3, :3], flip @ r.T, atol=1e-5)
+        # The published translations are float32, and so is what is stored.
         np.testing.assert_allclose(world_to_camera[:3, 3], flip @ t * scene.scale, rtol=1e-4)
         # Square, as wide as the picture's shorter side: NDC reach from -1 to 1 over it.
         np.testing.assert_allclose(intrinsics, [[focal[0] / 2, 0, 0.5], [0, focal[1] / 2, 0.5], [0, 0, 1]], rtol=1e-6)

@@ -104,6 +104,7 @@ def test_reducing_is_antialiased():
     stripes[:, ::2] = 255
     reduced = transforms.decode(encode(stripes, format="PNG"), 12)
     assert reduced.shape == (12, 12, 3) and reduced.dtype == np.float32
+    # 8 levels of 255: the filter's ripple; an aliased stripe would be off by 0.5.
     np.testing.assert_allclose(reduced[:, 1:-1], 0.5, atol=0.03)
 
 
@@ -117,7 +118,7 @@ def test_a_jpeg_decoded_at_a_fraction_of_its_size_keeps_its_place(side):
     expected = (np.arange(size) + 0.5) / size
     # Inside; a border mixes with its own reflection. One source pixel of displacement would be an error of 1 / side.
     np.testing.assert_allclose(small[4:-4, 1:-1, 0].mean(0), expected[1:-1], atol=0.006)
-    np.testing.assert_allclose(small[1:-1, 4:-4, 1].mean(1), expected[1:-1], atol=0.006)
+    np.testing.assert_allclose(small[1:-1, 4:-4, 1].mean(1), expected[1:-1], atol=0.006)  # as above
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -136,6 +137,7 @@ def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_antialiased(size):
     stripes = np.zeros((360, 360, 3), np.uint8)
     stripes[:, ::2] = 255
     reduced = transforms.decode(encode(stripes, format="JPEG", quality=98), size)
+    # 8 levels of 255: JPEG and the filter's ripple; an aliased stripe would be off by 0.5.
     np.testing.assert_allclose(reduced[:, 2:-2], 0.5, atol=0.03)
 
 

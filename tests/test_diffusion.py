@@ -53,6 +53,7 @@ def test_cosine_schedule_has_the_published_values():
 def test_schedule_rates_are_consistent_and_fall():
     schedule = cosine_schedule(200)
     np.testing.assert_allclose(schedule.signal_rate**2 + schedule.noise_rate**2, 1, rtol=1e-6)
+    # A product of 200 float32 factors.
     np.testing.assert_allclose(jnp.cumprod(1 - schedule.beta), schedule.alpha_bar, rtol=1e-4)
     assert bool(jnp.all(jnp.diff(schedule.alpha_bar) < 0))
     assert schedule.num_timesteps == 200
@@ -166,9 +167,11 @@ def test_projected_guidance_that_keeps_everything_is_classifier_free_guidance():
 def test_projected_guidance_moves_at_right_angles_to_the_conditional_prediction():
     cond, uncond = normal(0, 2, 5, 3), normal(1, 2, 5, 3)
     step = projected(cond, uncond, 4.0)[0] - cond
+    # 15 products of up to ten, summed in float32.
     np.testing.assert_allclose(jnp.sum(step * cond, axis=(1, 2)), 0, atol=1e-4)
     full = classifier_free_guidance(cond, uncond, 4.0) - cond
     along = jnp.sum(full * cond, axis=(1, 2)) / jnp.sum(cond**2, axis=(1, 2))
+    # A difference of numbers of up to ten, in float32.
     np.testing.assert_allclose(step, full - along[:, None, None] * cond, rtol=1e-4, atol=1e-4)
     # A difference along the prediction alone is dropped whole.
     np.testing.assert_allclose(projected(cond, 0.3 * cond, 4.0)[0], cond, atol=1e-5)
@@ -177,6 +180,7 @@ def test_projected_guidance_moves_at_right_angles_to_the_conditional_prediction(
 def test_projected_guidance_bounds_each_step_and_leaves_short_ones_alone():
     cond, uncond = normal(0, 2, 8, 8), jnp.stack([normal(1, 8, 8), normal(0, 2, 8, 8)[1] + 0.01])
     long, short = projected(cond, uncond, 2.0, bound=0.1, parallel=1.0)[0] - cond
+    # A small step is read off as a difference of numbers twenty times as large, in float32.
     np.testing.assert_allclose(jnp.sqrt(jnp.mean(long**2)), 0.1, rtol=1e-4)
     np.testing.assert_allclose(short, (cond - uncond)[1], atol=1e-5)
     black = projected(jnp.zeros((1, 4)), jnp.zeros((1, 4)), 2.0, bound=0.1)[0]
@@ -239,6 +243,7 @@ def test_log_snr_timesteps_are_even_in_it_and_end_where_50_uniform_steps_do():
         # Each is the timestep nearest to an even one; float32 may decide between two that are equally near.
         even = np.linspace(-5, log_snr[times[-1]], num_steps)[1:, None]
         nearest = np.abs(log_snr - even).min(1)
+        # The schedule's float32 rates: log-SNRs are known to 1e-5.
         np.testing.assert_allclose(np.abs(log_snr[times[1:]] - even[:, 0]), nearest, atol=1e-4)
 
 
@@ -283,7 +288,7 @@ def test_ddim_equals_a_numpy_loop():
         x0 = np.clip(x0, -limit, limit) / limit
         noise = (x - np.sqrt(alpha_bar[t]) * x0) / np.sqrt(1 - alpha_bar[t])
         x = x0 if t_next < 0 else np.sqrt(alpha_bar[t_next]) * x0 + np.sqrt(1 - alpha_bar[t_next]) * noise
-    np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)  # five steps in float32, against float64
 
 
 def denoise_gaussian(schedule, mean, deviation):

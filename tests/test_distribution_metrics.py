@@ -35,8 +35,8 @@ def test_frechet_distance_equals_the_one_with_a_matrix_root():
 
 
 def test_frechet_distance_with_fewer_images_than_channels():
-    # There the product of covariances is singular, and its root as computed above not exact.
     x, y = features(20, 64, 0), features(12, 64, 1, shift=0.3)
+    # There the product of covariances is singular, and its root as computed above not exact.
     assert frechet_distance(x, y) == pytest.approx(frechet_by_matrix_root(x, y), rel=1e-3)
 
 

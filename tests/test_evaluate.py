@@ -97,7 +97,9 @@ def test_few_steps_are_compared_with_many(run, monkeypatch):
     result = steps_sweep.sweep(run.config, run.workdir)
     records = result["records"]
     assert [r["num_steps"] for r in records] == [1] * 4 + [3] * 4 + [6] * 2
-    assert len({r["to_uniform"]["psnr"] for r in records[:4]}) == 1  # one step is the same for every sampler
+    for record in records[1:4]:
+        # One step is the same for every sampler, but another program: dB of float32 images.
+        assert record["to_uniform"]["psnr"] == pytest.approx(records[0]["to_uniform"]["psnr"], abs=1e-3)
     few, many = records[0], records[4]  # DDIM, uniform
     assert many["to_uniform"]["psnr"] > few["to_uniform"]["psnr"]
     assert records[-1]["to_uniform"]["psnr"] == records[-2]["to_log-snr"]["psnr"]
@@ -115,8 +117,9 @@ def test_an_evaluation_goes_on_where_it_was_interrupted(run):
     again = evaluate(run.config, run.workdir)
     assert untouched.stat().st_mtime_ns == when
     after = json.loads(scene.read_text())
+    # dB: alone in its batch, a scene runs through another program.
     np.testing.assert_allclose(after["psnr"], before["psnr"], atol=1e-3)
-    assert again["psnr"] == pytest.approx(run.result["psnr"], abs=1e-3)
+    assert again["psnr"] == pytest.approx(run.result["psnr"], abs=1e-3)  # dB: as above
 
 
 def test_an_evaluation_of_another_model_of_the_same_step_is_none_of_this_one(run, tmp_path, capsys):
@@ -275,12 +278,13 @@ def test_four_devices_measure_what_one_measures(tmp_path):
         for a, b in zip(*tables, strict=True):
             assert a.pop("scene") == b.pop("scene")
             numbers = [[float(x) for x in row.values() if x] for row in (a, b)]
+            # Other programs: float32's rounding through sampling and rendering, in dB and in distances.
             np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-3, atol=1e-4)
         numbers = [json.loads((folder / "metrics.json").read_text()) for folder in (one, four)]
         measured = [{name: x for name, x in row.items() if isinstance(x, float)} for row in numbers]
         assert measured[0].keys() == measured[1].keys() >= {"psnr", "total_variation", "context_psnr"}
         for name in measured[0].keys() - {"seconds"}:
-            assert measured[1][name] == pytest.approx(measured[0][name], rel=1e-3, abs=1e-4), name
+            assert measured[1][name] == pytest.approx(measured[0][name], rel=1e-3, abs=1e-4), name  # as above
 
 
 def test_the_numbers_of_a_run_in_a_bucket_are_written_here(run, tmp_path, monkeypatch):

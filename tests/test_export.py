@@ -84,6 +84,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
         return ddim(denoise_fn, noise, schedule, settings.num_steps, memory=jnp.zeros_like(noise))
 
     assert settings.guidance != 1 and settings.temperature == 1
+    # Another program: float32's rounding, grown by guidance.
     np.testing.assert_allclose(drawn, sample(noise), atol=2e-5)
 
 

@@ -23,6 +23,7 @@ def test_features_of_an_image_do_not_depend_on_the_batch(extractor):
     images = np.random.default_rng(1).integers(0, 256, (features.IMAGES_AT_ONCE + 3, 16, 16, 3), np.uint8)
     found = extractor(images)
     assert found.shape == (len(images), 512)
+    # 13 convolutions, in another order for another batch.
     np.testing.assert_allclose(extractor(images[-2:]), found[-2:], rtol=1e-4, atol=1e-5)
     assert np.abs(found[0] - found[1]).max() > 1e-3
 

@@ -148,6 +148,8 @@ def test_one_motion_of_all_cameras_changes_nothing():
     moved = example.replace(context=move(example.context), target=move(example.target))
     _, *before = see(PARAMS, example, X_T, TIMESTEP)
     _, *after = see(PARAMS, moved, X_T, TIMESTEP)
+    # Poses are inverted and multiplied in float32: points move by 1e-6, and the highest octave of their code by 50
+    # times that.
     assert_trees_close(before, after, rtol=2e-3, atol=2e-3)
 
 
@@ -172,6 +174,7 @@ def test_the_target_is_the_first_target_image_and_its_rays():
     assert rays.origins.shape == (2, SIZE * SIZE, 3)
     uv, _ = project(jax.tree.map(lambda x: x[:, 0], example.target.camera), rays.origins + rays.directions)
     expected = jnp.broadcast_to(pixel_grid(SIZE, SIZE, "centres").reshape(1, -1, 2), uv.shape)
+    # Of the image's width: a ray of unit length and back, in float32; a pixel is 0.06.
     np.testing.assert_allclose(uv, expected, atol=1e-4)
 
 
@@ -186,6 +189,7 @@ def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels)
     uv, _ = project(example.target.camera, split(rays.origins + rays.directions))
     place = uv * SIZE - 0.5 if grid == "centres" else uv * (SIZE - 1)
     x, y = np.moveaxis(np.rint(place).astype(int), -1, 0)
+    # Pixels: float32; a wrong pixel is off by 1.
     np.testing.assert_allclose(np.stack([x, y], axis=-1), place, atol=1e-3)
     b, t = np.ix_(range(2), range(2))
     seen = np.asarray(example.target.images)[b[..., None], t[..., None], y, x]
@@ -269,6 +273,7 @@ def test_what_is_remembered_of_the_context_changes_nothing(num_fine):
     assert sum(x.nbytes for x in jax.tree.leaves(sets[0].context)) == 2 * 96 * bytes_per_ray
     assert known.context["coarse"].shape == (2, SIZE**2, NUM_COARSE, width)
     for other in (partly, wholly):
+        # Sums of the views in another order: points' codes and densities enlarge float32's rounding.
         assert_trees_close(other, plain, rtol=1e-3, atol=1e-4)
 
 
@@ -300,6 +305,7 @@ def test_a_proposal_places_the_samples_and_remembers_the_context():
     assert context.keys() == {"proposal"}
     assert plain.weights.shape == (2, SIZE**2, NUM_FINE) and plain.proposal[0].shape == (2, SIZE**2, NUM_COARSE)
     assert bool(jnp.all(jnp.diff(plain.distances, axis=-1) >= 0))
+    # Sums of the views in another order: points' codes and densities enlarge float32's rounding.
     assert_trees_close(remembered, plain, rtol=1e-3, atol=1e-4)
 
 

@@ -276,6 +276,7 @@ def test_a_wrong_focal_length_is_named(room, matches, factor):
     true, intrinsics = textured_room.cameras(8), np.stack([frame.intrinsics for frame in room[1]])
     intrinsics[:, [0, 1], [0, 1]] *= factor
     verdict = conventions.judge(matches, true, intrinsics)
+    # Estimated from matches that are a pixel off.
     assert verdict.focal_factor == pytest.approx(1 / factor, rel=0.1) and "times as long" in verdict.evidence
 
 

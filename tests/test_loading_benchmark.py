@@ -21,6 +21,7 @@ def test_it_measures_every_published_setting(capsys, monkeypatch):
         setting = loading_benchmark.SETTINGS[key]
         views = setting.batch_size * (setting.max_context + setting.num_target)
         per_core = numbers["views_per_second_per_core"]
+        # The numbers are printed rounded.
         assert numbers["cores_per_step"] == pytest.approx(views / 0.01 / per_core, rel=0.01)
         assert numbers["batches_per_second"] > 0 and numbers["seconds_waited"] >= 0
 

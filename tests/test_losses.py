@@ -80,7 +80,7 @@ def test_distortion_equals_the_double_sum(seed):
         pairs = sum(w[ray, i] * w[ray, j] * abs(x[i] - x[j]) for i in range(9) for j in range(9))
         expected.append(pairs + np.sum(w[ray] ** 2 * delta) / 3)
     ours = distort(*(jnp.asarray(value, jnp.float32) for value in (w, d, near, far)))
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)  # running sums in float32, and differences of them
 
 
 def test_distortion_prefers_weight_in_one_place():
@@ -117,6 +117,7 @@ def test_a_step_in_depth_costs_less_where_the_image_has_an_edge(axis):
 
 def test_smoothness_knows_no_unit_of_length_and_stops_at_near():
     depth = np.random.default_rng(1).uniform(1, 3, (6, 6))
+    # Float32: differences of inverse depths have a digit fewer than they.
     assert smooth(5 * depth) == pytest.approx(smooth(depth), rel=1e-4)
     assert smooth(0.01 * depth, near=5.0) == pytest.approx(0, abs=1e-7)
 
@@ -158,6 +159,7 @@ def test_timesteps_cover_all_levels_with_the_extra_share_on_high_ones(fraction):
     drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
     assert drawn.min() >= (900 if fraction == 1 else 0)
     assert drawn.max() == 999
+    # Five standard deviations of a share of 4000 draws.
     assert np.mean(drawn >= 900) == pytest.approx(fraction + (1 - fraction) * 0.1, abs=0.04)
 
 
@@ -195,6 +197,7 @@ def test_neither_the_layout_of_the_batch_nor_chunks_change_what_is_drawn_or_foun
     metrics, _ = whole
     halves = [evaluate(part)[1] for part in HALVES]
     for name in ("target", "estimate", "distortion", "smoothness"):
+        # Another program, in chunks: float32's rounding through the whole model.
         assert float(sum(half[name] for half in halves) / 2) == pytest.approx(float(metrics[name]), rel=1e-4), name
     crossed = sum(evaluate(part)[0] for part in ([3, 0], [1, 2]))
     assert float(crossed) == pytest.approx(float(sum(half["loss"] for half in halves)), rel=1e-5)
@@ -253,6 +256,7 @@ def test_interlevel_is_the_sum_of_what_is_missing():
         bound = sum(v[j] for j in range(6) if proposed[j] < b and ends(proposed)[j] > a)
         expected += max(0.0, weight - bound) ** 2 / (weight + 1e-6)
     one = lambda *x: tuple(jnp.asarray(y)[None] for y in x)
+    # What is missing is a difference of float32 sums.
     np.testing.assert_allclose(interlevel(one(v, proposed), *one(w, d))[0], expected, rtol=1e-4)
 
 

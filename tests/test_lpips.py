@@ -90,6 +90,7 @@ def test_bfloat16_features_change_the_distance_little(distance):
     exact, rounded = (distance_of(distance.replace(dtype=dtype), a, b) for dtype in ("float32", "bfloat16"))
     assert rounded.dtype == jnp.float32
     assert (np.asarray(exact) != np.asarray(rounded)).all()
+    # Bfloat16 has 8 bits: 0.004 in each of 13 layers, averaged over positions and channels.
     np.testing.assert_allclose(rounded, exact, rtol=0.02)
 
 
@@ -100,6 +101,7 @@ def test_images_get_gradients_and_weights_get_none(distance):
     assert all(not leaf.any() for leaf in jax.tree.leaves(for_weights))
     assert np.isfinite(for_image).all()
     assert np.abs(for_image).max() > 0
+    # 0 but for float32's rounding, relative to an ordinary gradient.
     np.testing.assert_allclose(gradient(distance, a, a)[1], 0, atol=1e-4 * np.abs(for_image).max())
     # Where no feature is left, a length of 0 is divided by.
     dead = {name: {"kernel": w["kernel"], "bias": w["bias"] - 1e3} for name, w in distance.params["vgg16"].items()}
@@ -154,6 +156,7 @@ def test_random_weights_give_the_packages_distance(package, size):
     heads = {f"lin{i}.model.1.weight": head.model[1].weight.detach().numpy() for i, head in enumerate(network.lins)}
     ours = lpips.Distance(jax.tree.map(jnp.asarray, from_state_dicts(state, heads)), "float32")
     a, b = np.random.default_rng(0).uniform(size=(2, 3, *size, 3)).astype(np.float32)
+    # 13 convolutions in float32, of which each sums up to 4608 products in an order of its own.
     np.testing.assert_allclose(distance_of(ours, a, b), packages_distance(torch, network, a, b), rtol=1e-4)
 
 
@@ -173,6 +176,7 @@ def test_the_published_weights_give_the_packages_distance_of_photographs(package
     files = sorted(PHOTOGRAPHS.rglob("*.jpg"))[::16]
     photographs = np.stack([np.asarray(Image.open(f).convert("RGB").resize((64, 64)), np.float32) / 255 for f in files])
     a, b = photographs[:-1], photographs[1:]
+    # 13 convolutions in float32, of which each sums up to 4608 products in an order of its own.
     np.testing.assert_allclose(distance_of(ours, a, b), packages_distance(torch, network, a, b), rtol=1e-4)
 
 

@@ -57,6 +57,7 @@ def test_the_cameras_are_found(room, tmp_path, capsys):
     angle, distance = textured_room.misalignment(scene.camera_to_world, poses)
     assert angle < 1 and distance < 0.02
     focal = textured_room.FOCAL / textured_room.HEIGHT  # the stored pictures are square
+    # Found by structure from motion, from pictures.
     np.testing.assert_allclose(scene.intrinsics[:, 0, 0], focal, rtol=0.02)
     assert left_over(tmp_path) == []
 

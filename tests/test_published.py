@@ -66,6 +66,7 @@ def test_import_overwrites_every_number(state):
 def test_linear_layers_act_as_in_torch(state):
     x = np.random.default_rng(0).normal(size=16).astype(np.float32)
     ours = x @ import_params(state, MODEL)["encoder"]["time_out"]["kernel"]
+    # Sums of 16 products in another order, in float32.
     np.testing.assert_allclose(ours, state["model.enc.t_embedder.mlp.2.weight"] @ x, rtol=1e-4, atol=1e-5)
 
 
@@ -81,6 +82,7 @@ def test_convolutions_act_as_in_torch(state):
         jnp.asarray(patch), jnp.asarray(kernel), (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     theirs = np.einsum("oikl,kli->o", state["model.enc.x_embedder.proj.weight"], patch[0])
+    # Sums of 256 products in another order, in float32.
     np.testing.assert_allclose(ours[0, 0, 0], theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -71,9 +71,11 @@ def write_cameras(root, frames, start=0.0, split="train", name="a", url=URL):
 def test_frames_are_found_by_their_times(tmp_path, suffix):
     path = write_video(tmp_path / f"v.{suffix}")
     times = video.frame_times(path)
+    # Seconds: containers count in milliseconds.
     np.testing.assert_allclose(times, np.arange(NUM_FRAMES) / FPS, atol=1e-3)
     decoded = list(video.decode(path, times[17], times[40]))  # neither is a key frame
     assert [decoded_number(picture) for _, picture in decoded] == list(range(17, 41))
+    # Seconds: what the program takes for the same time.
     np.testing.assert_allclose([time for time, _ in decoded], times[17:41], atol=video.SAME_TIME)
 
 
@@ -81,7 +83,7 @@ def test_times_need_not_be_regular(tmp_path):
     path = write_video(tmp_path / "v.mp4", range(20), "setpts=(N+max(0\\,N-9)*2)/30/TB")  # three times slower from 9 on
     expected = [(n + max(0, n - 9) * 2) / FPS for n in range(20)]
     times = video.frame_times(path)
-    np.testing.assert_allclose(times, expected, atol=1e-3)
+    np.testing.assert_allclose(times, expected, atol=1e-3)  # seconds: containers count in milliseconds
     assert [decoded_number(picture) for _, picture in video.decode(path, times[8], times[12])] == [8, 9, 10, 11, 12]
 
 
@@ -267,6 +269,7 @@ def test_real_videos_give_the_frames_that_were_cut_from_them(tmp_path, capsys):
     data = dataset.open_dataset(tmp_path / "data", "realestate10k", "test")
     for scene in map(data.scene, range(6)):
         assert data.stored_size(scene) == 216  # of 384 x 256 pixels, squeezed from 16:9
+        # Square pixels but for the whole number of them that the picture was cut to.
         np.testing.assert_allclose(scene.intrinsics[:, 0, 0], scene.intrinsics[:, 1, 1], rtol=1e-3)
         frames = [Image.open(REAL / "test" / scene.name / f"{name}.jpg") for name in scene.frame_names]
         squares = [np.asarray(frame.crop((56, 0, 200, 144)).resize((48, 48))) / 255 for frame in frames]

@@ -92,8 +92,8 @@ def test_an_opaque_wall_is_seen_where_it_is():
     out = jit(render)(rays, NEAR, FAR)
     spacing = float(jnp.max(FAR - NEAR)) / (COARSE - 1)
     np.testing.assert_allclose(jnp.sum(out.weights, axis=-1), np.ones((2, 6)), atol=1e-6)
-    np.testing.assert_allclose(out.depth, hit, atol=spacing)
-    np.testing.assert_allclose(out.rgb, jax.nn.sigmoid(point), atol=spacing)
+    np.testing.assert_allclose(out.depth, hit, atol=spacing)  # the wall is seen at the first sample behind it
+    np.testing.assert_allclose(out.rgb, jax.nn.sigmoid(point), atol=spacing)  # as above
     coarse = single_pass(wall_field, rays, COARSE)
     error = lambda depth: float(jnp.mean(jnp.abs(depth - hit)))
     assert error(out.depth) < 0.5 * error(coarse.depth)
@@ -127,6 +127,7 @@ def test_the_result_is_the_fine_field_and_coarse_rgb_the_coarse_one():
     thickness = np.asarray(density) * np.concatenate([lengths, lengths[..., -1:]], axis=-1)
     w = np.exp(-(np.cumsum(thickness, axis=-1) - thickness)) * (1 - np.exp(-thickness))
     np.testing.assert_allclose(out.weights, w, atol=1e-5)
+    # Sums of 13 products in float32, of weights that are differences.
     np.testing.assert_allclose(out.depth, np.sum(w * out.distances, axis=-1), rtol=1e-4)
     np.testing.assert_allclose(out.features, np.einsum("brs,brsc->brc", w, radiance[..., 3:]), atol=1e-5)
 

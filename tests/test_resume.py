@@ -195,6 +195,10 @@ def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted
 
 
 def assert_same_curve(one, other, num_steps):
+    """Other numbers of devices are other programs. A ReLU at its kink may be open in one of them alone, which moves the
+    gradient's norm; and Adam then takes a step in another direction where a gradient is about zero, which moves the
+    later losses less. An example that is left out or counted twice moves all of them by a tenth and more."""
+    tolerances = {"loss": 1e-3, "target": 1e-3, "estimate": 1e-3, "gradient_norm": 1e-2}
     for a, b in zip(read_metrics(one)[:num_steps], read_metrics(other)[:num_steps], strict=True):
-        for name in ("loss", "gradient_norm", "target", "estimate"):
-            assert b[name] == pytest.approx(a[name], rel=1e-4), f"{name} at step {a['step']}"
+        for name, tolerance in tolerances.items():
+            assert b[name] == pytest.approx(a[name], rel=tolerance), f"{name} at step {a['step']}"

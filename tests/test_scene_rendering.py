@@ -48,7 +48,9 @@ def test_chunks_change_neither_a_keyed_rendering_nor_its_gradients():
     chunked, whole = (compute(given, SCENE.features, model) for model in (CHUNKED, MODEL))
     assert_trees_close(chunked[0], whole[0])
     for a, b in zip(jax.tree.leaves(chunked[1]), jax.tree.leaves(whole[1]), strict=True):
-        assert float(jnp.linalg.norm(a - b)) <= 1e-4 * float(jnp.linalg.norm(b))
+        # Two programs: a ReLU at its kink may be open in one of them alone. That is one of 2200 samples (200 rays
+        # of 11); a chunk that is left out, or copies that are counted, are a tenth of them.
+        assert float(jnp.linalg.norm(a - b)) <= 1e-2 * float(jnp.linalg.norm(b))
 
 
 def test_a_rendering_has_all_samples_in_order_and_repeats():
@@ -81,4 +83,5 @@ def test_an_image_of_another_size_is_row_major_and_looks_the_same_way():
     for row, column in np.ndindex(2, 2):
         shift = jnp.zeros((1, 3, 3)).at[0, 0, 2].set(column).at[0, 1, 2].set(row)
         cut = quarter.replace(intrinsics=quarter.intrinsics - shift)
+        # Rays are computed from other intrinsics, in float32; the field's codes enlarge that.
         np.testing.assert_allclose(middle(cut).rgb[:, 0], wide[:, 2 * row + column], atol=1e-4)

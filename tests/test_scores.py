@@ -68,7 +68,9 @@ def test_each_number_is_of_its_own_view_and_padding_is_left_out():
     distance[0, 1] += 0.5
     drawn = dataclasses.replace(exact, rgb=rgb, distance=distance)
     scores = scene_scores.measure("a", example, drawn, grid="centres", distance=None, depth=depth)
+    # dB: images are float32.
     assert scores.psnr[0] == [99.0, 99.0] and scores.psnr[1] == [99.0, pytest.approx(20.0, abs=1e-3)]
+    # Distances of about 4 are float32.
     assert scores.depth_error[0] == [pytest.approx(0.5, abs=1e-4), pytest.approx(0, abs=1e-6)]
     other = dataclasses.replace(exact, rgb=exact.rgb + 0.1 * np.array([0, 1])[:, None, None, None, None])
     assert scene_scores.measure("a", example, other, grid="centres", distance=None).variance == pytest.approx(0.0025)
@@ -193,7 +195,7 @@ def test_the_page_says_whether_the_odds_are_right(shares, text):
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     draws = np.random.default_rng(1).multinomial(120, toy.HIDDEN_PROBABILITIES, size=4000) / 120
     beyond = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1) > evaluation_results.honest_limit(120)
-    assert beyond.mean() == pytest.approx(0.05, abs=0.015)
+    assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
 class Channels:
@@ -222,6 +224,7 @@ def test_honest_draws_differ_from_their_odds_as_stated():
     rng = np.random.default_rng(0)
     draws = rng.multinomial(300, toy.HIDDEN_PROBABILITIES, size=4000) / 300
     expected = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1).mean()
+    # A rule of thumb is compared with an average of draws.
     assert evaluation_results.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
 
 

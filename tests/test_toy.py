@@ -46,6 +46,7 @@ def test_every_point_seen_lies_on_the_box_or_on_the_floor(source):
         on_box = points[~on_floor] @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]).T
         # Distance to the box's surface: the largest of the distances to its pairs of planes.
         centre, half = np.array([0, 0, box["height"] / 2]), np.array([*box["half_sizes"], box["height"] / 2])
+        # Depths are float32, and the cameras 4 away.
         np.testing.assert_allclose((np.abs(on_box - centre) - half).max(1), 0, atol=1e-4)
         assert len(on_box) > 100 and on_floor.sum() > 100
 
@@ -78,7 +79,7 @@ def test_stored_pictures_are_what_render_view_shows(source):
     scene = source.read("test", "test-000004")
     for frame, picture in enumerate(pictures(scene)):
         rgb, _, _ = render(scene, frame)
-        np.testing.assert_allclose(picture, rgb, atol=0.5 / 255 + 1e-6)
+        np.testing.assert_allclose(picture, rgb, atol=0.5 / 255 + 1e-6)  # stored as one of 255 levels
 
 
 def test_the_front_shows_nothing_of_the_hidden_colour(source):
@@ -118,6 +119,7 @@ def test_hidden_colours_have_their_probabilities_and_ignore_what_is_visible():
     attributes = [source.read("train", name).attributes for name in source.splits()["train"]]
     hidden = np.array([a["hidden"] for a in attributes])
     shares = np.bincount(hidden, minlength=3) / 3000
+    # Three standard deviations of a share of 3000 draws.
     np.testing.assert_allclose(shares, toy.HIDDEN_PROBABILITIES, atol=0.03)
     visible = np.array([[*a["visible_colour"], a["floor_colour"][0], a["yaw"], a["height"]] for a in attributes])
     for mode in range(3):

@@ -58,6 +58,7 @@ def assert_sees_the_balls(frame, scale, tolerance=0.3):
     colour = np.array([255, 255, 0])
     weight = np.clip(1 - np.abs(picture - colour).mean(-1) / 60, 0, 1)
     centroid = np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+    # Pixels: the middle of a disc that is drawn in whole pixels.
     np.testing.assert_allclose(centroid, expected[nearest], atol=tolerance)
 
 

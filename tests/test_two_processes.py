@@ -59,12 +59,14 @@ def alone(tmp_path_factory):
 
 
 def assert_same(workdir, other):
-    """All parameters and averages, as vectors, within 1e-6 of their length."""
+    """All parameters and averages, as vectors, within 3e-4 of their length. Where a gradient is within its rounding of
+    zero, Adam takes the first step in either direction: 2e-3 of a length of 32, for one or two of 65536 parameters. A
+    row of the batch that is missing turns one step in ten around, which is fifty times as much."""
     for which in ("params", "ema"):
         ours, theirs = (restore_params(path, which)[0] for path in (workdir, other))
         flat = lambda tree: np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])
         difference = np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs))
-        assert difference < 1e-6, difference
+        assert difference < 3e-4, difference
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,6 @@ def test_two_processes_train_as_one(data, fsdp, alone, tmp_path):
     lines, expected = (read_metrics(path) for path in (tmp_path / "run", alone / "whole"))
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     for line, other in zip(lines, expected, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], rel=1e-6)
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)  # after the steps that `assert_same` tells of
     # One process draws and writes for both.
     assert (tmp_path / "run" / "images" / "samples" / f"{STEPS:08d}.png").exists()
