@@ -7,6 +7,7 @@ the number of threads, runs on one.
 import collections
 import dataclasses
 import importlib.util
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,19 @@ def require() -> None:
         raise UserError("structure-from-motion needs pycolmap: pip install 'dfm_jax[sfm]'")
 
 
-def reconstruct(images: Path, names: Sequence[str], workspace: Path, in_sequence: bool = False) -> Reconstruction:
+def reconstruct(
+    images: Path,
+    names: Sequence[str],
+    workspace: Path,
+    in_sequence: bool = False,
+    known: Mapping[str, str] = types.MappingProxyType({}),
+) -> Reconstruction:
     """The largest model that can be made of some pictures, below `workspace`, an empty folder.
 
     Args:
       images: folder that `names` are relative to.
       in_sequence: match each picture with the next ones only, as suits a video; otherwise with every other.
+      known: reasons why other pictures, which are not among the names, cannot be read; they count, too.
 
     Raises:
       Rejected: too few pictures could be registered; says how many, and why.
@@ -58,8 +66,9 @@ def reconstruct(images: Path, names: Sequence[str], workspace: Path, in_sequence
 
     pycolmap.logging.logtostderr, pycolmap.logging.minloglevel = True, pycolmap.logging.FATAL
     database = workspace / "database.db"
-    unreadable = _import(images, names, database)
-    readable = [name for name in names if name not in unreadable]
+    damaged = _import(images, names, database)
+    readable = [name for name in names if name not in damaged]
+    names, unreadable = [*names, *known], {**known, **damaged}
     if len(readable) < MIN_IMAGES:
         raise Rejected(
             f"structure-from-motion needs at least {MIN_IMAGES} pictures, and {len(readable)} of {len(names)} can be "
@@ -76,15 +85,15 @@ def reconstruct(images: Path, names: Sequence[str], workspace: Path, in_sequence
     registered = [] if largest is None else sorted(image.name for image in models[largest].images.values())
     statistics = _Statistics.read(database)
     if len(registered) < max(MIN_IMAGES, MIN_SHARE * len(names)):
-        damaged = f"{len(unreadable)} cannot be read{validation.usual(unreadable.values())}; of the others, "
+        others = f"{len(unreadable)} cannot be read{validation.usual(unreadable.values())}; of the others, "
         raise Rejected(
             f"structure-from-motion registered {len(registered)} of {len(names)} pictures, at least "
-            f"{max(MIN_IMAGES, round(MIN_SHARE * len(names)))} are needed: {damaged if unreadable else ''}"
+            f"{max(MIN_IMAGES, round(MIN_SHARE * len(names)))} are needed: {others if unreadable else ''}"
             f"{statistics.summary()}"
         )
     left_out = sorted(set(names) - set(registered) - unreadable.keys())
     reasons = {name: f"not registered by structure-from-motion: {statistics.about(name)}" for name in left_out}
-    return Reconstruction(workspace / MODELS / str(largest), tuple(registered), unreadable | reasons)
+    return Reconstruction(workspace / MODELS / str(largest), tuple(registered), damaged | reasons)
 
 
 def _import(images: Path, names: Sequence[str], database: Path) -> dict[str, str]:

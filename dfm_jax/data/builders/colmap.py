@@ -31,9 +31,10 @@ SPLIT = "train"
 
 
 class ColmapSource:
-    def __init__(self, root: Path, background: Colour, whole_folder: bool = True):
-        """`whole_folder`: pictures that are beside a model's, but not in it, are listed, too."""
-        self._root, self._background, self._whole_folder = root, background, whole_folder
+    def __init__(self, root: Path, background: Colour, made_here: bool = False):
+        """`made_here`: by `sfm`, so that cameras are for the pictures as they lie in their files, and pictures that
+        are not in the model are accounted for there; otherwise those that are beside its own are listed."""
+        self._root, self._background, self._made_here = root, background, made_here
 
     def splits(self) -> Mapping[str, Sequence[str]]:
         return {SPLIT: list(self._captures)}
@@ -58,12 +59,21 @@ class ColmapSource:
                 self._named(folder): len(model.images) for model, folder in models if folder.absolute() != pair.folder
             }
             self._say(name, pair, attributes)
-        left_over = self._left_over(pair, taken, models) if self._whole_folder else {}
+        left_over = {} if self._made_here else self._left_over(pair, taken, models)
         rejected += left_over.items()
         # Frames are numbered among the model's images alone: what else lies beside them may come and go.
         listed = sorted((image.name for image in pair.model.images), key=source_files.natural_key)
         cloud, problems = _cloud(pair)
-        scene = captures.make_scene(name, photos, rejected, attributes, self._background, listed=listed, cloud=cloud)
+        scene = captures.make_scene(
+            name,
+            photos,
+            rejected,
+            attributes,
+            self._background,
+            listed=listed,
+            cloud=cloud,
+            as_lying=self._made_here,
+        )
         return dataclasses.replace(
             scene, warnings=[*scene.warnings, *damaged, *problems, *point_clouds.unused(cloud, scene)]
         )
@@ -85,7 +95,7 @@ class ColmapSource:
         places = colmap_places.upwards(folders[0].absolute())
         inside = [folder for place in places for folder in colmap_places.picture_folders(place)]
         if not models:
-            named = [folder for folder in inside if colmap_places.is_named(folder)][: int(self._whole_folder)]
+            named = [folder for folder in inside if colmap_places.is_named(folder)][: int(not self._made_here)]
             found = [(folder, path) for folder in named for path in colmap_places.pictures_in(folder, ())]
             return refused(damaged[0], [], [path.relative_to(folder).as_posix() for folder, path in found])
         model = max(models, key=lambda pair: len(pair[0].images))[0]

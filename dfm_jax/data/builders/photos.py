@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data import sfm
-from dfm_jax.data.builders import captures, colmap, pictures, source_files, video
+from dfm_jax.data.builders import captures, colmap, gathered_photos, pictures, source_files, video
 from dfm_jax.data.builders.picture_kinds import SUFFIXES
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.errors import UserError
 
 SPLIT = "train"
@@ -52,28 +52,41 @@ class PhotosSource:
         capture = self._captures[name]
         workspace = _Workspace(self._workspace / name)
         images = workspace.path / "images"
-        times = {}
+        images.mkdir()
+        times, unreadable = {}, {}
         if capture.photos:
-            images.symlink_to(capture.place.absolute())
+            named, unreadable = gathered_photos.gather(capture.place, capture.photos, images, self._background)
         else:
             times = _extract(capture.place, images, self._video_frames)
+            named = {file: file for file in times}
         names = capture.photos or tuple(times)
-        print(f"finding the cameras of {len(names)} pictures of {name}", file=sys.stderr)
-        found = sfm.reconstruct(images, names, workspace.path, in_sequence=bool(times))
-        source = colmap.ColmapSource(workspace.path, self._background, whole_folder=False)
-        ((model,),) = source.splits().values()
-        scene = source.read(colmap.SPLIT, model)
+        print(f"finding the cameras of {len(named)} pictures of {name}", file=sys.stderr)
+        try:
+            scene, unregistered = self._reconstruct(workspace.path, list(named), bool(times), unreadable)
+        except Rejected as reason:
+            left = [other for other in names if other not in unreadable]
+            raise refused(str(reason), unreadable.items(), left) from reason
         number = captures.first_positions(names)  # among all pictures, also those that the model does not have
+        frames = [dataclasses.replace(frame, name=named[frame.name]) for frame in scene.frames]
+        kept = [_keep(frame, workspace, times.get(frame.name, np.nan), number[frame.name]) for frame in frames]
+        rejected = [(named[file], reason) for file, reason in (*scene.rejected, *unregistered.items())]
         return dataclasses.replace(
             scene,
             name=name,
-            frames=[
-                _keep(frame, workspace, times.get(frame.name, np.nan), number[frame.name]) for frame in scene.frames
-            ],
-            rejected=[*scene.rejected, *found.rejected.items()],
+            frames=sorted(kept, key=lambda frame: frame.number),
+            rejected=[*unreadable.items(), *rejected],
             attributes={**scene.attributes, "model": "structure-from-motion", "pictures": str(capture.place)},
             listed=captures.in_natural_order(names),
         )
+
+    def _reconstruct(
+        self, workspace: Path, files: Sequence[str], in_sequence: bool, unreadable: Mapping[str, str]
+    ) -> tuple[SourceScene, Mapping[str, str]]:
+        """The scene that is found, and files that are not in it, with reasons."""
+        found = sfm.reconstruct(workspace / "images", files, workspace, in_sequence, unreadable)
+        source = colmap.ColmapSource(workspace, self._background, made_here=True)
+        ((model,),) = source.splits().values()
+        return source.read(colmap.SPLIT, model), found.rejected
 
     @functools.cached_property
     def _captures(self) -> dict[str, _Capture]:
@@ -94,7 +107,8 @@ class PhotosSource:
             for file in (file for file in files if _is_video(file) and (folder / file).is_file()):
                 found.append((f"{name}-{source_files.as_text(Path(file).stem)}", _Capture(folder / file)))
         if not found:
-            raise UserError(f"no photographs ({', '.join(SUFFIXES)}) and no video in --source={self._root}")
+            some = ", ".join(SUFFIXES[:8])
+            raise UserError(f"no photographs ({some}, ...) and no video in --source={self._root}")
         return source_files.distinct(found)
 
 
@@ -131,7 +145,6 @@ def _extract(path: Path, folder: Path, count: int) -> dict[str, float]:
     Raises:
       Rejected: the video cannot be read.
     """
-    folder.mkdir()
     times = video.frame_times(path)
     wanted = list(times[np.unique(np.linspace(0, len(times) - 1, count).round().astype(int))])
     written: dict[str, float] = {}

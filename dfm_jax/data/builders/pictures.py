@@ -33,6 +33,8 @@ class Header:
     size: tuple[int, int]  # width and height in the file
     orientation: int  # see `orientation`
     deep: bool  # more than 8 bits a channel
+    format: str  # Pillow's names
+    mode: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +80,10 @@ def read_header(path: Path) -> Header:
         if image is None:
             file.seek(0)
             height, width = deep_pictures.values(file.read()).shape[:2]
-            return Header((width, height), orientation.UPRIGHT, True)
+            return Header((width, height), orientation.UPRIGHT, True, "TIFF", "F")
         turned = orientation.of(image)
         size = orientation.shown_size(image.size, turned) if image.format == "TIFF" else image.size
-        return Header(size, turned, deep_pictures.is_deep(start, image))
+        return Header(size, turned, deep_pictures.is_deep(start, image), str(image.format), image.mode)
 
 
 def open_picture(encoded: bytes, white: Callable[[], White] = White) -> Picture:
