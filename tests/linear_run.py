@@ -15,6 +15,8 @@ from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 
+# What `fingerprints.of_split` says of the data set that batches are said to come from.
+SPLIT = {"scenes": 12, "frames": 156, "holdout": 0, "index": "1234", "files": "5678"}
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -52,7 +54,7 @@ def install(monkeypatch):
     """Puts the linear job in place of the real one; returns what to do at which batch, to be filled in."""
     at = {}
     monkeypatch.setattr(loop, "build", linear_job)
-    monkeypatch.setattr(loop, "_prepare_data", lambda config: config)
+    monkeypatch.setattr(loop, "_prepare_data", lambda config: (config, dict(SPLIT)))
     monkeypatch.setattr(loop.pipeline, "training_batches", lambda *_, start_step, **__: Batches(start_step, at))
     monkeypatch.setattr(loop.pipeline, "evaluation_examples", lambda *_, **__: ("examples", ["a scene"]))
     monkeypatch.setattr(loop.pipeline, "scene_names", lambda *_, step, **__: [f"scene of batch {step}"])

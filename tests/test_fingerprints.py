@@ -86,7 +86,7 @@ def test_a_data_set_is_known_by_its_content_and_not_by_its_name(folder):
 
 def test_what_changed_of_a_data_set_is_said_and_nothing_else(folder):
     changes = fingerprints.changes_of_split(of(folder, "a"), of(folder, "colours"))
-    assert changes == "scenes of the same names and lengths, but other pictures or cameras (checksums differ)"
+    assert changes == "scenes of the same names and lengths, but other files (checksums differ)"
     assert fingerprints.changes_of_split(of(folder, "a"), of(folder, "more")) == "scenes 3 -> 4, frames 39 -> 52"
     index = dataset.read_index(folder, "a")
     for change, said in (

@@ -15,7 +15,7 @@ from dfm_jax.training import cluster, loop
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
-from tests.linear_run import settings
+from tests.linear_run import SPLIT, settings
 
 BATCH, INPUTS, HIDDEN = 8, 64, 1024  # 64 x 1024 numbers are the fewest that are split
 
@@ -64,7 +64,7 @@ def job(config):
 def run(workdir, num_steps, data, fsdp):
     """Trains; the pictures are drawn at the end."""
     loop.build = job
-    loop._prepare_data = lambda config: config
+    loop._prepare_data = lambda config: (config, SPLIT)
     loop.pipeline.training_batches = lambda *_, start_step, process_index, process_count, **__: Share(
         start_step, process_index, process_count
     )

@@ -57,7 +57,7 @@ def of_split(index: Mapping[str, Any], split: str) -> dict[str, Any]:
         "scenes": len(entry["names"]),
         "frames": sum(entry["num_frames"]),
         "holdout": index.get("holdout", 0),
-        "index": of_json(entry),
+        "index": of_json([entry["names"], entry["num_frames"]]),
         "files": files,
     }
 
@@ -74,7 +74,7 @@ def changes_of_split(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if old["index"] != new["index"] and not changes:
         changes = ["other names of scenes, or other numbers of frames in them"]
     if not changes and None not in (old["files"], new["files"]) and old["files"] != new["files"]:
-        changes = ["scenes of the same names and lengths, but other pictures or cameras (checksums differ)"]
+        changes = ["scenes of the same names and lengths, but other files (checksums differ)"]
     return ", ".join(changes)
 
 

@@ -15,7 +15,7 @@ from dfm_jax.training import checksums, cluster
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import path_of
 
-RESUMED = ("params", "opt_state", "ema", "config")  # items that training goes on from
+RESUMED = ("params", "opt_state", "ema", "config", "data")  # items that training goes on from
 
 
 def directory_of(workdir: str | pathlib.Path) -> pathlib.Path:

@@ -1,4 +1,6 @@
-"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config}`, locally or on `gs://`.
+"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config,data}`, locally or on `gs://`.
+
+`data` says what was trained on (`trained_on.History`); checkpoints of earlier versions have none.
 
 An imported one (`dfm_jax.interop.torch_checkpoint`) has no `opt_state`, so that no run goes on from it, and may have
 `leftovers`: arrays by the names of where it came from, which `export` writes again.
@@ -26,6 +28,7 @@ from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.training import checkpoint_files, checksums
 from dfm_jax.training.compatibility import check_same_parameters, complete
 from dfm_jax.training.state import Params, TrainState
+from dfm_jax.training.trained_on import History
 from dfm_jax.training.workdirs import is_remote
 
 TREES = ("params", "opt_state", "ema", "leftovers")
@@ -89,7 +92,7 @@ class Checkpoints:
         )
         # Known handlers make an item's shapes readable before the item.
         handlers = {name: ocp.StandardCheckpointHandler() for name in TREES}
-        handlers["config"] = ocp.JsonCheckpointHandler()
+        handlers |= {name: ocp.JsonCheckpointHandler() for name in ("config", "data")}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
@@ -140,21 +143,34 @@ class Checkpoints:
             )
         return step or 0
 
-    def save(self, step: int, state: TrainState, config: Config, metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        config: Config,
+        metrics: Mapping[str, float] | None = None,
+        data: History = (),
+    ) -> None:
         """Begins to save the state after `step` steps, which may be donated at once; nothing to do if it is saved.
 
         Args:
           metrics: numbers that `Retention.best` may name.
+          data: what was trained on; empty: it is not said.
 
         Raises:
           UserError: it, or the one before, cannot be written; `best` names no metric.
         """
         if step != self.latest_step():
             trees = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema}
-            self.save_trees(step, config, metrics, **trees)
+            self.save_trees(step, config, metrics, data, **trees)
 
     def save_trees(
-        self, step: int, config: Config, metrics: Mapping[str, float] | None = None, **trees: Params
+        self,
+        step: int,
+        config: Config,
+        metrics: Mapping[str, float] | None = None,
+        data: History = (),
+        **trees: Params,
     ) -> None:
         """Begins to save those of the trees `TREES` that are given, with the settings they belong to."""
         best = self._keep.best if self._keep else ""
@@ -162,6 +178,8 @@ class Checkpoints:
             raise UserError(f"config.train.keep_best={best!r} is no metric; there are: {', '.join(metrics or {})}")
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         items["config"] = ocp.args.JsonSave(dataclasses.asdict(config))
+        if data:
+            items["data"] = ocp.args.JsonSave({"history": list(data)})
         with self._writing():
             self._manager.wait_until_finished()  # its errors are those of the last step
             self._saving = step
@@ -183,6 +201,12 @@ class Checkpoints:
     def config(self, step: int) -> dict[str, Any]:
         """The settings of the run that saved it, as a nested dict; an older run's with those that it could not make."""
         return complete(self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"])
+
+    def trained_on(self, step: int) -> History:
+        """What the run was trained on; empty where the checkpoint does not say."""
+        if not self.has(step, "data"):
+            return ()
+        return self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]["history"]
 
     def shapes(self, step: int, item: str) -> Params:
         """What a saved item holds: a tree of things with `shape` and `dtype`."""

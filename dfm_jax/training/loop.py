@@ -30,6 +30,7 @@ from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, s
 from dfm_jax.training.start import first_state
 from dfm_jax.training.state import TrainState
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
+from dfm_jax.training.trained_on import History, follow
 from dfm_jax.training.workdirs import path_of
 
 EXIT_DONE = 0
@@ -58,7 +59,7 @@ def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> in
     job = build(config)
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
-    reading = _prepare_data(config)
+    reading, split = _prepare_data(config)
     keep = Retention(config.train.keep_checkpoints, config.train.keep_every, config.train.keep_best)
     with Checkpoints(workdir, keep=keep) as checkpoints:
         start = checkpoints.resume_step()
@@ -68,12 +69,14 @@ def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> in
         if start >= config.train.num_steps:
             say(f"training has reached step {start} of {config.train.num_steps} already: nothing to do")
             return EXIT_DONE
+        trained_on = follow(checkpoints.trained_on(start) if start else (), split, start)
         with (
             contextlib.closing(_batches(reading, start)) as batches,
             _writer(config, workdir, start) as writer,
             Watchdog(config.train.watchdog_minutes, workdir) as watchdog,
         ):
-            return Run(config, reading, job, mesh, checkpoints, stop, watchdog, writer, stopwatch).go(batches, start)
+            run = Run(config, reading, trained_on, job, mesh, checkpoints, stop, watchdog, writer, stopwatch)
+            return run.go(batches, start)
 
 
 @dataclasses.dataclass
@@ -82,6 +85,7 @@ class Run:
 
     config: Config
     reading: Config  # the same, with the name of the folder that the data set is read from
+    trained_on: History
     job: Job
     mesh: Mesh
     checkpoints: Checkpoints
@@ -168,7 +172,7 @@ class Run:
     def _save(self, state: TrainState) -> None:
         self.monitor.settle()
         with self.stopwatch.measure("checkpoints"):
-            self.checkpoints.save(self.step, state, self.config, self.monitor.take_means())
+            self.checkpoints.save(self.step, state, self.config, self.monitor.take_means(), self.trained_on)
 
     def _make_monitor(self, *arguments: Any) -> Monitor:
         """`arguments`: of a training step, whose operations are counted; the batch is this process's part."""
@@ -237,18 +241,18 @@ def _keys(seed: int, mesh: Mesh) -> Array:
     return jax.jit(lambda: jax.random.split(jax.random.key(seed), 3), out_shardings=sharding.replicated(mesh))()
 
 
-def _prepare_data(config: Config) -> Config:
+def _prepare_data(config: Config) -> tuple[Config, dict[str, Any]]:
     """Generates the toy data set if the config asks for it and it is missing; of others, makes sure that they exist.
 
     Returns:
-      the settings with the name of the folder that it is read from.
+      the settings with the name of the folder that it is read from, and the fingerprint of the split.
     """
     if jax.process_index() == 0:
         pipeline.ensure_toy(config.data, config.image_size)
     cluster.meet("data set")
     data = pipeline.find_toy(config.data, config.image_size)
-    pipeline.open_dataset(data.dir, data.name, data.split)
-    return dataclasses.replace(config, data=data)
+    split = pipeline.open_dataset(data.dir, data.name, data.split).fingerprint()
+    return dataclasses.replace(config, data=data), split
 
 
 def _batches(config: Config, start: int) -> Any:
