@@ -328,9 +328,19 @@ def test_kernels_are_summed_by_the_scope_that_they_come_from():
     ]
     spent = trace_summary.total_by_kernel(planes)
     assert spent == {("k1", "fusion.1"): (pytest.approx(5e-3), 2), ("gemm_2", ""): (pytest.approx(4e-3), 1)}
-    hlo = """  %fusion.1 = f32[4]{0} fusion(%p), metadata={op_name="jit(f)/RadianceField.query/lookup/gather"}
-  gemm.2 = f32[4]{0} custom-call(%p), metadata={op_name="jit(f)/DiTEncoder.encode_noisy/dot" source_line=1}"""
-    summary = trace_summary.summarize(spent, dict(trace_summary.INSTRUCTION.findall(hlo)))
+    hlo = """HloModule jit_f, entry_computation_layout={(f32[4]{0})->f32[4]{0}}
+
+%fused_computation.1 (p.1: f32[4]) -> f32[4] {
+  %p.1 = f32[4]{0} parameter(0)
+  ROOT %add.7 = f32[4]{0} add(%p.1, %p.1), metadata={op_name="jit(f)/RadianceField.query/lookup/gather"}
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %fusion.1 = f32[4]{0} fusion(%p), kind=kLoop, calls=%fused_computation.1
+  ROOT gemm.2 = f32[4]{0} custom-call(%p), metadata={op_name="jit(f)/DiTEncoder.encode_noisy/dot" source_line=1}
+}"""
+    summary = trace_summary.summarize(spent, trace_summary.origins(hlo))
     assert summary["parts"] == {"lookup": pytest.approx(5e-3), "encoder": pytest.approx(4e-3)}
     assert [k["runs"] for k in summary["kernels"]] == [2, 1]
 

@@ -118,15 +118,14 @@ def fit(arrays: Any, shapes: Any) -> Any | None:
     if len(factors) != 1 or None in factors:
         return None
     (factor,) = factors
+    if factor == 1 and all(array.dtype == shape.dtype for array, shape in pairs):
+        return arrays
 
-    def change(array: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.concatenate([array] * factor).astype(shape.dtype) if array.ndim else array.astype(shape.dtype)
+    def change(arrays: Any) -> Any:
+        double = lambda x: jnp.concatenate([x] * factor) if x.ndim else x
+        return jax.tree.map(lambda x, shape: double(x).astype(shape.dtype), arrays, shapes)
 
-    def fitted(array: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        as_it_is = factor == 1 and array.dtype == shape.dtype
-        return array if as_it_is else compile_quickly(partial(change, shape=shape), array)
-
-    return jax.tree.unflatten(jax.tree.structure(shapes), [fitted(*pair) for pair in pairs])
+    return compile_quickly(change, arrays)
 
 
 def _factor(array: jax.Array, shape: jax.ShapeDtypeStruct) -> int | None:

@@ -183,6 +183,7 @@ def _denoising_64(sizes: Sizes) -> Iterator[Measurement]:
 def _precisions(sizes: Sizes) -> Iterator[Measurement]:
     yield _part("64", "denoising step", "tf32")
     yield _part("64", "denoising step", "fp32")
+    yield _part("64", "step with cast parameters")
     yield _part("64", "guided step")
     yield _part("64", "encoder")
     yield _part("64", "rendering")

@@ -58,6 +58,9 @@ class Inference:
         key = jax.random.key(config.seed)
         if name == "params":
             return made_up_parameters(self.model.init, key)
+        if name == "cast params":
+            params = made_up_parameters(self.model.init, key)
+            return jax.tree.map(lambda x: x.astype(config.model.compute_dtype), params)
         if name == "keys":
             return jax.random.split(key, 1)
         if name == "camera":
@@ -120,6 +123,8 @@ def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part
         "encoder": Part(partial(_encode, model), step),
         "rendering": Part(partial(_render, model), ("params", "encoder", "preparation")),
         "denoising step": Part(partial(_denoise, model), step),
+        # What casting the parameters costs, in every step.
+        "step with cast parameters": Part(partial(_denoise, model), ("cast params", *step[1:])),
         "guided step": Part(guided, ("params", "guided preparation", "x_t", "timestep", "average")),
         "sample": Part(draw, ("params", "example", "keys")),
         "video frame": Part(partial(look, model=model, size=config.image_size), ("params", "encoder", "camera")),

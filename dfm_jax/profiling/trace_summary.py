@@ -19,8 +19,13 @@ PARTS = (
     ("encoder", r"Encoder"),
     ("field", r"RadianceField"),
 )
-# An instruction of optimised HLO and the operation that it comes from.
-INSTRUCTION = re.compile(r'%?([\w.\-]+) = .*?metadata=\{[^}]*?op_name="([^"]*)"')
+# Of optimised HLO: the head of a computation, an instruction, the operation that it comes from, what a fusion holds.
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
+OPERATION = re.compile(r'metadata=\{[^}]*?op_name="([^"]*)"')
+CALLS = re.compile(r"\bcalls=%?([\w.\-]+)")
+# What is no kernel, but holds others or waits for them.
+CONTAINERS = re.compile(r"^(while|conditional|call)[.\d]*$")
 NOT_KERNELS = re.compile(r"^(Thunk|ThreadpoolListener|TaskDispatcher|end:|.*::)")
 
 
@@ -45,8 +50,26 @@ def kernels(run: Callable[[], Any], hlo: str) -> dict[str, Any]:
         spent = total_by_kernel(planes)
     if not spent:
         raise RuntimeError("the trace shows no kernels")
-    origin = dict(INSTRUCTION.findall(hlo))
-    return summarize({name: (seconds / RUNS, count / RUNS) for name, (seconds, count) in spent.items()}, origin)
+    return summarize({name: (seconds / RUNS, count / RUNS) for name, (seconds, count) in spent.items()}, origins(hlo))
+
+
+def origins(hlo: str) -> dict[str, str]:
+    """The operation that each instruction of optimised HLO comes from; of a fusion that does not say, the one that most
+    of its instructions come from."""
+    inside: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    found, called, computation = {}, {}, ""
+    for line in hlo.splitlines():
+        if head := COMPUTATION.match(line):
+            computation = head[1]
+        if not (instruction := INSTRUCTION.match(line)):
+            continue
+        if operation := OPERATION.search(line):
+            found[instruction[1]] = operation[1]
+            inside[computation][operation[1]] += 1
+        elif calls := CALLS.search(line):
+            called[instruction[1]] = calls[1]
+    most = {name: inside[callee].most_common(1)[0][0] for name, callee in called.items() if inside[callee]}
+    return most | found
 
 
 def total_by_kernel(planes: Iterable[Any]) -> dict[tuple[str, str], tuple[float, int]]:
@@ -61,6 +84,8 @@ def total_by_kernel(planes: Iterable[Any]) -> dict[tuple[str, str], tuple[float,
                 continue  # the profiler's own sums over the streams
             for event in line.events:
                 instruction = str(next((value for key, value in event.stats if key == "hlo_op"), ""))
+                if CONTAINERS.match(instruction):
+                    continue
                 if instruction or (devices and not NOT_KERNELS.match(event.name)):
                     entry = spent[event.name, instruction]
                     entry[0] += event.duration_ns * 1e-9
