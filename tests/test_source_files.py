@@ -58,7 +58,7 @@ def test_the_name_itself_comes_first(tmp_path):
 
 def test_where_several_fit_they_are_named(tmp_path):
     write(tmp_path, "1.jpg", "1.tif", "IMG.png", "img.PNG")
-    with pytest.raises(Rejected, match=r"missing, and of 1\.jpg, 1\.tif any may be meant"):
+    with pytest.raises(Rejected, match=r"missing: .*any of 1\.jpg, 1\.tif may be meant"):
         find_picture(tmp_path, tmp_path, "1.png")
     with pytest.raises(Rejected, match=r"IMG\.png, img\.PNG"):
         find_picture(tmp_path, tmp_path, "Img.png")

@@ -231,7 +231,8 @@ def test_missing_and_forbidden_pictures_are_listed(tmp_path):
     scene = read(tmp_path / "source")
     assert len(scene.frames) == 2
     led_out, missing = "image path leads out of the source", "image is missing"
-    assert reasons(scene) == [missing, *[led_out] * 3, *[missing] * 2]
+    assert [reason.split(":")[0] for reason in reasons(scene)] == [missing, *[led_out] * 3, *[missing] * 2]
+    assert reasons(scene)[0] == "image is missing: looked for source/images/none.png"
 
 
 def test_a_file_may_name_pictures_beside_its_own_folder(tmp_path):

@@ -52,9 +52,16 @@ def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
 
 
 def usual(reasons: Iterable[str]) -> str:
-    """' (mostly: <the most frequent reason>)', or nothing if there are no reasons."""
-    counts = collections.Counter(reasons)
-    return f" (mostly: {counts.most_common(1)[0][0]})" if counts else ""
+    """' (mostly: <the first of the most frequent kind>)', or nothing if there are no reasons."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(kind(reason), []).append(reason)
+    return f" (mostly: {max(kinds.values(), key=len)[0]})" if kinds else ""
+
+
+def kind(reason: str) -> str:
+    """A reason without what it says about the one frame."""
+    return reason.partition(": ")[0]
 
 
 class Quarantine:

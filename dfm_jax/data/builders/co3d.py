@@ -22,7 +22,7 @@ import numpy as np
 from dfm_jax.data import orientation, transforms
 from dfm_jax.data.builders import co3d_annotations, co3d_scale, pictures
 from dfm_jax.data.builders.co3d_annotations import Annotation
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.data.builders.source_files import as_text, distinct, find_picture, is_hidden
 from dfm_jax.errors import UserError
 
@@ -73,12 +73,14 @@ class CO3DSource:
             raise Rejected(sequence.problem)
         found = self._annotations(category, sequence)
         annotations = list(found.annotations.values())
+        names = [as_text(annotation.image.name) for annotation in annotations]
         if not annotations:
-            raise Rejected(
-                f"no frame has an annotation of use (first: "
-                f"{found.rejected[0][1] if found.rejected else 'none at all'})"
-            )
-        scale, scale_from = co3d_scale.scale(category.folder, annotations)
+            first = found.rejected[0][1] if found.rejected else "none at all"
+            raise refused(f"no frame has an annotation of use (first: {first})", found.rejected, ())
+        try:
+            scale, scale_from = co3d_scale.scale(category.folder, annotations)
+        except Rejected as reason:
+            raise refused(str(reason), found.rejected, names) from reason
         poses = transforms.scale_world(np.stack([annotation.camera_to_world for annotation in annotations]), scale)
         columns = zip(annotations, poses, found.annotations, strict=True)
         frames = [_frame(category.folder, *column) for column in columns]
@@ -108,9 +110,15 @@ class CO3DSource:
             else:
                 name = as_text(annotations[number].image.name)
             listed.append((number, name))
-        if sequence is category.sequences[0]:  # they have to be listed somewhere
-            rejected += [(f"record {i}", "annotation names no sequence") for i, _ in by_sequence.get(NO_SEQUENCE, [])]
+        if sequence is self._first[category.folder]:  # they have to be listed somewhere
+            rejected += _of_no_sequence(category, by_sequence)
         return _Annotations(annotations, rejected, listed)
+
+    @functools.cached_property
+    def _first(self) -> dict[Path, _Sequence]:
+        """A sequence of each category that is read."""
+        chosen = [pair for scenes in self._scenes.values() for pair in scenes.values()]
+        return {category.folder: sequence for category, sequence in reversed(chosen)}
 
     @functools.cached_property
     def _scenes(self) -> dict[str, dict[str, tuple[_Category, _Sequence]]]:
@@ -188,6 +196,15 @@ def _frame_records(folder: Path) -> FrameRecords | str:
         name = record.get("sequence_name") if isinstance(record, dict) else None
         by_sequence.setdefault(name if isinstance(name, str) else NO_SEQUENCE, []).append((i, record))
     return by_sequence
+
+
+def _of_no_sequence(category: _Category, by_sequence: FrameRecords) -> list[tuple[str, str]]:
+    """Records of sequences that a category does not list, with reasons."""
+    known = {sequence.name for sequence in category.sequences}
+    unknown = {name: records for name, records in by_sequence.items() if name not in known}
+    reasons = {name: f"annotation's sequence {name} is not in {SEQUENCES}" for name in unknown}
+    reasons[NO_SEQUENCE] = "annotation names no sequence"
+    return [(f"record {i}", reasons[name]) for name, records in unknown.items() for i, _ in records]
 
 
 def _in_order(records: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:

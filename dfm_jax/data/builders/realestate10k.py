@@ -29,7 +29,7 @@ from dfm_jax.data.builders import (
 )
 from dfm_jax.data.builders.picture_kinds import SUFFIXES
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
-from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceScene, refused
 from dfm_jax.data.builders.source_files import as_text
 from dfm_jax.errors import UserError
 
@@ -76,7 +76,13 @@ class RealEstate10KSource:
         cameras = realestate10k_cameras.read_cameras(clip.cameras)
         if not cameras.listed:
             raise Rejected("camera file lists no frame")
-        loaders, origin = self._pictures(split, clip, cameras.url, cameras.rows, complete=not cameras.rejected)
+        try:
+            loaders, origin = self._pictures(split, clip, cameras.url, cameras.rows, complete=not cameras.rejected)
+        except Rejected as reason:
+            if reason.counted_as == realestate10k_cameras.MISSING:  # there is nothing of it but numbers
+                raise
+            names = map(realestate10k_cameras.frame_name, cameras.rows)
+            raise refused(str(reason), cameras.rejected, names) from reason
         columns = zip(cameras.rows, loaders, cameras.numbers, strict=True)
         frames = [realestate10k_cameras.frame(*column) for column in columns]
         return SourceScene(name, frames, cameras.rejected, {"url": cameras.url, **origin}, listed=cameras.listed)
@@ -90,7 +96,8 @@ class RealEstate10KSource:
         name = clip.cameras.stem
         path = self._tree.videos.get(name) or self._tree.videos.get(_youtube_id(url))
         if files or (in_split and path is None):
-            return [functools.partial(_load, files.get(int(row[0])), str(int(row[0]))) for row in rows], {}
+            looked_for = os.path.relpath(in_split[0], self._root)
+            return [functools.partial(_load, files.get(int(row[0])), f"{looked_for}/{int(row[0])}") for row in rows], {}
         if path is None:
             raise Rejected(
                 f"no folder of frames named {name} below the source, and no video", realestate10k_cameras.MISSING
@@ -182,7 +189,7 @@ def _pictures_in(folder: Path) -> dict[int | str, Path]:
     return {int(path.stem) if path.stem.isdecimal() else path.stem: path for path in paths}
 
 
-def _load(path: Path | None, name: str) -> bytes:
+def _load(path: Path | None, looked_for: str) -> bytes:
     if path is None:
-        raise Rejected(f"image {name} is missing")
+        raise Rejected(f"image is missing: looked for {looked_for} with the suffix of a picture")
     return pictures.read_picture(path)

@@ -18,6 +18,7 @@ from dfm_jax.errors import UserError
 
 HIDDEN = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 REDUCED = (1, 2, 4, 8)  # by which pictures of `images`, `images_2`, ... are smaller
+LONGEST = 200  # letters of a path that are shown
 NAMED = 3  # of several files that may be meant
 
 T = TypeVar("T")
@@ -52,13 +53,20 @@ def find_picture(root: Path, folder: Path, name: str) -> Path:
         for candidate in (path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES)):
             if os.path.isfile(candidate):  # False, too, for names that no file can have
                 return candidate
+    looked_for = f"image is missing: looked for {_shown(folder, path)}"
     alike = _alike(folder.absolute(), Path(os.path.relpath(path, folder.absolute())).parts)
     if len(alike) > 1:
         others = ", ".join(as_text(found.name) for found in alike[:NAMED])
-        raise Rejected(f"image is missing, and of {others} any may be meant")
+        raise Rejected(f"{looked_for}, and any of {others} may be meant")
     if not alike:
-        raise Rejected("image is missing")
+        raise Rejected(looked_for)
     return alike[0]
+
+
+def _shown(folder: Path, path: Path) -> str:
+    """A path from a folder's own name on: the same wherever that lies."""
+    folder = folder.absolute()
+    return as_text(os.path.normpath(os.path.join(folder.name, os.path.relpath(path, folder))))[:LONGEST]
 
 
 def find_scaled_picture(root: Path, folder: Path, name: str) -> tuple[Path, float]:

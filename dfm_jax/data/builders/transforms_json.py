@@ -26,7 +26,7 @@ import numpy as np
 from dfm_jax.data import text_files
 from dfm_jax.data.builders import captures, pictures, point_clouds, source_files, transforms_splits
 from dfm_jax.data.builders.captures import Photo
-from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.builders.source import Rejected, SourceScene, refused
 from dfm_jax.data.undistort import Lens
 from dfm_jax.errors import UserError
 
@@ -65,7 +65,10 @@ class TransformsSource:
                 others += self._photos(files[other], _read_json(files[other]))[0]
             except Rejected:  # reported as the scene of its own split
                 continue
-        splits = transforms_splits.read(content if split == "train" else {}, listed)
+        try:
+            splits = transforms_splits.read(content if split == "train" else {}, listed)
+        except Rejected as reason:
+            raise refused(str(reason), rejected, (photo.name for photo in photos)) from reason
         rejected += [(photo.name, splits.unused[photo.name]) for photo in photos if photo.name in splits.unused]
         cloud, problems = self._cloud(files[split].parent, content)
         scene = captures.make_scene(
@@ -89,16 +92,19 @@ class TransformsSource:
 
     def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]], list[str]]:
         """The photos of a file, the frames that are none with reasons, and the names of all in the file's order."""
-        undo, photos, rejected, listed = _undo_applied(content), [], [], []
+        photos, rejected, listed = [], [], []
         frames = content.get("frames")
         if not isinstance(frames, list):
             raise Rejected(f"{file.name} has no list of frames")
+        try:
+            undo = _undo_applied(content)
+        except Rejected as reason:
+            raise refused(str(reason), [], map(_name, frames, range(len(frames)))) from reason
         for number, frame in enumerate(frames):
-            name = f"frame {number}"
+            name = _name(frame, number)
             try:
-                if not isinstance(frame, Mapping) or not isinstance(frame.get("file_path"), str):
+                if not _has_name(frame):
                     raise Rejected("frame has no file_path")
-                name = transforms_splits.frame_name(frame["file_path"])
                 path, reduced = source_files.find_scaled_picture(self._folder, file.parent, name)
                 pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
                 photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path, reduced)))
@@ -151,6 +157,14 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise Rejected(f"{path.name} holds no JSON object")
     return content
+
+
+def _has_name(frame: Any) -> bool:
+    return isinstance(frame, Mapping) and isinstance(frame.get("file_path"), str)
+
+
+def _name(frame: Any, number: int) -> str:
+    return transforms_splits.frame_name(frame["file_path"]) if _has_name(frame) else f"frame {number}"
 
 
 def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
