@@ -25,11 +25,11 @@ import jax
 import numpy as np
 import optax
 
-from dfm_jax.command_line import read_config
-from dfm_jax.config_reading import from_dict
+from dfm_jax.config.command_line import read_config
+from dfm_jax.config.reading import from_dict
 from dfm_jax.data import dataset, pipeline, prepare, verify
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import compare, compare_evaluations, protocol
+from dfm_jax.evaluation import compare, protocol
 from dfm_jax.evaluation import export as exporting
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.imagenet import load_encoder

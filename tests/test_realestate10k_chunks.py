@@ -51,6 +51,14 @@ def convert(capsys, tmp_path, *options):
     return code, json.loads(captured.out.splitlines()[-1]) if captured.out else None, reasons, captured.err
 
 
+def test_a_clip_that_the_index_does_not_name_is_quarantined(tmp_path, capsys):
+    chunk = write_chunk(tmp_path / "source", "000000", [clip("a"), clip("b", 1), clip("c", 2)])
+    (chunk.parent / "index.json").write_text(json.dumps({"a": chunk.name, "c": chunk.name}))
+    code, summary, reasons, _ = convert(capsys, tmp_path)
+    assert code == 0 and (summary["scenes"], summary["frames"], summary["quarantined_frames"]) == (2, 10, 5)
+    assert reasons == ["index.json does not name its clip"] * 5
+
+
 @pytest.mark.parametrize("with_index", [True, False])
 def test_clips_are_found_and_read_a_chunk_at_a_time(tmp_path, with_index):
     write_chunk(tmp_path, "000001", [clip("c", 2), clip("a", 0)])

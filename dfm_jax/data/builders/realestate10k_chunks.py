@@ -32,6 +32,7 @@ class ChunkClip:
     folder: Path
     chunk: str  # a file's name
     key: str
+    named: tuple[str, ...] = ()  # of the first clip of a chunk: all that the index names of it
 
 
 def list_clips(folder: Path) -> list[ChunkClip]:
@@ -49,7 +50,11 @@ def list_clips(folder: Path) -> list[ChunkClip]:
         if file.name not in keys:
             entries = _entries(file)
             keys[file.name] = [file.stem] if isinstance(entries, str) else list(entries)
-    return [ChunkClip(folder, file, key) for file in sorted(keys) for key in sorted(keys[file])]
+    clips = []
+    for file in sorted(keys):
+        first, *others = named = sorted(keys[file])
+        clips += [ChunkClip(folder, file, first, tuple(named)), *(ChunkClip(folder, file, key) for key in others)]
+    return clips
 
 
 def read(clip: ChunkClip, name: str) -> SourceScene:
@@ -77,8 +82,22 @@ def read(clip: ChunkClip, name: str) -> SourceScene:
         else:
             accepted.append(realestate10k_cameras.frame(rows[i], functools.partial(_load, images[i]), number=i))
             listed.append((i, accepted[-1].name))
+    if clip.named:  # what no clip asks for has to be listed somewhere
+        rejected += _unnamed(entries, clip.named)
     attributes = {"url": str(entries[clip.key].get("url", "")), "chunk": clip.chunk}
     return SourceScene(name, accepted, rejected, attributes, listed=listed)
+
+
+def _unnamed(entries: dict[str, dict[str, Any]], named: Sequence[str]) -> list[tuple[str, str]]:
+    """Frames of the clips of a chunk that its index does not name, with the reason that they are not taken."""
+    rejected = []
+    for key in sorted(entries.keys() - set(named)):
+        try:
+            count = len(_columns(entries[key])[2])
+        except Rejected:
+            count = 1
+        rejected += [(f"{key} frame {i}", f"{INDEX} does not name its clip") for i in range(count)]
+    return rejected
 
 
 def _columns(entry: Any) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:
