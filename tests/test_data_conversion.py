@@ -286,7 +286,10 @@ def test_verify_finds_damage(tmp_path, capsys, damage, config):
     assert f"1 of 4 files of {tmp_path / 'toy'} are damaged or missing: {config}/1.0.0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", '{"splits": {"tr', "[]", '{"files": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", '{"splits": {"tr', "[]", '{"files": {}}', '{"splits": {"train": {"names": ["a"], "num_frames": []}}}'],
+)
 def test_a_damaged_index_is_one_error(tmp_path, capsys, content):
     prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
     index = tmp_path / "toy" / posed_scenes.INDEX_FILE

@@ -6,6 +6,7 @@ import json
 import logging
 import pathlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.validation import Quarantine
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import protocol
+from dfm_jax.evaluation.compare_evaluations import Evaluated, check_same_views
 from tests import captures_source, co3d_source
 from tests.realestate10k_source import camera_line, replace_line, timestamp, write_clip
 
@@ -124,6 +126,19 @@ def test_positions_that_earlier_versions_stored_are_not_taken_for_numbers(clips,
     assert draw.target.tolist() == [3]
     with pytest.raises(UserError, match=r"'frames' of the index file .* must be 'numbers in the source' or"):
         protocol.read(index_file(tmp_path, {**damaged, "frames": "seconds"}))
+
+
+def test_evaluations_that_count_differently_are_compared_by_their_images():
+    def evaluated(target, counts, truth=(1, 2)):
+        views = [{"scene": name, "context": [0], "target": [target]} for name in "ab"]
+        images = lambda i: {"truth": np.full(3, truth[i]), "context": np.zeros(3)}
+        return Evaluated({}, views, counts, SimpleNamespace(folder=pathlib.Path("run"), images=images))
+
+    run = evaluated(3, protocol.NUMBERS)
+    check_same_views({"a": run, "b": evaluated(2, protocol.POSITIONS)})
+    for other in (evaluated(2, protocol.POSITIONS, truth=(1, 3)), evaluated(2, protocol.NUMBERS)):
+        with pytest.raises(UserError, match="were not evaluated on the same views"):
+            check_same_views({"a": run, "b": other})
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is not here")

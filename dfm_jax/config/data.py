@@ -14,14 +14,14 @@ Views = Annotated[int, Range(1, 1000)]
 class ViewSamplingConfig:
     """How context and target frames are drawn from a scene.
 
-    Gaps are counted in frames of the data set; by the rule 'captures' in places among a view's neighbours, 1 being the
+    Gaps are counted in frames of the source; by the rule 'captures' in places among a view's neighbours, 1 being the
     nearest.
     """
 
     # 'realestate10k' (forwards or backwards in a clip), 'co3d' (around an object), 'toy' (by azimuth) or 'captures'
     # (among the neighbours by pose, whatever the order of the frames)
     rule: Literal[VIEW_RULES]
-    min_frame_gap: Count  # smallest distance between first context and first target frame, frames
+    min_frame_gap: Count  # smallest distance between first context and first target frame
     max_frame_gap: Count  # largest one, frames
     min_context: Views  # fewest context views
     max_context: Views  # most context views; fewer are padded and masked

@@ -218,7 +218,14 @@ def read_index(data_dir: str | Path, name: str) -> dict[str, Any]:
         )
     try:
         index = json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))
-        index["splits"].items()  # raises what is caught if this is no index
+        for entry in index["splits"].values():  # raises what is caught if this is no index
+            lists = [
+                entry["names"],
+                entry["num_frames"],
+                *(entry[key] for key in ("holes", "held_out") if key in entry),
+            ]
+            if len({*map(len, lists)}) != 1:
+                raise ValueError("its lists of scenes differ in length")
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{path / INDEX_FILE} is damaged ({error}); prepare the data set again") from error
     return index

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfm_jax.data.builders.source import SourceFrame, SourceScene
+from dfm_jax.data.builders.source_files import as_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ def find(scene: SourceScene, kept: Sequence[SourceFrame]) -> list[Hole]:
     listed = scene.listed or [(frame.number, frame.name) for frame in scene.frames]
     reasons = collections.defaultdict(collections.deque)  # by name; a frame that is listed twice has two
     for name, reason in scene.rejected:
-        reasons[name].append(reason)
+        reasons[as_text(name)].append(reason)
     numbers = {frame.number for frame in kept}
     return [
         Hole(number, position, name, reasons[name].popleft() if reasons[name] else "no reason is known")
