@@ -24,7 +24,7 @@ class Measurement:
 class Wave:
     process: str
     measurements: tuple[Measurement, ...]
-    compile_limit_s: float = 200.0
+    compile_limit_s: float = 240.0
 
 
 @dataclasses.dataclass(frozen=True)
