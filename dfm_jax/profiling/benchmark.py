@@ -147,6 +147,7 @@ def _measure_inference(config: Config, names: Collection[str]) -> tuple[dict[str
     if "sample" in programs:
         _announce(programs, config.sample.num_steps)
         run_interleaved({"sample": programs["sample"]}, lambda _: _expected(programs, config.sample.num_steps))
+    arrays.cache_clear()  # training wants the memory
     return programs, failed
 
 

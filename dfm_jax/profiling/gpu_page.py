@@ -26,7 +26,7 @@ def in_short(numbers: Mapping[str, Any]) -> str:
 def write(folder: pathlib.Path, data: Mapping[str, Any], plan: Sequence[Wave]) -> None:
     """Writes `index.html` and `gpu.md`."""
     made = list(tables(data, plan))
-    (folder / "gpu.md").write_text(_heading(data) + "\n" + "\n".join(map(markdown, made)), encoding="utf-8")
+    (folder / "gpu.md").write_text(_heading(data) + "\n\n" + "\n".join(map(markdown, made)), encoding="utf-8")
     body = f'<h1>Speed and memory</h1>\n<p class="lead">{escape(_heading(data))}</p>\n'
     body += "".join(map(_html, made)) + '<p class="soft">All numbers: <a href="results.json">results.json</a>.</p>\n'
     (folder / "index.html").write_text(page("Speed and memory", body), encoding="utf-8")

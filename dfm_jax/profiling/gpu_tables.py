@@ -226,7 +226,8 @@ def _correctness(results: Results, every: list[Measurement]) -> Table:
 
 def _missing(results: Results, every: list[Measurement]) -> Table:
     rows = [[m.name, _short(results[m.name]["failed"])] for m in every if "failed" in results.get(m.name, {})]
-    rows += [[m.name, "not reached"] for m in every if m.name not in results]
+    left = [m.name for m in every if m.name not in results]
+    rows += [["; ".join(left), "not reached"]] if left else []
     return Table("Not measured", ["", "why"], rows)
 
 
