@@ -283,4 +283,4 @@ def test_names_that_are_no_text_are_stored_as_text(tmp_path):
     (folder / "images.bin").write_bytes(content.replace(b"0.png\0", b"\xff.png\0", 1))
     assert prepare.main(["--format=colmap", f"--source={tmp_path / 'source'}", f"--data_dir={tmp_path}"]) == 0
     names = dataset.open_dataset(tmp_path, "colmap", "train").scene(0).frame_names
-    assert sorted(names) == ["1.png", "2.png", "3.png", "4.png", "5.png", "?.png"]
+    assert sorted(names) == ["1.png", "2.png", "3.png", "4.png", "5.png", r"\udcff.png"]

@@ -194,5 +194,5 @@ def distinct(named: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 
 def as_text(name: str) -> str:
-    """A name on disk, which need not be text."""
-    return name.encode("utf-8", "replace").decode()
+    """A name on disk, which need not be text; bytes that are none are written out, so that names stay distinct."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -75,7 +75,9 @@ def _pictures_say_shown(views: Sequence[View], told: Sequence[bool], unclear: Se
     def square(i: int) -> tuple[Image.Image, np.ndarray]:
         if i not in squares:
             try:
-                squares[i] = transforms.center_square(views[i].load(told[i]), views[i].intrinsics)
+                image, intrinsics = transforms.center_square(views[i].load(told[i]), views[i].intrinsics)
+                image.thumbnail((epipolar.MAX_SIZE, epipolar.MAX_SIZE))  # some dozen are held
+                squares[i] = image, intrinsics
             except Rejected:  # reported when its turn comes
                 squares[i] = Image.new("RGB", (16, 16)), views[i].intrinsics
         return squares[i]
