@@ -16,30 +16,33 @@ import dataclasses
 import functools
 import math
 import os
-from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dfm_jax.data import text_files
-from dfm_jax.data.builders import captures, pictures, point_clouds, source_files, transforms_splits
+from dfm_jax.data.builders import (
+    captures,
+    pictures,
+    point_clouds,
+    source_files,
+    transforms_cameras,
+    transforms_splits,
+)
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source import Rejected, SourceScene, refused
-from dfm_jax.data.undistort import Lens
 from dfm_jax.errors import UserError
 
+WHOLE = "transforms.json"
 FILES = {
-    "transforms.json": "train",
+    WHOLE: "train",
     "transforms_train.json": "train",
     "transforms_val.json": "validation",
     "transforms_test.json": "test",
 }
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-PERSPECTIVE = ("", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
-FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
-OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # keys by which instant-ngp marks them
 
 
 class TransformsSource:
@@ -59,12 +62,14 @@ class TransformsSource:
         files = self._captures[name]
         content = _read_json(files[split])
         photos, rejected, listed = self._photos(files[split], content)
-        others = []
+        others, names = [], set(listed)
         for other in sorted(files.keys() - {split}):
             try:
-                others += self._photos(files[other], _read_json(files[other]))[0]
+                others_photos, _, others_listed = self._photos(files[other], _read_json(files[other]))
             except Rejected:  # reported as the scene of its own split
                 continue
+            others += others_photos
+            names.update(others_listed)
         try:
             splits = transforms_splits.read(content if split == "train" else {}, listed)
         except Rejected as reason:
@@ -87,7 +92,14 @@ class TransformsSource:
             scene,
             scale=scene.scale / _applied_scale(content),
             frames=[dataclasses.replace(frame, held_out=held_out.get(frame.name)) for frame in scene.frames],
-            warnings=[*scene.warnings, *splits.warnings, *problems, *point_clouds.unused(cloud, scene)],
+            warnings=[
+                *scene.warnings,
+                *splits.warnings,
+                *transforms_cameras.contradictions(content),
+                *problems,
+                *point_clouds.unused(cloud, scene),
+                *_unread(files[split], names),
+            ],
         )
 
     def _photos(self, file: Path, content: Mapping[str, Any]) -> tuple[list[Photo], list[tuple[str, str]], list[str]]:
@@ -106,8 +118,15 @@ class TransformsSource:
                 if not _has_name(frame):
                     raise Rejected("frame has no file_path")
                 path, reduced = source_files.find_scaled_picture(self._folder, file.parent, name)
-                pose = undo(_matrix(frame.get("transform_matrix"), "transform_matrix")) @ OPENCV_FROM_OPENGL
-                photos.append(Photo(name, path, pose, *_lens(ChainMap(frame, content), path, reduced)))
+                pose = undo(transforms_cameras.matrix(frame.get("transform_matrix"), "transform_matrix"))
+                photos.append(
+                    Photo(
+                        name,
+                        path,
+                        pose @ OPENCV_FROM_OPENGL,
+                        *transforms_cameras.lens_of(frame, content, path, reduced),
+                    )
+                )
             except Rejected as reason:
                 rejected.append((name, str(reason)))
             listed.append(name)
@@ -159,6 +178,21 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def _unread(file: Path, names: Collection[str]) -> list[str]:
+    """A warning, if beside a file of one split lies one of all frames that lists others than these."""
+    whole = file.with_name(WHOLE)
+    if file.name not in FILES or file.name == WHOLE or not whole.is_file():
+        return []
+    try:
+        frames = _read_json(whole).get("frames")
+    except Rejected as reason:
+        return [f"{WHOLE} is not read, since there are files of splits beside it: {reason}"]
+    listed = [_name(frame, i) for i, frame in enumerate(frames)] if isinstance(frames, list) else []
+    more = [name for name in listed if name not in names]
+    some = f"{WHOLE} is not read, since there are files of splits beside it; it has {len(more)} frames more"
+    return [f"{some}: {transforms_splits.some(more)}"] if more else []
+
+
 def _has_name(frame: Any) -> bool:
     return isinstance(frame, Mapping) and isinstance(frame.get("file_path"), str)
 
@@ -180,86 +214,14 @@ def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarr
 
 
 def _inverse_applied(content: Mapping[str, Any]) -> np.ndarray:
-    applied = _matrix(content.get("applied_transform", np.eye(4).tolist()), "applied_transform")
+    applied = transforms_cameras.matrix(content.get("applied_transform", np.eye(4).tolist()), "applied_transform")
     if not (np.isfinite(applied).all() and abs(np.linalg.det(applied)) > 1e-9):
         raise Rejected("applied_transform cannot be undone")
     return np.linalg.inv(applied)
 
 
 def _applied_scale(content: Mapping[str, Any]) -> float:
-    scale = _number(content.get("applied_scale", 1), "applied_scale")
+    scale = transforms_cameras.number(content.get("applied_scale", 1), "applied_scale")
     if not 0 < scale < math.inf:
         raise Rejected(f"applied_scale is {scale:g}")
     return scale
-
-
-def _lens(values: Mapping[str, Any], path: Path, reduced: float) -> tuple[Lens, tuple[float, float]]:
-    """The lens of a frame, and the size of picture it is for, of which `path` may be a reduced copy."""
-    number = lambda key: _number(values[key], key)
-    if "w" in values and "h" in values:
-        width, height = number("w"), number("h")
-    else:
-        width, height = (reduced * side for side in pictures.read_header(path).size)
-    if not (1 <= width < math.inf and 1 <= height < math.inf):
-        raise Rejected(f"camera is for {width:g}x{height:g} pixels")
-    if "fl_x" in values:
-        focal_x = number("fl_x") / width
-    elif "camera_angle_x" in values:
-        focal_x = _focal(number("camera_angle_x"))
-    else:
-        raise Rejected("camera has neither fl_x nor camera_angle_x")
-    if "fl_y" in values:
-        focal_y = number("fl_y") / height
-    elif "camera_angle_y" in values and "fl_x" not in values:
-        focal_y = _focal(number("camera_angle_y"))
-    else:
-        focal_y = focal_x * width / height  # square pixels
-    centre = tuple(number(key) / side if key in values else 0.5 for key, side in (("cx", width), ("cy", height)))
-    distortion, fisheye = _distortion(values)
-    return Lens((focal_x, focal_y), centre, distortion=distortion, fisheye=fisheye), (width, height)
-
-
-def _focal(angle: float) -> float:
-    """Normalised focal length of a field of view in radians."""
-    if not 0 < angle < math.pi:
-        raise Rejected(f"field of view of {angle:g} radians")
-    return 0.5 / math.tan(angle / 2)
-
-
-def _distortion(values: Mapping[str, Any]) -> tuple[tuple[float, ...], bool]:
-    """Coefficients in OpenCV's order, and whether they are a fisheye's."""
-    model = str(values.get("camera_model") or "").upper()
-    if model not in PERSPECTIVE + FISHEYE or any(values.get(key) for key in OTHER_LENSES):
-        raise Rejected(f"camera model {model or 'without projection'} is not supported")
-    fisheye = model in FISHEYE or bool(values.get("is_fisheye"))
-    listed = values.get("distortion_params")
-    if isinstance(listed, list) and len(listed) == 6:  # nerfstudio's order
-        values = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), listed, strict=True))
-    k1, k2, p1, p2, k3, k4, k5, k6 = (
-        _number(values.get(key, 0), key) for key in ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
-    )
-    if fisheye:
-        return (k1, k2, k3, k4), True
-    if model == "FULL_OPENCV":
-        return (k1, k2, p1, p2, k3, k4, k5, k6), False
-    if k4:  # OpenCV divides by it, nerfstudio multiplies
-        raise Rejected("k4 of a lens that is no fisheye is not supported")
-    return (k1, k2, p1, p2, k3), False
-
-
-def _number(value: Any, what: str) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError
-        return float(value)
-    except (ValueError, OverflowError):
-        raise Rejected(f"{what} is no number") from None
-
-
-def _matrix(value: Any, what: str) -> np.ndarray:
-    """[4, 4] from four or three rows."""
-    rows = value if isinstance(value, list) else []
-    if len(rows) not in (3, 4) or not all(isinstance(row, list) and len(row) == 4 for row in rows):
-        raise Rejected(f"{what} is no 4x4 matrix")
-    numbers = [[_number(x, what) for x in row] for row in rows]
-    return np.array([*numbers, [0.0, 0.0, 0.0, 1.0]][:4])

@@ -47,13 +47,13 @@ def read(content: Mapping[str, Any], frames: Sequence[str]) -> Splits:
     for key in keys:
         members[key], unknown = _members(content[key], key, index)
         if unknown:
-            warnings.append(f"{key} has {len(unknown)} names that are of no one frame: {_some(unknown)}")
+            warnings.append(f"{key} has {len(unknown)} names that are of no one frame: {some(unknown)}")
     trained, compared = members.get(TRAIN), set().union(*(members[key] for key in keys if key != TRAIN))
     both = sorted((trained or set()) & compared)
     if trained and len(both) == len(trained):
         return Splits({}, warnings=[*warnings, f"all of {TRAIN} are also held out by other lists: none counts"])
     if both:
-        warnings.append(f"{len(both)} of {TRAIN} are also in another list, and held out: {_some(both)}")
+        warnings.append(f"{len(both)} of {TRAIN} are also in another list, and held out: {some(both)}")
     lists, held_out, unused = " nor ".join(keys), {}, {}
     for frame in frames:
         if frame in compared or trained is None or frame in trained:
@@ -102,5 +102,5 @@ def _end_alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     return a[-length:] == b[-length:]
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
