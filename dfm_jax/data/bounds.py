@@ -35,6 +35,7 @@ MIN_CONVERGENCE = np.sin(np.deg2rad(2)) ** 2  # mean squared sine between axes b
 MAX_MISS = np.deg2rad(25)  # median angle between an axis and the focus above which it is none
 MIN_FACING = 0.9  # share of the cameras that must have the focus in front of them
 MIN_SPREAD = 1e-9  # of camera positions, relative to their size
+CAMERA_FACTOR, POINT_FACTOR = 2.0, 3.0  # beyond what is usual, from which a distance is an outlier
 MAX_STRAY = 0.02  # share of a camera's points, or one of them, that can be mistakes
 ROBUST_STEPS, LEAST_OFFSET = 20, 1e-3  # of the focus that outliers do not move; of the depth, below which an axis hits
 BEHIND = "most of the sparse points that it is said to have seen lie behind the camera"
@@ -110,7 +111,7 @@ def _focus_outliers(camera_to_world: np.ndarray, candidates: np.ndarray) -> _Out
     if focus is None:
         return _Outliers(~candidates, np.full(len(candidates), np.inf), [""] * len(candidates))
     to_focus = np.linalg.norm(camera_to_world[:, :3, 3] - focus, axis=-1)
-    found = outliers.outlying(to_focus)
+    found = outliers.outlying(to_focus, CAMERA_FACTOR)
     usual = np.median(to_focus[~found])
     reasons = [f"camera is {d / usual:.3g} times as far from what the cameras look at as most" for d in to_focus]
     return _Outliers(found, to_focus, reasons)
@@ -165,7 +166,7 @@ def _distances(pose: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         return None
     distances = np.linalg.norm(rays[ahead], axis=-1)
     distances = distances[np.isfinite(distances)]
-    stray = outliers.outlying(distances)
+    stray = outliers.outlying(distances, POINT_FACTOR)
     return distances[~stray] if stray.sum() <= max(1, MAX_STRAY * len(distances)) else distances
 
 
@@ -177,7 +178,7 @@ def _from_points(distances: Sequence[np.ndarray | None], far_off: _Outliers) -> 
     counted = np.array([d is not None and len(d) >= MIN_POINTS for d in distances])
     medians = np.array([np.median(d) if of_use else np.nan for d, of_use in zip(distances, counted, strict=True)])
     found = far_off.found & ~counted | behind
-    found[counted] = outliers.outlying(medians[counted])
+    found[counted] = outliers.outlying(medians[counted], CAMERA_FACTOR)
     kept = [distances[i] for i in np.flatnonzero(counted & ~found)]
     depth = float(np.median([np.median(d) for d in kept]))
     reasons = [

@@ -8,19 +8,18 @@ import numpy as np
 MAX_SHARE = 0.2  # of values that can be outliers
 MAX_ISOLATED = 0.1  # share of positions that can be; or one of five or more
 FENCE = 3.0  # interquartile ranges from the middle half, as is usual for what is "far out"
-FACTOR = 3.0  # of the quartiles by which an outlier is beyond that: cameras on a circle have no range at all
 ISOLATION = 5.0  # times as far from the middle as any other camera
 
 
-def outlying(values: np.ndarray) -> np.ndarray:
-    """Which of positive values [n], as ratios, lie far outside of what the middle half spans; what is not finite does,
-    too."""
+def outlying(values: np.ndarray, factor: float) -> np.ndarray:
+    """Which of positive values [n], as ratios, lie far outside of what the middle half spans, by a factor more, since
+    there may be no span at all (cameras on a circle); what is not finite does, too."""
     finite = np.isfinite(values) & (values > 0)
     if not finite.any():
         return np.zeros(len(values), bool)
     logs = np.log(values, where=finite, out=np.full(len(values), np.inf))
     low, high = np.percentile(logs[finite], (25, 75))
-    reach = FENCE * (high - low) + np.log(FACTOR)
+    reach = FENCE * (high - low) + np.log(factor)
     odd = ~finite | (logs < low - reach) | (logs > high + reach)
     return odd & (odd.mean() <= MAX_SHARE)
 

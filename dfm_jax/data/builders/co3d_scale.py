@@ -19,6 +19,7 @@ from dfm_jax.data.builders.source import Rejected
 DISTANCE = 10.0  # of the object, once scaled
 FOREGROUND = 128  # masks are 255 times a probability
 MIN_DISTANCE = 1e-6  # of the focus, as a share of the coordinates: cameras in one place look at nothing
+ODD_DEPTH = 3.0  # factor beyond what is usual, from which a frame's depth is a mistake
 TRIMMINGS = 3  # times that the nearer half of the axes is chosen anew
 MAX_OFFSET = 10.0  # of an axis from the focus, in medians
 MIN_SPREAD = 1e-4  # of the viewing directions, in squared radians: below it, where they meet is noise
@@ -32,7 +33,7 @@ def scale(folder: Path, annotations: Sequence[Annotation]) -> tuple[float, str]:
     """
     depths = [depth for annotation in annotations if (depth := foreground_depth(folder, annotation)) is not None]
     if depths:
-        kept = np.array(depths)[~outliers.outlying(np.array(depths))]
+        kept = np.array(depths)[~outliers.outlying(np.array(depths), ODD_DEPTH)]
         return DISTANCE / float(np.mean(kept)), f"median foreground depth of {len(kept)} frames"
     poses = [annotation.camera_to_world for annotation in annotations if _usable(annotation)]
     return DISTANCE / focus_distance(np.array(poses).reshape(-1, 4, 4)), "distance of the cameras from their focus"
