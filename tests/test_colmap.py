@@ -92,6 +92,13 @@ def test_lenses_that_opencv_does_not_know_are_refused_by_name(tmp_path, camera):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["input", "Images", "rgb", "resized_images", "photos"])
+def test_folders_of_pictures_have_many_names(tmp_path, folder):
+    write_colmap(tmp_path, arc(3), images=folder)
+    scene = read(tmp_path)
+    assert len(scene.frames) == 3 and scene.attributes["pictures"] == folder
+
+
 PLACES = {"sparse": "sparse", "deep": "colmap/sparse/0", "text": "sparse_text/0", "beside": "."}
 
 

@@ -17,7 +17,8 @@ from dfm_jax.data.builders.picture_kinds import SUFFIXES
 from dfm_jax.data.builders.source import Rejected
 
 PICTURES = ("images", "images_2", "images_4", "images_8", "input", "")  # '' : beside
-MORE_PICTURES = re.compile(r"(images|input)\w*", re.IGNORECASE)  # what other folders of pictures may be called
+# What folders of pictures may be called.
+MORE_PICTURES = re.compile(r"\w*(images?|imgs?|input|rgb|colou?r|frames|photos?|pictures)\w*", re.IGNORECASE)
 MODEL_FOLDERS = ("sparse", "colmap", "distorted", "model")  # how names of folders above a model begin, or a number
 RAW_MODEL, RAW_PICTURES = "distorted", "input"  # how names begin of what still has its lens distortion
 TRIED = 20  # images of a model that are looked for before a folder is given up, and whose sizes are compared
