@@ -215,6 +215,33 @@ def test_pixelnerf_and_the_diffusion_model_are_compared_on_the_same_views(run, p
     assert sheet.shape[0] > 2 * SCENES * 96
 
 
+def test_what_must_be_known_of_compared_evaluations_is_said(run, pixelnerf):
+    """Another checkpoint since, another number of samples, other weights: on copies with such numbers."""
+    numbers = {}
+    for name, evaluated in (("a", run), ("b", pixelnerf), ("c", run)):
+        numbers[name] = json.loads((evaluated.folder / "metrics.json").read_text()) | {"fid": 1.0, "lpips": 0.5}
+        numbers[name]["made_from"] |= {"features": "1" if name == "a" else "2"}
+    numbers["c"]["settings"]["num_samples"] = 50
+    numbers["c"]["made_from"]["parameters"] = "of others"
+    numbers["b"]["step"] = 8
+    workdirs = {"a": run.workdir, "b": pixelnerf.workdir, "c": run.workdir}
+    loaded = {name: compare_evaluations.load_run(workdir) for name, workdir in workdirs.items()}
+    runs = {name: dataclasses.replace(loaded[name], numbers=numbers[name]) for name in workdirs}
+    assert compare_evaluations.notes(workdirs, runs) == [
+        "b: the evaluation is of step 8, and the latest checkpoint there is of step 7; run --mode=evaluate again to "
+        "compare that.",
+        "c: the evaluation is of step 7, but of other parameters than the checkpoint of that step that is there now; "
+        "run --mode=evaluate again to compare that.",
+        "The best of more samples is better: a of 2, c of 50.",
+        "Measured with different weights, and left out: FID.",
+        "Pictures are of the first 3 samples (there are: c 50).",
+    ]
+    titles = [title for title, *_ in compare_evaluations.rows(runs)]
+    assert "LPIPS" in titles and "FID" not in titles
+    unchanged = {name: loaded[name] for name in "ab"}
+    assert compare_evaluations.notes({name: workdirs[name] for name in "ab"}, unchanged) == []
+
+
 def test_what_cannot_be_compared_is_one_clear_error(run, pixelnerf, tmp_path, capsys):
     assert compare_evaluations.main([f"a={run.workdir}", f"b={tmp_path}", f"--out={tmp_path}"]) == 1
     assert "holds no evaluation: run --mode=evaluate" in capsys.readouterr().err

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import evaluation_views, pipeline
+from dfm_jax.data import evaluation_views, pipeline, prepare
+from dfm_jax.data.builders import posed_scenes, toy
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import protocol
 
@@ -129,6 +130,20 @@ def test_no_file_and_nothing_left_are_clear_errors(data, tmp_path):
         protocol.read(tmp_path / "nowhere.json")
     with pytest.raises(UserError, match=r"none of the 1 examples .*\n  nowhere: split 'test' of"):
         resolve(tmp_path, data, {"scene": "nowhere", "context": [0], "target": [1]})
+
+
+def test_an_index_file_that_was_stored_for_other_data_is_noticed(config, data, tmp_path):
+    """Its scenes may have the names of others: toy scenes all have the same."""
+    stored = tmp_path / "protocol.json"
+    protocol.write(stored, evaluation_views.evaluation_views(config, num_scenes=2), data, "evaluated in x")
+    assert protocol.changed_data(stored, data) == ""
+    prepare.prepare(toy.ToySource(4, 8, seed=1), tmp_path, "toy", posed_scenes.StoreOptions(0, 3))
+    others = pipeline.open_dataset(tmp_path, "toy", "test")
+    assert others.names == data.names and "other files" in protocol.changed_data(stored, others)
+    content = json.loads(stored.read_text())
+    assert protocol.changed_data(index_file(stored, content | {"fingerprint": None}), others) == ""
+    with pytest.raises(UserError, match=r"'fingerprint' of the index file .* is none: remove it"):
+        protocol.changed_data(index_file(stored, content | {"fingerprint": {"scenes": 2}}), others)
 
 
 def test_an_empty_split_is_one_clear_error(config, tmp_path):

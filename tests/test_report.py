@@ -34,7 +34,7 @@ def made(tmp_path):
     seen[:, 1, 3] += 0.3
     drawn = Drawn(seen, seen[:, :, 3], truth + 0.01)
     scene = write_scene(tmp_path, 0, NAME, example, drawn)
-    summary = Summary(5, False, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {"loading": 1.0})
+    summary = Summary(5, False, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {}, {"loading": 1.0})
     return tmp_path, scene, summary
 
 

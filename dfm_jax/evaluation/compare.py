@@ -21,10 +21,12 @@ import numpy as np
 
 from dfm_jax import platforms
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.evaluation.trained import outdated
 from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.metrics import psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.runs.output_folders import check_room, replacing
+from dfm_jax.training.monitor import say
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
@@ -59,6 +61,21 @@ def load_run(workdir: Path) -> list[SampledScene]:
             hidden = arrays.get("hidden")
             found.append(SampledScene(scene["name"], arrays["context"], arrays["truth"], arrays["samples"], hidden))
     return found
+
+
+def notes(workdirs: Mapping[str, Path], runs: Mapping[str, list[SampledScene]]) -> list[str]:
+    """What must be known of the samples to read the numbers, a line each."""
+    lines = []
+    for name, workdir in workdirs.items():
+        if what := outdated(workdir, json.loads((workdir / "samples" / "samples.json").read_text())):
+            lines.append(f"{name}: the samples are {what}: run --mode=sample again to compare that")
+    counts = {name: len(scenes[0].samples) for name, scenes in runs.items()}
+    if len(set(counts.values())) > 1:
+        of_each = ", ".join(f"{name} of {count}" for name, count in counts.items())
+        lines.append(f"the best of more samples is better: {of_each}")
+    if more := [f"{name} of {count}" for name, count in counts.items() if count > SAMPLES_SHOWN]:
+        lines.append(f"comparison.png shows the first {SAMPLES_SHOWN} samples ({', '.join(more)})")
+    return lines
 
 
 def check_same_scenes(runs: Mapping[str, list[SampledScene]]) -> None:
@@ -142,6 +159,8 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict
     """
     runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
     check_same_scenes(runs)
+    for line in notes(workdirs, runs):
+        say(line)
     check_room(out)
     measures = metrics()
     results = {name: measure(scenes, measures) for name, scenes in runs.items()}

@@ -22,11 +22,19 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
 from dfm_jax.evaluation.evaluation_results import StoredScenes
 from dfm_jax.evaluation.protocol import POSITIONS
+from dfm_jax.evaluation.trained import outdated
 from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.runs.output_folders import check_room, replacing
+from dfm_jax.training.monitor import say
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 3
+
+# Of numbers that networks measure: whose weights they are.
+WEIGHTS = {
+    **dict.fromkeys(("lpips", "pairwise_lpips"), "lpips"),
+    **dict.fromkeys(("fid", "kid", "vgg_fid", "vgg_kid"), "features"),
+}
 
 ODDS = (
     ("total_variation", "Hidden side: total variation", ".3f", "between the colours drawn and the true odds"),
@@ -60,8 +68,9 @@ def check_same_views(runs: Mapping[str, Evaluated]) -> None:
     """Raises UserError unless all runs were evaluated on the same views."""
     (first_name, first), *others = runs.items()
     for name, run in others:
-        # Integers that count different things say nothing, so that all images are compared.
-        comparable = run.counts == first.counts
+        # Integers that count different things say nothing, nor do names in different data, so that all images are
+        # compared.
+        comparable = run.counts == first.counts and _made_from(run, "data") == _made_from(first, "data")
         same = run.views == first.views if comparable else _scene_names(run) == _scene_names(first)
         if not same or not _same_images(run, first, 1 if comparable else len(run.views)):
             raise UserError(
@@ -84,11 +93,44 @@ def rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:
     """What is called how, its value in each run, and what it means; of all that is known of at least one run."""
     found = []
     for name, title, style, text in (*ODDS, *EXPLAINED):
+        if _weights_differ(runs, name):
+            continue
         for key, kind in ((name, ""), (f"{name}_best", ", best sample")):
             values = [_value(run.numbers, name, key) for run in runs.values()]
             if any(value is not None for value in values):
                 found.append((title + kind, [formatted(value, style) for value in values], text))
     return found
+
+
+def _made_from(run: Evaluated, name: str) -> Any:
+    """The fingerprint of what the numbers were made from; None of nothing, or where it is not known."""
+    return run.numbers.get("made_from", {}).get(name)
+
+
+def _weights_differ(runs: Mapping[str, Evaluated], name: str) -> bool:
+    """Whether a number was measured by networks with different weights: then the runs' have nothing in common."""
+    weights = {_made_from(run, WEIGHTS.get(name, "")) for run in runs.values() if run.numbers.get(name) is not None}
+    return len(weights - {None}) > 1
+
+
+def notes(workdirs: Mapping[str, Path], runs: Mapping[str, Evaluated]) -> list[str]:
+    """What must be known of the evaluations to read the numbers, a sentence each."""
+    lines = []
+    for name, workdir in workdirs.items():
+        if what := outdated(workdir, runs[name].numbers):
+            lines.append(f"{name}: the evaluation is {what}; run --mode=evaluate again to compare that.")
+    counts = {name: run.numbers["settings"]["num_samples"] for name, run in runs.items()}
+    several = [f"{name} of {count}" for name, count in counts.items() if count > 1]
+    if len({count for count in counts.values() if count > 1}) > 1:
+        lines.append(f"The best of more samples is better: {', '.join(several)}.")
+    if mixed := [title for name, title, _, _ in EXPLAINED if _weights_differ(runs, name)]:
+        lines.append(f"Measured with different weights, and left out: {', '.join(mixed)}.")
+    scenes = len(next(iter(runs.values())).views)
+    if scenes > SCENES_SHOWN:
+        lines.append(f"Pictures are of the first {SCENES_SHOWN} of {scenes} scenes.")
+    if more := [f"{name} {count}" for name, count in counts.items() if count > SAMPLES_SHOWN]:
+        lines.append(f"Pictures are of the first {SAMPLES_SHOWN} samples (there are: {', '.join(more)}).")
+    return lines
 
 
 def _value(numbers: Mapping[str, Any], name: str, key: str) -> float | None:
@@ -131,18 +173,23 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], li
     runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
     check_same_views(runs)
     check_room(out)
-    sheet, table = picture(runs), rows(runs)
+    sheet, table, told = picture(runs), rows(runs), notes(workdirs, runs)
+    for line in told:
+        say(line)
     kept = [name for name, *_ in (*ODDS, *EXPLAINED)]
     kept += [f"{name}_best" for name in kept] + ["step", "num_scenes", "num_samples"]
     result = {name: {key: run.numbers[key] for key in kept if key in run.numbers} for name, run in runs.items()}
     with replacing(out, ("comparison.png", "comparison.json", "index.html"), "comparing") as folder:
         write_png(folder / "comparison.png", sheet)
         (folder / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
-        (folder / "index.html").write_text(page("Comparison", _body(runs, table, sheet.shape[1])), encoding="utf-8")
+        body = _body(runs, table, sheet.shape[1], told)
+        (folder / "index.html").write_text(page("Comparison", body), encoding="utf-8")
     return result, table
 
 
-def _body(runs: Mapping[str, Evaluated], table: Sequence[tuple[str, list[str], str]], width: int) -> str:
+def _body(
+    runs: Mapping[str, Evaluated], table: Sequence[tuple[str, list[str], str]], width: int, told: Sequence[str]
+) -> str:
     heads = "".join(f"<th>{escape(name)}</th>" for name in runs)
     lines = "".join(
         f"<tr><td>{escape(title)}</td>{''.join(f'<td>{value}</td>' for value in values)}"
@@ -155,6 +202,7 @@ def _body(runs: Mapping[str, Evaluated], table: Sequence[tuple[str, list[str], s
     )
     return f"""<h1>{escape(" and ".join(runs))}</h1>
 <p class="lead">On the same views of {len(next(iter(runs.values())).views)} scenes. {made}.</p>
+<p>{escape(" ".join(told))}</p>
 <p>A model that must give one answer mixes all that could be there: its PSNR against the truth is high, and no scene
 looks like that. A sample commits itself, often to something else than the truth, which PSNR punishes. What tells the
 two apart is whether the best of some samples meets the truth, FID and KID, and on toy scenes whether the hidden side

@@ -109,6 +109,11 @@ def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, Draw]], 
     """What is evaluated: as an index file says, or as drawn from the split; and what of it cannot be."""
     if config.evaluate.protocol:
         entries, skipped = protocol.read(config.evaluate.protocol)
+        if changes := protocol.changed_data(config.evaluate.protocol, data):
+            say(
+                f"the index file {config.evaluate.protocol} was stored for other data than split '{data.split}' of "
+                f"{data.path} ({changes}): scenes of the same names may be others"
+            )
         found = protocol.resolve(entries, data)
         for skip in (skipped + found.skipped)[:5]:
             say(f"skipped: {skip.scene}: {skip.reason}")

@@ -33,10 +33,10 @@ from tqdm import tqdm
 from dfm_jax import platforms
 from dfm_jax.config import Config, SampleConfig
 from dfm_jax.config.command_line import read_config
-from dfm_jax.data import evaluation_views
+from dfm_jax.data import dataset, evaluation_views
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import guidance_page, plots, visualize
+from dfm_jax.evaluation import guidance_page, made_from, plots, visualize
 from dfm_jax.evaluation.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
 from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
 from dfm_jax.evaluation.trained import restore_trained, with_data_set
@@ -109,6 +109,8 @@ def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str
     truth = _appearance(np.asarray(example.target.images[:, :1]))
     ranks = guidance_page.ranking(measured, truth)
     counts = {"num_scenes": config.sample.num_scenes, "num_samples": config.sample.num_samples}
+    data = dataset.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    counts["made_from"] = made_from.model_and_data(params, step, data)
     result = {"step": step, **counts, "truth": truth, "cures": CURES, "measured": measured, "ranking": ranks}
     result["advice"] = guidance_page.advice(ranks, CURES)
     plots.guidance(folder / "guidance.png", measured, truth)

@@ -13,6 +13,8 @@ other takes its number.
 
 Of data sets that do not know their frames' numbers, positions among the stored frames are stored, and `frames` says so;
 earlier versions always stored these, and did not say so. Where frames were left out since, they name nothing for sure.
+
+What is stored has a `fingerprint` of the split: scenes of other data may have the same names.
 """
 
 import dataclasses
@@ -27,6 +29,7 @@ from dfm_jax.data import text_files
 from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import UserError
+from dfm_jax.runs import fingerprints
 
 EVERY_SCENE = "*"
 # What the integers of an index file are.
@@ -95,6 +98,16 @@ def read(path: str | Path) -> tuple[list[Entry], list[Skipped]]:
         raise UserError(f"the index file {path} has no examples")
     where = f"of the index file {path}"
     return [_entry(example, counts, f"example {i} {where}") for i, example in enumerate(examples)], skipped
+
+
+def changed_data(path: str | Path, data: SceneDataset) -> str:
+    """In which way the split is not the one that an index file (which can be read) was stored for; '' if that is not
+    known."""
+    fingerprint = text_files.parse_json(Path(path).read_bytes()).get("fingerprint")
+    try:
+        return fingerprints.changes_of_split(fingerprint, data.fingerprint()) if fingerprint else ""
+    except (LookupError, TypeError) as error:
+        raise UserError(f"'fingerprint' of the index file {path} is none: remove it") from error
 
 
 def _what_integers_are(content: dict[str, Any], path: Path) -> str:
@@ -196,6 +209,7 @@ def write(path: Path, views: Sequence[tuple[int, Draw]], data: SceneDataset, abo
         examples.append({"scene": scene.name} | frames)
     lines = ",\n  ".join(json.dumps(example) for example in examples)
     counts = POSITIONS if data.holes is None else NUMBERS
-    head = json.dumps({"about": about, "data": data.path.name, "split": data.split, "frames": counts})
+    about_data = {"data": data.path.name, "split": data.split, "frames": counts, "fingerprint": data.fingerprint()}
+    head = json.dumps({"about": about, **about_data})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{head[:-1]},\n "examples": [\n  {lines}]}}\n', encoding="utf-8")

@@ -59,4 +59,5 @@ class Summary:
     estimate_psnr: float  # mean over scenes
     spread: float  # mean over scenes
     hidden: HiddenColours | None  # of data sets with a known hidden attribute
+    made_from: dict[str, Any]  # fingerprints, `made_from.model_and_data`
     seconds: dict[str, float]  # wall clock of each stage

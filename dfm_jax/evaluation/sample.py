@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import autoregressive, visualize
+from dfm_jax.evaluation import autoregressive, made_from, visualize
 from dfm_jax.evaluation.draw import Batch, Drawn, Params, draw_scenes
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
@@ -95,7 +96,9 @@ def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary
 
     colours, hidden = _hidden_part(config, names, example, drawn)
     scenes = [write_scene(folder, i, name, example, drawn, hidden[i]) for i, name in enumerate(names)]
-    summary = _summary(config, step, scenes, colours, seconds)
+    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+    source = made_from.model_and_data(params, step, data)
+    summary = _summary(config, source, scenes, colours, seconds)
     (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
     write_report(folder, summary, _loss_curve(workdir))
     return summary
@@ -191,10 +194,14 @@ def _least_bytes(config: Config) -> int:
 
 
 def _summary(
-    config: Config, step: int, scenes: Sequence[SceneResult], hidden: HiddenColours | None, seconds: dict[str, float]
+    config: Config,
+    source: dict[str, Any],
+    scenes: Sequence[SceneResult],
+    hidden: HiddenColours | None,
+    seconds: dict[str, float],
 ) -> Summary:
     return Summary(
-        step=step,
+        step=source["step"],
         deterministic=config.model.conditioning_field is None,
         settings=dataclasses.asdict(config.sample)
         | {
@@ -208,6 +215,7 @@ def _summary(
         estimate_psnr=float(np.mean([scene.estimate_psnr for scene in scenes])),
         spread=float(np.mean([scene.spread for scene in scenes])),
         hidden=hidden,
+        made_from=source,
         seconds=seconds,
     )
 

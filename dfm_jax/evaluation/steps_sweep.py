@@ -31,7 +31,7 @@ from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import calibration, plots, toy_modes
+from dfm_jax.evaluation import calibration, made_from, plots, toy_modes
 from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.metrics import psnr
 from dfm_jax.models import lpips
@@ -91,7 +91,8 @@ def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str
         records.append(record | _odds(data, views, images))
 
     plots.distance_over_steps(folder / "steps.png", [record for record in records if record["num_steps"] < long])
-    result = {"step": step, "num_samples": count, "records": records}
+    source = made_from.model_and_data(params, step, data)
+    result = {"step": step, "num_samples": count, "made_from": source, "records": records}
     (folder / "steps.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation.draw import Params
+from dfm_jax.runs import fingerprints
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.compatibility import check_same_config
 
@@ -31,3 +34,22 @@ def with_data_set(config: Config) -> Config:
       UserError: it cannot be made.
     """
     return dataclasses.replace(config, data=pipeline.ensure_toy(config.data, config.image_size))
+
+
+def outdated(workdir: str | os.PathLike, results: Mapping[str, Any]) -> str:
+    """What results of a workdir are of, where its latest checkpoint is another one; '' where they are of that, or
+    nothing can be told.
+
+    Args:
+      results: have a `step` and, unless they are of an earlier version, `made_from` with the parameters' fingerprint.
+    """
+    try:
+        params, step, _ = restore_params(workdir)
+    except UserError:  # none is left: only the results were kept
+        return ""
+    if step != results["step"]:
+        return f"of step {results['step']}, and the latest checkpoint there is of step {step}"
+    parameters = results.get("made_from", {}).get("parameters")
+    if parameters in (None, fingerprints.of_arrays(params)):
+        return ""
+    return f"of step {step}, but of other parameters than the checkpoint of that step that is there now"
