@@ -1,10 +1,13 @@
 """Depth and bounds of scenes: laws of scale, and what each rule promises."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
 from dfm_jax.data import bounds
 from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.builders.transforms_json import TransformsSource
 from tests.captures_source import RADIUS, arc
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (200, 3))
@@ -169,3 +172,42 @@ def test_a_world_far_from_its_origin_is_the_same(kind):
     np.testing.assert_allclose(
         [found.depth, found.near, found.far], [expected.depth, expected.near, expected.far], 1e-6
     )
+
+
+def plain(poses, seen):
+    """The three rules, of all cameras and points."""
+    if seen is not None:
+        distances = [np.linalg.norm(points - pose[:3, 3], axis=-1) for pose, points in zip(poses, seen, strict=True)]
+        near, far = np.array([np.percentile(d, (2, 98)) for d in distances]).T
+        return np.median([np.median(d) for d in distances]), 0.8 * np.percentile(near, 5), 1.2 * np.percentile(far, 95)
+    to_focus = bounds.focus_distances(poses)
+    if to_focus is not None:
+        return np.median(to_focus), 0.3 * to_focus.min(), 2.5 * to_focus.max()
+    depth = 5 * np.sqrt(((poses[:, :3, 3] - poses[:, :3, 3].mean(0)) ** 2).sum(-1).mean())
+    return depth, 0.2 * depth, 4 * depth
+
+
+@pytest.mark.parametrize("kind", ["focus", "extent", "points"])
+@pytest.mark.parametrize("seed", range(5))
+def test_without_outliers_all_cameras_and_points_count(kind, seed):
+    poses, seen = SCENES[kind]()
+    rng = np.random.default_rng(seed)
+    for camera in poses:  # from 2.1 to 4.5 of the arc's centre
+        camera[:3, 3] -= camera[:3, 2] * rng.uniform(-1, 1.3)
+    found = bounds.scene_bounds(poses, seen)
+    assert not found.outliers
+    np.testing.assert_allclose([found.depth, found.near, found.far], plain(poses, seen), rtol=1e-12)
+
+
+@pytest.mark.parametrize("folder", ["fox", "nerf_synthetic_lego"])
+def test_without_outliers_real_cameras_all_count(folder):
+    root = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / folder
+    if not root.is_dir():
+        pytest.skip(f"no real capture at {root}")
+    source = TransformsSource(root, (0, 0, 0))
+    ((split, (name,)),) = source.splits().items()
+    scene = source.read(split, name)
+    expected = np.array(plain(np.stack([frame.camera_to_world for frame in scene.frames]), None))
+    if folder == "nerf_synthetic_lego":  # an object alone
+        expected *= [1, 0.5 / 0.3, 1.5 / 2.5]
+    np.testing.assert_allclose([4.0, scene.near, scene.far], expected, rtol=1e-9)

@@ -81,3 +81,9 @@ def test_the_quarantine_has_an_entry_for_all_that_is_rejected():
         {"split": "test", "scene": "c", "frame": None, "reason": "dark"},
     ]
     assert quarantine.counts == {"hollow": 1}
+
+
+def test_the_usual_reason_is_the_most_frequent_whatever_path_it_names():
+    missing = [f"image is missing: looked for images/{i}.png" for i in range(3)]
+    assert validation.usual(["pose is not finite", *missing, "pose is not finite"]) == f" (mostly: {missing[0]})"
+    assert validation.usual([]) == ""

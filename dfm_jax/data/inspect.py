@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfm_jax.data import dataset, inspect_page, inspect_scene
+from dfm_jax.data import dataset, inspect_page, inspect_scene, validation
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.inspect_scene import SceneReport
 from dfm_jax.errors import Parser, UserError
@@ -67,7 +67,7 @@ def _rejections(path: Path) -> dict[str, int]:
     if path.is_file():
         try:
             for line in path.read_text(encoding="utf-8").splitlines():
-                reason = json.loads(line)["reason"]
+                reason = validation.kind(json.loads(line)["reason"])
                 reasons[reason] = reasons.get(reason, 0) + 1
         except (ValueError, TypeError, LookupError) as error:
             raise UserError(f"{path} is damaged ({error}); the data set can do without it") from error

@@ -60,8 +60,8 @@ def usual(reasons: Iterable[str]) -> str:
 
 
 def kind(reason: str) -> str:
-    """A reason without what it says about the one frame."""
-    return reason.partition(": ")[0]
+    """A reason without the path that it names."""
+    return reason.partition(": looked for ")[0]
 
 
 class Quarantine:
