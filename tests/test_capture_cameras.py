@@ -122,3 +122,12 @@ def test_pictures_of_a_damaged_model_are_listed(tmp_path, capsys, damage):
     summary, lines = convert(capsys, "colmap", tmp_path / "source", tmp_path / "data")
     assert summary["frames"] == 6 and summary["quarantined_frames"] == 4
     assert all(f"{damage} cannot be read" in line["reason"] for line in lines)
+
+
+def test_a_split_of_nothing_but_far_cameras_is_refused_with_its_frames(tmp_path, capsys):
+    write_transforms(tmp_path / "source", arc(12), file="transforms_train.json")
+    far = [pose(angle, 500.0) for angle in (0.1, 0.2)]
+    write_transforms(tmp_path / "source", far, file="transforms_test.json", pictures="test")
+    summary, lines = convert(capsys, "transforms", tmp_path / "source", tmp_path / "data")
+    assert summary["splits"] == {"train": 1} and (summary["frames"], summary["quarantined_frames"]) == (12, 2)
+    assert "only 0 of 2 frames" in lines[-1]["reason"]

@@ -61,28 +61,79 @@ def make_scene(
     Raises:
       Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
     """
+    placed = _place(photos, rejected, others, object_alone, cloud)
+    bounds, scale = placed.bounds, TYPICAL_DEPTH / placed.bounds.depth
+    frames, unclear = _frames(placed, scale, background, first_positions(listed), as_lying)
+    return SourceScene(
+        name=name,
+        frames=frames,
+        rejected=placed.rejected,
+        attributes={**attributes, "bounds": bounds.rule},
+        scale=scale,
+        near=scale * bounds.near,
+        far=scale * bounds.far,
+        one_size=False,
+        own_poses=True,
+        listed=in_natural_order(listed),
+        warnings=[*placed.warnings, *unclear],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Placed:
+    """Photos of a scene in a world whose bounds are known."""
+
+    accepted: list[tuple[Photo, np.ndarray]]  # with their pinhole cameras' intrinsics
+    rejected: list[tuple[str, str]]
+    world: list[Photo]  # those and the ones of other splits
+    bounds: Bounds
+    warnings: list[str]
+
+
+def _place(
+    photos: Sequence[Photo],
+    rejected: Sequence[tuple[str, str]],
+    others: Sequence[Photo],
+    object_alone: bool,
+    cloud: np.ndarray | None,
+) -> _Placed:
+    """
+    Raises:
+      Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
+    """
     accepted, bad = _accept(photos)
     rejected = [*rejected, *bad]
-    if len(accepted) < 2:
-        mostly = validation.usual(reason for _, reason in rejected)
-        reason = f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}"
-        raise refused(reason, rejected, (photo.name for photo, _ in accepted))
+    _check_enough(accepted, rejected)
     world = [photo for photo, _ in (*accepted, *_accept(others)[0])]
     try:
         bounds = _bounds(world, object_alone, cloud)
     except Rejected as reason:
         raise refused(str(reason), rejected, (photo.name for photo, _ in accepted)) from reason
     odd = {accepted[i][0].name: reason for i, reason in bounds.outliers.items() if i < len(accepted)}
-    blind = {accepted[i][0].name for i in bounds.blind if i < len(accepted)}
+    blind = [accepted[i][0].name for i in sorted(bounds.blind) if i < len(accepted)]
     rejected += [(name, f"{odd[name]}: it sees nothing between near and far") for name in blind]
     accepted = [pair for pair in accepted if pair[0].name not in blind]
-    scale = TYPICAL_DEPTH / bounds.depth
-    headers = {photo.path: _header(photo.path) for photo in world}
+    _check_enough(accepted, rejected)
+    warnings = [f"frame {as_text(name)}: {why}; near and far are those of the others" for name, why in odd.items()]
+    return _Placed(accepted, rejected, world, bounds, warnings)
+
+
+def _check_enough(accepted: Sequence[tuple[Photo, np.ndarray]], rejected: Sequence[tuple[str, str]]) -> None:
+    if len(accepted) < 2:
+        mostly = validation.usual(reason for _, reason in rejected)
+        reason = f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}"
+        raise refused(reason, rejected, (photo.name for photo, _ in accepted))
+
+
+def _frames(
+    placed: _Placed, scale: float, background: pictures.Colour, number: Mapping[str, int], as_lying: bool
+) -> tuple[list[SourceFrame], Sequence[str]]:
+    """Upright frames of a scaled world, and warnings if it is not clear which way is up."""
+    headers = {photo.path: _header(photo.path) for photo in placed.world}
     white = _white([path for path, header in headers.items() if header and header.deep])
-    views = [_view(*pair, headers, white) for pair in accepted]
+    views = [_view(*pair, headers, white) for pair in placed.accepted]
     shown, unclear = ([False] * len(views), []) if as_lying else uprightness.are_for_shown(views)
     poses = transforms.scale_world(np.stack([view.camera_to_world for view in views]), scale)
-    number = first_positions(listed)
     frames = [
         SourceFrame(
             name=as_text(photo.name),
@@ -91,24 +142,9 @@ def make_scene(
             load=functools.partial(load, photo, background, is_shown, white),
             number=number[photo.name],
         )
-        for (photo, _), view, pose, is_shown in zip(accepted, views, poses, shown, strict=True)
+        for (photo, _), view, pose, is_shown in zip(placed.accepted, views, poses, shown, strict=True)
     ]
-    return SourceScene(
-        name=name,
-        frames=frames,
-        rejected=rejected,
-        attributes={**attributes, "bounds": bounds.rule},
-        scale=scale,
-        near=scale * bounds.near,
-        far=scale * bounds.far,
-        one_size=False,
-        own_poses=True,
-        listed=in_natural_order(listed),
-        warnings=[
-            *(f"frame {as_text(name)}: {reason}; near and far are those of the others" for name, reason in odd.items()),
-            *unclear,
-        ],
-    )
+    return frames, unclear
 
 
 def _bounds(world: Sequence[Photo], object_alone: bool, cloud: np.ndarray | None) -> Bounds:
