@@ -1,6 +1,7 @@
 """Conversion: everything usable is stored, everything else is listed with its reason, and nothing half."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,6 +268,24 @@ def test_an_existing_data_set_is_replaced_only_when_told(tmp_path, capsys):
     assert dataset.open_dataset(tmp_path, "toy", "train").scene(0).attributes == before
     assert run(capsys, *toy(tmp_path, "--seed=5", "--overwrite"))[0] == 0
     assert dataset.open_dataset(tmp_path, "toy", "train").scene(0).attributes != before
+
+
+def test_killed_between_two_renames_the_data_set_of_before_is_there_again(tmp_path, capsys, monkeypatch):
+    assert run(capsys, *toy(tmp_path))[0] == 0
+    rename = Path.rename
+
+    def killed(path, target):
+        if path.name != "toy":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        patch.setattr(prepare.shutil, "rmtree", lambda *_, **__: None)  # a killed program tidies nothing
+        prepare.main(toy(tmp_path, "--seed=5", "--overwrite"))
+    assert not dataset.exists(tmp_path, "toy")
+    assert "exists already; give --overwrite" in run(capsys, *toy(tmp_path, "--seed=6"))[2]
+    assert dataset.exists(tmp_path, "toy")
 
 
 def test_a_source_without_use_replaces_neither_data_set_nor_quarantine_file(tmp_path, capsys):

@@ -169,6 +169,22 @@ def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_th
     np.testing.assert_array_equal(parameters(small_disk / "run"), parameters(tmp_path / "whole"))
 
 
+def test_numbers_that_cannot_be_written_are_one_error_without_a_traceback(tmp_path, monkeypatch, capfd):
+    writer = metric_writers.TensorBoardWriter(tmp_path)
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer._records._writer, "write", fail)
+    writer.write_scalars(1, {"loss": 1.0})  # in the background
+    wait_until(lambda: writer._records.error)
+    with pytest.raises(OSError, match="No space left"):
+        writer.write_scalars(2, {"loss": 1.0})
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/sys can be written by nobody")
 @pytest.mark.parametrize("workdir", ["/sys/run", "file/run"])
 def test_a_workdir_that_cannot_be_written_is_one_clear_error_at_once(workdir, at, tmp_path):

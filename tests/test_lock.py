@@ -92,7 +92,7 @@ def without_flock(monkeypatch):
 
     monkeypatch.setattr(lock.fcntl, "flock", flock)
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(lock, "STALE_SECONDS", 0.4)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 30.0)
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)
 
 
@@ -108,12 +108,15 @@ def test_without_the_systems_lock_a_living_heart_is_seen(without_flock, tmp_path
     assert not (tmp_path / lock.FILE).exists()
 
 
-def test_one_whose_heart_stands_still_is_taken_over_and_its_holder_hears_of_it(without_flock, tmp_path, capsys):
+def test_one_whose_heart_stands_still_is_taken_over_and_its_holder_hears_of_it(
+    without_flock, tmp_path, monkeypatch, capsys
+):
     lost, told = [], threading.Event()
     with locked(tmp_path, lost=lambda message: (lost.append(message), told.set())):
         left_behind(tmp_path)  # as if it had been taken over
-        assert told.wait(5)
+        assert told.wait(30)
     assert "was taken over: process 1 on far has been training there since yesterday" in lost[0]
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.2)
     with locked(tmp_path):
         assert json.loads((tmp_path / lock.FILE).read_text())["pid"] == os.getpid()
     assert "waiting up to" in capsys.readouterr().err
@@ -128,9 +131,26 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(without_flock, tmp_pat
     assert not capsys.readouterr().err
 
 
+def test_in_a_bucket_the_heart_alone_tells(without_flock, tmp_path):
+    def in_a_bucket():
+        made = lock.Lock(tmp_path, "training", "give another --workdir", pytest.fail)
+        made._remote = True  # as its address says, of a path that is no local one
+        return made
+
+    first = in_a_bucket()
+    first.acquire()
+    with pytest.raises(UserError, match=f"process {os.getpid()} on .* has been training"):
+        in_a_bucket().acquire()
+    first.release()
+    assert not (tmp_path / lock.FILE).exists()
+    second = in_a_bucket()
+    second.acquire()
+    second.release()
+
+
 def test_the_systems_lock_is_not_trusted_on_a_shared_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(lock, "_is_on_a_local_disk", lambda _: False)
-    monkeypatch.setattr(lock, "STALE_SECONDS", 0.4)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 30.0)
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
     beating = threading.Event()
 
@@ -147,6 +167,7 @@ def test_the_systems_lock_is_not_trusted_on_a_shared_disk(monkeypatch, tmp_path)
         pass
     beating.set()
     heart.join()
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.2)
     with locked(tmp_path):
         pass
 

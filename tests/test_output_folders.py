@@ -60,7 +60,7 @@ def test_an_error_leaves_what_was_there(folder, error):
         raise error
     assert contents(folder) == OLD
     if isinstance(error, KeyboardInterrupt):
-        assert str(raised.value) == f"{folder} holds what it held before"
+        assert str(raised.value) == f"what was in {folder} stays"
 
 
 def test_a_folder_that_is_made_for_nothing_is_removed(tmp_path):

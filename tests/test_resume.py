@@ -169,14 +169,16 @@ def test_four_devices_train_as_one_does(folder, uninterrupted):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted):
+@pytest.mark.parametrize(("number", "code", "cause"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted, number, code, cause):
+    workdir = f"pair-{code}"
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     pair = [
         start(
             folder,
-            "pair",
+            workdir,
             f"--coordinator={address}",
             "--num_processes=2",
             f"--process_id={i}",
@@ -185,13 +187,13 @@ def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted
         )
         for i in range(2)
     ]
-    wait_for_step(pair[0], folder / "pair", 3)
-    pair[1].send_signal(signal.SIGTERM)
-    errors = [finish(process, code=75) for process in pair]
-    assert "stopped by SIGTERM" in errors[0]
-    assert "stopped by SIGTERM" not in errors[1]  # one process speaks for all
-    assert_same_curve(folder / "uninterrupted", folder / "pair", 3)
-    assert restore_params(folder / "pair")[1] == read_metrics(folder / "pair")[-1]["step"]
+    wait_for_step(pair[0], folder / workdir, 3)
+    pair[1].send_signal(number)
+    errors = [finish(process, code=code) for process in pair]
+    assert f"stopped by {cause}" in errors[0]
+    assert f"stopped by {cause}" not in errors[1]  # one process speaks for all
+    assert_same_curve(folder / "uninterrupted", folder / workdir, 3)
+    assert restore_params(folder / workdir)[1] == read_metrics(folder / workdir)[-1]["step"]
 
 
 def assert_same_curve(one, other, num_steps):

@@ -237,3 +237,53 @@ def test_other_settings_start_anew(tmp_path):
     (tmp_path / "evaluation" / "scenes" / "00000.npz").unlink()  # emptying the folder was interrupted
     assert store.done() == {1}
     assert evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
+
+
+def store_one(folder, step):
+    """An evaluation of one scene that goes as far as its page."""
+    store = evaluation_results.SceneStore(folder, {"step": step})
+    store.write(0, scores([[float(step)]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
+    (store.folder / "metrics.json").write_text(str(step))
+    return store
+
+
+def test_an_evaluation_stays_until_another_is_complete_and_then_lies_beside_it(tmp_path):
+    folder = tmp_path / "evaluation"
+    store_one(folder, 1).complete()
+    store = store_one(folder, 2)
+    assert (folder / "metrics.json").read_text() == "1" and [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+    assert evaluation_results.StoredScenes(folder).scores(0).psnr == [[1.0]]
+    again = evaluation_results.SceneStore(folder, {"step": 2})  # it was interrupted
+    assert again.done() == {0}
+    again.complete()
+    assert (folder / "metrics.json").read_text() == "2" and again.scores(0).psnr == [[2.0]]
+    assert (tmp_path / "evaluation-old-1" / "metrics.json").read_text() == "1"
+    assert not any(path.name.startswith(".") for path in folder.iterdir()), store.folder
+
+
+def test_an_evaluation_that_was_killed_while_it_took_its_place_is_gone_on_with(tmp_path, monkeypatch):
+    folder = tmp_path / "evaluation"
+    store_one(folder, 1).complete()
+    store = store_one(folder, 2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(evaluation_results.earlier_results.output_folders, "place", interrupt)
+        store.complete()
+    again = evaluation_results.SceneStore(folder, {"step": 2})
+    assert again.done() == {0}
+    again.complete()
+    assert (folder / "metrics.json").read_text() == "2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation", "evaluation-old-1"]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_evaluation_of_something_else_is_set_aside(tmp_path):
+    folder = tmp_path / "evaluation"
+    store_one(folder, 1).complete()
+    store_one(folder, 2)
+    store_one(folder, 3).complete()
+    assert (folder / "metrics.json").read_text() == "3"
+    kept = sorted((path / "metrics.json").read_text() for path in tmp_path.glob("evaluation-old-*"))
+    assert kept == ["1", "2"]

@@ -39,6 +39,7 @@ from dfm_jax.data.signature import signature
 from dfm_jax.errors import Parser, UserError
 
 MIN_FRAMES = 3  # a context view, a target and a novel view
+REPLACED = "replaced"  # where a data set of before waits, in the folder of the new one, until that has its place
 THIS_PROCESS = functools.partial(runners.in_processes, 1)
 
 
@@ -83,7 +84,7 @@ def build(
     splits = source.splits()
     if not any(splits.values()):
         raise UserError("nothing of the source was chosen: there is no scene to convert")
-    building = data_dir / f".{name}.incomplete"
+    building = _building(data_dir, name)
     same = None if made_from is None else {**made_from(), "splits": _digest(splits), **dataclasses.asdict(options)}
     conversion.open_folder(building, same)
     try:
@@ -113,7 +114,7 @@ def _publish(converted: conversion.Converted, building: Path, target: Path) -> d
             f"instance: {scene_reasons[0]}. All reasons: {listed}"
         )
     if target.exists():
-        target.rename(building / "replaced")
+        target.rename(building / REPLACED)
     posed_scenes.dataset_folder(building).rename(target)
     return {
         "scenes": sum(len(split["names"]) for split in splits.values()),
@@ -147,7 +148,15 @@ def exclusive(data_dir: Path, name: str) -> Iterator[None]:
         raise UserError(f"cannot write to {data_dir}: {error}") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        replaced = _building(data_dir, name) / REPLACED
+        if replaced.exists() and not (data_dir / name).exists():  # an earlier call was killed between two renames
+            replaced.rename(data_dir / name)
         yield
+
+
+def _building(data_dir: Path, name: str) -> Path:
+    """Where a data set is written until it is complete."""
+    return data_dir / f".{name}.incomplete"
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

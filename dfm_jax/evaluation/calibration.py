@@ -53,7 +53,9 @@ def sweep(
             sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
             colours = read_colours(data, views, draw_samples(config, params, views, sample, count))
             record = {"sampler": sampler, "spacing": spacing, "num_steps": steps} | dataclasses.asdict(colours)
-            path.write_text(json.dumps(record) + "\n")
+            unfinished = path.with_suffix(".incomplete")
+            unfinished.write_text(json.dumps(record) + "\n")
+            unfinished.replace(path)
         records.append(json.loads(path.read_text()))
     return records
 

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,7 +32,9 @@ from dfm_jax.evaluation.scene_scores import SampledViews, measure
 from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
 from dfm_jax.structs import Example
+from dfm_jax.training.checkpoint_files import require_checkpoints
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder, path_of
 
@@ -52,12 +55,21 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
       UserError: there is no checkpoint, it is of another model, the data set or all views are missing, weights that the
-        config names are not what they should be, or this is one of several processes.
+        config names are not what they should be, this is one of several processes, another process evaluates there, or
+        the folder cannot be written.
     """
     if jax.process_count() > 1:
         raise UserError(
             "--mode=evaluate runs in one process, on all of its devices: start it once, with --nodistributed"
         )
+    require_checkpoints(workdir)
+    folder = local_folder(workdir) / "evaluation"
+    stays = f"the scenes in {folder} that are done stay, and the same command goes on with the others"
+    with writing_to(folder, "evaluating", stays):
+        return _evaluate(config, workdir, folder)
+
+
+def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     params, step, _ = restore_trained(config, workdir)
     networks = _load_networks(config)
@@ -65,15 +77,14 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     data = _open_data(config)
     views, skipped = _views(config, data)
     source = made_from.scores(config, params, step, data, views, networks.lpips)
-    store = SceneStore(local_folder(workdir) / "evaluation", source)
-    protocol.write(store.folder / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
-
+    store = SceneStore(folder, source)
     done = store.done()
     if done:
         say(f"going on: {len(done)} of {len(views)} scenes are there already")
-    _evaluate_scenes(config, params, data, views, [i for i in range(len(views)) if i not in done], store, networks)
+    remaining = [i for i in range(len(views)) if i not in done]
+    check_room(folder, len(remaining) * _least_bytes(config))
+    _evaluate_scenes(config, params, data, views, remaining, store, networks)
     scores = [store.scores(i) for i in range(len(views))]
-    write_scene_table(store.folder / "scenes.csv", scores)
     distances, missing = _distribution_numbers(store, len(views), networks.extractor)
     numbers = summarise(scores) | distances | {"num_skipped": len(skipped)}
     sweep = _sweep(config, params, data, views, store) if numbers.get("num_colours_read") else []
@@ -89,10 +100,21 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
         "made_from": made_from.summary(source, networks.extractor),
         "seconds": time.monotonic() - start,
     }
-    (store.folder / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
-    page = write_page(store, result, scores)
+    with replacing_files(store.folder) as pages:
+        protocol.write(pages / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
+        write_scene_table(pages / "scenes.csv", scores)
+        (pages / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_page(pages, store, result, scores)
+    store.complete()
+    page = folder / "index.html"
     say(f"{numbers['num_samples']} samples of {len(views)} scenes, {len(skipped)} skipped; look at {page}")
     return result
+
+
+def _least_bytes(config: Config) -> int:
+    """Of a scene's images, if they can be compressed to half of their size."""
+    images = (config.evaluate.num_samples + 1) * config.evaluate.num_target
+    return images * config.image_size**2 * 3 // 2
 
 
 def _open_data(config: Config) -> SceneDataset:

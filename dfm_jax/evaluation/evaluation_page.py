@@ -43,17 +43,17 @@ EXPLAINED = (
 OF_SAMPLES_ONLY = ("scene_psnr", "pairwise_lpips", "variance")
 
 
-def write_page(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> Path:
-    """Writes the page, its pictures and plots beside the numbers."""
+def write_page(folder: Path, store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> Path:
+    """Writes the page, its pictures and plots to `folder`, where the numbers are."""
     sections = [_opening(result)]
     if result.get("total_variation") is not None:
         sections.append(_odds(result))
     if result["sweep"]:
-        plots.total_variation_over_steps(store.folder / "sweep.png", result["sweep"])
+        plots.total_variation_over_steps(folder / "sweep.png", result["sweep"])
         sections.append(_sweep(result["sweep"], result["settings"]["sweep_samples"]))
-    sections += [_pictures(store, result, scores), _numbers(result), _scenes(result, scores)]
+    sections += [_pictures(folder, store, result, scores), _numbers(result), _scenes(result, scores)]
     sections += [_missing(result), _settings(result)]
-    path = store.folder / "index.html"
+    path = folder / "index.html"
     path.write_text(page("Evaluation", "".join(sections)), encoding="utf-8")
     return path
 
@@ -178,7 +178,7 @@ def _shown(result: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[tuple[
     return [row for row in EXPLAINED if numbers.get(row[0]) is not None and row[0] not in left_out]
 
 
-def _pictures(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
+def _pictures(folder: Path, store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
     """The first scenes: what was given, the truth, samples at the sampled view and at another, and the best guess."""
     rows: list[list[np.ndarray | None]] = []
     labels, shown = [], min(SAMPLES_SHOWN, len(scores[0].psnr))
@@ -197,7 +197,7 @@ def _pictures(store: StoredScenes, result: Mapping[str, Any], scores: Sequence[S
     if result["deterministic"]:
         columns = ["given", "truth", "answer"]
     sheet = visualize.grid(rows, columns, labels, side=96, rows_together=2)
-    visualize.write_png(store.folder / "samples.png", sheet)
+    visualize.write_png(folder / "samples.png", sheet)
     return f"""<h2>Samples</h2>
 <p>{which}Two rows a scene: the view that was sampled, and the same scenes from elsewhere. A sample may differ from
 the truth where the given image says nothing, but not from itself between the two rows.</p>

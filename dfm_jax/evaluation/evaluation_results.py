@@ -58,11 +58,22 @@ class SceneStore(StoredScenes):
     """The scenes of the evaluation that is running; they stay when it is interrupted."""
 
     def __init__(self, folder: Path, made_from: Mapping[str, Any]):
-        """Opens the folder. What it holds that was made from something else is set aside, and said."""
-        super().__init__(folder)
-        if message := earlier_results.open_for(folder, made_from, parts=RESULTS):
+        """Opens the folder; what it holds that was made from something else stays there until `complete` is called, as
+        is said. Then it is set aside."""
+        place, message = earlier_results.place_for(folder, made_from, RESULTS)
+        super().__init__(place)
+        self._final = folder
+        earlier_results.open_for(place, made_from, RESULTS)
+        if message:
             say(message)
-        (folder / "scenes").mkdir(exist_ok=True)
+        (place / "scenes").mkdir(exist_ok=True)
+
+    def complete(self) -> None:
+        """All files are there: they take their place."""
+        if self.folder != self._final:
+            if message := earlier_results.put_in_place(self._final):
+                say(message)
+            self.folder = self._final
 
     def write(self, index: int, scores: SceneScores, images: Mapping[str, np.ndarray]) -> None:
         """Stores a scene; it counts as done when the last of its files is complete.

@@ -10,10 +10,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.runs import fingerprints
+from dfm_jax.runs import fingerprints, output_folders
 
 FILE = "settings.json"
 MOST_DIFFERENCES = 6  # that a message lists
+
+
+def place_for(folder: Path, made_from: Mapping[str, Any], parts: tuple[str, ...]) -> tuple[Path, str]:
+    """Where to write results that are made from this: in the folder, if what is there was, or if nothing is there; else
+    in a hidden folder in it, so that what is there stays until the new ones are complete. What that holds of an
+    evaluation that was interrupted is gone on with, or set aside.
+
+    Args:
+      made_from, parts: as in `open_for`.
+
+    Returns:
+      the place, and lines that say what stays or was set aside, and why; '' if there is nothing to say.
+    """
+    building, wanted = folder / output_folders.INCOMPLETE, json.loads(json.dumps(made_from))
+    output_folders.recover(folder, ())
+    holds = lambda place: any(any(place.glob(pattern)) for pattern in parts)
+    why = _why_not(folder, wanted) if holds(folder) else ""
+    if not why and (holds(folder) or not building.exists()):
+        return folder, ""
+    lines = [f"{folder} {why}: they stay until the new ones are complete"] if why else []
+    if holds(building) and (why := _why_not(building, wanted)):
+        lines.append(f"{building} {why}: kept as {set_aside(building, called=folder)}")
+    return building, "\n".join(lines)
+
+
+def put_in_place(folder: Path) -> str:
+    """Puts the complete results in that hidden folder in the place of those of before, which are set aside.
+
+    Returns:
+      a line that says where to; '' if there were none.
+    """
+    there = any(not path.name.startswith(".") for path in folder.iterdir())
+    message = f"the results of before are kept as {set_aside(folder)}" if there else ""
+    output_folders.place(folder, ())
+    return message
 
 
 def open_for(folder: Path, made_from: Mapping[str, Any], parts: tuple[str, ...]) -> str:
@@ -35,10 +70,12 @@ def open_for(folder: Path, made_from: Mapping[str, Any], parts: tuple[str, ...])
     return message
 
 
-def set_aside(folder: Path) -> Path:
-    """Moves what is in a folder, but for hidden files (a lock), to a new one beside it; returns that."""
-    names = (f"{folder.name}-old-{n}" for n in itertools.count(1))
-    kept = next(place for name in names if not (place := folder.with_name(name)).exists())
+def set_aside(folder: Path, called: Path | None = None) -> Path:
+    """Moves what is in a folder, but for hidden files (a lock), to a new one beside it, or beside the one that it is
+    `called` like; returns that."""
+    like = called or folder
+    names = (f"{like.name}-old-{n}" for n in itertools.count(1))
+    kept = next(place for name in names if not (place := like.with_name(name)).exists())
     kept.mkdir()
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):

@@ -93,7 +93,7 @@ class Lock:
 
     def acquire(self) -> None:
         try:
-            self._made = not self._folder.exists()
+            self._made = not self._remote and not self._folder.exists()
             self._folder.mkdir(parents=True, exist_ok=True)
             if not self._remote:
                 self._open()
@@ -106,17 +106,16 @@ class Lock:
                 time.sleep(SETTLE_SECONDS)
                 if (last := self._read()) and last.token != self._me.token:
                     raise self._refusal(last)
-        except OSError as error:
+        except Exception as error:
             if self._flocked:
                 self._path.unlink(missing_ok=True)
             self._close()
+            if isinstance(error, UserError) or not (isinstance(error, OSError) or self._remote):
+                raise
             raise UserError(
-                f"{self._folder} cannot be written ({error.strerror or error}): give a --workdir on a disk that is not "
-                "full and may be written"
+                f"{self._folder} cannot be written ({getattr(error, 'strerror', None) or error}): give a --workdir on "
+                "a disk that is not full and may be written"
             ) from error
-        except BaseException:
-            self._close()
-            raise
         if not self._enough:
             self._heart = threading.Thread(target=self._beat, name="lock", daemon=True)
             self._heart.start()
@@ -125,7 +124,7 @@ class Lock:
         self._ended.set()
         if self._heart:
             self._heart.join()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             if (last := self._read()) and last.token == self._me.token:
                 self._path.unlink()
         self._close()
@@ -200,7 +199,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a network that is away for a moment
+            with contextlib.suppress(Exception):  # a network that is away for a moment, in words of its library
                 last = self._read()
                 if last and last.token != self._me.token:
                     self._lost(f"error: {self._folder} was taken over: {last}. This process ends")

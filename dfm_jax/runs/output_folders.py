@@ -23,6 +23,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs.lock import locked
 
 INCOMPLETE, COMPLETE, PLACING, REPLACED = ".incomplete", ".complete", ".placing", ".replaced"
+PAGES = ".pages"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 PROBE_BYTES = 2**16  # an empty file has room on a full disk, too
@@ -42,27 +43,57 @@ def replacing(folder: Path, ours: Sequence[str], doing: str, num_bytes: int = 0)
     Raises:
       UserError: another process is at it, the folder cannot be written, or the disk is or becomes full.
     """
+    building = folder / INCOMPLETE
+    with writing_to(folder, doing, f"what was in {folder} stays", num_bytes):
+        recover(folder, ours)
+        shutil.rmtree(building, ignore_errors=True)  # of a program that was killed
+        building.mkdir()
+        try:
+            yield building
+            place(folder, ours)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path, doing: str, stays: str, num_bytes: int = 0) -> Iterator[None]:
+    """Within it, nobody else writes results to the folder, which is made if it is missing.
+
+    Args:
+      doing, num_bytes: as in `replacing`.
+      stays: what is told after Ctrl-C and errors: 'what was there stays'.
+
+    Raises:
+      UserError: as `replacing`.
+    """
     made = not folder.exists()
     check_room(folder, num_bytes)
-    building = folder / INCOMPLETE
     try:
         with (
             locked(folder, doing, "wait until it ends"),
-            reporting_write_errors(folder),
-            interrupts.staying(f"{folder} holds what it held before"),
+            reporting_write_errors(folder, stays),
+            interrupts.staying(stays),
         ):
-            recover(folder, ours)
-            shutil.rmtree(building, ignore_errors=True)  # of a program that was killed
-            building.mkdir()
-            try:
-                yield building
-                place(folder, ours)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
+            yield
     finally:
         if made:
             with contextlib.suppress(OSError):  # there is something in it
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder for files that belong to results in `folder`; each takes its place when the block ends
+    without an error. To be used within `writing_to`."""
+    building = folder / PAGES
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        yield building
+        for path in _pages_last(building):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def place(folder: Path, ours: Sequence[str]) -> None:
@@ -79,11 +110,15 @@ def recover(folder: Path, ours: Sequence[str]) -> None:
         _take_away(folder, complete, ours, replaced)
         complete.rename(placing)
     if placing.exists():
-        # Pages come last, so that what they show is there.
-        for path in sorted(placing.iterdir(), key=lambda path: (path.suffix == ".html", path.name)):
+        for path in _pages_last(placing):
             path.rename(folder / path.name)
         placing.rmdir()
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _pages_last(folder: Path) -> list[Path]:
+    """What is in a folder, in an order in which that which pages show is there before them."""
+    return sorted(folder.iterdir(), key=lambda path: (path.suffix == ".html", path.name))
 
 
 def _take_away(folder: Path, complete: Path, ours: Sequence[str], replaced: Path) -> None:
@@ -152,7 +187,7 @@ def _megabytes(num_bytes: int) -> str:
 
 
 @contextlib.contextmanager
-def reporting_write_errors(folder: Path) -> Iterator[None]:
+def reporting_write_errors(folder: Path, stays: str = "nothing is lost") -> Iterator[None]:
     """Within it, a disk that is full or may not be written is a UserError that names the folder. Other errors stay what
     they are: not all that is read within it lies there."""
     try:
@@ -162,7 +197,7 @@ def reporting_write_errors(folder: Path) -> Iterator[None]:
         there = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
         if error.errno not in FULL and not there:
             raise
-        raise UserError(f"{folder} cannot be written ({error}): {cure}; what it held before is unchanged") from error
+        raise UserError(f"{folder} cannot be written ({error}): {cure}; {stays}") from error
 
 
 def cure_of(error: BaseException) -> str:

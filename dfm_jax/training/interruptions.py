@@ -1,5 +1,6 @@
 """What may end or interrupt a run: the platform takes the machine back, time passes, a step never ends."""
 
+import contextlib
 import faulthandler
 import os
 import pathlib
@@ -167,8 +168,10 @@ class Watchdog:
         )
         print(message, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
-        if not is_remote(self._workdir):
-            with (pathlib.Path(self._workdir) / f"hang-{jax.process_index()}.txt").open("w") as file:
-                file.write(f"{message}\n")
-                file.flush()
-                faulthandler.dump_traceback(file, all_threads=True)
+        if is_remote(self._workdir):
+            return
+        path = pathlib.Path(self._workdir) / f"hang-{jax.process_index()}.txt"
+        with contextlib.suppress(OSError), path.open("w") as file:  # a full disk does not keep it from ending
+            file.write(f"{message}\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)

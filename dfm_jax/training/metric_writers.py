@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,30 +23,68 @@ METRICS_FILE = "metrics.jsonl"
 ERRORS = (OSError, AsyncError)  # of writers: at once, or of what went wrong in the background before
 
 
+class _Records:
+    """tensorboardX's own writer of records, whose thread would end with a traceback where it fails: the error is kept,
+    for who writes next."""
+
+    def __init__(self, writer: Any):
+        self._writer, self.error = writer, None
+
+    def write(self, data: bytes) -> None:
+        self._try(self._writer.write, data)
+
+    def flush(self) -> None:
+        self._try(self._writer.flush)
+
+    def close(self) -> None:
+        self._try(self._writer.close)
+
+    def _try(self, function: Callable, *arguments: bytes) -> None:
+        if self.error is None:
+            try:
+                function(*arguments)
+            except OSError as error:
+                self.error = error
+
+
 class TensorBoardWriter:
-    """The part of clu's `MetricWriter` that this program uses, on tensorboardX. Images are uint8 [h, w, 3]."""
+    """The part of clu's `MetricWriter` that this program uses, on tensorboardX. Images are uint8 [h, w, 3].
+
+    What cannot be written is an OSError of a later call.
+    """
 
     def __init__(self, logdir: str | pathlib.Path, start_step: int = 0):
         """What an earlier run logged after `start_step` will not be shown."""
         self._writer = tensorboardX.SummaryWriter(str(logdir), purge_step=start_step + 1 if start_step else None)
+        events = self._writer.file_writer.event_writer._ev_writer
+        self._records = events._py_recordio_writer = _Records(events._py_recordio_writer)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._check()
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        self._check()
         for name, image in images.items():
             self._writer.add_image(name, image, step, dataformats="HWC")
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        self._check()
         for name, text in texts.items():
             self._writer.add_text(name, text, step)
 
     def flush(self) -> None:
         self._writer.flush()
+        self._check()
 
     def close(self) -> None:
         self._writer.close()
+        self._check()
+
+    def _check(self) -> None:
+        if self._records.error is not None:
+            raise self._records.error
 
 
 class RewrittenFile:
@@ -91,8 +129,19 @@ class FolderWriter:
         for name, image in images.items():
             folder = self._folder / "images" / name
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / f"{step:08d}.png").open("wb") as file:
+            self._write_picture(folder / f"{step:08d}.png", image)
+
+    def _write_picture(self, path: Any, image: np.ndarray) -> None:
+        """Whole or not at all; an earlier run's of the same step stays until then. Buckets do so themselves."""
+        unfinished = path if is_remote(self._folder) else path.with_name(f".{path.name}.incomplete")
+        try:
+            with unfinished.open("wb") as file:
                 Image.fromarray(image).save(file, format="png")
+            if unfinished != path:
+                unfinished.replace(path)
+        finally:
+            if unfinished != path:
+                unfinished.unlink(missing_ok=True)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Texts are for TensorBoard only."""
