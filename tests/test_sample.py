@@ -21,6 +21,7 @@ from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import draw, visualize
+from dfm_jax.evaluation import sample as sampling
 from dfm_jax.evaluation.sample import camera_paths, sample
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
@@ -191,6 +192,22 @@ def test_recorded_cameras_agree_with_the_examples_own(run):
 
 def test_scenes_of_an_earlier_run_are_gone(run):
     assert sorted(path.name for path in run.folder.glob("scene_*")) == ["scene_00", "scene_01"]
+
+
+def test_samples_of_before_stay_where_new_ones_cannot_be_made(run, tmp_path, monkeypatch):
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="ffmpeg does not run"):
+        patch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "missing"))
+        sample(run.config, run.workdir)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="stays"):
+        patch.setattr(sampling, "_sample", interrupted)
+        sample(run.config, run.workdir)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+def interrupted(config, workdir, folder):
+    (folder / "index.html").write_text("half")
+    raise KeyboardInterrupt
 
 
 def test_no_checkpoint_is_one_clear_error(run, tmp_path):

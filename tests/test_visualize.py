@@ -1,5 +1,6 @@
 """Pictures, and what is read off toy samples that are made by hand."""
 
+import errno
 import json
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.data.builders import toy
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation import visualize
 from dfm_jax.evaluation.toy_modes import read_hidden_colours
 from dfm_jax.structs import Camera, Example, Views
@@ -93,3 +95,39 @@ def test_hidden_colours_are_read_off():
     assert hidden.purity == pytest.approx(0.8) and hidden.estimate_purity == 0.0
     assert hidden.total_variation == pytest.approx(0.5 * np.abs(np.array(hidden.counts) / 5 - [0.5, 0.3, 0.2]).sum())
     json.dumps(hidden.__dict__)
+
+
+READ = "#!/bin/sh\ncat > /dev/null\n"
+FFMPEGS = {
+    "was built without x264": (READ + "echo 'Unknown encoder libx264' >&2; exit 1", "Unknown encoder"),
+    "writes nothing": (READ, "exit code 0"),
+    "is no program": ("neither text nor program", "does not run"),
+    "is missing": (None, "does not run"),
+}
+
+
+@pytest.mark.parametrize("what", FFMPEGS)
+def test_an_ffmpeg_that_cannot_is_one_clear_error(what, tmp_path, monkeypatch):
+    program, said = FFMPEGS[what]
+    path = tmp_path / "ffmpeg"
+    if program is not None:
+        path.write_text(program)
+        path.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    with pytest.raises(UserError, match=said) as error:
+        visualize.check_video_encoder(tmp_path)
+    assert "IMAGEIO_FFMPEG_EXE" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_ffmpeg_that_comes_along_encodes_and_the_try_leaves_nothing(tmp_path):
+    visualize.check_video_encoder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_not_blamed_on_ffmpeg(tmp_path, monkeypatch):
+    (tmp_path / "ffmpeg").write_text(READ + "echo 'write_frame(): No space left on device' >&2; exit 1")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    with pytest.raises(OSError, match="No space left") as error:
+        visualize.check_video_encoder(tmp_path)
+    assert error.value.errno == errno.ENOSPC
