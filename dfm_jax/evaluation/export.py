@@ -71,9 +71,7 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed}, config, workdir)
     model = make_model(config.model, config.image_size, config.loss)
-    check_room(
-        folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params))
-    )  # in the checkpoint, and by their names
+    check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
     with Checkpoints(folder, keep=Retention(1)) as checkpoints:
         checkpoints.save_trees(step, config, ema=params)
     flat = {name: np.asarray(array) for name, array in flatten_dict(params, sep="/").items()}
