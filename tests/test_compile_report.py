@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 from types import SimpleNamespace
 
 import jax
@@ -21,6 +22,8 @@ from dfm_jax.evaluation.abstract import abstract_example
 from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.models import lpips
 from dfm_jax.training import job, sharding
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="compiling for TPUs needs libtpu: pip install 'dfm_jax[tpu]'"
@@ -276,3 +279,26 @@ def test_the_table_tries_more_scenes_until_they_do_not_fit_and_once_only(tmp_pat
     rows = compile_table.table(compile_table.read(tmp_path / "results.jsonl")).splitlines()[2:]
     assert rows[0] == "| `co3d.py:128` | v5e:2x2 | 4 | 2 | 1.0 GiB | 10.0 GiB | 16.0 GiB | 3.0 | 0.5 GiB | 61 s |"
     assert compile_table.table([line(1, False)]).splitlines()[2].split(" | ")[3] == "0"
+
+
+def test_what_was_compiled_of_something_else_is_compiled_again_and_not_shown(tmp_path, monkeypatch, capsys):
+    config, results, fits = str(ROOT / "configs" / "co3d.py") + ":128", tmp_path / "results.jsonl", [True]
+    monkeypatch.setattr(compile_table, "MOST_SCENES", 1)
+    monkeypatch.setattr(compile_table, "run", lambda config, topology, scenes, options: line(scenes, fits[0], topology))
+
+    def fill():
+        """Whether anything was compiled, and what was said of it."""
+        capsys.readouterr()
+        before = len(compile_table.read(results))
+        compile_table.fill(results, config, "v5e:2x2", [])
+        said = [text for text in capsys.readouterr().err.splitlines() if "again" in text]
+        return len(compile_table.read(results)) - before, said
+
+    assert fill() == (1, []) and fill() == (0, [])
+    known = compile_table.made_from(config, [])
+    assert known != compile_table.made_from(config, ["--config.train.batch_size=2"])
+    monkeypatch.setattr(compile_table, "made_from", lambda *_: known | {"jax": "later"})
+    fits[0] = False
+    count, said = fill()
+    assert count == 1 and f"of something else (jax: {known['jax']} -> later): compiling it again" in said[0]
+    assert [row.split(" | ")[3] for row in compile_table.table(compile_table.read(results)).splitlines()[2:]] == ["0"]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import jax
@@ -225,3 +226,19 @@ def test_nothing_is_compiled_after_the_first_steps(at, tmp_path, monkeypatch):
         jax.monitoring.unregister_event_duration_listener(listen)
     assert after_step[0] > 0 and len(after_step) == 6
     assert after_step[3:] == [after_step[2]] * 3
+
+
+def test_what_a_run_left_whose_checkpoints_are_gone_is_kept_apart(at, tmp_path, capsys):
+    loop.train(settings(sample_every=3), tmp_path)
+    curve = (tmp_path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    capsys.readouterr()
+    loop.train(settings(num_steps=2), tmp_path)
+    kept = tmp_path / "earlier-run-1"
+    assert f"its metrics.jsonl, images, tensorboard are kept in {kept}" in capsys.readouterr().err
+    assert (kept / "metrics.jsonl").read_bytes() == curve and len(list((kept / "images" / "samples").iterdir())) == 2
+    assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2]
+    assert not (tmp_path / "images").exists() and len(list((tmp_path / "tensorboard").iterdir())) == 1
+    loop.train(settings(num_steps=4), tmp_path)  # a run that goes on keeps its own
+    assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2, 4]
+    assert not (tmp_path / "earlier-run-2").exists()

@@ -6,10 +6,11 @@
 
 For each config and topology, `--mode=compile` is run with 1, 2, 4, ... scenes on a chip until a step does not fit;
 parameters are split over all chips. A line of JSON for each is added to `results`, and what is there is not compiled
-again, so that this can be interrupted (published sizes take minutes and several GB each). The table goes to standard
-output.
+again, so that this can be interrupted (published sizes take minutes and several GB each); unless the settings in the
+config, the code of the step, or jax have changed since. The table, of the newest of these, goes to standard output.
 """
 
+import importlib.metadata
 import json
 import pathlib
 import subprocess
@@ -18,11 +19,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dfm_jax import errors
+from dfm_jax.config.command_line import read_config
+from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
+from dfm_jax.runs import fingerprints
 from dfm_jax.training.monitor import say
 
 MOST_SCENES = 64  # on a chip
 GIB = 2**30
+# Parts of the package that no step is made of.
+NOT_OF_A_STEP = ("config", "data", "evaluation", "interop", "profiling", "runs")
 
 Result = dict[str, Any]
 
@@ -43,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def fill(results: pathlib.Path, config: str, topology: str, options: Sequence[str]) -> None:
     """Adds what is missing of a config and topology."""
     scenes, wanted = 1, {"config": config, "topology": topology, "options": list(options)}
+    earlier = [x for x in read(results) if wanted.items() <= x.items()]
+    wanted["made_from"] = made_from(config, options)
+    if earlier and earlier[-1].get("made_from") != wanted["made_from"]:
+        changes = fingerprints.differences(earlier[-1].get("made_from", {}), wanted["made_from"])
+        say(f"{results} has {config} on {topology} of something else ({'; '.join(changes)}): compiling it again")
     while scenes <= MOST_SCENES:
         known = [x for x in read(results) if wanted.items() <= x.items() and x["batch_per_device"] == scenes]
         if not known:
@@ -53,6 +64,26 @@ def fill(results: pathlib.Path, config: str, topology: str, options: Sequence[st
         if not known[0]["fits"]:
             return
         scenes *= 2
+
+
+def made_from(config: str, options: Sequence[str]) -> dict[str, str]:
+    """What decides how much a step needs, but for its topology: settings, code and compiler."""
+    settings = read_config(config, [option for option in options if option.startswith("--config.")])
+    package = pathlib.Path(__file__).resolve().parents[1]
+    code = {}
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in NOT_OF_A_STEP:
+            code[name.as_posix()] = fingerprints.of_file(path)
+    known = {"settings": fingerprints.of_json(flatten(settings)), "code": fingerprints.of_json(code)}
+    return known | {name: _version(name) for name in ("jax", "jaxlib", "libtpu")}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def run(config: str, topology: str, scenes: int, options: Sequence[str]) -> Result:
@@ -88,10 +119,11 @@ def table(results: Sequence[Result]) -> str:
 def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     gib = lambda size: f"{size / GIB:.1f} GiB"
     best: dict[tuple[str, str, str], Result] = {}
-    for result in results:
+    for result in results:  # the newest come last
         key = (result["config"], " ".join(result["options"]), result["topology"])
         old = best.get(key)
-        if old is None or (result["fits"], result["batch_per_device"]) > (old["fits"], old["batch_per_device"]):
+        newer = old is None or old.get("made_from") != result.get("made_from")
+        if newer or (result["fits"], result["batch_per_device"]) > (old["fits"], old["batch_per_device"]):
             best[key] = result
     for (config, options, topology), x in best.items():
         memory = (gib(x["argument_bytes"]), gib(x["peak_bytes"]), gib(x["hbm_bytes"]))

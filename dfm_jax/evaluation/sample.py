@@ -100,7 +100,7 @@ def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary
     source = made_from.model_and_data(params, step, data)
     summary = _summary(config, source, scenes, colours, seconds)
     (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
-    write_report(folder, summary, _loss_curve(workdir))
+    write_report(folder, summary, _loss_curve(workdir, summary.step))
     return summary
 
 
@@ -220,10 +220,11 @@ def _summary(
     )
 
 
-def _loss_curve(workdir: str | os.PathLike) -> list[tuple[int, float]]:
-    """(step, loss) as logged while training; empty if nothing was."""
+def _loss_curve(workdir: str | os.PathLike, until: int) -> list[tuple[int, float]]:
+    """(step, loss) as logged while training up to a step; empty if nothing was. A checkpoint that was imported (step 0)
+    may lie where another run was."""
     lines = read_metrics(workdir) if (path_of(workdir) / METRICS_FILE).exists() else []
-    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line and line["step"] <= until]
 
 
 def _commands() -> tuple[str, ...]:

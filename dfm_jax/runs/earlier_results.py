@@ -74,13 +74,19 @@ def set_aside(folder: Path, called: Path | None = None) -> Path:
     """Moves what is in a folder, but for hidden files (a lock), to a new one beside it, or beside the one that it is
     `called` like; returns that."""
     like = called or folder
-    names = (f"{like.name}-old-{n}" for n in itertools.count(1))
-    kept = next(place for name in names if not (place := like.with_name(name)).exists())
-    kept.mkdir()
+    kept = new_folder(like.with_name(f"{like.name}-old"))
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             path.rename(kept / path.name)
     return kept
+
+
+def new_folder(stem: Path) -> Path:
+    """A folder that was not there, called like `stem` with a number behind it."""
+    places = (stem.with_name(f"{stem.name}-{n}") for n in itertools.count(1))
+    made = next(place for place in places if not place.exists())
+    made.mkdir()
+    return made
 
 
 def _why_not(folder: Path, made_from: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ import tensorboardX
 from clu.asynclib import AsyncError
 from PIL import Image
 
+from dfm_jax.runs import earlier_results
+from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import is_remote, path_of
 
 METRICS_FILE = "metrics.jsonl"
@@ -54,7 +56,7 @@ class TensorBoardWriter:
     """
 
     def __init__(self, logdir: str | pathlib.Path, start_step: int = 0):
-        """What an earlier run logged after `start_step` will not be shown."""
+        """What the run logged after `start_step` before will not be shown."""
         self._writer = tensorboardX.SummaryWriter(str(logdir), purge_step=start_step + 1 if start_step else None)
         events = self._writer.file_writer.event_writer._ev_writer
         self._records = events._py_recordio_writer = _Records(events._py_recordio_writer)
@@ -164,9 +166,23 @@ def create_writer(workdir: str | pathlib.Path, *, start_step: int = 0, enabled: 
     if not enabled:
         return writers.MultiWriter([])
     folder = path_of(workdir)
+    if start_step == 0 and not is_remote(workdir):
+        _set_aside_earlier_run(folder)
     return writers.AsyncMultiWriter(
         [FolderWriter(folder, start_step), TensorBoardWriter(folder / "tensorboard", start_step)]
     )
+
+
+def _set_aside_earlier_run(workdir: pathlib.Path) -> None:
+    """Keeps what a run left that began here before, and whose checkpoints are gone: else its pictures and curves would
+    be taken for those of the run that begins now."""
+    if not (workdir / METRICS_FILE).exists() or not read_metrics(workdir):
+        return
+    kept = earlier_results.new_folder(workdir / "earlier-run")
+    names = [name for name in (METRICS_FILE, "images", "tensorboard") if (workdir / name).exists()]
+    for name in names:
+        (workdir / name).rename(kept / name)
+    say(f"there is no checkpoint, but an earlier run was here: its {', '.join(names)} are kept in {kept}")
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
