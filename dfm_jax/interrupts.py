@@ -6,6 +6,7 @@ compiler or waits for a device. The C level writes each signal's number to a pip
 Nothing heavy is imported here: a command can be interrupted while it imports jax.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -64,34 +65,48 @@ def end_commands_in_one_line() -> None:
     """From now on Ctrl-C ends this program with one line and `EXIT_INTERRUPTED`, without a traceback: by a
     KeyboardInterrupt, so that what is unfinished can be removed; where the main thread takes longer than
     `GRACE_SECONDS` (it may be in the compiler), or at a second Ctrl-C, at once."""
-    sys.excepthook = _end_in_one_line
-    pressed = []
+    told, telling, pressed = [], threading.Lock(), threading.Event()
+
+    def tell(staying: Sequence[object]) -> None:
+        with telling:  # the main thread may come to it as well
+            if not told:
+                told.append(True)
+                say(": ".join(map(str, ("interrupted", *staying))))
+
+    def end() -> None:
+        tell(_staying[-1:])
+        leave()
 
     def hear(_: int) -> None:
-        pressed.append(True)
-        if len(pressed) > 1:
-            leave(_line(_staying[-1:]))
-        timer = threading.Timer(GRACE_SECONDS, lambda: leave(_line(_staying[-1:])))
+        if pressed.is_set():
+            end()
+        pressed.set()
+        timer = threading.Timer(GRACE_SECONDS, end)
         timer.daemon = True
         timer.start()
 
+    def answer(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        tell(error.args)
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()  # what libraries have left in the system; threads are not waited for
+        leave()
+
+    sys.excepthook = answer
     Hearing(hear, [signal.SIGINT], signal.default_int_handler).__enter__()  # for the rest of the program
 
 
-def _end_in_one_line(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    leave(_line(error.args))
+def say(message: str) -> None:
+    """One line on standard error, behind '^C' and a progress bar."""
+    print(f"\n{message}" if sys.stderr.isatty() else message, file=sys.stderr, flush=True)
 
 
-def _line(told: Sequence[object]) -> str:
-    return ": ".join(map(str, ("interrupted", *told)))
-
-
-def leave(message: str, code: int = EXIT_INTERRUPTED) -> None:
-    """Ends the program after one line on standard error, whatever its threads do."""
-    print(f"\n{message}" if sys.stderr.isatty() else message, file=sys.stderr)  # behind '^C' and a progress bar
+def leave(message: str = "", code: int = EXIT_INTERRUPTED) -> None:
+    """Ends the program, after a line on standard error if there is a message, whatever its threads do."""
+    if message:
+        say(message)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from dfm_jax.errors import UserError
 from dfm_jax.training import checksums, cluster
 from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import path_of
+from dfm_jax.training.workdirs import is_remote, path_of
 
 RESUMED = ("params", "opt_state", "ema", "config", "data")  # items that training goes on from
 
@@ -28,8 +28,13 @@ def steps(directory: pathlib.Path) -> list[int]:
 
 
 def require_checkpoints(workdir: str | os.PathLike) -> None:
-    """Raises UserError if there is no folder of checkpoints, before anything that takes long."""
-    directory = directory_of(workdir)
+    """Raises UserError if there is no folder of checkpoints, before anything that takes long; a bucket is asked when
+    they are restored."""
+    if not is_remote(workdir):
+        require_directory(directory_of(workdir))
+
+
+def require_directory(directory: pathlib.Path) -> None:
     if not directory.is_dir():
         raise UserError(f"there is no checkpoint in {directory}: is this the --workdir of a training run?")
 

@@ -244,8 +244,8 @@ def restore_params(
     Raises:
       UserError: if there is no checkpoint, or its parameters are not the target's (all differences are listed).
     """
-    checkpoint_files.require_checkpoints(workdir)
     directory = checkpoint_files.directory_of(workdir)
+    checkpoint_files.require_directory(directory)
     with Checkpoints(workdir) as checkpoints:
         step = checkpoint_files.newest_readable(directory, (which, "config"))
         if step is None:
