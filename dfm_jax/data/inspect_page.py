@@ -59,8 +59,12 @@ def _opening(name: str, counts: Mapping[str, tuple[int, int]], scenes: Sequence[
         f"<td>{_judgement(scene)}</td></tr>"
         for i, scene in enumerate(scenes)
     )
+    total = sum(number for number, _ in counts.values())
+    shown = ""
+    if len(scenes) < total:
+        shown = f" {_count(len(scenes), 'scene')} of {total} are shown; --scene=NAME shows others."
     return f"""<h1>{escape(name)}</h1>
-<p class="soft">{splits}</p>
+<p class="soft">{splits}.{shown}</p>
 <p>What to look for: frusta that point at the coloured points, with the small triangle on their upper side; and rings
 that lie on lines of their own colour.</p>
 <div class="scroll"><table><thead><tr><th>Scene</th><th>Split</th><th>Frames</th><th>Epipolar error</th>

