@@ -21,6 +21,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation.draw import guidance
 from dfm_jax.evaluation.export import export, to_example, to_inputs
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs import fingerprints
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.state import create
 from tests.test_sample import tiny_config
@@ -99,7 +100,7 @@ def test_it_is_for_all_platforms_and_any_number_of_scenes(exported):
     read = jax.export.deserialize((exported[3] / "denoiser.jax_export").read_bytes())
     assert set(read.platforms) == {"cpu", "cuda", "tpu"}
     about = json.loads((exported[3] / "export.json").read_text())
-    assert len(about["alpha_bar"]) == 1000
+    assert len(about["alpha_bar"]) == 1000 and about["parameters"] == fingerprints.of_arrays(exported[2])
     params, inputs = (dict(np.load(exported[3] / f"{name}.npz")) for name in ("params", "inputs"))
     size = about["image_size"]
     three = {name: np.resize(x, (3, *x.shape[1:])) for name, x in inputs.items()}  # the script draws two

@@ -43,6 +43,12 @@ def test_runs_that_ask_for_other_numbers_of_scenes_read_other_data(order, tmp_pa
     assert found[2:] == found[:2]
 
 
+def test_one_that_is_there_is_read_where_nothing_may_be_written(tmp_path, monkeypatch):
+    found = pipeline.ensure_toy(asking_for(tmp_path, 2), SIZE)
+    monkeypatch.setattr(prepare, "exclusive", None)
+    assert pipeline.ensure_toy(asking_for(tmp_path, 2), SIZE) == found
+
+
 def test_it_is_generated_once_and_pictures_of_another_size_are_another_data_set(tmp_path):
     config = pipeline.ensure_toy(asking_for(tmp_path, 2), SIZE)
     data = train_split(config)

@@ -60,7 +60,8 @@ def _settled(config: DataConfig, image_size: int, generate: bool) -> DataConfig:
     if generate:
         if unlike:
             logger.warning("%s %s: taking %s", Path(config.dir) / NAME, unlike, Path(config.dir) / name)
-        _generate(config, name, image_size)
+        if not exists(config.dir, name):  # it may lie where nothing may be written
+            _generate(config, name, image_size)
     elif not exists(config.dir, name):
         raise UserError(f"there is no data set '{name}' in {config.dir}: train on it, and it is generated")
     if unlike := _unlike(config, name, image_size):

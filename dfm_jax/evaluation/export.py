@@ -32,6 +32,7 @@ from dfm_jax.evaluation.abstract import abstract_example
 from dfm_jax.evaluation.draw import guidance, guidance_interval
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs import fingerprints
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.training.checkpoint_files import require_checkpoints
@@ -81,7 +82,8 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     if inputs is not None:
         np.savez(folder / "inputs.npz", **inputs)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
-    (folder / "export.json").write_text(json.dumps(_description(config, step, schedule.alpha_bar), indent=1) + "\n")
+    about = _description(config, step, schedule.alpha_bar) | {"parameters": fingerprints.of_arrays(params)}
+    (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
     return step
 
 
