@@ -7,7 +7,6 @@ from dfm_jax.config.limits import Path, Range, Share, Size, SizeOrNone
 
 DTYPES = ("float32", "bfloat16")
 Layers = Annotated[int, Range(1, 1000)]
-LayersOrNone = Annotated[int, Range(0, 1000)]
 Samples = Annotated[int, Range(3, 2**14)]  # along a ray
 SamplesOrNone = Annotated[int, Range(0, 2**14)]
 
@@ -61,8 +60,8 @@ class FieldConfig:
     """Pixel-aligned, time-conditioned radiance field."""
 
     width: Annotated[int, Range(4, 2**14)]  # hidden units; the code of time needs 4
-    view_blocks: LayersOrNone  # residual blocks run for every view, before the views are averaged
-    joint_blocks: LayersOrNone  # residual blocks run after it
+    view_blocks: Layers  # residual blocks run for every view, before the views are averaged
+    joint_blocks: Layers  # residual blocks run after it
     # Initial bias of the density output, so that the field starts half transparent.
     density_bias: Annotated[float, Range(-1e4, 1e4)]
 

@@ -3,6 +3,7 @@
 """
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Mapping
@@ -24,11 +25,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
     Raises:
       ConfigError: naming at once all fields that are missing, unknown, or have a value that they cannot have; if there
-        are none, all that do not go together.
+        are none, the first that do not go together.
     """
     problems: list[str] = []
     config = _build(Config, values, "", problems)
-    problems = problems or _broken_rules(config)
+    problems = problems or _broken_rules(config)[:1]
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
@@ -50,7 +51,7 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
         problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")
         return None
     kind = f" of encoder {values['name']!r}" if cls in ENCODERS.values() else ""
-    types = typing.get_type_hints(cls, include_extras=True)
+    types = _types(cls)
     problems += [
         f"config.{prefix}{k} is not a setting{kind} (known here: {', '.join(types)})" for k in values if k not in types
     ]
@@ -67,6 +68,11 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
         else:
             made[name] = _value(hint, values[name], where, problems)
     return cls(**made) if len(made) == len(types) else None
+
+
+@functools.cache
+def _types(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _build_encoder(values: Any, prefix: str, problems: list[str]) -> EncoderConfig | None:
