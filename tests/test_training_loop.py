@@ -117,6 +117,47 @@ def test_another_configs_checkpoint_is_refused(at, tmp_path):
         loop.train(other, tmp_path)
 
 
+def changed(config, **optimizer):
+    optimizer = dataclasses.replace(config.train.optimizer, **optimizer)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer=optimizer))
+
+
+def test_a_setting_that_changes_what_the_optimiser_keeps_is_named_and_others_may_change(at, tmp_path, capsys):
+    loop.train(settings(num_steps=2), tmp_path)
+    with pytest.raises(UserError, match=r"skip_spikes was 0\.0 in this run and is 3\.0 now") as error:
+        loop.train(changed(settings(), skip_spikes=3.0), tmp_path)
+    assert "\n" not in str(error.value) and "--config.train.optimizer.skip_spikes=0.0" in str(error.value)
+    others = {"learning_rate": 1e-4, "decay_steps": 0, "b1": 0.5, "clip_norm": 3.0, "first_moment_dtype": "bfloat16"}
+    capsys.readouterr()
+    assert loop.train(changed(settings(), **others), tmp_path) == loop.EXIT_DONE
+    said = capsys.readouterr().err
+    assert [name for name in others if f"another config.train.optimizer.{name}: " not in said] == []
+
+
+def test_a_metric_that_does_not_exist_is_noticed_before_the_first_step(at, tmp_path, monkeypatch):
+    traced, stepped = [], []
+    monkeypatch.setattr(loop, "build", lambda config: counting(linear_job(config), traced))
+    monkeypatch.setattr(loop.Monitor, "add", lambda *_: stepped.append(1))
+    with pytest.raises(UserError, match=r"keep_best='los' is no metric; there are: .*loss, noise"):
+        loop.train(settings(keep_best="los"), tmp_path)
+    assert not stepped
+    monkeypatch.undo()
+    install(monkeypatch)
+    monkeypatch.setattr(loop, "build", lambda config: counting(linear_job(config), traced))
+    monkeypatch.setattr(loop, "count_flops", lambda *_: 0.0)
+    traced.clear()
+    assert loop.train(settings(keep_best="loss"), tmp_path) == loop.EXIT_DONE
+    assert len(traced) == 1  # to look at the names costs no second look at the step
+
+
+def counting(job, traced):
+    def step(*arguments):
+        traced.append(1)
+        return job.step(*arguments)
+
+    return dataclasses.replace(job, step=step)
+
+
 def test_a_run_may_start_from_anothers_average(at, tmp_path):
     loop.train(settings(), tmp_path / "first")
     config = dataclasses.replace(settings(), init_from=str(tmp_path / "first"))

@@ -42,9 +42,11 @@ def _plain(number: float) -> str:
 # Steps and frames. 32 bits count them, and at most two such numbers are added.
 Count = Annotated[int, Range(1, 2**30)]
 CountOrNone = Annotated[int, Range(0, 2**30)]  # 0: none
-# Sides and channels of arrays.
-Size = Annotated[int, Range(1, 2**14)]
-SizeOrNone = Annotated[int, Range(0, 2**14)]  # 0: none
+# Sides of images and of grids of tokens, and channels of feature maps.
+Side = Annotated[int, Range(1, 2**11)]
+SideOrNone = Annotated[int, Range(0, 2**11)]  # 0: none
+Channels = Annotated[int, Range(1, 2**14)]
+ChannelsOrNone = Annotated[int, Range(0, 2**14)]  # 0: none
 # How many scenes, samples or batches are asked for, and gone through one after another.
 Number = Annotated[int, Range(1, 10**6)]
 NumberOrNone = Annotated[int, Range(0, 10**6)]  # 0: none

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from dfm_jax.config.limits import Path, Range, Share, Size, SizeOrNone
+from dfm_jax.config.limits import Channels, ChannelsOrNone, Path, Range, Share, SideOrNone
 
 DTYPES = ("float32", "bfloat16")
-Layers = Annotated[int, Range(1, 1000)]
+Layers = Annotated[int, Range(1, 100)]
 Samples = Annotated[int, Range(3, 2**14)]  # along a ray
 SamplesOrNone = Annotated[int, Range(0, 2**14)]
 
@@ -16,14 +16,14 @@ class DiTConfig:
     """Diffusion transformer, the encoder of the paper."""
 
     name: str  # 'dit'
-    depth: Layers  # transformer blocks
-    width: Size  # channels of a token
-    num_heads: Size
-    features: Size  # channels of a feature map
+    depth: Annotated[int, Range(1, 1000)]  # transformer blocks
+    width: Channels  # channels of a token
+    num_heads: Channels
+    features: Channels  # channels of a feature map
     absolute_pose: bool  # whether the view's absolute pose modulates the transformer (CO3D)
     # Tokens a side that position codes count, whatever the image's size: with those of the run that this one starts
     # from, places keep their codes. 0: as many as there are (the published code).
-    position_grid: SizeOrNone
+    position_grid: SideOrNone
     remat: bool  # recompute transformer blocks in the backward pass
     init_file: Path  # ImageNet weights to start from, 'DiT-XL-2-256x256.pt'; '': none
 
@@ -82,8 +82,8 @@ class ModelConfig:
 
     pixel_grid: Literal["centres", "corners"]  # 'corners': the published corner-aligned grid
     compute_dtype: Literal[DTYPES]  # of the networks
-    rendered_features: SizeOrNone  # feature channels that a field renders beside colour
-    estimate_size: SizeOrNone  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
+    rendered_features: ChannelsOrNone  # feature channels that a field renders beside colour
+    estimate_size: SideOrNone  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
     encoder: EncoderConfig
     conditioning_field: FieldConfig | None  # renders the deterministic estimate; None: pixelNeRF
     scene_field: FieldConfig

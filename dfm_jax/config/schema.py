@@ -8,7 +8,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from dfm_jax.config.data import DataConfig
-from dfm_jax.config.limits import Path, Range, Size
+from dfm_jax.config.limits import Path, Range, Side
 from dfm_jax.config.model import DiTConfig, ModelConfig
 from dfm_jax.config.sampling import EvaluateConfig, SampleConfig
 from dfm_jax.config.training import DiffusionConfig, LossConfig, TrainConfig
@@ -19,7 +19,7 @@ INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 @dataclasses.dataclass(frozen=True)
 class Config:
     seed: Annotated[int, Range(0, 2**32 - 1)]  # of noise, order and parameters; jax and grain take 32 bits
-    image_size: Size  # side of the square images, pixels
+    image_size: Side  # side of the square images, pixels
     init_from: Path  # workdir whose averaged parameters to start from; '': none
     init_rule: Literal[INIT_RULES]  # how they map to this model's: 'pixelnerf' is from its deterministic stage
     data: DataConfig

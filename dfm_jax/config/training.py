@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from dfm_jax.config.limits import Count, CountOrNone, Decay, Minutes, Number, Range, Share, Size, Weight
+from dfm_jax.config.limits import Count, CountOrNone, Decay, Minutes, Number, Range, Share, Side, Weight
 from dfm_jax.config.model import DTYPES
 
 Devices = Annotated[int, Range(1, 10**6, off=-1)]
@@ -31,7 +31,7 @@ class LossConfig:
     smoothness: Weight  # edge-aware smoothness of inverse depth; needs patches
     lpips: Weight  # perceptual distance of patches; needs patches, and weights (`make lpips-weights`)
     pixels: Literal["patch", "random"]  # 'patch': a square patch a view; 'random': independent pixels
-    patch_size: Size  # side of a patch, pixels; 'random' draws patch_size^2 pixels
+    patch_size: Side  # side of a patch, pixels; 'random' draws patch_size^2 pixels
 
     def rules(self) -> list[tuple[bool, str]]:
         patch = self.pixels == "patch"

@@ -13,7 +13,7 @@ Arrays are restored against an abstract target, so that the devices need not be 
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -174,8 +174,7 @@ class Checkpoints:
     ) -> None:
         """Begins to save those of the trees `TREES` that are given, with the settings they belong to."""
         best = self._keep.best if self._keep else ""
-        if best and best not in (metrics or {}):
-            raise UserError(f"config.train.keep_best={best!r} is no metric; there are: {', '.join(metrics or {})}")
+        self.check_best(metrics or {})
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         items["config"] = ocp.args.JsonSave(dataclasses.asdict(config))
         if data:
@@ -189,6 +188,16 @@ class Checkpoints:
         """Until the last save is complete; raises UserError if it went wrong."""
         with self._writing():
             self._manager.wait_until_finished()
+
+    def check_best(self, metrics: Iterable[str]) -> None:
+        """Makes sure that what `Retention.best` names is among the metrics.
+
+        Raises:
+          UserError: it is not.
+        """
+        best = self._keep.best if self._keep else ""
+        if best and best not in metrics:
+            raise UserError(f"config.train.keep_best={best!r} is no metric; there are: {', '.join(sorted(metrics))}")
 
     def check(self) -> None:
         """Raises UserError if the last save went wrong; does not wait for it."""

@@ -60,6 +60,8 @@ BEFORE = {
 }
 OF_DIT = ("model.encoder.position_grid",)  # that other encoders do not have
 ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
+# Settings that add arrays to the optimiser's state, by whether they are 0.
+SHAPING = ("train.optimizer.skip_spikes",)
 ABSENT = "(absent)"
 
 
@@ -96,6 +98,22 @@ def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | p
             + "\nchoose another --workdir, or go on with the saved settings"
         )
     return [lines[name] for name in names]
+
+
+def check_same_optimizer(saved: Mapping[str, Any], config: Config) -> None:
+    """Makes sure that the optimiser keeps the arrays that it kept.
+
+    Raises:
+      UserError: naming the setting that is another one.
+    """
+    new, old = flatten(config), flatten(saved)
+    for name in SHAPING:
+        if bool(old[name]) != bool(new[name]):
+            raise UserError(
+                f"config.{name} was {old[name]!r} in this run and is {new[name]!r} now: the optimiser's saved state is "
+                f"of another form; go on with --config.{name}={old[name]!r}, or start another run, with a --workdir of "
+                "its own, from this one's parameters with --config.init_from"
+            )
 
 
 def check_same_parameters(saved: Params, expected: Params, where: str) -> None:

@@ -23,10 +23,10 @@ from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.structs import Example
 from dfm_jax.training import cluster, metric_writers, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
-from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.compatibility import check_same_config, check_same_optimizer
 from dfm_jax.training.interruptions import SaveSchedule, StopRequest, Watchdog
 from dfm_jax.training.job import Job, build, rays_per_step
-from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, say
+from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, metric_names, say
 from dfm_jax.training.start import first_state
 from dfm_jax.training.state import TrainState
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
@@ -64,8 +64,10 @@ def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> in
     with Checkpoints(workdir, keep=keep) as checkpoints:
         start = checkpoints.resume_step()
         if start:
-            for difference in check_same_config(checkpoints.config(start), config, workdir):
+            saved = checkpoints.config(start)
+            for difference in check_same_config(saved, config, workdir):
                 say(f"going on with another {difference}")
+            check_same_optimizer(saved, config)
         if start >= config.train.num_steps:
             say(f"training has reached step {start} of {config.train.num_steps} already: nothing to do")
             return EXIT_DONE
@@ -138,6 +140,8 @@ class Run:
                 self.monitor = self._make_monitor(state, batch, step_key, *frozen)
             batch = sharding.shard_batch(batch, self.mesh)
             if step == start + 1:
+                if settings.keep_best:
+                    self.checkpoints.check_best(metric_names(step_fn, state, batch, step_key, *frozen))
                 step_fn = _compiled_by_all(step_fn, state, batch, step_key, *frozen)
             state, metrics = step_fn(state, batch, step_key, *frozen)
             self.monitor.add(step, metrics)

@@ -131,6 +131,11 @@ def _means(metrics: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
     return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]} if metrics else {}
 
 
+def metric_names(step: Any, *arguments: Any) -> set[str]:
+    """Of a compiled training step, before it is compiled: what it reports of each batch."""
+    return set(step.eval_shape(*arguments)[1]) - {"finite"}
+
+
 def format_duration(seconds: float) -> str:
     """'45s', '3m05s', '2h10m' or '3d04h'."""
     seconds = math.ceil(seconds)
