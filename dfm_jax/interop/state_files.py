@@ -2,8 +2,11 @@
 
 Such files are untrusted: none runs code when it is read. Of a `.pt` torch unpickles tensors and plain values only; an
 `.npz` is read without pickles. `.pt` needs torch (the extra `convert`); the others do not.
+
+Numbers stored with half the bits (float16, bfloat16) are read as float32.
 """
 
+import logging
 import os
 import pathlib
 import pickle
@@ -13,6 +16,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from dfm_jax.errors import UserError
@@ -23,6 +27,10 @@ TORCH = (".pt", ".pth")
 SAFETENSORS = ".safetensors"
 NPZ = ".npz"
 SUFFIXES = (*TORCH, SAFETENSORS, NPZ)
+HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype("V2"))
+WRAPPERS = ("module", "_orig_mod")
+
+logger = logging.getLogger(__name__)
 
 
 class StateFileError(UserError):
@@ -32,14 +40,14 @@ class StateFileError(UserError):
 def read_tree(path: str | os.PathLike) -> dict[str, Any]:
     """All that a file holds.
 
-    Of a `.pt`, dicts stay dicts, tensors become numpy arrays (backed by the file where it allows it; bfloat16 becomes
-    float32) and plain values stay. In an `.npz`, a name 'a/b' means 'b' in a dict 'a'.
+    Of a `.pt`, dicts stay dicts, tensors become numpy arrays (backed by the file where it allows it) and plain values
+    stay. In an `.npz`, a name 'a/b' means 'b' in a dict 'a'.
 
     Raises:
       StateFileError: there is no such file, it is damaged or of another kind than its name says, it holds what could
         run code, or torch is needed and not installed.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     readers = dict.fromkeys(TORCH, _read_torch) | {SAFETENSORS: _read_safetensors, NPZ: _read_npz}
     if path.suffix not in SUFFIXES:
         raise StateFileError(f"{path}: files of arrays that can be read are {', '.join(SUFFIXES)}")
@@ -48,7 +56,41 @@ def read_tree(path: str | os.PathLike) -> dict[str, Any]:
     tree = readers[path.suffix](path)
     if not isinstance(tree, Mapping) or not tree:
         raise StateFileError(f"{path} holds no arrays by name")
-    return dict(tree)
+    return _widened(tree)
+
+
+def _widened(tree: Any) -> Any:
+    """With every array of float16 or bfloat16 as float32. An `.npz` stores bfloat16 as two bytes without a meaning."""
+    if isinstance(tree, Mapping):
+        return {name: _widened(value) for name, value in tree.items()}
+    if not isinstance(tree, np.ndarray) or tree.dtype not in HALF:
+        return tree
+    return (tree.view(ml_dtypes.bfloat16) if tree.dtype.kind == "V" else tree).astype(np.float32)
+
+
+def precision(array: np.ndarray) -> float:
+    """Largest relative error of the numbers of a float array by the way they were stored: of those that all have a
+    value in float16 or bfloat16, that of the type; else 0."""
+    wide = np.asarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        stored_as = [t for t in (ml_dtypes.bfloat16, np.float16) if np.array_equal(wide, wide.astype(t).astype("f4"))]
+    return float(ml_dtypes.finfo(stored_as[0]).eps) if stored_as else 0.0
+
+
+def without_wrappers(state: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Arrays by their names without the parts that torch adds to those of a wrapped model: 'module.' where it was
+    trained on several devices, '_orig_mod.' where it was compiled. What is taken off is said.
+
+    Raises:
+      StateFileError: two names would be the same.
+    """
+    kept = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in state}
+    if len(set(kept.values())) < len(kept):
+        raise StateFileError(f"{where} has arrays whose names differ by {' or '.join(WRAPPERS)} only: which are meant?")
+    found = [f"'{part}.'" for part in WRAPPERS if any(part in name.split(".") for name in state)]
+    if found:
+        logger.warning("%s: %s is taken off the names of its arrays", where, " and ".join(found))
+    return {kept[name]: value for name, value in state.items()}
 
 
 def read_state(path: str | os.PathLike, part: str = "") -> dict[str, np.ndarray]:
@@ -65,7 +107,7 @@ def read_state(path: str | os.PathLike, part: str = "") -> dict[str, np.ndarray]
     others = [str(name) for name, value in tree.items() if not isinstance(value, np.ndarray)]
     if others:
         raise StateFileError(f"{path} was to hold arrays by name, and also has: {', '.join(others)}")
-    return tree
+    return without_wrappers({str(name): array for name, array in tree.items()}, str(path))
 
 
 def write_tree(path: str | os.PathLike, tree: Tree) -> None:
@@ -136,7 +178,7 @@ def _from_torch(torch: Any, value: Any, file_size: int) -> Any:
     if value.nbytes > file_size:  # by a stride of 0: nothing to be copied by accident
         raise ValueError(f"a tensor of shape {tuple(value.shape)} in a file of {file_size} bytes")
     value = value.detach()
-    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # numpy itself has no bfloat16
 
 
 def _write_torch(path: pathlib.Path, tree: Tree) -> None:
@@ -161,7 +203,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 

@@ -89,7 +89,7 @@ def _arrays(path: str, values: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     others = [str(k) for k, v in values.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
     if others:
         raise UserError(f"{path}: among the weights are {', '.join(others)}, which are no arrays by name")
-    return dict(values)
+    return state_files.without_wrappers(values, path)
 
 
 # --- import
@@ -117,11 +117,6 @@ def _configure(args: argparse.Namespace, changes: Sequence[str], sizes: Sizes) -
         dataset = args.dataset or ("co3d" if sizes.absolute_pose else "realestate10k")
         size = args.image_size or sizes.image_size or 0
         file = f"configs/{dataset}.py:{128 if size >= 128 else 64}"
-        if not pathlib.Path(file.partition(":")[0]).is_file():
-            raise UserError(
-                f"there is no {file.partition(':')[0]} here, whose settings the model would get: run this in a "
-                "checkout of the project, or name a config, as in --config=FILE.py:variant"
-            )
     base = read_config(file, changes)
     return published_config(base, sizes, num_heads=args.num_heads, image_size=args.image_size), file
 

@@ -45,10 +45,10 @@ def first_state(
     if not config.init_from:
         return state
     source, step, settings = restore_params(config.init_from)
-    made = transfer(source, state.params, config.init_rule)
-    say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{made.report()}")
+    params, plan = transfer(source, state.params, config.init_rule)
+    say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{plan.report()}")
     compare_position_codes(settings, config, config.init_from)
-    return state.replace(params=made.params, ema=_average_of(made.params, state))
+    return state.replace(params=params, ema=_average_of(params, state))
 
 
 def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str) -> None:

@@ -30,14 +30,18 @@ PIXELNERF = (
 RULES: Mapping[str, Sequence[tuple[str, str]]] = dict(zip(INIT_RULES, (SAME, PIXELNERF), strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """New parameters, and where each of them comes from."""
+# The part that a rule may leave new as a whole: where the field it would come from is of another size.
+OPTIONAL = {"same": "", "pixelnerf": "conditioning_field"}
 
-    params: Params
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Where each of a model's parameters comes from, by their names."""
+
     taken: Mapping[str, str]  # our name: name in the source
     new: tuple[str, ...]  # ours that the source has not: left as they were
     dropped: tuple[str, ...]  # the source's that none of ours takes
+    other_size: bool  # whether the optional part is new since its source is of another size
 
     def report(self) -> str:
         """A few lines for a person: groups of parameters by what happened to them."""
@@ -46,10 +50,38 @@ class Transfer:
         lines += [f"  {ours} <- {theirs}" for ours, theirs in _groups(moved).items()]
         for title, names in (("new", self.new), ("dropped", self.dropped)):
             lines.append(f"{title}: {', '.join(_groups(dict.fromkeys(names, ''))) or 'nothing'}")
+        if self.other_size:
+            lines.append("  (the conditioning field is of another size than the source's field)")
         return "\n".join(lines)
 
 
-def transfer(source: Params, params: Params, rule: str) -> Transfer:
+def plan(source: Params, params: Params, rule: str) -> Plan:
+    """What `transfer` does; shapes are enough.
+
+    Raises:
+      UserError: as `transfer`.
+    """
+    theirs, ours = _named(source), _named(params)
+    origin = {name: _origin(name, RULES[rule]) for name in ours}
+    taken = {name: origin[name] for name in ours if origin[name] in theirs}
+    misfits = {name for name in taken if _shape(name, taken[name], theirs, ours) != ours[name].shape}
+    optional = {name for name in taken if OPTIONAL[rule] and name.startswith(f"{OPTIONAL[rule]}/")}
+    other_size = bool(misfits & optional)
+    if other_size:
+        taken = {name: origin[name] for name in taken if name not in optional}
+    new = tuple(name for name in ours if name not in taken)
+    dropped = tuple(sorted(theirs.keys() - set(taken.values())))
+    problems = [f"{name} is {theirs[taken[name]].shape}, not {ours[name].shape}" for name in taken if name in misfits]
+    if rule == "same":
+        problems += [f"missing: {name} {ours[name].shape}" for name in new]
+        problems += [f"unexpected: {name} {theirs[name].shape}" for name in dropped]
+    if problems:
+        hint = "; from a pixelNeRF run, set config.init_rule='pixelnerf'" if rule == "same" else ""
+        raise UserError(f"config.init_from has parameters of another model{hint}:\n  " + "\n  ".join(problems))
+    return Plan(taken, new, dropped, other_size)
+
+
+def transfer(source: Params, params: Params, rule: str) -> tuple[Params, Plan]:
     """Puts the parameters of another run into new ones.
 
     Args:
@@ -57,33 +89,32 @@ def transfer(source: Params, params: Params, rule: str) -> Transfer:
       params: new parameters of this run's model, with their shardings.
       rule: a name of `RULES`.
 
+    Returns:
+      the parameters, and where they come from.
+
     Raises:
       UserError: listing the arrays whose shapes do not fit; with 'same', also those that are missing or left over.
     """
+    made = plan(source, params, rule)
     theirs, ours = _named(source), _named(params)
-    origin = {name: _origin(name, RULES[rule]) for name in ours}
-    taken = {name: origin[name] for name in ours if origin[name] in theirs}
-    new = tuple(name for name in ours if name not in taken)
-    dropped = tuple(sorted(theirs.keys() - set(taken.values())))
-    made = {name: _fit(name, source_name, theirs[source_name], ours[name]) for name, source_name in taken.items()}
-    problems = [f"{name} is {theirs[taken[name]].shape}, not {ours[name].shape}" for name in made if made[name] is None]
-    if rule == "same":
-        problems += [f"missing: {name} {ours[name].shape}" for name in new]
-        problems += [f"unexpected: {name} {theirs[name].shape}" for name in dropped]
-    if problems:
-        hint = "; from a pixelNeRF run, set config.init_rule='pixelnerf'" if rule == "same" else ""
-        raise UserError(f"config.init_from has parameters of another model{hint}:\n  " + "\n  ".join(problems))
-    leaves = [made.get(name, leaf) for name, leaf in ours.items()]
-    return Transfer(jax.tree.unflatten(jax.tree.structure(params), leaves), taken, new, dropped)
+    taken = {name: _fit(name, from_name, theirs[from_name], ours[name]) for name, from_name in made.taken.items()}
+    leaves = [taken.get(name, leaf) for name, leaf in ours.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves), made
 
 
-def _fit(name: str, source_name: str, source: Array, ours: Array) -> Array | None:
-    """The source's array in place of ours; None if its shape is another one."""
+def _fit(name: str, source_name: str, source: Array, ours: Array) -> Array:
+    """The source's array in place of ours."""
     if (name, source_name) == STEM:
         source = _noisy_stem(source, ours.shape[2])
-    if source.shape != ours.shape:
-        return None
     return jnp.copy(jax.device_put(source, ours.sharding))  # one array may go to two places, and a step donates each
+
+
+def _shape(name: str, source_name: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of the source's array, as it would come to its place."""
+    source = theirs[source_name]
+    if (name, source_name) == STEM:
+        return jax.eval_shape(lambda x: _noisy_stem(x, ours[name].shape[2]), source).shape
+    return tuple(source.shape)
 
 
 def _noisy_stem(clean: Array, channels: int) -> Array:
