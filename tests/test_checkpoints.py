@@ -178,3 +178,11 @@ def test_a_run_from_before_a_setting_existed_goes_on_if_the_setting_changes_noth
     with pytest.raises(UserError, match=r"config\.model\.encoder\.position_grid: 0 -> 4"):
         changed = read_config(TOY, ["--config.model.encoder.position_grid=4"])
         compatibility.check_same_config(saved, changed, "w")
+
+
+@pytest.mark.parametrize(("guidance", "dropout", "told"), [(1.0, 0.0, 0), (2.0, 0.1, 0), (2.0, 0.0, 1), (0.5, 0.0, 1)])
+def test_guidance_of_a_model_that_was_trained_without_is_told(guidance, dropout, told, capsys):
+    config = read_config(f"{TOY}", [f"--config.sample.guidance={guidance}"])
+    compatibility.tell_untrained_guidance({"diffusion": {"guidance_dropout": dropout}}, config)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == told and all("guidance_dropout=0" in line for line in lines)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -172,16 +173,31 @@ def test_check_counts_what_is_taken_derived_and_left_over(flat_file):
     assert all(report[group]["arrays"] == report[group]["exact"] > 0 for group in ("taken", "derived", "leftover"))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_the_bits_and_the_names_of_a_wrapped_model_change_nothing_else(dtype, state, tmp_path, caplog):
+    """What is fixed in the published model is compared as the type stores it."""
+    path = tmp_path / "half.safetensors"
+    write_tree(path, {f"module._orig_mod.{name}": array.astype(dtype) for name, array in state.items()})
+    report = run("check", f"--num_heads={HEADS}", source=path)
+    assert report["exact"] and report["taken"]["arrays"] > 0
+    assert "'module.' and '_orig_mod.' is taken off" in caplog.text
+    damaged = {name: array.astype(dtype) for name, array in state.items()}
+    damaged["model.enc.pos_embed"] = (1.1 * state["model.enc.pos_embed"]).astype(dtype)
+    write_tree(tmp_path / "damaged.safetensors", damaged)
+    with pytest.raises(UserError, match=r"pos_embed .* holds other numbers"):
+        run("check", f"--num_heads={HEADS}", source=tmp_path / "damaged.safetensors")
+
+
 def test_check_finds_what_changes_on_the_way(state, tmp_path, capsys):
     path = tmp_path / "m.npz"
     changed = state | {TIME_BIAS: state[TIME_BIAS].astype(np.float64)}
-    half = next(iter(state))
-    changed[half] = state[half].astype(np.float16)
+    double = next(iter(state))
+    changed[double] = state[double].astype(np.float64) + 1e-12
     np.savez(path, **changed)
     arguments = ["check", f"--source={path}", f"--num_heads={HEADS}"]
     assert torch_checkpoint.main(arguments) == 1
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert report["different"] == [half]
+    assert report["different"] == [double]
     assert report["taken"]["exact"] == report["taken"]["arrays"] - 1
 
 

@@ -37,7 +37,7 @@ from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.training.checkpoint_files import require_checkpoints
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.compatibility import check_same_config, tell_untrained_guidance
 from dfm_jax.training.monitor import say
 from dfm_jax.training.workdirs import local_folder
 
@@ -71,6 +71,7 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     """Writes everything to `folder`; returns the step of the parameters."""
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed}, config, workdir)
+    tell_untrained_guidance(saved, config)
     model = make_model(config.model, config.image_size, config.loss)
     check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
     with Checkpoints(folder, keep=Retention(1)) as checkpoints:

@@ -11,7 +11,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation.draw import Params
 from dfm_jax.runs import fingerprints
 from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import check_same_config
+from dfm_jax.training.compatibility import check_same_config, tell_untrained_guidance
 
 
 def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params, int, dict[str, Any]]:
@@ -24,6 +24,7 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params,
     """
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    tell_untrained_guidance(saved, config)
     return params, step, saved
 
 

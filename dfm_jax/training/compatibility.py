@@ -11,6 +11,7 @@ from dfm_jax.config import Config
 from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
 from dfm_jax.training.checkpoint_files import directory_of
+from dfm_jax.training.monitor import say
 from dfm_jax.training.state import Params
 
 # The fields that say what is trained: a run goes on only with the ones it began with ...
@@ -114,6 +115,21 @@ def check_same_optimizer(saved: Mapping[str, Any], config: Config) -> None:
                 f"of another form; go on with --config.{name}={old[name]!r}, or start another run, with a --workdir of "
                 "its own, from this one's parameters with --config.init_from"
             )
+
+
+def tell_untrained_guidance(trained: Mapping[str, Any], config: Config) -> None:
+    """Says it where samples are guided by a model that never saw an example without its context: they are pictures like
+    others, and what guidance did to them means nothing.
+
+    Args:
+      trained: the settings that the model was trained with.
+    """
+    if config.sample.guidance != 1 and not trained["diffusion"]["guidance_dropout"]:
+        say(
+            f"warning: config.sample.guidance={config.sample.guidance:g}, but this model is trained with "
+            "config.diffusion.guidance_dropout=0: guidance compares with what it says without context, which it never "
+            "learns; sample it with --config.sample.guidance=1"
+        )
 
 
 def check_same_parameters(saved: Params, expected: Params, where: str) -> None:

@@ -23,7 +23,7 @@ from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.structs import Example
 from dfm_jax.training import cluster, metric_writers, sharding
 from dfm_jax.training.checkpoints import Checkpoints, Retention
-from dfm_jax.training.compatibility import check_same_config, check_same_optimizer
+from dfm_jax.training.compatibility import check_same_config, check_same_optimizer, tell_untrained_guidance
 from dfm_jax.training.interruptions import SaveSchedule, StopRequest, Watchdog
 from dfm_jax.training.job import Job, build, rays_per_step
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, metric_names, say
@@ -199,6 +199,7 @@ class Run:
         scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
         if scenes < config.sample.num_scenes:
             say(f"pictures while training show {scenes} of config.sample.num_scenes={config.sample.num_scenes} scenes")
+        tell_untrained_guidance(dataclasses.asdict(config), config)
         example, _ = pipeline.evaluation_examples(config.data, image_size=config.image_size, num_scenes=scenes)
         local_key = sharding.local_copy(key, self.mesh)
 
