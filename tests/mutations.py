@@ -98,7 +98,10 @@ def swap_types(path: pathlib.Path, rng: Rng) -> None:
     """One value of a JSON file, at a random depth, becomes something else, or goes."""
     packed = path.suffix == ".jgz"
     content = path.read_bytes()
-    tree = json.loads(gzip.decompress(content) if packed else content)
+    try:
+        tree = json.loads(gzip.decompress(content) if packed else content)
+    except ValueError:  # a file that lies beside and is no JSON
+        return flip_bits(path, rng)
     holder = [tree]
     parent, key = holder, 0
     while isinstance(parent[key], dict | list) and parent[key] and (parent is holder or rng.random() < 0.85):
@@ -111,6 +114,7 @@ def swap_types(path: pathlib.Path, rng: Rng) -> None:
         parent[key] = ODD_VALUES[int(rng.integers(len(ODD_VALUES)))]
     text = json.dumps(holder[0]).encode()
     path.write_bytes(gzip.compress(text) if packed else text)
+    return None
 
 
 def repack(mutation: Callable[[pathlib.Path, Rng], None]) -> Callable[[pathlib.Path, Rng], None]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dfm_jax.data import holes, transforms
 from dfm_jax.data.builders.posed_scenes import INDEX_FILE
-from dfm_jax.data.builders.records import VERSION
+from dfm_jax.data.builders.records import VERSION, RecordFile
 from dfm_jax.data.holes import Hole
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
@@ -226,6 +226,8 @@ def read_index(data_dir: str | Path, name: str) -> dict[str, Any]:
             ]
             if len({*map(len, lists)}) != 1:
                 raise ValueError("its lists of scenes differ in length")
+        for entry in index.get("files", {}).values():
+            RecordFile(**entry)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{path / INDEX_FILE} is damaged ({error}); prepare the data set again") from error
     return index

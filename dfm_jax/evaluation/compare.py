@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from dfm_jax.metrics import psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.training.monitor import say
+from dfm_jax.runs.result_files import reading
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
@@ -51,15 +53,16 @@ def load_run(workdir: Path) -> list[SampledScene]:
       UserError: it has not been sampled.
     """
     folder = workdir / "samples"
-    try:
-        scenes = json.loads((folder / "samples.json").read_text())["scenes"]
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no samples: run --mode=sample with --workdir={workdir} first") from error
+    if not (folder / "samples.json").is_file():
+        raise UserError(f"{folder} holds no samples: run --mode=sample with --workdir={workdir} first")
+    again = f"run --mode=sample with --workdir={workdir} again"
+    with reading(folder / "samples.json", again):
+        scenes = [(str(scene["name"]), folder / scene["arrays"]) for scene in _parse(folder)["scenes"]]
     found = []
-    for scene in scenes:
-        with np.load(folder / scene["arrays"]) as arrays:
-            hidden = arrays.get("hidden")
-            found.append(SampledScene(scene["name"], arrays["context"], arrays["truth"], arrays["samples"], hidden))
+    for name, path in scenes:
+        with reading(path, again), np.load(path) as arrays:
+            images = {key: _images(arrays[key], dims) for key, dims in (("context", 3), ("truth", 3), ("samples", 4))}
+            found.append(SampledScene(name, **images, hidden=arrays.get("hidden")))
     return found
 
 
@@ -76,6 +79,16 @@ def notes(workdirs: Mapping[str, Path], runs: Mapping[str, list[SampledScene]]) 
     if more := [f"{name} of {count}" for name, count in counts.items() if count > SAMPLES_SHOWN]:
         lines.append(f"comparison.png shows the first {SAMPLES_SHOWN} samples ({', '.join(more)})")
     return lines
+
+
+def _parse(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+
+
+def _images(array: np.ndarray, dims: int) -> np.ndarray:
+    if array.ndim != dims or array.shape[-1] != 3 or not np.isfinite(array).all():
+        raise ValueError(f"an array of shape {array.shape} holds no images, or numbers that are not finite")
+    return array
 
 
 def check_same_scenes(runs: Mapping[str, list[SampledScene]]) -> None:

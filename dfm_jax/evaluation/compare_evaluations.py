@@ -26,6 +26,7 @@ from dfm_jax.evaluation.trained import outdated
 from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.training.monitor import say
+from dfm_jax.runs.result_files import reading
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 3
@@ -56,12 +57,13 @@ class Evaluated:
 def load_run(workdir: Path) -> Evaluated:
     """Raises UserError if the run has not been evaluated to the end."""
     folder = workdir / "evaluation"
-    try:
-        numbers = json.loads((folder / "metrics.json").read_text())
-        stored = json.loads((folder / "protocol.json").read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no evaluation: run --mode=evaluate with --workdir={workdir} first") from error
-    return Evaluated(numbers, stored["examples"], stored.get("frames", POSITIONS), StoredScenes(folder))
+    cure = f"run --mode=evaluate with --workdir={workdir} first"
+    with reading(folder / "metrics.json", cure):
+        numbers = dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    with reading(folder / "protocol.json", cure):
+        stored = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
+        views, counts = [dict(example) for example in stored["examples"]], stored.get("frames", POSITIONS)
+    return Evaluated(numbers, views, counts, StoredScenes(folder))
 
 
 def check_same_views(runs: Mapping[str, Evaluated]) -> None:

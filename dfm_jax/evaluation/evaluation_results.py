@@ -23,6 +23,7 @@ from dfm_jax.evaluation.scene_scores import SceneScores
 from dfm_jax.evaluation.toy_modes import UNSEEN
 from dfm_jax.metrics import total_variation
 from dfm_jax.runs import earlier_results
+from dfm_jax.runs.result_files import reading
 from dfm_jax.training.monitor import say
 
 # Measures of a sample at a view, and whether more is better.
@@ -32,6 +33,7 @@ SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips")
 
 
 RESULTS = ("scenes/*.json", "sweep/*.json", "metrics.json")  # of which one is enough not to be lost
+AGAIN = "remove it and run --mode=evaluate again, which measures its scene anew"
 
 
 class StoredScenes:
@@ -46,11 +48,14 @@ class StoredScenes:
         return {int(stem) for stem in set.intersection(*stems)}
 
     def scores(self, index: int) -> SceneScores:
-        return SceneScores(**json.loads((self.folder / "scenes" / f"{index:05d}.json").read_text()))
+        path = self.folder / "scenes" / f"{index:05d}.json"
+        with reading(path, AGAIN):
+            return SceneScores(**json.loads(path.read_text(encoding="utf-8")))
 
     def images(self, index: int) -> dict[str, np.ndarray]:
         """uint8 [..., h, w, 3] by name: `context` [v], `samples` [n, t], `truth` [t] and `estimate`."""
-        with np.load(self.folder / "scenes" / f"{index:05d}.npz") as arrays:
+        path = self.folder / "scenes" / f"{index:05d}.npz"
+        with reading(path, AGAIN), np.load(path) as arrays:
             return dict(arrays)
 
 
