@@ -9,7 +9,8 @@ import zlib
 
 import pytest
 
-from tests.fuzz_targets import ROOT, TARGETS, WITH_TORCH
+from tests.fuzzing.runs import ROOT
+from tests.fuzzing.targets import TARGETS, WITH_TORCH
 
 TRIES = 20  # of each of the targets: more than 300 in all
 
@@ -19,7 +20,7 @@ TRIES = 20  # of each of the targets: more than 300 in all
 def test_damage_is_survived(name):
     if name in WITH_TORCH and importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed: nothing here can write its files")
-    command = [sys.executable, "-m", "tests.fuzz_targets", name, str(zlib.crc32(name.encode())), str(TRIES)]
+    command = [sys.executable, "-m", "tests.fuzzing.run", name, str(zlib.crc32(name.encode())), str(TRIES)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     damages = {line["try"]: line["damage"] for line in lines if "damage" in line}

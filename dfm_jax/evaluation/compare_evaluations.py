@@ -60,10 +60,20 @@ def load_run(workdir: Path) -> Evaluated:
     cure = f"run --mode=evaluate with --workdir={workdir} first"
     with reading(folder / "metrics.json", cure):
         numbers = dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+        _check(numbers)
     with reading(folder / "protocol.json", cure):
         stored = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
         views, counts = [dict(example) for example in stored["examples"]], stored.get("frames", POSITIONS)
     return Evaluated(numbers, views, counts, StoredScenes(folder))
+
+
+def _check(numbers: Mapping[str, Any]) -> None:
+    """Raises an error of some kind unless this is what an evaluation writes, as far as it is compared."""
+    compared = [name for row in (*ODDS, *EXPLAINED) for name in (row[0], f"{row[0]}_best")]
+    for name in ("step", "num_scenes", "num_samples", *compared):
+        float(numbers.get(name) or 0)
+    if not (isinstance(numbers["deterministic"], bool) and int(numbers["settings"]["num_samples"]) >= 1):
+        raise ValueError("it does not say how many samples there are of a scene")
 
 
 def check_same_views(runs: Mapping[str, Evaluated]) -> None:
