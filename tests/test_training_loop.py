@@ -250,6 +250,15 @@ def test_a_resumed_run_rewrites_what_it_repeats(tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0)]
 
 
+def test_damaged_lines_of_the_metrics_are_left_out_and_said(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(
+        b'{"step": 1, "loss": 2.0}\n{"step": 2, "l\xffss": 1.0}\n[3]\n{"loss": 1.0}\n{"step": 5, "loss": 0.5}\n'
+    )
+    assert metric_writers.read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 5, "loss": 0.5}]
+    assert "3 of the 5 lines" in capsys.readouterr().err
+
+
 def test_durations_are_short_and_clear():
     assert [format_duration(s) for s in (4.2, 65, 7800, 273600)] == ["5s", "1m05s", "2h10m", "3d04h"]
 

@@ -25,8 +25,8 @@ from dfm_jax.evaluation.protocol import POSITIONS
 from dfm_jax.evaluation.trained import outdated
 from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.runs.output_folders import check_room, replacing
-from dfm_jax.training.monitor import say
 from dfm_jax.runs.result_files import reading
+from dfm_jax.training.monitor import say
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 3
@@ -70,8 +70,9 @@ def load_run(workdir: Path) -> Evaluated:
 def _check(numbers: Mapping[str, Any]) -> None:
     """Raises an error of some kind unless this is what an evaluation writes, as far as it is compared."""
     compared = [name for row in (*ODDS, *EXPLAINED) for name in (row[0], f"{row[0]}_best")]
-    for name in ("step", "num_scenes", "num_samples", *compared):
-        float(numbers.get(name) or 0)
+    counts = [numbers[name] for name in ("step", "num_scenes", "num_samples")]
+    for value in (*counts, *(numbers.get(name) or 0 for name in compared)):
+        float(value)
     if not (isinstance(numbers["deterministic"], bool) and int(numbers["settings"]["num_samples"]) >= 1):
         raise ValueError("it does not say how many samples there are of a scene")
 

@@ -11,6 +11,7 @@ target's camera, named as in `structs.Example`. Guidance is part of it, threshol
 `examples/sample_exported.py` samples with it.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -83,9 +84,20 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     if inputs is not None:
         np.savez(folder / "inputs.npz", **inputs)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
-    about = _description(config, step, schedule.alpha_bar) | {"parameters": fingerprints.of_arrays(params)}
-    (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
+    about = _description(config, step, schedule.alpha_bar)
+    about |= {"parameters": fingerprints.of_arrays(params), "sha256": _checksums(folder)}
+    (folder / "export.json").write_text(json.dumps(about, indent=1) + "
+")
     return step
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    """Of the files beside export.json, by name: who reads them can tell whether they are whole."""
+    checksums = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            checksums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
 
 
 def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:

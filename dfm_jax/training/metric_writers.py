@@ -186,9 +186,22 @@ def _set_aside_earlier_run(workdir: pathlib.Path) -> None:
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl` in order; one that is still being written is left out."""
-    lines = (path_of(workdir) / METRICS_FILE).read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of `metrics.jsonl` in order; one that is still being written is left out, and so are damaged ones."""
+    path = path_of(workdir) / METRICS_FILE
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    parsed = [values for values in map(_parse, lines) if values is not None]
+    if damaged := len(lines) - len(parsed):
+        say(f"{damaged} of the {len(lines)} lines of {path} are damaged, and left out")
+    return parsed
+
+
+def _parse(line: bytes) -> dict[str, float] | None:
+    """The numbers of a line, if it is as it was written."""
+    try:
+        values = json.loads(line)
+        return values if isinstance(values["step"], int) else None
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _clu_metric_writers() -> types.ModuleType:

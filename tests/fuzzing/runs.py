@@ -1,4 +1,4 @@
-"""What runs and others leave, for the fuzzer: checkpoints, weights, exports, samples, evaluations; and what reads them."""
+"""What runs and others leave, for the fuzzer: checkpoints, weights, exports, results; and what reads them."""
 
 import functools
 import json
@@ -146,7 +146,8 @@ def write_evaluation(folder: Folder) -> None:
     image = np.random.default_rng(0).random((8, 8, 3))
     images = {"context": image[None], "truth": image[None], "samples": image[None, None], "estimate": image}
     store.write(0, scores, images)
-    numbers = {"step": 3, "deterministic": False, "settings": {"num_samples": 1}, "psnr": 20.0, "num_scenes": 1}
+    numbers = {"step": 3, "deterministic": False, "settings": {"num_samples": 1}, "psnr": 20.0}
+    numbers |= {"num_scenes": 1, "num_samples": 1}
     (folder / "evaluation" / "metrics.json").write_text(json.dumps(numbers))
     views = {"frames": "source", "examples": [{"scene": "a", "context": [0], "target": [1]}]}
     (folder / "evaluation" / "protocol.json").write_text(json.dumps(views))

@@ -85,7 +85,7 @@ TARGETS = {
     "export": Target(
         runs.write_export,
         runs.read_export,
-        [("*", (*mutations.BYTES, *mutations.PLACES)), ("export.json", mutations.JSON)],
+        [("*.*z", (*mutations.BYTES, *mutations.PLACES)), ("*_export", mutations.BYTES), ("*.json", mutations.JSON)],
     ),
     "config": Target(runs.write_config, runs.read_a_config, [("toy.py", (*mutations.TEXT, *mutations.PLACES))]),
     "samples": Target(
