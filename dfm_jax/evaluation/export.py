@@ -86,8 +86,7 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     about = _description(config, step, schedule.alpha_bar)
     about |= {"parameters": fingerprints.of_arrays(params), "sha256": _checksums(folder)}
-    (folder / "export.json").write_text(json.dumps(about, indent=1) + "
-")
+    (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
     return step
 
 
