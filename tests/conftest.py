@@ -1,5 +1,6 @@
 """What every test runs under: the CPU, no silent broadcasting between ranks, checked shapes, compilations kept."""
 
+import gc
 import os
 import pathlib
 
@@ -11,6 +12,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
 from jaxtyping import install_import_hook
+
+from tests.programs import QUICKLY
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -26,3 +29,16 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+def pytest_configure(config):
+    """The quick tests compile quickly; the slow ones run for long, optimised as users' programs are."""
+    if "not slow" in config.option.markexpr:
+        # The compiler reads them when it is first used. What the environment says comes last, and holds.
+        os.environ["XLA_FLAGS"] = f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+
+def pytest_collection_finish():
+    """What was imported stays: the collector need not go through it again whenever jax has traced a program."""
+    gc.collect()
+    gc.freeze()

@@ -29,9 +29,7 @@ def measured(tmp_path_factory):
         f"--config.data.dir={empty}",
         *SMALL,
     )
-    with pytest.MonkeyPatch.context() as patch:  # what is measured here does not matter: compile it quickly
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
-        return run_main(*arguments, cwd=empty)
+    return run_main(*arguments, cwd=empty)
 
 
 def test_it_ends_in_one_json_object_of_finite_numbers(measured):

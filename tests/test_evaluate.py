@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -262,6 +261,7 @@ from pathlib import Path
 import jax
 from dfm_jax.config.reading import from_dict
 from dfm_jax.evaluation import evaluate, spread
+from tests.programs import environment
 from tests.test_evaluate import save_untrained
 from tests.test_sample import tiny_config
 
@@ -286,11 +286,9 @@ print(json.dumps(used))
 
 def test_four_devices_measure_what_one_measures(tmp_path):
     """Scenes and samples side by side on them, or the rays of a single one."""
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    settings = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", FOUR_DEVICES, str(tmp_path)],
-        env=os.environ | settings | {"DFM_JAX_LPIPS": str(tmp_path / "nowhere.npz")},
+        env=environment(devices=4, DFM_JAX_LPIPS=tmp_path / "nowhere.npz"),
         capture_output=True,
         text=True,
         timeout=900,

@@ -25,6 +25,7 @@ from dfm_jax.losses import training_loss
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
+from tests.tiny import optimised_jit
 
 MEAN = np.array([0.2, -0.1, 0.3])
 COVARIANCE = np.array([[0.30, 0.12, -0.06], [0.12, 0.25, 0.08], [-0.06, 0.08, 0.20]])
@@ -172,7 +173,7 @@ def trained() -> Trained:
     step = partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.99, ema_every=1)
     data_key, noise_key = jax.random.split(jax.random.key(0))
 
-    @jax.jit
+    @optimised_jit
     def train(state):
         def body(state, n):
             return step(state, observe(jax.random.fold_in(data_key, n), BATCH), noise_key)[0], None
@@ -189,7 +190,7 @@ def context_of(value: float, count: int) -> Projections:
     return unknown.replace(context=jnp.full((count, 1), value))
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(optimised_jit, static_argnames="model")
 def sample_signals(
     params: dict, example: Projections, x_T: Float[Array, "b 2"], *, model: LinearModel, schedule: Schedule
 ) -> tuple[Float[Array, "b 2"], Float[Array, "b 3"]]:

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from dfm_jax import main
 from dfm_jax.config import DiTConfig, ResNet34Config
 from dfm_jax.config.reading import ConfigError, from_dict
+from tests.programs import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
@@ -45,7 +45,7 @@ def run_main(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "dfm_jax.main", *arguments],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "DFM_JAX_LPIPS": "nowhere.npz"},
+        env=environment(DFM_JAX_LPIPS="nowhere.npz"),
         capture_output=True,
         text=True,
         timeout=300,

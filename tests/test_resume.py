@@ -1,6 +1,5 @@
 """Training on toy as a user runs it: killed and started again, stopped by SIGTERM, on one and on four devices."""
 
-import os
 import pathlib
 import random
 import signal
@@ -19,6 +18,7 @@ from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.job import build
 from dfm_jax.training.metric_writers import read_metrics
 from dfm_jax.training.start import first_state
+from tests.programs import AS_USERS_DO, QUICKLY, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 30
@@ -46,20 +46,14 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("resume")
 
 
-def start(folder, workdir, *arguments, flags="", **settings):
+def start(folder, workdir, *arguments, flags=AS_USERS_DO, devices=1, **settings):
     """Begins to train in another process."""
     overrides = {"data.dir": folder / "data", **SETTINGS, **settings}
-    environment = {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": flags,
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-    }
     return subprocess.Popen(
         [sys.executable, "-m", "dfm_jax.main", f"--config={ROOT}/configs/toy.py:tiny", f"--workdir={folder / workdir}"]
         + [f"--config.{name}={value}" for name, value in overrides.items()]
         + list(arguments),
-        env=os.environ | environment,
+        env=environment(flags, devices),
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -161,10 +155,8 @@ def test_a_workdir_with_another_configs_checkpoint_is_one_clear_error(folder, un
 
 
 def test_four_devices_train_as_one_does(folder, uninterrupted):
-    # Not optimised, it compiles in half the time.
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     settings = {"train.num_steps": 3, "train.mesh.data": 2, "train.mesh.fsdp": 2}
-    finish(start(folder, "four", flags=flags, **settings))
+    finish(start(folder, "four", flags=QUICKLY, devices=4, **settings))
     assert_same_curve(folder / "uninterrupted", folder / "four", 3)
 
 
@@ -182,7 +174,7 @@ def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted
             f"--coordinator={address}",
             "--num_processes=2",
             f"--process_id={i}",
-            flags="--xla_backend_optimization_level=0",
+            flags=QUICKLY,
             **{"train.checkpoint_every": 1000, "train.num_steps": 10000},
         )
         for i in range(2)

@@ -1,7 +1,6 @@
 """Rules for splitting the state, and the same training on one and on four devices."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -23,6 +22,7 @@ from dfm_jax.config import MeshConfig
 from dfm_jax.training import sharding
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
+from tests.programs import environment
 
 def loss(params, example, key, frozen):
     noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])
@@ -69,9 +69,13 @@ print(json.dumps(results))
 
 
 def test_one_step_on_four_devices_equals_one_device():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", FOUR_DEVICES],
+        env=environment(devices=4),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     one, *others = json.loads(done.stdout.splitlines()[-1])

@@ -1,7 +1,6 @@
 """Sampling on four devices: scenes side by side, or the rays of one scene; the pictures are those of one device."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from dfm_jax.evaluation import draw, spread, visualize
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.evaluation.synthetic import synthetic_example
 from dfm_jax.trajectories import Trajectory
+from tests.programs import QUICKLY, environment
 from tests.test_sample import tiny_config
 from tests.tiny import random_params
 
@@ -65,11 +65,9 @@ OTHERS = [(0, 1, 1, 1, 4), (4, 3, 2, 4, 1), (4, 1, 1, 1, 4), (4, 1, 2, 2, 2)]
 
 @pytest.mark.parametrize("cases", [[(0, 1, 2, 2, 2)], pytest.param(OTHERS, marks=pytest.mark.slow)])
 def test_four_devices_draw_what_one_draws(cases):
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", FOUR_DEVICES, json.dumps(cases)],
-        env=environment,
+        env=environment(QUICKLY, devices=4),
         capture_output=True,
         text=True,
         timeout=900,

@@ -37,8 +37,7 @@ def start_all(folder, workdir, processes, checkpoint_every):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
-    flags = "--xla_force_host_platform_device_count=2"
-    return [start(folder, workdir, *place(i), flags=flags, **settings) for i in range(processes)]
+    return [start(folder, workdir, *place(i), devices=2, **settings) for i in range(processes)]
 
 
 def finish_all(processes):

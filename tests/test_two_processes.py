@@ -1,6 +1,5 @@
 """Two processes with two devices each train as one process with one device does; a checkpoint of one is the other's."""
 
-import os
 import pathlib
 import shutil
 import socket
@@ -13,18 +12,18 @@ import pytest
 
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.metric_writers import read_metrics
+from tests.programs import QUICKLY, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, HALF = 6, 3
 
 
 def start(workdir, num_steps, data, fsdp, devices, *place):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     command = [sys.executable, "-m", "tests.wide_run", workdir, num_steps, data, fsdp, *place]
     return subprocess.Popen(
         [str(word) for word in command],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment(QUICKLY, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

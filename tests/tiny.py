@@ -20,6 +20,7 @@ from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.scene_networks import Params
 from dfm_jax.structs import Camera, Example, Scene, Views
+from tests.programs import QUICK_OPTIONS, USERS_OPTIONS
 
 SIZE = 16
 NUM_COARSE, NUM_FINE = 6, 5
@@ -31,11 +32,9 @@ LOSS = LossConfig(
     estimate=1.0, coarse=0.5, interlevel=0.0, distortion=0.1, smoothness=0.2, lpips=0.0, pixels="patch", patch_size=6
 )
 
-# The tests spend their time compiling: what runs on small arrays is not worth optimising.
-jit = partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
-
+# The tests spend their time compiling: what runs on small arrays is not worth optimising. What runs for long is.
+jit = partial(jax.jit, compiler_options=QUICK_OPTIONS)
+optimised_jit = partial(jax.jit, compiler_options=USERS_OPTIONS)
 
 RESNET = ResNet34Config("resnet34", base=2, absolute_pose=True, remat=False, init_file="")
 
