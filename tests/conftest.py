@@ -13,7 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 import jax
 from jaxtyping import install_import_hook
 
-from tests.programs import QUICKLY
+from tests.programs import QUICKLY, compiler_flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -35,7 +35,7 @@ def pytest_configure(config):
     """The quick tests compile quickly; the slow ones run for long, optimised as users' programs are."""
     if "not slow" in config.option.markexpr:
         # The compiler reads them when it is first used. What the environment says comes last, and holds.
-        os.environ["XLA_FLAGS"] = f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
+        os.environ["XLA_FLAGS"] = f"{QUICKLY} {compiler_flags()}".strip()
 
 
 def pytest_collection_finish():

@@ -31,6 +31,7 @@ from dfm_jax.evaluation.evaluate import evaluate
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.state import create
+from tests.programs import environment
 from tests.test_sample import SIZE, tiny_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -261,7 +262,6 @@ from pathlib import Path
 import jax
 from dfm_jax.config.reading import from_dict
 from dfm_jax.evaluation import evaluate, spread
-from tests.programs import environment
 from tests.test_evaluate import save_untrained
 from tests.test_sample import tiny_config
 

@@ -18,7 +18,7 @@ from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.job import build
 from dfm_jax.training.metric_writers import read_metrics
 from dfm_jax.training.start import first_state
-from tests.programs import AS_USERS_DO, QUICKLY, environment
+from tests.programs import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 30
@@ -46,14 +46,14 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("resume")
 
 
-def start(folder, workdir, *arguments, flags=AS_USERS_DO, devices=1, **settings):
+def start(folder, workdir, *arguments, devices=1, quickly=False, **settings):
     """Begins to train in another process."""
     overrides = {"data.dir": folder / "data", **SETTINGS, **settings}
     return subprocess.Popen(
         [sys.executable, "-m", "dfm_jax.main", f"--config={ROOT}/configs/toy.py:tiny", f"--workdir={folder / workdir}"]
         + [f"--config.{name}={value}" for name, value in overrides.items()]
         + list(arguments),
-        env=environment(flags, devices),
+        env=environment(devices, quickly=quickly),
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -156,7 +156,7 @@ def test_a_workdir_with_another_configs_checkpoint_is_one_clear_error(folder, un
 
 def test_four_devices_train_as_one_does(folder, uninterrupted):
     settings = {"train.num_steps": 3, "train.mesh.data": 2, "train.mesh.fsdp": 2}
-    finish(start(folder, "four", flags=QUICKLY, devices=4, **settings))
+    finish(start(folder, "four", devices=4, quickly=True, **settings))
     assert_same_curve(folder / "uninterrupted", folder / "four", 3)
 
 
@@ -174,7 +174,7 @@ def test_two_processes_train_as_one_does_and_stop_together(folder, uninterrupted
             f"--coordinator={address}",
             "--num_processes=2",
             f"--process_id={i}",
-            flags=QUICKLY,
+            quickly=True,
             **{"train.checkpoint_every": 1000, "train.num_steps": 10000},
         )
         for i in range(2)

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from dfm_jax.config import MeshConfig
 from dfm_jax.errors import UserError
 from dfm_jax.training import sharding
+from tests.programs import environment
 
 FOUR_DEVICES = """
 import json, sys
@@ -22,7 +23,6 @@ from dfm_jax.config import MeshConfig
 from dfm_jax.training import sharding
 from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
-from tests.programs import environment
 
 def loss(params, example, key, frozen):
     noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.evaluation import spread
+from tests.programs import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,6 @@ from dfm_jax.evaluation import draw, spread, visualize
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.evaluation.synthetic import synthetic_example
 from dfm_jax.trajectories import Trajectory
-from tests.programs import QUICKLY, environment
 from tests.test_sample import tiny_config
 from tests.tiny import random_params
 
@@ -67,7 +67,7 @@ OTHERS = [(0, 1, 1, 1, 4), (4, 3, 2, 4, 1), (4, 1, 1, 1, 4), (4, 1, 2, 2, 2)]
 def test_four_devices_draw_what_one_draws(cases):
     done = subprocess.run(
         [sys.executable, "-c", FOUR_DEVICES, json.dumps(cases)],
-        env=environment(QUICKLY, devices=4),
+        env=environment(devices=4),
         capture_output=True,
         text=True,
         timeout=900,

@@ -12,7 +12,7 @@ import pytest
 
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.metric_writers import read_metrics
-from tests.programs import QUICKLY, environment
+from tests.programs import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, HALF = 6, 3
@@ -23,7 +23,7 @@ def start(workdir, num_steps, data, fsdp, devices, *place):
     return subprocess.Popen(
         [str(word) for word in command],
         cwd=ROOT,
-        env=environment(QUICKLY, devices),
+        env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
