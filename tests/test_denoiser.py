@@ -12,41 +12,43 @@ from tests.tiny import SIZE, UNCHUNKED, assert_trees_close, jit, random_params, 
 
 MODEL = tiny_model(chunk_size=UNCHUNKED)
 PARAMS = random_params(MODEL)
-SCALE = 2.5
+SCALE, MOMENTUM, REMEMBERED = 2.5, -0.5, 0.1
 KEYS = jax.random.split(jax.random.key(4), 2)
 
 
 @pytest.fixture(scope="module")
 def results():
-    """The prediction without guidance, at guidance 1, without context, and guided; with the same random numbers."""
+    """The prediction without guidance, at guidance 1, without context, and guided; with the same random numbers. And
+    what guidance within an interval of noise levels remembers."""
     example = tiny_example()
     x_t = jnp.asarray(np.random.default_rng(2).normal(size=(2, SIZE, SIZE, 3)), jnp.float32)
     timestep = jnp.array([200, 900])
+    remembered = jnp.full_like(x_t, REMEMBERED)
 
     @jit
-    def run(params, example, keys):
-        alone = prepare(params, MODEL, example)
-        without = prepare(params, MODEL, MODEL.drop_context(example, jnp.array([True, True])))
+    def plain(params, example, keys):
+        return denoise(params, MODEL, x_t, timestep, prepare(params, MODEL, example), keys)
+
+    @jit
+    def guided(params, example, keys, scale):
         both = prepare(params, MODEL, example, guided=True)
+        return guided_denoise(params, MODEL, x_t, timestep, both, Guidance(scale), remembered, keys)[0]
 
-        def guided(scale, **settings):
-            remembered = jnp.zeros_like(x_t)
-            denoised, after = guided_denoise(
-                params, MODEL, x_t, timestep, both, Guidance(scale), remembered, keys, **settings
-            )
-            np.testing.assert_array_equal(after.shape, x_t.shape)
-            return denoised
+    @jit
+    def within(params, example, keys, interval):
+        both, guidance = prepare(params, MODEL, example, guided=True), Guidance(SCALE, momentum=MOMENTUM)
+        return guided_denoise(params, MODEL, x_t, timestep, both, guidance, remembered, keys, interval=interval)
 
-        return {
-            "plain": denoise(params, MODEL, x_t, timestep, alone, keys),
-            "one": guided(1.0),
-            "without": denoise(params, MODEL, x_t, timestep, without, keys),
-            "guided": guided(SCALE),
-            "first of two": guided(SCALE, interval=(0, 200)),
-            "neither": guided(SCALE, interval=(300, 700)),
-        }
-
-    return run(PARAMS, example, KEYS)
+    made = {
+        "plain": plain(PARAMS, example, KEYS),
+        "one": guided(PARAMS, example, KEYS, 1.0),
+        "without": plain(PARAMS, MODEL.drop_context(example, jnp.array([True, True])), KEYS),
+        "guided": guided(PARAMS, example, KEYS, SCALE),
+    }
+    averages = {}
+    for name, interval in {"first of two": (0, 200), "neither": (300, 700)}.items():
+        made[name], averages[name] = within(PARAMS, example, KEYS, interval)
+    return made | {"averages": averages}
 
 
 def test_the_prediction_is_the_rendering_of_the_scene_in_diffusion_range(results):
@@ -69,9 +71,20 @@ def test_guidance_moves_away_from_the_unconditional_prediction(results):
 
 
 def test_outside_of_its_interval_there_is_no_guidance(results):
-    assert_trees_close(results["neither"], results["plain"])
-    np.testing.assert_allclose(results["first of two"].x0[0], results["guided"].x0[0], atol=1e-5)
-    np.testing.assert_allclose(results["first of two"].x0[1], results["plain"].x0[1], atol=1e-5)
+    plain, first = results["plain"], results["first of two"]
+    assert_trees_close(results["neither"], plain)
+    np.testing.assert_allclose(first.x0[1], plain.x0[1], atol=1e-5)
+    step = plain.x0[0] - results["without"].x0[0] + MOMENTUM * REMEMBERED
+    # Guidance multiplies the branches' rounding.
+    np.testing.assert_allclose(first.x0[0], plain.x0[0] + (SCALE - 1) * step, atol=1e-4)
+
+
+def test_outside_of_its_interval_guidance_keeps_what_it_remembers(results):
+    average = results["averages"]["first of two"]
+    difference = results["plain"].x0[0] - results["without"].x0[0]
+    np.testing.assert_allclose(average[0], difference + MOMENTUM * REMEMBERED, atol=1e-5)
+    np.testing.assert_array_equal(average[1], jnp.full_like(average[1], REMEMBERED))
+    np.testing.assert_array_equal(results["averages"]["neither"], jnp.full_like(average, REMEMBERED))
 
 
 def test_only_x0_is_guided(results):
