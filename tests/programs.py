@@ -4,6 +4,7 @@ import os
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+PATIENCE = 1200  # seconds until a test gives up on one: a machine may be busy with other things
 
 # Most of a test's time is compiling, and what runs on small arrays is not worth optimising. With these, compiling takes
 # a fifth of the time.

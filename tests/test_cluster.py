@@ -15,6 +15,7 @@ import pytest
 from dfm_jax.errors import UserError
 from dfm_jax.training import cluster
 from dfm_jax.training.cluster import Place, choose, find
+from tests.programs import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -205,7 +206,7 @@ for mode in main.MODES:
         env=clean_environment(**BATCH | STEP),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -223,7 +224,7 @@ def test_a_mode_for_one_process_is_refused_with_one_line(tmp_path):
         env=clean_environment(**BATCH | STEP),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1

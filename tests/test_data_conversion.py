@@ -17,6 +17,7 @@ import pytest
 from dfm_jax.data import dataset, prepare, runners, verify
 from dfm_jax.data.builders import posed_scenes, shards, toy
 from dfm_jax.errors import UserError
+from tests.programs import PATIENCE
 from tests.realestate10k_source import camera_line, replace_line, write_clip
 
 OPTIONS = posed_scenes.StoreOptions(image_size=0, min_frames=3)
@@ -29,9 +30,11 @@ def contents(folder):
     }
 
 
-def inodes(folder):
-    """Of the files of frames, by name; a file keeps its own when its folder is moved."""
-    return {path.name: path.stat().st_ino for path in folder.rglob("frames/**/*.array_record*")}
+def identities(folder):
+    """Of the files of frames, by name. A file keeps its own when its folder is moved; a new one may have the number of
+    one that is gone, but not its time."""
+    found = {path.name: path.stat() for path in folder.rglob("frames/**/*.array_record*")}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_a_killed_conversion_goes_on_from_the_finished_shards(tmp_path, several,
     command = [sys.executable, "-m", "dfm_jax.data.prepare", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     building = tmp_path / ".toy.incomplete"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not shards.any_finished(building) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
@@ -135,10 +138,10 @@ def test_a_killed_conversion_goes_on_from_the_finished_shards(tmp_path, several,
         dataset.open_dataset(tmp_path, "toy", "train")
     time.sleep(0.3)  # for its processes to notice
     finished = len(list(building.glob("shards/*.result")))
-    before = inodes(building)
+    before = identities(building)
     assert 0 < finished < 5
     assert prepare.main(toy_options(tmp_path, num_scenes=SEVERAL_SHARDS)) == 0 and not building.exists()
-    after = inodes(tmp_path / "toy")
+    after = identities(tmp_path / "toy")
     assert sum(before.get(name) == inode for name, inode in after.items()) == finished
     assert contents(tmp_path / "toy") == several
 
@@ -166,7 +169,7 @@ def interrupted(tmp_path, small_shards, monkeypatch):
             prepare.main(toy_options(tmp_path))
     assert not dataset.exists(tmp_path, "toy")
     building = tmp_path / ".toy.incomplete"
-    assert len(inodes(building)) == 3
+    assert len(identities(building)) == 3
     return building
 
 
@@ -190,11 +193,11 @@ def cut(path):
     ],
 )
 def test_a_damaged_shard_is_converted_again(tmp_path, interrupted, whole, damage, file):
-    before = inodes(interrupted)
+    before = identities(interrupted)
     damage(interrupted / file)
     assert prepare.main(toy_options(tmp_path)) == 0
     assert contents(tmp_path / "toy") == whole
-    after = inodes(tmp_path / "toy")
+    after = identities(tmp_path / "toy")
     kept = {name for name in before if before[name] == after[name]}
     assert kept == before.keys() - {"posed_scenes-train.array_record-00001-of-00004"}
 

@@ -31,7 +31,7 @@ from dfm_jax.evaluation.evaluate import evaluate
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.training.checkpoints import Checkpoints, Retention
 from dfm_jax.training.state import create
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 from tests.test_sample import SIZE, tiny_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -291,7 +291,7 @@ def test_four_devices_measure_what_one_measures(tmp_path):
         env=environment(devices=4, DFM_JAX_LPIPS=tmp_path / "nowhere.npz"),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

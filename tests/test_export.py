@@ -24,6 +24,7 @@ from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs import fingerprints
 from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.state import create
+from tests.programs import PATIENCE
 from tests.test_sample import tiny_config
 from tests.tiny import jit
 
@@ -62,7 +63,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """The GPU report: at tiny sizes on the CPU, and what becomes of measurements that crash, hang or do not fit."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ from dfm_jax.profiling.plan import (
     make_plan,
     measurements,
 )
-from tests.test_main import ROOT
+from tests.programs import PATIENCE, environment
 from tests.tiny import tiny_model
 
 MEASURED = (
@@ -38,12 +37,11 @@ MEASURED = (
 )  # fmt: skip
 
 
-def report(out, *arguments, **environment):
-    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+def report(out, *arguments, **variables):
     return subprocess.run(
         [sys.executable, "-m", "dfm_jax.profiling.gpu_report", f"--out={out}", "--sizes=tiny", *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quickly, **environment},
-        capture_output=True, text=True, timeout=600, check=False,
+        env=environment(**variables),
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 

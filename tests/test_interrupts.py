@@ -9,6 +9,7 @@ import time
 import pytest
 
 from dfm_jax import interrupts
+from tests.programs import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="these tests run where Ctrl-C is ignored"
@@ -36,7 +37,7 @@ def interrupted(*arguments, presses=1):
     for _ in range(presses):
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, ready + output, errors
 
 
@@ -67,7 +68,7 @@ def test_a_command_of_the_package_ends_so_while_it_is_being_imported(tmp_path):
     process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (130, "interrupted\n")
 
 
@@ -82,5 +83,5 @@ def test_children_hear_nothing_of_it():
     assert child.stdout.readline() == "ready\n"
     child.send_signal(signal.SIGINT)
     child.send_signal(signal.SIGHUP)
-    assert child.communicate("\n", timeout=20)[0] == "alive\n"
+    assert child.communicate("\n", timeout=PATIENCE)[0] == "alive\n"
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dfm_jax.training.interruptions import EXIT_RESTART
+from tests.programs import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TPU, SLURM, GKE = (ROOT / "launch" / name for name in ("tpu_pod.sh", "slurm.sbatch", "gke.yaml"))
@@ -27,7 +28,7 @@ def bash(script, *arguments, **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -121,7 +122,7 @@ def test_a_run_on_tpu_is_started_again_until_it_ends(codes, ends_with, calls, tm
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == ends_with, done.stderr
@@ -149,7 +150,7 @@ def slurm(tmp_path, srun):
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (EXIT_RESTART, True)])
 def test_a_slurm_job_is_queued_again_if_it_has_saved(code, requeued, tmp_path):
-    assert slurm(tmp_path, f"exit {code}").wait(timeout=30) == code
+    assert slurm(tmp_path, f"exit {code}").wait(timeout=PATIENCE) == code
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
     assert calls == (["scontrol requeue 17"] if requeued else [])
 
@@ -160,7 +161,7 @@ def test_before_its_time_is_over_a_slurm_job_saves(tmp_path):
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(timeout=30) == EXIT_RESTART
+    assert job.wait(timeout=PATIENCE) == EXIT_RESTART
     assert (tmp_path / "calls").read_text().splitlines() == ["scancel --signal=TERM 17.0", "scontrol requeue 17"]
 
 
@@ -193,6 +194,11 @@ def test_the_kubernetes_job_starts_the_program_with_options_that_it_has():
     arguments = [argument.replace("$(JOB_COMPLETION_INDEX)", "3") for argument in container["args"]]
     script = "import sys; from dfm_jax import main; sys.exit(bool(main.parse_flags(sys.argv)[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

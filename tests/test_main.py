@@ -12,7 +12,7 @@ import pytest
 from dfm_jax import main
 from dfm_jax.config import DiTConfig, ResNet34Config
 from dfm_jax.config.reading import ConfigError, from_dict
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
@@ -48,7 +48,7 @@ def run_main(*arguments, cwd):
         env=environment(DFM_JAX_LPIPS="nowhere.npz"),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -18,7 +18,7 @@ from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.job import build
 from dfm_jax.training.metric_writers import read_metrics
 from dfm_jax.training.start import first_state
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 30
@@ -61,7 +61,7 @@ def start(folder, workdir, *arguments, devices=1, quickly=False, **settings):
 
 
 def finish(process, code=0):
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, errors
     return errors
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from dfm_jax.config import MeshConfig
 from dfm_jax.errors import UserError
 from dfm_jax.training import sharding
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 
 FOUR_DEVICES = """
 import json, sys
@@ -74,7 +74,7 @@ def test_one_step_on_four_devices_equals_one_device():
         env=environment(devices=4),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.evaluation import spread
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def test_four_devices_draw_what_one_draws(cases):
         env=environment(devices=4),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

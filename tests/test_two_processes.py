@@ -12,7 +12,7 @@ import pytest
 
 from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.metric_writers import read_metrics
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, HALF = 6, 3
@@ -32,7 +32,7 @@ def start(workdir, num_steps, data, fsdp, devices, *place):
 
 def finish(*processes):
     for process in processes:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output
 
 
