@@ -1,6 +1,7 @@
 """What jax computes on, decided before it starts a device."""
 
 import contextlib
+import dataclasses
 import glob
 import importlib.metadata
 import importlib.util
@@ -14,7 +15,28 @@ from dfm_jax.errors import UserError
 TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # up to v4, and since
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "JAX_FORCE_TPU_INIT")
 NVIDIA_DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/dxg")
+CUDA_PLUGINS = {"xla_cuda12", "xla_cuda13"}
 HOW = "leave JAX_PLATFORMS unset for what this machine has, or set JAX_PLATFORMS=cpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What is there to compute on, and what jax is installed with."""
+
+    plugins: frozenset[str] = frozenset()  # jax's extensions for accelerators
+    libtpu: bool = False
+    tpu: bool = False  # a device, or an environment that names one
+    nvidia: bool = False  # a device
+
+
+def look() -> Machine:
+    there = lambda patterns: any(glob.glob(pattern) for pattern in patterns)
+    return Machine(
+        plugins=frozenset(plugin.name for plugin in importlib.metadata.entry_points(group="jax_plugins")),
+        libtpu=importlib.util.find_spec("libtpu") is not None,
+        tpu=there(TPU_DEVICES) or any(os.environ.get(name) for name in TPU_VARIABLES),
+        nvidia=there(NVIDIA_DEVICES),
+    )
 
 
 def skip_absent_tpu() -> None:
@@ -23,13 +45,16 @@ def skip_absent_tpu() -> None:
     The extra [tpu] is installed on such machines to compile for others. Its library would be asked at every start, wait
     for answers of a network that is not there, and print what went wrong.
     """
-    if jax.config.jax_platforms or importlib.util.find_spec("libtpu") is None or _is_there(TPU_DEVICES):
-        return
-    if any(os.environ.get(name) for name in TPU_VARIABLES):
-        return
-    plugins = {plugin.name for plugin in _plugins()}
-    if plugins <= {"xla_cuda12", "xla_cuda13"}:  # of others, jax alone knows when they are of use
-        jax.config.update("jax_platforms", "cuda,cpu" if plugins and _is_there(NVIDIA_DEVICES) else "cpu")
+    if chosen := without_absent_tpu(jax.config.jax_platforms or "", look()):
+        jax.config.update("jax_platforms", chosen)
+
+
+def without_absent_tpu(asked: str, machine: Machine) -> str:
+    """The platforms that jax should look for; '' where that is left to it."""
+    # Of other plugins than those for CUDA, jax alone knows when they are of use.
+    if asked or not machine.libtpu or machine.tpu or not machine.plugins <= CUDA_PLUGINS:
+        return ""
+    return "cuda,cpu" if machine.plugins and machine.nvidia else "cpu"
 
 
 def start() -> None:
@@ -42,16 +67,27 @@ def start() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        asked = jax.config.jax_platforms
-        where = f"JAX_PLATFORMS={asked}" if asked else "the devices of this machine"
-        raise UserError(f"jax cannot start on {where}: {_reason(asked or '', error)}; {HOW}") from error
+        raise UserError(not_started(jax.config.jax_platforms or "", look(), error)) from error
 
 
-def may_have_accelerator() -> bool:
-    """Whether jax could have found more than the CPU here."""
-    if jax.config.jax_platforms == "cpu":
-        return False
-    return bool(_plugins()) or importlib.util.find_spec("libtpu") is not None
+def not_started(asked: str, machine: Machine, error: Exception) -> str:
+    """Why no device starts, for a person: jax itself speaks of plugins, or fails an assertion."""
+    where = f"JAX_PLATFORMS={asked}" if asked else "the devices of this machine"
+    return f"jax cannot start on {where}: {_reason(asked.split(','), machine, error)}; {HOW}"
+
+
+def _reason(names: list[str], machine: Machine, error: Exception) -> str:
+    known = {"", "cpu", "cuda", "gpu", "tpu", "rocm", *machine.plugins}
+    if unknown := [name for name in names if name not in known]:
+        return f"{unknown[0]!r} is none of cpu, cuda, tpu"
+    if {"cuda", "gpu"} & set(names):
+        if not machine.nvidia:
+            return "this machine shows no NVIDIA GPU"
+        if not machine.plugins & CUDA_PLUGINS:
+            return "jax is installed without support for GPUs (pip install 'dfm_jax[cuda]')"
+    if "tpu" in names and not machine.libtpu:
+        return "libtpu is not installed (pip install 'dfm_jax[tpu]')"
+    return _first_line(error)
 
 
 @contextlib.contextmanager
@@ -68,31 +104,11 @@ def memory_told() -> Iterator[None]:
         ) from error
 
 
+def may_have_accelerator() -> bool:
+    """Whether jax could find more than the CPU here."""
+    machine = look()
+    return jax.config.jax_platforms != "cpu" and (bool(machine.plugins) or machine.libtpu)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _reason(asked: str, error: Exception) -> str:
-    """Why a platform does not start, for a person. jax itself speaks of plugins, or fails an assertion."""
-    names = asked.split(",")
-    plugins = {plugin.name for plugin in _plugins()}
-    known = {"cpu", "cuda", "gpu", "tpu", "rocm", *plugins}
-    if unknown := [name for name in names if name not in known]:
-        return f"{unknown[0]!r} is none of cpu, cuda, tpu"
-    if {"cuda", "gpu"} & set(names):
-        if not _is_there(NVIDIA_DEVICES):
-            return "this machine shows no NVIDIA GPU"
-        if not any("cuda" in name for name in plugins):
-            return "jax is installed without support for GPUs (pip install 'dfm_jax[cuda]')"
-    if "tpu" in names and importlib.util.find_spec("libtpu") is None:
-        return "libtpu is not installed (pip install 'dfm_jax[tpu]')"
-    return _first_line(error)
-
-
-def _plugins() -> list[importlib.metadata.EntryPoint]:
-    """jax's extensions for accelerators."""
-    return list(importlib.metadata.entry_points(group="jax_plugins"))
-
-
-def _is_there(patterns: tuple[str, ...]) -> bool:
-    return any(glob.glob(pattern) for pattern in patterns)
