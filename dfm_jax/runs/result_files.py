@@ -12,6 +12,7 @@ from dfm_jax.errors import UserError
 DAMAGE = (
     OSError,
     EOFError,
+    ArithmeticError,
     ValueError,
     LookupError,
     TypeError,

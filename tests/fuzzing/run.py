@@ -55,7 +55,7 @@ def judge(target: Target, folder: Path, out: Path, intact: int | None) -> str:
         return f"a traceback was printed: {text[-1500:]}"
     if code not in (0, 1):
         return f"exit code {code}"
-    if code == 1 and (text.count("error: ") != 1 or len(text) > LONGEST_ERROR):
+    if code == 1 and (sum(line.startswith("error: ") for line in text.splitlines()) != 1 or len(text) > LONGEST_ERROR):
         return f"exit code 1 without one clear error: {text[-1500:]}"
     return lost(target, folder, output.getvalue(), intact) if code == 0 else ""
 
