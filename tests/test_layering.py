@@ -50,7 +50,7 @@ MAY_IMPORT = {
     # A command beside the main one (guidance_sweep) takes a config file as that does.
     "evaluation": ENDS | {"training", "platforms"},
     # Measuring is at the end of everything, and takes config files as the main command does.
-    "profiling": ENDS | {"training", "evaluation"},
+    "profiling": ENDS | {"training", "evaluation", "platforms"},
     "main": LEAVES | {"allocator", "platforms", "pixelnerf", "training", "evaluation", "profiling"},
 }
 

@@ -237,8 +237,9 @@ def _profile(sizes: Sizes) -> Iterator[Measurement]:
     yield Measurement("rendering 64, bf16: marching alone", "marching", common)
     yield Measurement("rendering 64, bf16: products alone", "chained", common)
     yield _part("64", "rendering with maps of one pixel", name="rendering 64, bf16: maps of one pixel")
-    cublas, name = {"xla_gpu_enable_triton_gemm": False}, "denoising step 64, bf16, products by cuBLAS alone"
-    yield _part("64", "denoising step", options=cublas, name=name)
+    for products, triton in (("Triton where XLA chooses it", True), ("cuBLAS alone", False)):
+        name = f"denoising step 64, bf16, products by {products}"
+        yield _part("64", "denoising step", options={"xla_gpu_enable_triton_gemm": triton}, name=name)
 
 
 def _resuming() -> Iterator[Measurement]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from dfm_jax import platforms
 from dfm_jax.errors import UserError
 from dfm_jax.profiling.events import emit, take_standard_output
 from dfm_jax.profiling.kinds import KINDS
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     path, size, *names = arguments
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         raise UserError("this is started by dfm_jax.profiling.gpu_report")
+    platforms.start()  # with the flags that every command has
     emit("device", **device())
     known = json.loads(pathlib.Path(path).read_text())["results"] if os.path.exists(path) else {}
     lab = Laboratory(SIZES[size], known)
