@@ -295,6 +295,7 @@ def test_made_up_parameters_have_the_models_shapes_and_an_ordinary_size():
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
     kernel = np.asarray(made["scene_field"]["coarse"]["point_in"]["kernel"])
+    # Ten standard deviations of a spread that is estimated from 624 numbers.
     assert np.std(kernel) * np.sqrt(kernel.shape[0]) == pytest.approx(1, abs=0.3)
 
 
