@@ -1,6 +1,7 @@
 """Small models, scenes and cameras that several tests share."""
 
 import dataclasses
+import functools
 from functools import partial
 
 import jax
@@ -76,6 +77,11 @@ def tiny_model(
     return make_model(config, SIZE, loss)
 
 
+@functools.cache
+def _shapes(model: RadianceFieldModel) -> Params:
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
 def random_params(model: RadianceFieldModel, seed: int = 0) -> Params:
     """Parameters of ordinary size, none of them zero (new ones close every gate), with half transparent fields."""
     rng = np.random.default_rng(seed)
@@ -89,7 +95,7 @@ def random_params(model: RadianceFieldModel, seed: int = 0) -> Params:
             bias[3] = 1.0
         return jnp.asarray(bias, jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(draw, _shapes(model))
 
 
 def random_rotations(rng: np.random.Generator, shape: tuple[int, ...], angle: float) -> np.ndarray:
