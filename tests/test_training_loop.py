@@ -66,10 +66,11 @@ def test_a_finished_run_says_so(at, tmp_path, capsys):
 def test_a_signal_saves_the_step_and_says_by_the_code_what_to_do(number, code, cause, at, tmp_path, capsys):
     at[2] = lambda: os.kill(os.getpid(), number)
     before = signal.getsignal(number)
-    assert loop.train(settings(checkpoint_every=100), tmp_path) == code
+    assert loop.train(settings(num_steps=10**5, checkpoint_every=10**5, log_every=10**5), tmp_path) == code
     assert signal.getsignal(number) == before
-    assert steps(tmp_path) == [3]
-    assert f"stopped by {cause}; step 3 is saved" in capsys.readouterr().err
+    (step,) = steps(tmp_path)
+    assert step >= 3  # and not far beyond; a thread hears of it, which may have to wait for a processor
+    assert f"stopped by {cause}; step {step} is saved" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(at, tmp_path):
