@@ -14,7 +14,7 @@ from dfm_jax.profiling.benchmark import benchmark
 from tests.test_main import ROOT, run_main
 
 SMALL = (
-    "--config.model.encoder.depth=1", "--config.sample.num_steps=2", "--config.train.batch_size=2",
+    "--config.model.encoder.depth=1", "--config.sample.num_steps=2", "--config.train.batch_size=4",
     "--config.model.ray_marching.num_coarse=4", "--config.image_size=16",
 )  # fmt: skip
 PARTS = {"matrix product", "preparation", "encoder", "denoising step", "sample", "video frame", "training step"}

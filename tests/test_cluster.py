@@ -3,7 +3,6 @@
 import contextlib
 import http.server
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.training import cluster
 from dfm_jax.training.cluster import Place, choose, find
 from tests.programs import PATIENCE
+from tests.programs import environment as environment_of_tests
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -183,10 +183,10 @@ def test_what_cannot_be_joined_is_one_clear_error(environment, monkeypatch):
 
 
 def clean_environment(**variables):
-    """Of a child process: as this one's, without any launcher's variables but the given ones."""
+    """Of a child process with one device: as this one's, without any launcher's variables but the given ones."""
     known = ("OMPI_", "PMIX_", "SLURM_", "TPU_", "MEGASCALE_", "KUBERNETES_", "JOB_COMPLETION_")
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(known)}
-    return ours | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | variables
+    ours = {name: value for name, value in environment_of_tests(devices=1).items() if not name.startswith(known)}
+    return ours | variables
 
 
 def test_other_modes_than_training_refuse_to_be_one_of_several(tmp_path):

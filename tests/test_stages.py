@@ -32,7 +32,7 @@ def stage(folder, variant="", **settings):
         config.model.estimate_size = SIZE // 2
         config.model.ray_marching.num_conditioning = 4
     config.loss.patch_size = 4
-    config.train.update(num_steps=2, batch_size=2, checkpoint_every=2, log_every=1, sample_every=0)
+    config.train.update(num_steps=2, batch_size=4, checkpoint_every=2, log_every=1, sample_every=0)
     config.train.optimizer.update(warmup_steps=1, learning_rate=1e-2)
     config.sample.update(num_scenes=2, video_frames=3)
     config.update(settings)
