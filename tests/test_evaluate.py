@@ -244,7 +244,7 @@ def test_what_must_be_known_of_compared_evaluations_is_said(run, pixelnerf):
 
 def test_what_cannot_be_compared_is_one_clear_error(run, pixelnerf, tmp_path, capsys):
     assert compare_evaluations.main([f"a={run.workdir}", f"b={tmp_path}", f"--out={tmp_path}"]) == 1
-    assert "holds no evaluation: run --mode=evaluate" in capsys.readouterr().err
+    assert "evaluation/metrics.json: run --mode=evaluate" in capsys.readouterr().err
     assert compare_evaluations.main(["runs/toy", f"--out={tmp_path}"]) == 1
     assert "'runs/toy' is not NAME=WORKDIR" in capsys.readouterr().err
     shutil.copytree(pixelnerf.folder, tmp_path / "evaluation")
