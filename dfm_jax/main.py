@@ -134,13 +134,17 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _cache_compilations() -> None:
     """Keeps compiled programs between runs: where JAX_COMPILATION_CACHE_DIR says, or in the user's cache folder; not
-    where the user has none."""
+    where the user has none that can be written, of which jax would warn with every program."""
     named, cache = os.environ.get("JAX_COMPILATION_CACHE_DIR"), paths.cache_folder()
     if named is not None:
         if named.startswith("~"):  # all else jax has read itself
             jax.config.update("jax_compilation_cache_dir", paths.expand_home(named))
     elif cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache / "dfm_jax" / "compiled"))
+        folder = cache / "dfm_jax" / "compiled"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _log_to_terminal() -> None:

@@ -125,6 +125,16 @@ def test_without_a_home_nothing_is_cached_and_nothing_fails(homeless, monkeypatc
     assert workdirs.path_of("~/run").name == "run"  # a folder of that name, as a shell would have it
 
 
+def test_nothing_is_cached_where_nothing_can_be_written(monkeypatch, tmp_path):
+    updates = {}
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    main._cache_compilations()
+    assert not updates
+
+
 @pytest.fixture
 def home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))

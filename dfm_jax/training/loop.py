@@ -65,9 +65,9 @@ def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> in
         start = checkpoints.resume_step()
         if start:
             saved = checkpoints.config(start)
+            check_same_optimizer(saved, config)
             for difference in check_same_config(saved, config, workdir):
                 say(f"going on with another {difference}")
-            check_same_optimizer(saved, config)
         if start >= config.train.num_steps:
             say(f"training has reached step {start} of {config.train.num_steps} already: nothing to do")
             return EXIT_DONE
