@@ -103,7 +103,7 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         print(json.dumps(evaluate(config, workdir)), flush=True)
         return 0
     if mode == "compile":
-        from dfm_jax.evaluation.compile_report import compile_report
+        from dfm_jax.profiling.compile_report import compile_report
 
         compile_report(config, _TOPOLOGY.value, _NUM_SLICES.value)
         return 0

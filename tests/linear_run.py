@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.config.reading import from_dict
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.runs.train_state import create
 from dfm_jax.training import loop
-from dfm_jax.training.checkpoints import restore_params
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 
 # What `fingerprints.of_split` says of the data set that batches are said to come from.

@@ -31,10 +31,10 @@ from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import export_arrays
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, TIME_BIAS
+from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.scene_networks import Params
 from dfm_jax.scene_rendering import image_rays, render_with_uniforms
 from dfm_jax.structs import Camera, Example, Rendering, Scene, Views
-from dfm_jax.training.checkpoints import restore_params
 
 Outputs = Iterator[tuple[str, jax.Array]]
 

@@ -11,10 +11,10 @@ import pytest
 from configs import toy as toy_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.evaluation import autoregressive, draw
-from dfm_jax.evaluation.autoregressive import extend, key_views, make_room
+from dfm_jax.sampling import autoregressive, draw
+from dfm_jax.sampling.autoregressive import extend, key_views, make_room
+from dfm_jax.sampling.trajectories import Trajectory, key_cameras, recorded_key_cameras
 from dfm_jax.structs import Camera
-from dfm_jax.trajectories import Trajectory, key_cameras, recorded_key_cameras
 from tests.tiny import SIZE, UNCHUNKED, random_params, tiny_example, tiny_model
 
 MODEL = tiny_model(chunk_size=UNCHUNKED, num_fine=0, loss=dataclasses.replace(tiny_model().loss, coarse=0.0))

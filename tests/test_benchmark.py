@@ -8,9 +8,9 @@ import pytest
 
 from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.synthetic import synthetic_example
 from dfm_jax.profiling import programs
 from dfm_jax.profiling.benchmark import benchmark
+from dfm_jax.profiling.synthetic import synthetic_example
 from tests.test_main import ROOT, run_main
 
 SMALL = (

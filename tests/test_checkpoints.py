@@ -13,10 +13,11 @@ from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.training import checkpoints, compatibility, sharding
-from dfm_jax.training.checkpoints import Checkpoints, Retention
+from dfm_jax.runs import checkpoints, compatibility
+from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.train_state import create
+from dfm_jax.training import sharding
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 from tests.first_settings import FIRST, forget_settings
 

@@ -16,11 +16,11 @@ from configs import toy
 from dfm_jax.config import MeshConfig
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import pipeline
+from dfm_jax.data.abstract import abstract_example
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import compile_report, compile_table, tpu_topology
-from dfm_jax.evaluation.abstract import abstract_example
-from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.models import lpips
+from dfm_jax.profiling import compile_report, compile_table, tpu_topology
+from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.training import job, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

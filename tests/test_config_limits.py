@@ -21,10 +21,10 @@ from dfm_jax.config.reading import ConfigError, _types, from_dict
 from dfm_jax.diffusion.samplers import log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.draw import guidance, guidance_interval
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.checkpoints import Retention
+from dfm_jax.sampling.draw import guidance, guidance_interval
 from dfm_jax.training import sharding
-from dfm_jax.training.checkpoints import Retention
 from dfm_jax.training.optimizers import learning_rate_schedule, make_optimizer
 from tests.test_main import VARIANTS, load
 

@@ -15,7 +15,7 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import protocol
 from dfm_jax.models import lpips
 from dfm_jax.platforms import Machine
-from dfm_jax.training import workdirs
+from dfm_jax.runs import workdirs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = str(ROOT / "configs" / "toy.py")

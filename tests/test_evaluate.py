@@ -19,18 +19,13 @@ from configs import toy as toy_config
 from dfm_jax import main
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import (
-    compare_evaluations,
-    draw,
-    evaluation_page,
-    steps_sweep,
-    trained,
-)
+from dfm_jax.evaluation import compare_evaluations, evaluation_page, steps_sweep
 from dfm_jax.evaluation import evaluate as evaluation
 from dfm_jax.evaluation.evaluate import evaluate
 from dfm_jax.pixelnerf import make_model
-from dfm_jax.training.checkpoints import Checkpoints, Retention
-from dfm_jax.training.state import create
+from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.train_state import create
+from dfm_jax.sampling import draw, trained
 from tests.programs import PATIENCE, environment
 from tests.test_sample import SIZE, tiny_config
 
@@ -261,11 +256,12 @@ from functools import partial
 from pathlib import Path
 import jax
 from dfm_jax.config.reading import from_dict
-from dfm_jax.evaluation import evaluate, spread
+from dfm_jax.evaluation import evaluate
+from dfm_jax.sampling import devices
 from tests.test_evaluate import save_untrained
 from tests.test_sample import tiny_config
 
-make_mesh, used = spread.make_mesh, []
+make_mesh, used = devices.make_mesh, []
 def mesh_of(count, scenes, rays):
     used.append(make_mesh(scenes, rays, jax.local_devices()[:count]).devices.shape)
     return make_mesh(scenes, rays, jax.local_devices()[:count])
@@ -275,9 +271,9 @@ for scenes, samples in ((3, 2), (1, 1)):
     values = tiny_config(folder / "data", guidance=1.0)
     values.evaluate.update(num_scenes=scenes, num_target=2, num_samples=samples, sweep_samples=0)
     config = from_dict(values)
-    for devices in (1, 4):
-        spread.make_mesh = partial(mesh_of, devices)
-        workdir = folder / f"{scenes}-{devices}"
+    for count in (1, 4):
+        devices.make_mesh = partial(mesh_of, count)
+        workdir = folder / f"{scenes}-{count}"
         save_untrained(config, workdir)
         evaluate.evaluate(config, workdir)
 print(json.dumps(used))

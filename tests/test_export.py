@@ -18,12 +18,12 @@ from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.draw import guidance
 from dfm_jax.evaluation.export import export, to_example, to_inputs
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs import fingerprints
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.state import create
+from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.train_state import create
+from dfm_jax.sampling.draw import guidance
 from tests.programs import PATIENCE
 from tests.test_sample import tiny_config
 from tests.tiny import jit

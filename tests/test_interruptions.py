@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from dfm_jax.errors import UserError
-from dfm_jax.training import checkpoint_files, checksums, interruptions, loop, metric_writers, workdirs
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs import checkpoint_files, checksums, metric_writers, workdirs
+from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.training import interruptions, loop
 from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
 from dfm_jax.training.stopwatch import Stopwatch
 from tests.linear_run import install, parameters, settings, steps

@@ -18,11 +18,12 @@ SCENE = LEAVES | {"geometry", "rendering", "models", "scene_networks", "scene_re
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 RUNS = {"interrupts", "runs"}  # what commands need that write results
 METRICS = {"metrics", "distribution_metrics"}
-ENDS = DIFFUSION_OF_SCENES | METRICS | RUNS | {"data", "flops", "interop", "trajectories"}
+SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data", "sampling", "visualization"}
+ENDS = SAMPLING | METRICS | {"flops", "interop"}
 MAY_IMPORT = {
     "__init__": {"interrupts"},
     "interrupts": set(),
-    "runs": {"errors", "interrupts"},
+    "runs": LEAVES | {"interrupts"},
     "errors": {"paths"},
     "paths": set(),
     "structs": set(),
@@ -33,7 +34,6 @@ MAY_IMPORT = {
     "geometry": {"structs"},
     "metrics": {"structs"},
     "distribution_metrics": set(),
-    "trajectories": {"structs", "geometry"},
     "diffusion": set(),
     "rendering": {"structs", "geometry"},
     "models": LEAVES | {"geometry"},
@@ -44,18 +44,21 @@ MAY_IMPORT = {
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     "data": LEAVES | RUNS | {"geometry"},
+    "visualization": {"errors"},
+    # Scenes from pictures, and what shows them; nothing of it knows how a model was trained or is judged.
+    "sampling": SAMPLING,
     # A published checkpoint becomes one of ours, with the settings of a config file.
-    "interop": SCENE | RUNS | {"training"},
-    "training": ENDS | {"evaluation", "platforms"},
+    "interop": SCENE | RUNS,
+    "training": ENDS | {"platforms"},
     # A command beside the main one (guidance_sweep) takes a config file as that does.
-    "evaluation": ENDS | {"training", "platforms"},
+    "evaluation": ENDS | {"platforms"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "evaluation", "platforms"},
     "main": LEAVES | {"allocator", "platforms", "pixelnerf", "training", "evaluation", "profiling"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
-COMPILERS = r"training\.(sharding|loop)|evaluation\..*|profiling\..*"
+COMPILERS = r"training\.(sharding|loop)|sampling\..*|evaluation\..*|profiling\..*"
 RESERVED = [
     (r"jax\.jit", COMPILERS),
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
@@ -63,15 +66,18 @@ RESERVED = [
     (r"jax\.distributed(\..*)?", r"training\..*"),
     (r"ml_collections(\..*)?", r"main|config\.command_line"),
     # The core takes typed settings, and does not know where they come from.
-    (r"dfm_jax\.config\.reading(\..*)?", r"main|config\..*|training\..*|evaluation\..*|interop\..*"),
+    (
+        r"dfm_jax\.config\.reading(\..*)?",
+        r"main|(config|runs|training|evaluation|profiling|interop)\..*",
+    ),
     (r"dfm_jax\.config\.command_line(\..*)?", r"main|evaluation\..*|profiling\..*|interop\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
-    (r"clu(\..*)?", r"training\.metric_writers"),
-    (r"matplotlib(\..*)?", r"evaluation\.figures"),  # which starts it whatever the environment says
+    (r"clu(\..*)?", r"runs\.metric_writers"),
+    (r"matplotlib(\..*)?", r"visualization\.figures"),  # which starts it whatever the environment says
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.sfm"),
     (r"pillow_heif(\..*)?", r"data\.builders\.picture_kinds"),
-    (r"dfm_jax\.training(\..*)?", r"main|training\..*|evaluation\..*|profiling\..*|interop\.torch_checkpoint"),
+    (r"dfm_jax\.training(\..*)?", r"main|training\..*|profiling\..*"),
     (r"apache_beam(\..*)?", r"data\.runners"),
     (r"array_record(\..*)?", r"data\.builders\.records"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
@@ -209,7 +215,7 @@ def canonical(distribution: str) -> str:
         ("denoiser", "import jax as j\nf = partial(j.jit, static_argnums=0)", "uses jax.jit"),
         ("training.step", "from jax.sharding import PartitionSpec", "uses jax.sharding.PartitionSpec"),
         ("training.step", "from jax import lax\nlax.psum(x, 'data')", "uses jax.lax.psum"),
-        ("training.state", "rule = ('kernel', 'fsdp')", "names the mesh axis 'fsdp'"),
+        ("training.step", "rule = ('kernel', 'fsdp')", "names the mesh axis 'fsdp'"),
         ("training.sharding", "import jax\njax.pmap(f)", "uses jax.pmap"),
         ("config.schema", "from ml_collections import ConfigDict", "uses ml_collections.ConfigDict"),
         ("losses", "from dfm_jax.config.reading import from_dict", "uses dfm_jax.config.reading.from_dict"),
@@ -217,11 +223,11 @@ def canonical(distribution: str) -> str:
         ("forward_model", "import flax.linen as nn", "uses flax.linen"),
         ("forward_model", "from flax import linen", "uses flax.linen"),
         ("data.pipeline", "import tensorflow as tf", "uses tensorflow"),
-        ("training.checkpoints", "import torch", "uses torch"),
+        ("runs.checkpoints", "import torch", "uses torch"),
         (
             "interop.published",
-            "from dfm_jax.training import checkpoints",
-            "uses dfm_jax.training.checkpoints",
+            "from dfm_jax.training import sharding",
+            "uses dfm_jax.training.sharding",
         ),
         ("data.prepare", "def f():\n    import apache_beam as beam", "uses apache_beam"),
         ("gui", "", "a new part of the package needs a line in MAY_IMPORT"),

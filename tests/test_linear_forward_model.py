@@ -22,8 +22,8 @@ from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.samplers import ddim, uniform_timesteps
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.losses import training_loss
+from dfm_jax.runs.train_state import create
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 from tests.tiny import optimised_jit
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dfm_jax.evaluation.draw import Drawn
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import Summary
 from dfm_jax.evaluation.scene_files import write_scene
+from dfm_jax.sampling.draw import Drawn
 from dfm_jax.structs import Camera, Example, Views
 
 SIZE, SAMPLES = 8, 3

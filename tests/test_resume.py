@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dfm_jax.config.command_line import read_config
+from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import sharding
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.training.job import build
-from dfm_jax.training.metric_writers import read_metrics
 from dfm_jax.training.start import first_state
 from tests.programs import PATIENCE, environment
 

@@ -20,12 +20,14 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import draw, visualize
 from dfm_jax.evaluation import sample as sampling
 from dfm_jax.evaluation.sample import camera_paths, sample
 from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.state import create
+from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.train_state import create
+from dfm_jax.sampling import draw
+from dfm_jax.sampling.preview import preview
+from dfm_jax.visualization import pictures
 
 SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
 
@@ -114,7 +116,7 @@ def test_videos_have_all_frames_and_are_large_enough_to_see(run):
     for found in run.summary.scenes[0].samples:
         for video in (found.rgb_video, found.depth_video):
             frames = decode(run.folder / video)
-            assert len(frames) == FRAMES and min(frames.shape[1:3]) >= visualize.MIN_SIDE
+            assert len(frames) == FRAMES and min(frames.shape[1:3]) >= pictures.MIN_SIDE
 
 
 def test_numbers_are_finite_and_in_the_file(run):
@@ -224,8 +226,8 @@ def test_checkpoint_of_another_model_is_one_clear_error(run):
 
 def test_preview_has_a_row_for_each_scene(run):
     schedule = cosine_schedule(run.config.diffusion.num_timesteps)
-    sheet = visualize.preview(run.params, run.model, schedule, run.config.sample, run.example, jax.random.key(0))
-    context = np.repeat(np.repeat(visualize.to_uint8(run.example.context.images[1, 0]), 12, 0), 12, 1)
+    sheet = preview(run.params, run.model, schedule, run.config.sample, run.example, jax.random.key(0))
+    context = np.repeat(np.repeat(pictures.to_uint8(run.example.context.images[1, 0]), 12, 0), 12, 1)
     assert sheet.dtype == np.uint8 and sheet.shape[0] > SCENES * 96 and sheet.shape[1] > 6 * 96
     windows = np.lib.stride_tricks.sliding_window_view(sheet, context.shape)[:, :12, 0]
     assert np.any(np.all(windows == context, axis=(2, 3, 4)))  # the second row begins with the second context

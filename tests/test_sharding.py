@@ -21,7 +21,7 @@ from functools import partial
 import jax, jax.numpy as jnp, numpy as np, optax
 from dfm_jax.config import MeshConfig
 from dfm_jax.training import sharding
-from dfm_jax.training.state import create
+from dfm_jax.runs.train_state import create
 from dfm_jax.training.step import train_step
 
 def loss(params, example, key, frozen):

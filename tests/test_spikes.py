@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from dfm_jax.runs.train_state import create
 from dfm_jax.training import loop
 from dfm_jax.training.optimizers import MEAN_OVER, MOST_IN_A_ROW, skip_spikes
-from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 from tests.linear_run import install, parameters, settings
 from tests.tiny import jit

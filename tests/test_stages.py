@@ -10,9 +10,9 @@ from configs import toy as toy_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.sample import sample
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import loop
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.metric_writers import read_metrics
 from dfm_jax.training.start import compare_position_codes
 
 SIZE = 8

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.training.interruptions import EXIT_RESTART
 from tests.test_resume import start
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from dfm_jax.runs.checkpoints import Checkpoints
+from dfm_jax.runs.trained_on import follow
 from dfm_jax.training import loop
-from dfm_jax.training.checkpoints import Checkpoints
-from dfm_jax.training.trained_on import follow
 from tests.linear_run import SPLIT, install, settings
 
 MORE = SPLIT | {"scenes": 64, "frames": 832, "index": "4321", "files": "8765"}

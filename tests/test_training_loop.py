@@ -16,11 +16,12 @@ from dfm_jax.config import ResNet34Config
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.interop.imagenet import load_encoder
-from dfm_jax.training import loop, metric_writers
-from dfm_jax.training.checkpoints import restore_params
+from dfm_jax.runs import metric_writers
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.runs.train_state import create
+from dfm_jax.training import loop
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import create
 from tests.linear_run import install, linear_job, parameters, settings, steps
 from tests.torchvision_state import resnet34_state
 

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from dfm_jax.config import OptimizerConfig
+from dfm_jax.runs.train_state import create
 from dfm_jax.training.optimizers import clip_by_global_norm, learning_rate_schedule, make_optimizer
-from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step, update_average
 
 OPTIMIZER = OptimizerConfig(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dfm_jax import trajectories
+from dfm_jax.sampling import trajectories
 from dfm_jax.structs import Camera
 
 FRAMES = 24

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.metric_writers import read_metrics
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.runs.metric_writers import read_metrics
 from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

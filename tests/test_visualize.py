@@ -9,31 +9,31 @@ import pytest
 
 from dfm_jax.data.builders import toy
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import visualize
 from dfm_jax.evaluation.toy_modes import read_hidden_colours
 from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.visualization import pictures
 
 SIZE = 16
 
 
 def test_uint8_is_rounded_and_clipped():
     np.testing.assert_array_equal(
-        visualize.to_uint8(np.array([-1.0, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 7.0])), [0, 0, 0, 1, 255, 255]
+        pictures.to_uint8(np.array([-1.0, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 7.0])), [0, 0, 0, 1, 255, 255]
     )
     same = np.arange(6, dtype=np.uint8)
-    np.testing.assert_array_equal(visualize.to_uint8(same), same)
+    np.testing.assert_array_equal(pictures.to_uint8(same), same)
 
 
 def test_enlarging_repeats_whole_pixels():
     image = np.random.default_rng(0).random((2, 5, 7, 3))
-    large = visualize.enlarge(image, min_side=12)
+    large = pictures.enlarge(image, min_side=12)
     assert large.shape == (2, 15, 21, 3)
     np.testing.assert_array_equal(large[:, 1::3, 1::3], image)
-    np.testing.assert_array_equal(visualize.enlarge(image, min_side=5), image)
+    np.testing.assert_array_equal(pictures.enlarge(image, min_side=5), image)
 
 
 def test_near_is_brighter_than_far():
-    colours = visualize.colour_depth(np.array([[0.5, 1.0, 2.0, 4.0, 8.0, 9.0]]), near=1.0, far=8.0)
+    colours = pictures.colour_depth(np.array([[0.5, 1.0, 2.0, 4.0, 8.0, 9.0]]), near=1.0, far=8.0)
     brightness = colours.sum(-1)[0]
     assert np.all(np.diff(brightness)[1:-1] < 0)
     assert brightness[0] == brightness[1] and brightness[-1] == brightness[-2]  # beyond the bounds
@@ -43,19 +43,19 @@ def test_uncertainty_glows_only_where_samples_differ():
     mean = np.full((4, 4, 3), 0.5)
     variance = np.zeros((4, 4, 3))
     variance[0, 0] = 0.2
-    picture = visualize.colour_uncertainty(variance, mean)
+    picture = pictures.colour_uncertainty(variance, mean)
     assert np.ptp(picture[1, 1]) < 1e-6  # grey
     assert picture[0, 0].sum() > picture[1, 1].sum() + 0.3
-    assert visualize.colour_variance(variance)[0, 0].sum() > visualize.colour_variance(variance)[1, 1].sum() + 1
+    assert pictures.colour_variance(variance)[0, 0].sum() > pictures.colour_variance(variance)[1, 1].sum() + 1
 
 
 def test_grid_places_every_cell():
     colours = [np.full((4, 4, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = visualize.grid([[colours[0], None], [colours[1], colours[2]]], ["a", "b"], ["x", "y"], side=32)
+    sheet = pictures.grid([[colours[0], None], [colours[1], colours[2]]], ["a", "b"], ["x", "y"], side=32)
     for value in (10, 20, 30):
         rows, columns = np.where(np.all(sheet == value, axis=-1))
         assert len(rows) == 32 * 32 and np.ptp(rows) == np.ptp(columns) == 31
-    assert visualize.grid([[colours[0]]], ["a"], side=32).shape[1] < 32 + 32  # no room for labels that are not there
+    assert pictures.grid([[colours[0]]], ["a"], side=32).shape[1] < 32 + 32  # no room for labels that are not there
 
 
 # A stand-in for the data set: one scene, whose truth is green.
@@ -113,12 +113,12 @@ def test_an_ffmpeg_that_cannot_is_one_clear_error(what, tmp_path, monkeypatch):
         path.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
     with pytest.raises(UserError, match=said) as error:
-        visualize.check_video_encoder(tmp_path)
+        pictures.check_video_encoder(tmp_path)
     assert "IMAGEIO_FFMPEG_EXE" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_ffmpeg_that_comes_along_encodes_and_the_try_leaves_nothing(tmp_path):
-    visualize.check_video_encoder(tmp_path)
+    pictures.check_video_encoder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,5 +127,5 @@ def test_a_full_disk_is_not_blamed_on_ffmpeg(tmp_path, monkeypatch):
     (tmp_path / "ffmpeg").chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
     with pytest.raises(OSError, match="No space left") as error:
-        visualize.check_video_encoder(tmp_path)
+        pictures.check_video_encoder(tmp_path)
     assert error.value.errno == errno.ENOSPC

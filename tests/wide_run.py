@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfm_jax.runs.train_state import create
 from dfm_jax.training import cluster, loop
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import create
 from dfm_jax.training.step import train_step
 from tests.linear_run import SPLIT, settings
 

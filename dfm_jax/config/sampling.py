@@ -7,7 +7,7 @@ from dfm_jax.config.limits import CountOrNone, Number, NumberOrNone, Path, Range
 
 SAMPLERS = ("ddim", "dpm-solver++")  # of `diffusion/samplers.py`
 SPACINGS = ("uniform", "log-snr")  # of `diffusion/samplers.py`
-VIDEO_PATHS = ("interpolate", "orbit", "dataset")  # of `trajectories.py`
+VIDEO_PATHS = ("interpolate", "orbit", "dataset")  # of `sampling/trajectories.py`
 
 Momentum = Annotated[float, Range(-1.0, 1.0, open_below=True, open_above=True)]
 

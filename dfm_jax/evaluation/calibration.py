@@ -26,10 +26,10 @@ from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.evaluation import toy_modes
-from dfm_jax.evaluation.draw import PIXELS_PER_DRAW, Params, draw_target, prepare_drawing
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import total_variation
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.sampling.draw import PIXELS_PER_DRAW, Params, draw_target, prepare_drawing
 from dfm_jax.structs import Example
 
 STEPS = (5, 10, 20, 40)

@@ -22,13 +22,13 @@ import numpy as np
 
 from dfm_jax import platforms
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation.trained import outdated
-from dfm_jax.evaluation.visualize import grid, write_png
 from dfm_jax.metrics import psnr, ssim
 from dfm_jax.models import lpips
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading
-from dfm_jax.training.monitor import say
+from dfm_jax.sampling.trained import outdated
+from dfm_jax.visualization.pictures import grid, write_png
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}

@@ -22,11 +22,11 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
 from dfm_jax.evaluation.evaluation_results import StoredScenes
 from dfm_jax.evaluation.protocol import POSITIONS
-from dfm_jax.evaluation.trained import outdated
-from dfm_jax.evaluation.visualize import grid, write_png
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading
-from dfm_jax.training.monitor import say
+from dfm_jax.sampling.trained import outdated
+from dfm_jax.visualization.pictures import grid, write_png
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 3

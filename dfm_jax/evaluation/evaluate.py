@@ -23,20 +23,21 @@ from dfm_jax.data.view_sampling import Draw
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import calibration, made_from, protocol, spread, toy_modes
-from dfm_jax.evaluation.draw import Batch, Params, batches, draw_batch, pairs_at_once
+from dfm_jax.evaluation import calibration, made_from, protocol, toy_modes
 from dfm_jax.evaluation.evaluation_page import write_page
 from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_scene_table
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_scores import SampledViews, measure
-from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.checkpoint_files import require_checkpoints
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
+from dfm_jax.runs.workdirs import local_folder, path_of
+from dfm_jax.sampling import devices
+from dfm_jax.sampling.draw import Batch, Params, batches, draw_batch, pairs_at_once
+from dfm_jax.sampling.trained import restore_trained, with_data_set
 from dfm_jax.structs import Example
-from dfm_jax.training.checkpoint_files import require_checkpoints
-from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import local_folder, path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +204,7 @@ class _Drawing:
     """Draws the samples of some scenes at a time, on all devices."""
 
     draw: Callable[[Example, np.ndarray, np.ndarray], Batch]
-    devices: int  # that pairs of scenes and samples are spread over
+    num_devices: int  # that pairs of scenes and samples are spread over
     at_once: int  # scenes
     num_samples: int  # of each
     image_size: int
@@ -212,20 +213,20 @@ class _Drawing:
     def start(cls, config: Config, params: Params, num_scenes: int) -> "_Drawing":
         """For `num_scenes` scenes in all."""
         size, num_samples = config.image_size, config.evaluate.num_samples
-        mesh = spread.make_mesh(num_scenes * num_samples, size**2)
-        devices, model = mesh.shape[spread.DATA], make_model(config.model, size, config.loss)
-        compiled = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=config.sample)
-        params, schedule = spread.replicate(params, mesh), cosine_schedule(config.diffusion.num_timesteps)
+        mesh = devices.make_mesh(num_scenes * num_samples, size**2)
+        num_devices, model = mesh.shape[devices.DATA], make_model(config.model, size, config.loss)
+        compiled = devices.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=config.sample)
+        params, schedule = devices.replicate(params, mesh), cosine_schedule(config.diffusion.num_timesteps)
 
         def draw(example: Example, scene_index: np.ndarray, sample_index: np.ndarray) -> Batch:
             return compiled(params, schedule, example, jax.random.key(config.seed), scene_index, sample_index)
 
-        at_once = min(num_scenes, max(1, devices * pairs_at_once(size) // num_samples))
-        return cls(draw, devices, at_once, num_samples, size)
+        at_once = min(num_scenes, max(1, num_devices * pairs_at_once(size) // num_samples))
+        return cls(draw, num_devices, at_once, num_samples, size)
 
     def __call__(self, example: Example) -> list[SampledViews]:
         """All samples of each scene of `example` [at_once]."""
-        pairs = batches(self.at_once, self.num_samples, self.image_size, self.devices)
+        pairs = batches(self.at_once, self.num_samples, self.image_size, self.num_devices)
         parts = [_pictures(self.draw(example, *np.array(batch, np.int32).T)) for batch in pairs]
         count = self.at_once * self.num_samples
         joined = [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]

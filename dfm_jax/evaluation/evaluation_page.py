@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data.builders import toy
-from dfm_jax.evaluation import plots, visualize
+from dfm_jax.evaluation import plots
 from dfm_jax.evaluation.evaluation_results import StoredScenes, honest_limit, honest_total_variation, scene_row
 from dfm_jax.evaluation.report_style import CSS
 from dfm_jax.evaluation.scene_scores import SceneScores
 from dfm_jax.evaluation.toy_modes import NAMES
+from dfm_jax.visualization import pictures
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 6
@@ -196,8 +197,8 @@ def _pictures(folder: Path, store: StoredScenes, result: Mapping[str, Any], scor
     columns = ["given", "truth", *(f"sample {j + 1}" for j in range(shown)), "best guess"]
     if result["deterministic"]:
         columns = ["given", "truth", "answer"]
-    sheet = visualize.grid(rows, columns, labels, side=96, rows_together=2)
-    visualize.write_png(folder / "samples.png", sheet)
+    sheet = pictures.grid(rows, columns, labels, side=96, rows_together=2)
+    pictures.write_png(folder / "samples.png", sheet)
     return f"""<h2>Samples</h2>
 <p>{which}Two rows a scene: the view that was sampled, and the same scenes from elsewhere. A sample may differ from
 the truth where the given image says nothing, but not from itself between the two rows.</p>

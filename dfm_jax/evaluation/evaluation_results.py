@@ -23,8 +23,8 @@ from dfm_jax.evaluation.scene_scores import SceneScores
 from dfm_jax.evaluation.toy_modes import UNSEEN
 from dfm_jax.metrics import total_variation
 from dfm_jax.runs import earlier_results
+from dfm_jax.runs.log import say
 from dfm_jax.runs.result_files import reading
-from dfm_jax.training.monitor import say
 
 # Measures of a sample at a view, and whether more is better.
 VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}

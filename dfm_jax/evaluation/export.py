@@ -26,21 +26,21 @@ from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
+from dfm_jax.data.abstract import abstract_example
 from dfm_jax.denoiser import denoise, guided_denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.abstract import abstract_example
-from dfm_jax.evaluation.draw import guidance, guidance_interval
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs import fingerprints
+from dfm_jax.runs.checkpoint_files import require_checkpoints
+from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
+from dfm_jax.runs.workdirs import local_folder
+from dfm_jax.sampling.draw import guidance, guidance_interval
 from dfm_jax.structs import Camera, Example, Views
-from dfm_jax.training.checkpoint_files import require_checkpoints
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.compatibility import check_same_config, tell_untrained_guidance
-from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import local_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FOLDER = "export"

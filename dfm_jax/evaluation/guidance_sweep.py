@@ -36,17 +36,18 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.data import dataset, evaluation_views
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import guidance_page, made_from, plots, visualize
-from dfm_jax.evaluation.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
+from dfm_jax.evaluation import guidance_page, made_from, plots
 from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
-from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import replacing
+from dfm_jax.runs.workdirs import local_folder
+from dfm_jax.sampling.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
+from dfm_jax.sampling.trained import restore_trained, with_data_set
 from dfm_jax.structs import Example
-from dfm_jax.training.checkpoint_files import require_checkpoints
-from dfm_jax.training.workdirs import local_folder
+from dfm_jax.visualization import pictures
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 # Settings that differ from plain guidance without thresholding. Factor 0.7 and momentum -0.5 are their papers'; the
@@ -114,7 +115,7 @@ def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str
     result = {"step": step, **counts, "truth": truth, "cures": CURES, "measured": measured, "ranking": ranks}
     result["advice"] = guidance_page.advice(ranks, CURES)
     plots.guidance(folder / "guidance.png", measured, truth)
-    visualize.write_png(folder / "guidance_samples.png", _sheet(rows, example))
+    pictures.write_png(folder / "guidance_samples.png", _sheet(rows, example))
     (folder / "guidance.json").write_text(json.dumps(result, indent=1) + "\n")
     guidance_page.write_page(folder, result)
     return result
@@ -200,7 +201,7 @@ def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> 
         for cure in CURES
     ]
     columns = [f"scale {scale:g}" if j == 0 else "" for scale in SCALES for j in range(shown)]
-    return visualize.grid(rows, ["given", "truth", *columns], list(CURES), side=96)
+    return pictures.grid(rows, ["given", "truth", *columns], list(CURES), side=96)
 
 
 def main(argv: list[str]) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dfm_jax.evaluation.evaluation_results import honest_total_variation
-from dfm_jax.evaluation.figures import Axes, Figure, FigureCanvasAgg
+from dfm_jax.visualization.figures import Axes, Figure, FigureCanvasAgg
 
 # Okabe and Ito's, which those who do not see red and green apart tell from each other; and shapes besides.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

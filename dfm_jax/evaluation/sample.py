@@ -23,22 +23,24 @@ from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import autoregressive, made_from, visualize
-from dfm_jax.evaluation.draw import Batch, Drawn, Params, draw_scenes
+from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
 from dfm_jax.evaluation.scene_files import write_scene, write_videos
 from dfm_jax.evaluation.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
-from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.checkpoint_files import require_checkpoints
+from dfm_jax.runs.log import say
+from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.runs.output_folders import replacing
+from dfm_jax.runs.workdirs import local_folder, path_of
+from dfm_jax.sampling import autoregressive
+from dfm_jax.sampling.draw import Batch, Drawn, Params, draw_scenes
+from dfm_jax.sampling.trained import restore_trained, with_data_set
+from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 from dfm_jax.structs import Camera, Example
-from dfm_jax.training.checkpoint_files import require_checkpoints
-from dfm_jax.training.metric_writers import METRICS_FILE, read_metrics
-from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import local_folder, path_of
-from dfm_jax.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
+from dfm_jax.visualization import pictures
 
 PAGE = "index.html"
 OURS = ("scene_*", "samples.json", PAGE)
@@ -59,7 +61,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     require_checkpoints(workdir)
     folder = local_folder(workdir) / "samples"
     with replacing(folder, OURS, "sampling", _least_bytes(config)) as building:
-        visualize.check_video_encoder(building)
+        pictures.check_video_encoder(building)
         summary = _sample(config, workdir, building)
     say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {folder / PAGE}")
     return summary

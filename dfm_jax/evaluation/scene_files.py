@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.evaluation import visualize
-from dfm_jax.evaluation.draw import Drawn
 from dfm_jax.evaluation.results import SampleResult, SceneResult
 from dfm_jax.metrics import psnr
+from dfm_jax.sampling.draw import Drawn
 from dfm_jax.structs import Example
+from dfm_jax.visualization import pictures
 
 
 def scene_folder(scene: int) -> str:
@@ -29,11 +29,11 @@ def write_videos(
     """Writes one sample's videos, of colours [frames, h, w, 3] in [0, 1] and distances [frames, h, w]."""
     own = folder / sample_folder(scene, sample)
     own.mkdir(parents=True)
-    visualize.write_video(own / "rgb.mp4", rgb)
-    depth = visualize.colour_depth(distance, float(example.near[scene]), float(example.far[scene]))
-    visualize.write_video(own / "depth.mp4", depth)
+    pictures.write_video(own / "rgb.mp4", rgb)
+    depth = pictures.colour_depth(distance, float(example.near[scene]), float(example.far[scene]))
+    pictures.write_video(own / "depth.mp4", depth)
     # Half way, cameras are farthest from the context's: that is where samples differ.
-    visualize.write_png(own / "poster.png", visualize.enlarge(rgb[len(rgb) // 2]))
+    pictures.write_png(own / "poster.png", pictures.enlarge(rgb[len(rgb) // 2]))
 
 
 def write_scene(
@@ -53,17 +53,17 @@ def write_scene(
     seen_contexts, seen_targets = views[:, : len(valid)][:, valid], views[:, len(valid) :]
     mean, variance = seen_targets[:, 0].mean(0), seen_targets[:, 0].var(0)
 
-    pictures = {f"context_{i}": image for i, image in enumerate(contexts)} | {
+    images = {f"context_{i}": image for i, image in enumerate(contexts)} | {
         "truth": truths[0],
         "estimate": estimate,
         "mean": mean,
-        "variance": visualize.colour_variance(variance),
-        "uncertainty": visualize.colour_uncertainty(variance, mean),
+        "variance": pictures.colour_variance(variance),
+        "uncertainty": pictures.colour_uncertainty(variance, mean),
     }
-    for label, image in pictures.items():
-        visualize.write_png(own / f"{label}.png", visualize.enlarge(image))
+    for label, image in images.items():
+        pictures.write_png(own / f"{label}.png", pictures.enlarge(image))
     sheet = contact_sheet(contexts, seen_contexts, truths, seen_targets, estimate)
-    visualize.write_png(own / "contact_sheet.png", sheet)
+    pictures.write_png(own / "contact_sheet.png", sheet)
     arrays = {
         "context": contexts[0],
         "truth": truths[0],
@@ -74,7 +74,7 @@ def write_scene(
     }
     np.savez_compressed(own / "arrays.npz", **arrays, **({} if hidden is None else {"hidden": hidden}))
 
-    path = {label: f"{scene_folder(scene)}/{label}.png" for label in (*pictures, "contact_sheet")}
+    path = {label: f"{scene_folder(scene)}/{label}.png" for label in (*images, "contact_sheet")}
     contexts_made = tuple(path.pop(f"context_{i}") for i in range(len(contexts)))
     samples = tuple(
         SampleResult(
@@ -110,7 +110,7 @@ def contact_sheet(
     rows += [[None, *seen_targets[:, k], None, truths[k]] for k in range(1, len(truths))]
     rows += [[None, *seen_contexts[:, k], None, contexts[k]] for k in range(len(contexts))]
     labels = ["target", *["novel"] * (len(truths) - 1), *["given, again"] * len(contexts)]
-    return visualize.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
+    return pictures.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
 
 
 def _psnr(images: np.ndarray, truth: np.ndarray) -> float:

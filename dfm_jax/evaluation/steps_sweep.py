@@ -32,13 +32,13 @@ from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import calibration, made_from, plots, toy_modes
-from dfm_jax.evaluation.trained import restore_trained, with_data_set
 from dfm_jax.metrics import psnr
 from dfm_jax.models import lpips
+from dfm_jax.runs.checkpoint_files import require_checkpoints
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import replacing
-from dfm_jax.training.checkpoint_files import require_checkpoints
-from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import local_folder
+from dfm_jax.runs.workdirs import local_folder
+from dfm_jax.sampling.trained import restore_trained, with_data_set
 
 LONG = 250
 STEPS = (8, 10, 12, 15, 20, 30, 50)

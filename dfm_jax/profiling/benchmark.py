@@ -26,7 +26,8 @@ from dfm_jax.profiling.measure import (
     run_interleaved,
 )
 from dfm_jax.profiling.programs import Inference, Training, compile_quickly, matrix, matrix_products
-from dfm_jax.training.monitor import format_duration, say
+from dfm_jax.runs.log import say
+from dfm_jax.training.monitor import format_duration
 
 LOADED_BATCHES = 20
 LONG = 120.0  # seconds: a sample that is expected to take longer is announced

@@ -27,7 +27,7 @@ from dfm_jax.profiling import gpu_page
 from dfm_jax.profiling.card import card
 from dfm_jax.profiling.plan import JAX, SIZES, TESTS, YARDSTICK, Wave, make_plan, measurements
 from dfm_jax.profiling.processes import run_process
-from dfm_jax.training.monitor import say
+from dfm_jax.runs.log import say
 
 SECONDS = 480.0
 YARDSTICK_FILE = ".gpu/baseline/torch_baseline.py"

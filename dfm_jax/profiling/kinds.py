@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dfm_jax.evaluation.synthetic import synthetic_example
 from dfm_jax.profiling import pieces
 from dfm_jax.profiling.laboratory import PRECISION, Laboratory, Task, about, timed
 from dfm_jax.profiling.measure import Compiled, Program, compile_program, describe
 from dfm_jax.profiling.programs import PRODUCTS, Inference, Part, Training, compile_quickly, matrix, matrix_products
+from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.profiling.trace_summary import kernels
 from dfm_jax.training import sharding
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from dfm_jax.flops import jaxpr_flops
-from dfm_jax.training.monitor import say
+from dfm_jax.runs.log import say
 
 ROUNDS = 5
 # A program is not run again once its runs have taken so long together, and the first is not a mere warm-up.

@@ -15,17 +15,17 @@ from jax import Array
 from dfm_jax.config import Config
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.evaluation.draw import draw_target, guidance, look, prepare_drawing
-from dfm_jax.evaluation.synthetic import synthetic_example
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
+from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.runs.train_state import TrainState, create
+from dfm_jax.sampling.draw import draw_target, guidance, look, prepare_drawing
 from dfm_jax.structs import Example, Rendering, Scene
 from dfm_jax.training import sharding
 from dfm_jax.training.job import Job, build
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import TrainState, create
 
 PRODUCT_SIDE = {"cpu": 2048}  # of square matrices whose product shows what the device can do; elsewhere:
 PRODUCT_SIDE_ACCELERATOR = 8192

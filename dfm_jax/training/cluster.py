@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-import pathlib
 import sys
 import time
 import traceback
@@ -18,14 +17,11 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from orbax.checkpoint import multihost
 
 from dfm_jax import platforms
 from dfm_jax.errors import UserError
-from dfm_jax.runs.lock import locked
-from dfm_jax.training.monitor import say
+from dfm_jax.runs.barriers import barrier
+from dfm_jax.runs.log import say
 
 PORTS = range(61440, 65536)  # that a coordinator may take, as in jax's own choice
 METADATA_SECONDS = 3  # that a machine in Google's cloud has to say what slice it belongs to
@@ -116,42 +112,6 @@ def join(place: Place) -> None:
     say(f"joined: {jax.process_count()} processes ({place.launcher})")
 
 
-def meet(where: str, seconds: float = 3600) -> None:
-    """Waits until all processes of the run are here. A collective would not: on CPUs, the first one gives up after 30
-    seconds."""
-    if jax.process_count() > 1:
-        multihost.get_barrier_sync_fn()(key=f"dfm_jax: {where}", timeout_ms=int(1000 * seconds))
-
-
-def fail_together(where: str, problem: str, otherwise: str) -> None:
-    """Raises UserError in all processes if the first has a problem: with it, in the others with `otherwise`. The first
-    may take long to know."""
-    failed = bool(problem)
-    if jax.process_count() > 1:
-        meet(where)
-        failed = bool(multihost_utils.broadcast_one_to_all(np.bool_(failed)))
-    if failed:
-        raise UserError(problem or otherwise)
-
-
-@contextlib.contextmanager
-def locked_by_first(folder: pathlib.Path, doing: str, otherwise: str) -> Iterator[None]:
-    """Within it, this run is alone in the folder: its first process holds the lock (`runs/lock.py`) for all.
-
-    Raises:
-      UserError: another run is there, or the folder cannot be written.
-    """
-    problem = ""
-    with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            try:
-                stack.enter_context(locked(folder, doing, otherwise))
-            except UserError as error:
-                problem = str(error)
-        fail_together("locked", problem, f"process 0 could not lock {folder}")
-        yield
-
-
 @contextlib.contextmanager
 def leaving_after_errors() -> Iterator[None]:
     """Within it, an error is told and ends this process with exit code 1, without the others: an orderly end would wait
@@ -164,7 +124,7 @@ def leaving_after_errors() -> Iterator[None]:
         else:
             traceback.print_exc()
         with contextlib.suppress(Exception):
-            meet("after an error", seconds=10)
+            barrier("after an error", seconds=10)
             if jax.process_index() == 0:
                 time.sleep(1)  # it is where the others meet: should it leave first, jax would end them in its own way
         sys.stdout.flush()

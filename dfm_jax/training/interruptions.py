@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from dfm_jax import interrupts
 from dfm_jax.interrupts import EXIT_INTERRUPTED
-from dfm_jax.training.workdirs import is_remote
+from dfm_jax.runs.workdirs import is_remote
 
 EXIT_RESTART = 75  # saved, and to be started again
 CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGHUP: EXIT_RESTART, signal.SIGTERM: EXIT_RESTART}

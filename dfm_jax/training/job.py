@@ -11,13 +11,13 @@ from jax import Array
 from dfm_jax.config import Config
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.visualize import preview
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.train_state import TrainState, create
+from dfm_jax.sampling.preview import preview
 from dfm_jax.structs import Example
 from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.state import TrainState, create
 from dfm_jax.training.step import train_step
 
 

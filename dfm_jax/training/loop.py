@@ -19,19 +19,21 @@ from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
+from dfm_jax.runs import barriers, metric_writers
+from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.compatibility import check_same_config, check_same_optimizer, tell_untrained_guidance
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import cure_of
+from dfm_jax.runs.train_state import TrainState
+from dfm_jax.runs.trained_on import History, follow
+from dfm_jax.runs.workdirs import path_of
 from dfm_jax.structs import Example
-from dfm_jax.training import cluster, metric_writers, sharding
-from dfm_jax.training.checkpoints import Checkpoints, Retention
-from dfm_jax.training.compatibility import check_same_config, check_same_optimizer, tell_untrained_guidance
+from dfm_jax.training import sharding
 from dfm_jax.training.interruptions import SaveSchedule, StopRequest, Watchdog
 from dfm_jax.training.job import Job, build, rays_per_step
-from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, metric_names, say
+from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration, metric_names
 from dfm_jax.training.start import first_state
-from dfm_jax.training.state import TrainState
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
-from dfm_jax.training.trained_on import History, follow
-from dfm_jax.training.workdirs import path_of
 
 EXIT_DONE = 0
 HOW_ELSE = "wait until it ends, or give another --workdir"
@@ -50,7 +52,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
         checkpoint is another config's or cannot be read or written, the devices do not fit, or the loss or its
         gradients become non-finite.
     """
-    with StopRequest() as stop, cluster.locked_by_first(path_of(workdir), "training", HOW_ELSE):
+    with StopRequest() as stop, barriers.locked_by_first(path_of(workdir), "training", HOW_ELSE):
         return _train(config, workdir, stop)
 
 
@@ -207,7 +209,7 @@ class Run:
             params = sharding.local_copy(params, self.mesh)
             if jax.process_index() == 0:
                 writer.write_images(step, {"samples": self.job.preview(params, example, local_key)})
-            cluster.meet("pictures")
+            barriers.barrier("pictures")
 
         return show
 
@@ -227,7 +229,7 @@ def _compiled_by_all(step_fn: Any, *arguments: Any) -> Callable[..., tuple[Train
     if jax.process_count() == 1:
         return step_fn
     compiled = step_fn.lower(*arguments).compile()
-    cluster.meet("compiled the step")
+    barriers.barrier("compiled the step")
     return compiled
 
 
@@ -254,7 +256,7 @@ def _prepare_data(config: Config) -> tuple[Config, dict[str, Any]]:
     """
     if jax.process_index() == 0:
         pipeline.ensure_toy(config.data, config.image_size)
-    cluster.meet("data set")
+    barriers.barrier("data set")
     data = pipeline.find_toy(config.data, config.image_size)
     split = pipeline.open_dataset(data.dir, data.name, data.split).fingerprint()
     return dataclasses.replace(config, data=data), split

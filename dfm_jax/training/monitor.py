@@ -1,7 +1,6 @@
 """What is known of a run while it runs: its numbers, its speed, and whether they are sound."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from dfm_jax.errors import UserError
+from dfm_jax.runs.log import say
 from dfm_jax.training.stopwatch import Stopwatch, memory_in_use
 
 PROGRESS_METRICS = ("steps_per_second", "rays_per_second")
@@ -18,12 +18,6 @@ PROGRESS_METRICS = ("steps_per_second", "rays_per_second")
 
 class NonFiniteError(UserError):
     """The loss or its gradients are not finite."""
-
-
-def say(message: str) -> None:
-    """One line on the terminal (standard error), from the first process only."""
-    if jax.process_index() == 0:
-        print(message, file=sys.stderr, flush=True)
 
 
 class Monitor:

@@ -23,10 +23,10 @@ from dfm_jax import platforms
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import read_state
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.runs.compatibility import complete
+from dfm_jax.runs.new_workdirs import check_empty, write_checkpoint
 from dfm_jax.runs.output_folders import writing_file
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import complete
-from dfm_jax.training.new_workdirs import check_empty, write_checkpoint
 
 SETTINGS, STEP = "settings", "step"
 # Settings that name places on the machine that trained, and what they are in a file to be handed on.

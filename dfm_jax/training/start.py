@@ -14,10 +14,10 @@ from dfm_jax.config import Config
 from dfm_jax.interop import imagenet
 from dfm_jax.models.dit import TOKEN_SIDE
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
+from dfm_jax.runs.log import say
+from dfm_jax.runs.train_state import Params, TrainState
 from dfm_jax.training import sharding
-from dfm_jax.training.checkpoints import Checkpoints, restore_params
-from dfm_jax.training.monitor import say
-from dfm_jax.training.state import Params, TrainState
 from dfm_jax.training.transfer import transfer
 
 

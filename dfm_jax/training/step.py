@@ -9,8 +9,8 @@ import optax
 from einops import rearrange
 from jax import Array
 
+from dfm_jax.runs.train_state import Params, TrainState
 from dfm_jax.training.optimizers import SpikeState
-from dfm_jax.training.state import Params, TrainState
 
 Batch = Any  # pytree of arrays [b, ...]; an `Example` for the radiance field
 Metrics = dict[str, Array]  # scalars

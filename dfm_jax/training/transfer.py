@@ -16,7 +16,7 @@ from jax import Array
 
 from dfm_jax.config import INIT_RULES
 from dfm_jax.errors import UserError
-from dfm_jax.training.state import Params
+from dfm_jax.runs.train_state import Params
 
 SAME = ((r"(.*)", r"\1"),)
 STEM = ("encoder/noisy_stem/kernel", "encoder/clean_stem/kernel")

@@ -26,9 +26,9 @@ from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.interop.state_files import write_tree
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.train_state import create
 from dfm_jax.training import pretrained
-from dfm_jax.training.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.training.state import create
 from tests import published_state
 from tests.tiny import RESNET, tiny_model
 from tests.torchvision_state import resnet34_state

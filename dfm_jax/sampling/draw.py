@@ -23,11 +23,11 @@ from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.evaluation import spread
 from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.sampling import devices
+from dfm_jax.sampling.trajectories import Trajectory
 from dfm_jax.scene_rendering import image_rays, render
 from dfm_jax.structs import Camera, Example, Rendering, Scene
-from dfm_jax.trajectories import Trajectory
 
 Params = dict[str, Any]
 
@@ -232,14 +232,14 @@ def draw_scenes(
         numbers [b] (sampling further views, say).
     """
     size, num_pairs = model.image_size, len(paths) * settings.num_samples
-    mesh = spread.make_mesh(num_pairs, size**2)
-    parts = batches(len(paths), settings.num_samples, size, mesh.shape[spread.DATA])
+    mesh = devices.make_mesh(num_pairs, size**2)
+    parts = batches(len(paths), settings.num_samples, size, mesh.shape[devices.DATA])
     zoom = -(-MIN_VIDEO_SIDE // size)
     images_per_pair = settings.num_steps + 1 + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
-    compiled = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=settings)
-    params = spread.replicate(params, mesh)
+    compiled = devices.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=settings)
+    params = devices.replicate(params, mesh)
     draw = partial(compiled, params, schedule, jax.device_put(example), jax.random.key(seed))
-    view = spread.over_cameras(_look, mesh, model=model, size=size * zoom)
+    view = devices.over_cameras(_look, mesh, model=model, size=size * zoom)
     drawn = []
     with tqdm(total=sum(map(len, parts)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
         for pairs in parts:

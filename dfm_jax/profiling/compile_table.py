@@ -1,6 +1,6 @@
 """How many scenes a TPU chip can train on at once: the table of docs/pods.md.
 
-    python -m dfm_jax.evaluation.compile_table --results=results.jsonl \
+    python -m dfm_jax.profiling.compile_table --results=results.jsonl \
         --configs configs/co3d.py:128 configs/realestate10k.py:64 --topologies v5e:2x2 v5e:4x4 v5p:4x4x4 \
         [--options=--config.model.compute_dtype=bfloat16 ...]
 
@@ -23,7 +23,7 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
-from dfm_jax.training.monitor import say
+from dfm_jax.runs.log import say
 
 MOST_SCENES = 64  # on a chip
 GIB = 2**30
@@ -34,7 +34,7 @@ Result = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = errors.Parser(prog="python -m dfm_jax.evaluation.compile_table", description=__doc__.splitlines()[0])
+    parser = errors.Parser(prog="python -m dfm_jax.profiling.compile_table", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=pathlib.Path, required=True, help="file of JSON lines, to be added to")
     parser.add_argument("--configs", nargs="+", required=True, help="FILE.py:variant")
     parser.add_argument("--topologies", nargs="+", required=True, help="such as v5e:4x4")

@@ -8,10 +8,10 @@ from typing import Any
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.draw import Params
 from dfm_jax.runs import fingerprints
-from dfm_jax.training.checkpoints import restore_params
-from dfm_jax.training.compatibility import check_same_config, tell_untrained_guidance
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
+from dfm_jax.sampling.draw import Params
 
 
 def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params, int, dict[str, Any]]:

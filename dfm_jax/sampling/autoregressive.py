@@ -20,8 +20,8 @@ from jax import Array
 from dfm_jax.config import SampleConfig
 from dfm_jax.data.examples import pad
 from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.evaluation.draw import Batch, Params, Pictures, draw_target, look, prepare_drawing, sampled_scene
 from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.sampling.draw import Batch, Params, Pictures, draw_target, look, prepare_drawing, sampled_scene
 from dfm_jax.structs import Camera, Example, Scene, Views
 
 

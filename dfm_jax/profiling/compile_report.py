@@ -19,17 +19,17 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
+from dfm_jax.data.abstract import abstract_example
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import tpu_topology
-from dfm_jax.evaluation.abstract import abstract_example
-from dfm_jax.evaluation.draw import PIXELS_PER_DRAW, guidance, prepare_drawing
-from dfm_jax.evaluation.hlo_collectives import collectives
 from dfm_jax.flops import count_flops
 from dfm_jax.models import lpips
 from dfm_jax.pixelnerf import make_model
+from dfm_jax.profiling import tpu_topology
+from dfm_jax.profiling.hlo_collectives import collectives
+from dfm_jax.runs.log import say
+from dfm_jax.sampling.draw import PIXELS_PER_DRAW, guidance, prepare_drawing
 from dfm_jax.training import job, sharding
-from dfm_jax.training.monitor import say
 
 GIB = 2**30
 

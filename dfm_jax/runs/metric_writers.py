@@ -18,8 +18,8 @@ from clu.asynclib import AsyncError
 from PIL import Image
 
 from dfm_jax.runs import earlier_results
-from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import is_remote, path_of
+from dfm_jax.runs.log import say
+from dfm_jax.runs.workdirs import is_remote, path_of
 
 METRICS_FILE = "metrics.jsonl"
 ERRORS = (OSError, AsyncError)  # of writers: at once, or of what went wrong in the background before

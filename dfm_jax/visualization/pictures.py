@@ -1,4 +1,4 @@
-"""Pictures and videos of scenes: depth in colour, labelled grids, mp4 files, and the preview logged during training.
+"""Pictures and videos of scenes: depth in colour, labelled grids, and mp4 files.
 
 Images are [h, w, 3], float in [0, 1] or uint8; what goes to a file or a logger is uint8.
 """
@@ -10,19 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
-import jax
 import numpy as np
-from jax import Array
 from PIL import Image, ImageDraw, ImageFont
 
-from dfm_jax.config import SampleConfig
-from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import spread
-from dfm_jax.evaluation.draw import Params, draw_batch
-from dfm_jax.evaluation.figures import colormaps
-from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.structs import Example
+from dfm_jax.visualization.figures import colormaps
 
 # Pictures smaller than this are enlarged by whole pixels, so that a person (and a video codec) can see them.
 MIN_SIDE = 192
@@ -161,29 +153,3 @@ def check_video_encoder(folder: Path) -> None:
     path = folder / "two_frames.mp4"
     write_video(path, np.zeros((2, MIN_SIDE, MIN_SIDE, 3), np.uint8))
     path.unlink()
-
-
-def preview(
-    params: Params,
-    model: RadianceFieldModel,
-    schedule: Schedule,
-    sample: SampleConfig,
-    example: Example,
-    key: Array,
-) -> np.ndarray:
-    """A sheet for the training log, uint8 [H, W, 3]: a row a scene of `example` [b], in the columns context, a sample
-    at the target camera, the deterministic estimate, the truth, the sample's depth, the context seen again."""
-    count, num_context = example.context.valid.shape
-    rows, zeros = np.arange(count), np.zeros(count, np.int32)
-    mesh = spread.make_mesh(count, model.image_size**2)
-    draw = spread.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=sample)
-    devices = mesh.shape[spread.DATA]
-    filled = lambda indices: np.pad(indices, (0, -count % devices), mode="edge")
-    batch = draw(spread.replicate(params, mesh), schedule, example, key, filled(rows), filled(zeros))
-    views, guess, given = jax.device_get((batch.views, batch.estimate, example))
-    cells = []
-    for i in range(count):
-        depth = colour_depth(views.distance[i, num_context], given.near[i], given.far[i])
-        context, truth = given.context.images[i, 0], given.target.images[i, 0]
-        cells.append([context, views.rgb[i, num_context], guess[i], truth, depth, views.rgb[i, 0]])
-    return grid(cells, ["context", "sample", "estimate", "truth", "depth", "context again"], side=96)

@@ -10,9 +10,9 @@ import jax
 from dfm_jax.config import Config
 from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
-from dfm_jax.training.checkpoint_files import directory_of
-from dfm_jax.training.monitor import say
-from dfm_jax.training.state import Params
+from dfm_jax.runs.checkpoint_files import directory_of
+from dfm_jax.runs.log import say
+from dfm_jax.runs.train_state import Params
 
 # The fields that say what is trained: a run goes on only with the ones it began with ...
 DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")

@@ -9,7 +9,7 @@ from dfm_jax.structs import Camera, Example, Views
 
 
 def abstract_example(config: Config, batch_size: int, placed: Sharding | None = None) -> Example:
-    """Those that `data/pipeline.py` reads for a config, with where they lie."""
+    """Those that `pipeline.py` reads for a config, with where they lie."""
     size, sampling = config.image_size, config.data.view_sampling
     shape = lambda *sizes, dtype=jnp.float32: jax.ShapeDtypeStruct((batch_size, *sizes), dtype, sharding=placed)
 

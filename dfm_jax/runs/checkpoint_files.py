@@ -11,9 +11,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from dfm_jax.errors import UserError
-from dfm_jax.training import checksums, cluster
-from dfm_jax.training.monitor import say
-from dfm_jax.training.workdirs import is_remote, path_of
+from dfm_jax.runs import barriers, checksums
+from dfm_jax.runs.log import say
+from dfm_jax.runs.workdirs import is_remote, path_of
 
 RESUMED = ("params", "opt_state", "ema", "config", "data")  # items that training goes on from
 
@@ -86,7 +86,7 @@ def set_aside_damaged(directory: pathlib.Path) -> None:
                     _move(directory / str(step), directory.parent / "damaged")
         except UserError as error:
             problem = str(error)
-    cluster.fail_together("checked checkpoints", problem, "process 0 found no checkpoint that can be read")
+    barriers.fail_together("checked checkpoints", problem, "process 0 found no checkpoint that can be read")
 
 
 def _move(folder: pathlib.Path, to: pathlib.Path) -> None:

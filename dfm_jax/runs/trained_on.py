@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfm_jax.runs import fingerprints
-from dfm_jax.training.monitor import say
+from dfm_jax.runs.log import say
 
 # What was trained on, as it changed: {'since': step, 'split': `fingerprints.of_split`} each.
 History = Sequence[Mapping[str, Any]]

@@ -24,12 +24,12 @@ from etils import epath
 
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
+from dfm_jax.runs import checkpoint_files, checksums
+from dfm_jax.runs.compatibility import check_same_parameters, complete
 from dfm_jax.runs.output_folders import cure_of
-from dfm_jax.training import checkpoint_files, checksums
-from dfm_jax.training.compatibility import check_same_parameters, complete
-from dfm_jax.training.state import Params, TrainState
-from dfm_jax.training.trained_on import History
-from dfm_jax.training.workdirs import is_remote
+from dfm_jax.runs.train_state import Params, TrainState
+from dfm_jax.runs.trained_on import History
+from dfm_jax.runs.workdirs import is_remote
 
 TREES = ("params", "opt_state", "ema", "leftovers")
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from dfm_jax.evaluation import spread
+from dfm_jax.sampling import devices
 from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,14 +20,16 @@ from functools import partial
 import jax, numpy as np
 from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.evaluation import draw, spread, visualize
+from dfm_jax.sampling.preview import preview
+from dfm_jax.sampling import draw
+from dfm_jax.sampling import devices
 from dfm_jax.pixelnerf import make_model
-from dfm_jax.evaluation.synthetic import synthetic_example
-from dfm_jax.trajectories import Trajectory
+from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.sampling.trajectories import Trajectory
 from tests.test_sample import tiny_config
 from tests.tiny import random_params
 
-make_mesh = spread.make_mesh
+make_mesh = devices.make_mesh
 config = from_dict(tiny_config("nowhere", context_memory=0.0))
 sample = config.sample
 for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
@@ -40,15 +42,15 @@ for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
     camera = jax.tree.map(lambda c: c[:5], camera)
     paths = [Trajectory(camera, np.arange(5))] * scenes
     results = []
-    for devices in (1, 4):
-        spread.make_mesh = partial(make_mesh, devices=jax.local_devices()[:devices])
-        mesh = spread.make_mesh(scenes * samples, config.image_size**2)
-        assert devices == 1 or mesh.devices.shape == tuple(shape), mesh
+    for count in (1, 4):
+        devices.make_mesh = partial(make_mesh, devices=jax.local_devices()[:count])
+        mesh = devices.make_mesh(scenes * samples, config.image_size**2)
+        assert count == 1 or mesh.devices.shape == tuple(shape), mesh
         videos = {}
         keep = lambda i, j, rgb, distance: videos.update({(i, j): (rgb, distance)})
         settings = dataclasses.replace(sample, num_samples=samples, num_steps=2)
         drawn = draw.draw_scenes(params, model, schedule, example, paths, settings, 5, keep)
-        sheet = visualize.preview(params, model, schedule, settings, example, jax.random.key(1))
+        sheet = preview(params, model, schedule, settings, example, jax.random.key(1))
         results.append((dataclasses.astuple(drawn), videos, sheet))
     one, four = results
     assert len(one[1]) == scenes * samples
@@ -78,7 +80,7 @@ def test_four_devices_draw_what_one_draws(cases):
 
 
 @pytest.mark.parametrize(
-    ("scenes", "rays", "devices", "shape"),
+    ("scenes", "rays", "count", "shape"),
     [
         (8, 64, 4, (4, 1)),
         (3, 64, 4, (2, 2)),
@@ -88,8 +90,8 @@ def test_four_devices_draw_what_one_draws(cases):
         (1, 7, 1, (1, 1)),
     ],
 )
-def test_devices_go_to_scenes_first(scenes, rays, devices, shape):
-    chosen = spread.make_mesh(scenes, rays, [FakeDevice(i) for i in range(devices)])
+def test_devices_go_to_scenes_first(scenes, rays, count, shape):
+    chosen = devices.make_mesh(scenes, rays, [FakeDevice(i) for i in range(count)])
     assert chosen.devices.shape == shape
 
 
@@ -101,7 +103,7 @@ class FakeDevice:
 
 
 def test_one_device_is_left_alone():
-    mesh = spread.make_mesh(5, 64, jax.local_devices()[:1])
+    mesh = devices.make_mesh(5, 64, jax.local_devices()[:1])
     tree = {"a": np.ones(3)}
-    assert spread.replicate(tree, mesh) is tree
+    assert devices.replicate(tree, mesh) is tree
     assert json.dumps(dict(mesh.shape)) == '{"data": 1, "rays": 1}'

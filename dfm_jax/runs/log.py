@@ -1,0 +1,11 @@
+"""What commands say while they run."""
+
+import sys
+
+import jax
+
+
+def say(message: str) -> None:
+    """One line on the terminal (standard error), from the first process only."""
+    if jax.process_index() == 0:
+        print(message, file=sys.stderr, flush=True)
