@@ -92,4 +92,4 @@ def test_settings_of_no_run_are_refused(settings, tmp_path, capsys):
     text = np.frombuffer(json.dumps(settings).encode(), np.uint8)
     np.savez(tmp_path / "bad.npz", a=np.ones(3), settings=text, step=np.array(7))
     assert pretrained.main(["unpack", f"--workdir={tmp_path / 'run'}", f"--file={tmp_path / 'bad.npz'}"]) == 1
-    assert capsys.readouterr().err.startswith("error: the config cannot be used:")
+    assert capsys.readouterr().err.startswith(("error: the config cannot be used:", "error: config must be a group"))

@@ -48,7 +48,7 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(values, Mapping) and not hasattr(values, "keys"):
-        problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")
+        problems.append(f"{f'config.{prefix}'.rstrip('.')} must be a group of fields, not {values!r}")
         return None
     kind = f" of encoder {values['name']!r}" if cls in ENCODERS.values() else ""
     types = _types(cls)
