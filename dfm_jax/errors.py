@@ -1,6 +1,7 @@
 """The error that a user can mend."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -9,7 +10,13 @@ from dfm_jax.paths import expand_argument
 
 
 class UserError(Exception):
-    """One clear message: what is wrong, where, and how to mend it. Command lines print it without a traceback."""
+    """One clear message: what is wrong, where, and how to mend it. Command lines print it without a traceback.
+
+    A name in it that is longer than any path, as damaged files have them, is shown by its ends.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(re.sub(r"\S{600,}", lambda word: f"{word[0][:200]}...{word[0][-100:]}", str(message)))
 
 
 class Parser(argparse.ArgumentParser):

@@ -255,3 +255,9 @@ def test_an_override_that_cannot_be_is_one_line(override, said):
     with pytest.raises(UserError, match=said) as error:
         read_config(TOY, [f"--config.{override}"])
     assert "\n" not in str(error.value)
+
+
+def test_a_name_without_end_is_shown_by_its_ends():
+    message = str(UserError(f"there is no /data/{'x' * 5000}.json: prepare it again"))
+    assert message.startswith("there is no /data/xxx") and message.endswith("xxx.json: prepare it again")
+    assert len(message) < 400

@@ -53,9 +53,7 @@ def write_colmap(text: bool) -> Callable[[Folder], None]:
 
 
 def write_middlebury(source: Folder) -> None:
-    from tests.test_middlebury import write_capture
-
-    write_capture(source)
+    captures_source.write_middlebury(source)
 
 
 def write_realestate10k(source: Folder) -> None:

@@ -23,7 +23,7 @@ from tests.fuzzing.mutations import Rng
 from tests.fuzzing.targets import TARGETS, Target
 
 HANGS_AFTER = 120  # seconds
-LONGEST_ERROR = 4000  # characters; a message that lists what is wrong with each file may be long
+LONGEST_ERROR = 3000  # characters; a message that lists what is wrong with each file may be long
 
 
 def damage(target: Target, folder: Path, rng: Rng) -> str:

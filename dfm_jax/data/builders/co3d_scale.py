@@ -5,6 +5,7 @@ depths, by the mean distance of the cameras from what they look at. A few frames
 for neither.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def foreground_depth(folder: Path, annotation: Annotation) -> float | None:
     try:
         bits = np.array(_open(folder / annotation.depth))  # 16 bits that mean a float16
         shown = np.array(_open(folder / annotation.mask).convert("L")) >= FOREGROUND
-        if annotation.depth_mask is not None and (folder / annotation.depth_mask).is_file():
+        if annotation.depth_mask is not None and os.path.isfile(folder / annotation.depth_mask):
             shown = shown & (np.array(_open(folder / annotation.depth_mask).convert("L")) > 0)
     except (ValueError, Rejected):  # ValueError: sizes differ
         return None

@@ -7,6 +7,7 @@ of its pictures, and, where both are alike, by the custom that `input` is distor
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def capture_of(model: Path) -> Path:
     """The folder that a model belongs to: the nearest with pictures, or else the one that holds all of its place."""
     places = list(upwards(model))
     named = [name for name in PICTURES if name]
-    return next((place for place in places if any((place / name).is_dir() for name in named)), places[-1])
+    return next((place for place in places if any(os.path.isdir(place / name) for name in named)), places[-1])
 
 
 def choose(models: Sequence[tuple[Model, Path]]) -> Pair | None:

@@ -10,6 +10,7 @@ accept nothing but tensors and plain containers: a file cannot make it run code.
 import dataclasses
 import functools
 import importlib.util
+import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def read(clip: ChunkClip, name: str) -> SourceScene:
     Raises:
       Rejected: the chunk cannot be read, or is not as its index says.
     """
-    if Path(clip.chunk).name != clip.chunk or not (clip.folder / clip.chunk).is_file():
+    if Path(clip.chunk).name != clip.chunk or not os.path.isfile(clip.folder / clip.chunk):
         raise Rejected(f"no file {clip.chunk[:100]} beside {INDEX}, which names it", counted_as=MISSING)
     entries = _entries(clip.folder / clip.chunk)
     if isinstance(entries, str):
