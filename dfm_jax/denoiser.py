@@ -31,6 +31,10 @@ class Prepared:
     context: Any  # as the model encodes it
     query: Any  # that makes the target observation
 
+    def conditional(self, b: int) -> "Prepared":
+        """That of the `b` examples with their contexts, guided or not."""
+        return jax.tree.map(lambda x: x[:b], self)
+
 
 @struct.dataclass
 class Prediction:
@@ -111,8 +115,7 @@ def guided_denoise(
 
     if interval is None:
         return guided()
-    alone = jax.tree.map(lambda x: x[:b], prepared)
-    plain = lambda: (denoise(params, model, x_t, timestep, alone, keys), average)
+    plain = lambda: (denoise(params, model, x_t, timestep, prepared.conditional(b), keys), average)
     return jax.lax.cond(jnp.any(inside), guided, plain)
 
 

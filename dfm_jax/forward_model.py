@@ -116,7 +116,8 @@ class RadianceFieldModel(SceneNetworks):
 
     def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
         camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
-        return 2 * example.target.images[:, 0] - 1, image_rays(camera, self.image_size, self.config.pixel_grid)
+        size = self.image_size
+        return 2 * example.target.images[:, 0] - 1, image_rays(camera, size, size, self.config.pixel_grid)
 
     def prepare_query(
         self, params: Params, context: EncodedContext, query: Rays, memory: int

@@ -83,9 +83,9 @@ def gather_context(
     return in_chunks(gather, nets.config.ray_marching.chunk_size, rays)
 
 
-def image_rays(camera: Camera, size: int, grid: str) -> Rays:
-    """Rays through all pixels of a square image, row-major: `r = size * size`."""
-    xy = rearrange(pixel_grid(size, size, grid), "h w xy -> 1 (h w) xy")
+def image_rays(camera: Camera, height: int, width: int, grid: str) -> Rays:
+    """Rays through all pixels of an image, row-major: `r = height * width`."""
+    xy = rearrange(pixel_grid(height, width, grid), "h w xy -> 1 (h w) xy")
     return cast_rays(camera, xy)
 
 
@@ -94,7 +94,8 @@ def estimate_image(params: Params, nets: SceneNetworks, context: Scene, camera: 
     marching = nets.config.ray_marching
     field = bind_field(params["conditioning_field"], nets.field("conditioning_field"), context)()
     settings = {"num_samples": marching.num_conditioning, "background": marching.background}
-    rays = image_rays(camera, nets.config.estimate_size, nets.config.pixel_grid)
+    size = nets.config.estimate_size
+    rays = image_rays(camera, size, size, nets.config.pixel_grid)
     once = lambda rays: render_single_pass(field, rays, context.near, context.far, **settings)
     return in_chunks(once, marching.chunk_size, rays)
 
@@ -174,5 +175,6 @@ def render_image(
     size: int | None = None,
 ) -> Rendering:
     """The whole square image of `camera [b]`, row-major, `r = size * size` (default: the model's image size)."""
-    rays = image_rays(camera, size or nets.image_size, nets.config.pixel_grid)
+    size = size or nets.image_size
+    rays = image_rays(camera, size, size, nets.config.pixel_grid)
     return render(params, nets, scene, rays, keys)

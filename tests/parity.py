@@ -204,7 +204,7 @@ def trajectory_outputs(params: dict, fx: Fixture) -> Outputs:
     branches = 1 if scale == 1 else 2
     repeated = lambda tree: jax.tree.map(lambda x: jnp.concatenate([x] * branches), tree)
     example = model.drop_context(repeated(fx.example), jnp.repeat(jnp.arange(branches) > 0, b))
-    rays = image_rays(jax.tree.map(lambda x: x[:, 0], example.target.camera), fx.size, "corners")
+    rays = image_rays(jax.tree.map(lambda x: x[:, 0], example.target.camera), fx.size, fx.size, "corners")
     recorded = sampling_uniforms(fx, branches)
     context = model.encode_context(params, example)
     query = model.prepare_query(params, context, rays, memory=MEMORY)

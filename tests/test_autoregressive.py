@@ -11,8 +11,10 @@ import pytest
 from configs import toy as toy_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.sampling import autoregressive, draw
+from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.autoregressive import extend, key_views, make_room
+from dfm_jax.sampling.batches import sample_batch
+from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, recorded_key_cameras
 from dfm_jax.structs import Camera
 from tests.tiny import SIZE, UNCHUNKED, random_params, tiny_example, tiny_model
@@ -21,6 +23,7 @@ MODEL = tiny_model(chunk_size=UNCHUNKED, num_fine=0, loss=dataclasses.replace(ti
 PARAMS = random_params(MODEL)
 SCHEDULE = cosine_schedule(100)
 SAMPLE = dataclasses.replace(from_dict(toy_config.get_config()).sample, num_steps=2)
+SAMPLER = Sampler(MODEL, PARAMS, SCHEDULE, SAMPLE)
 KEY = jax.random.key(0)
 
 
@@ -37,9 +40,8 @@ def drawn():
     example = jax.tree.map(np.asarray, tiny_example(v=1))
     keys = key_views([cameras(2), cameras(1, seed=1)], example)
     numbers = jnp.arange(2), jnp.zeros(2, jnp.int32)
-    batch = draw.draw_batch(PARAMS, SCHEDULE, example, KEY, *numbers, model=MODEL, sample=SAMPLE)
-    go_on = partial(extend, PARAMS, SCHEDULE, example, model=MODEL, sample=SAMPLE)
-    return example, keys, batch, go_on(keys, KEY, batch, *numbers), go_on, numbers
+    batch = sample_batch(SAMPLER, example, KEY, *numbers)
+    return example, keys, batch, extend(example, keys, KEY, SAMPLER, batch, *numbers), numbers
 
 
 def test_every_view_along_the_path_is_in_the_last_scene(drawn):
@@ -58,8 +60,7 @@ def test_a_scene_does_not_depend_on_how_many_views_other_scenes_have(drawn):
     example, keys, batch, extended, *_ = drawn
     second = jax.tree.map(lambda x: x[1:], (example, keys, batch))
     alone = jax.tree.map(lambda x: x[:, :1], second[1])
-    shorter = partial(extend, PARAMS, SCHEDULE, second[0], model=MODEL, sample=SAMPLE)
-    again = shorter(alone, KEY, second[2], jnp.array([0]), jnp.array([0]))
+    again = extend(second[0], alone, KEY, SAMPLER, second[2], jnp.array([0]), jnp.array([0]))
     # Other batch sizes are other programs: float32's rounding, through two sampling steps and a rendering.
     np.testing.assert_allclose(again.views.rgb[0], extended.views.rgb[1], atol=1e-4)
 
@@ -70,7 +71,7 @@ def test_views_that_are_still_to_come_change_nothing(drawn):
     first = jax.tree.map(lambda x: x[:1], make_room(example, keys))
     x0 = jnp.zeros((1, SIZE, SIZE, 3))
     view = jax.tree.map(lambda x: jnp.asarray(x[:1, 0]), keys)
-    step = partial(autoregressive._next_view, PARAMS, SCHEDULE, model=MODEL, sample=SAMPLE)
+    step = partial(autoregressive._next_view, SAMPLER)
     inputs = x0, jnp.int32(1), jax.random.split(KEY, 1), jnp.int32(1)
     room, sample = step(first.replace(target=jax.tree.map(lambda x: x[:, :1], first.target)), view, *inputs)
     assert room.context.valid.tolist() == [[True, True, False]]
@@ -81,11 +82,11 @@ def test_views_that_are_still_to_come_change_nothing(drawn):
 
 
 def test_a_path_through_the_object_gives_finite_pictures(drawn):
-    example, _, batch, _, go_on, numbers = drawn
+    example, _, batch, _, numbers = drawn
     inside = cameras(2)
     inside.camera_to_world[:, 2, 3] = [1.0, 30.0]  # in the middle of the scene, and far behind it
     keys = key_views([inside, inside], example)
-    extended = go_on(keys, KEY, batch, *numbers)
+    extended = extend(example, keys, KEY, SAMPLER, batch, *numbers)
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(extended.views))
 
 

@@ -25,7 +25,7 @@ from dfm_jax.evaluation.evaluate import evaluate
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.train_state import create
-from dfm_jax.sampling import draw, trained
+from dfm_jax.sampling import batches, trained
 from tests.programs import PATIENCE, environment
 from tests.test_sample import SIZE, tiny_config
 
@@ -51,7 +51,7 @@ def run(tmp_path_factory):
     config = from_dict(values)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("DFM_JAX_LPIPS", str(workdir / "nowhere.npz"))
-    monkeypatch.setattr(draw, "PIXELS_PER_DRAW", 2 * SAMPLES * SIZE**2)  # two scenes at once
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 2 * SAMPLES * SIZE**2)  # two scenes at once
     monkeypatch.setattr(evaluation.calibration, "STEPS", (1, 2))
     save_untrained(config, workdir)
     result = evaluate(config, workdir)

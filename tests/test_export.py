@@ -23,7 +23,7 @@ from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
-from dfm_jax.sampling.draw import guidance
+from dfm_jax.sampling.sampler import Sampler
 from tests.programs import PATIENCE
 from tests.test_sample import tiny_config
 from tests.tiny import jit
@@ -72,7 +72,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     settings, size = config.sample, config.image_size
     data = pipeline.find_toy(config.data, size)
     example, _ = pipeline.evaluation_examples(data, image_size=size, num_scenes=settings.num_scenes)
-    prepared = prepare(params, model, example, guided=True)
+    prepared, guide = prepare(params, model, example, guided=True), Sampler.from_config(config, params).guidance
     noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
 
     @jax.jit
@@ -80,7 +80,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
         schedule = cosine_schedule(config.diffusion.num_timesteps)
 
         def denoise_fn(x, timestep, _, average):
-            denoised, _ = guided_denoise(params, model, x, timestep, prepared, guidance(settings), average)
+            denoised, _ = guided_denoise(params, model, x, timestep, prepared, guide, average)
             return denoised.x0, average
 
         return ddim(denoise_fn, noise, schedule, settings.num_steps, memory=jnp.zeros_like(noise))

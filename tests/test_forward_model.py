@@ -42,7 +42,7 @@ TIMESTEP = jnp.array([300, 800])
 
 def some_rays() -> Rays:
     camera = random_camera(np.random.default_rng(3), (2,))
-    return jax.tree.map(lambda x: x[:, :NUM_RAYS], image_rays(camera, SIZE, "centres"))
+    return jax.tree.map(lambda x: x[:, :NUM_RAYS], image_rays(camera, SIZE, SIZE, "centres"))
 
 
 SCENE, RAYS = tiny_scene(), some_rays()
@@ -52,7 +52,7 @@ KEYS = jax.random.split(jax.random.key(0), 2)
 def look(params, example: Example, x_t, timestep) -> tuple[Scene, Rendering, Rendering]:
     """The scene, its estimate, and what some rays of the second target camera see."""
     scene, estimate = MODEL.infer(params, MODEL.encode_context(params, example), x_t, timestep)
-    rays = image_rays(jax.tree.map(lambda x: x[:, 1], example.target.camera), 4, "centres")
+    rays = image_rays(jax.tree.map(lambda x: x[:, 1], example.target.camera), 4, 4, "centres")
     return scene, estimate, MODEL.forward(params, scene, rays)
 
 

@@ -18,15 +18,15 @@ from ml_collections import ConfigDict
 from configs import toy as toy_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import pipeline
-from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import sample as sampling
 from dfm_jax.evaluation.sample import camera_paths, sample
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
-from dfm_jax.sampling import draw
+from dfm_jax.sampling import batches
 from dfm_jax.sampling.preview import preview
+from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.visualization import pictures
 
 SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
     config = from_dict(tiny_config(workdir / "data"))
     # Batches of as many samples as there are scenes: the tests below then share one compilation.
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(draw, "PIXELS_PER_DRAW", SCENES * SIZE**2)
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", SCENES * SIZE**2)
     model = RadianceFieldModel(config.model, config.image_size, config.loss)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
@@ -144,15 +144,8 @@ def test_mean_and_variance_are_those_of_the_samples(run):
 def test_a_sample_depends_on_its_own_numbers_only(run):
     """Not on which samples are drawn at the same time, nor where in the batch it stands."""
     pairs = np.array([(1, 2), (0, 1)])
-    batch = draw.draw_batch(
-        run.params,
-        cosine_schedule(run.config.diffusion.num_timesteps),
-        run.example,
-        jax.random.key(run.config.seed),
-        *pairs.T,
-        model=run.model,
-        sample=run.config.sample,
-    )
+    sampler, key = Sampler.from_config(run.config, run.params), jax.random.key(run.config.seed)
+    batch = batches.sample_batch(sampler, run.example, key, *pairs.T)
     # The context is clean; the sample is said to have a little noise.
     assert np.array_equal(batch.scene.timestep, [[0, 30]] * 2)
     for b, (i, j) in enumerate(pairs):
@@ -168,11 +161,10 @@ def test_a_sample_depends_on_its_own_numbers_only(run):
 
 
 def test_batches_cover_every_sample_once_and_have_one_size(monkeypatch):
-    monkeypatch.setattr(draw, "PIXELS_PER_DRAW", 4 * SIZE**2)
-    batches = draw.batches(2, 3, SIZE)
-    assert batches == [[(0, 0), (0, 1), (0, 2), (1, 0)], [(1, 1), (1, 2), (1, 2), (1, 2)]]
-    assert draw.batches(1, 2, SIZE) == [[(0, 0), (0, 1)]]
-    assert draw.batches(1, 2, 100 * SIZE) == [[(0, 0)], [(0, 1)]]
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 4 * SIZE**2)
+    assert batches.batches(2, 3, SIZE) == [[(0, 0), (0, 1), (0, 2), (1, 0)], [(1, 1), (1, 2), (1, 2), (1, 2)]]
+    assert batches.batches(1, 2, SIZE) == [[(0, 0), (0, 1)]]
+    assert batches.batches(1, 2, 100 * SIZE) == [[(0, 0)], [(0, 1)]]
 
 
 def test_videos_start_at_the_context_camera(run):
@@ -225,8 +217,7 @@ def test_checkpoint_of_another_model_is_one_clear_error(run):
 
 
 def test_preview_has_a_row_for_each_scene(run):
-    schedule = cosine_schedule(run.config.diffusion.num_timesteps)
-    sheet = preview(run.params, run.model, schedule, run.config.sample, run.example, jax.random.key(0))
+    sheet = preview(Sampler.from_config(run.config, run.params), run.example, jax.random.key(0))
     context = np.repeat(np.repeat(pictures.to_uint8(run.example.context.images[1, 0]), 12, 0), 12, 1)
     assert sheet.dtype == np.uint8 and sheet.shape[0] > SCENES * 96 and sheet.shape[1] > 6 * 96
     windows = np.lib.stride_tricks.sliding_window_view(sheet, context.shape)[:, :12, 0]

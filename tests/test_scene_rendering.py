@@ -27,7 +27,7 @@ NUM_RAYS = 100
 
 def some_rays() -> Rays:
     camera = random_camera(np.random.default_rng(3), (2,))
-    return jax.tree.map(lambda x: x[:, :NUM_RAYS], image_rays(camera, SIZE, "centres"))
+    return jax.tree.map(lambda x: x[:, :NUM_RAYS], image_rays(camera, SIZE, SIZE, "centres"))
 
 
 SCENE, RAYS = tiny_scene(), some_rays()

@@ -24,12 +24,10 @@ from dfm_jax.data import evaluation_views
 from dfm_jax.data.builders import toy
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
-from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.evaluation import toy_modes
-from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import total_variation
-from dfm_jax.pixelnerf import make_model
-from dfm_jax.sampling.draw import PIXELS_PER_DRAW, Params, draw_target, prepare_drawing
+from dfm_jax.sampling.batches import pairs_at_once
+from dfm_jax.sampling.sampler import Params, Sampler, sample_keys, to_image
 from dfm_jax.structs import Example
 
 STEPS = (5, 10, 20, 40)
@@ -75,12 +73,8 @@ def draw_samples(
 ) -> Float[np.ndarray, "count h w 3"]:
     """Samples of target view 0, in [0, 1]: one of each of `views`, then the next of each, and so on."""
     pairs = [(k % len(views), k // len(views)) for k in range(count)]
-    size = min(count, max(1, PIXELS_PER_DRAW // config.image_size**2))
-    model, schedule = (
-        make_model(config.model, config.image_size, config.loss),
-        cosine_schedule(config.diffusion.num_timesteps),
-    )
-    draw = partial(_draw, params, schedule, jax.random.key(config.seed), model=model, sample=sample)
+    size = min(count, pairs_at_once(config.image_size))
+    draw = partial(_draw, Sampler.from_config(config, params, sample), jax.random.key(config.seed))
     images = []
     for start in range(0, count, size):
         batch = pairs[start : start + size]
@@ -116,19 +110,7 @@ def _first_target(view: tuple[int, Draw]) -> tuple[int, Draw]:
     return number, Draw(draw.context, draw.target[:1])
 
 
-@partial(jax.jit, static_argnames=("model", "sample"))
-def _draw(
-    params: Params,
-    schedule: Schedule,
-    key: Array,
-    example: Example,
-    sample_index: Array,
-    *,
-    model: RadianceFieldModel,
-    sample: SampleConfig,
-) -> Array:
+@jax.jit
+def _draw(sampler: Sampler, key: Array, example: Example, sample_index: Array) -> Array:
     """Images [b, h, w, 3] in [0, 1] of target view 0, without the scene behind them."""
-    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(example.index, sample_index)
-    prepared = prepare_drawing(params, example, model=model, sample=sample)
-    x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample)
-    return jnp.clip(0.5 * x0 + 0.5, 0, 1)
+    return to_image(sampler.sample(example, sample_keys(key, example.index, sample_index)).x0)

@@ -8,19 +8,20 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from dfm_jax.config import Config
 from dfm_jax.data import evaluation_views, pipeline
 from dfm_jax.data.dataset import SceneDataset
 from dfm_jax.data.view_sampling import Draw
-from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import calibration, made_from, protocol, toy_modes
@@ -29,13 +30,13 @@ from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_s
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_scores import SampledViews, measure
 from dfm_jax.models import lpips
-from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
 from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import devices
-from dfm_jax.sampling.draw import Batch, Params, batches, draw_batch, pairs_at_once
+from dfm_jax.sampling.batches import SampledBatch, batches, pairs_at_once, sample_batch
+from dfm_jax.sampling.sampler import Params, Sampler
 from dfm_jax.sampling.trained import restore_trained, with_data_set
 from dfm_jax.structs import Example
 
@@ -182,17 +183,17 @@ def _evaluate_scenes(
     """Draws, measures and stores the scenes whose places in `views` are `remaining`."""
     if not remaining:
         return
-    drawing = _Drawing.start(config, params, len(remaining))
+    sampling = _Sampling.start(config, params, len(remaining))
     most = {"num_context": max(len(draw.context) for _, draw in views)}
     most["num_target"] = max(len(draw.target) for _, draw in views)
     with tqdm(total=len(remaining), unit="scene", desc="evaluating") as bar:
-        for start in range(0, len(remaining), drawing.at_once):
-            group = list(remaining[start : start + drawing.at_once])
-            filled = group + group[-1:] * (drawing.at_once - len(group))  # groups of one size: one compilation
+        for start in range(0, len(remaining), sampling.at_once):
+            group = list(remaining[start : start + sampling.at_once])
+            filled = group + group[-1:] * (sampling.at_once - len(group))  # groups of one size: one compilation
             example = evaluation_views.load_views(
                 config.data, [views[i] for i in filled], image_size=config.image_size, indices=filled, **most
             )
-            drawn = drawing(example)
+            drawn = sampling(example)
             for row, index in enumerate(group):
                 one: Example = jax.tree.map(lambda x, row=row: x[row], example)
                 _measure_and_store(config, data, views[index][0], index, one, drawn[row], store, networks)
@@ -200,41 +201,36 @@ def _evaluate_scenes(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Drawing:
-    """Draws the samples of some scenes at a time, on all devices."""
+class _Sampling:
+    """Makes the samples of some scenes at a time, on all devices."""
 
-    draw: Callable[[Example, np.ndarray, np.ndarray], Batch]
-    num_devices: int  # that pairs of scenes and samples are spread over
+    sampler: Sampler  # on all devices that the scenes can use
+    key: Array
     at_once: int  # scenes
     num_samples: int  # of each
-    image_size: int
 
     @classmethod
-    def start(cls, config: Config, params: Params, num_scenes: int) -> "_Drawing":
+    def start(cls, config: Config, params: Params, num_scenes: int) -> "_Sampling":
         """For `num_scenes` scenes in all."""
-        size, num_samples = config.image_size, config.evaluate.num_samples
-        mesh = devices.make_mesh(num_scenes * num_samples, size**2)
-        num_devices, model = mesh.shape[devices.DATA], make_model(config.model, size, config.loss)
-        compiled = devices.over_scenes(draw_batch, mesh, model, num_shared=4, num_split=2, sample=config.sample)
-        params, schedule = devices.replicate(params, mesh), cosine_schedule(config.diffusion.num_timesteps)
-
-        def draw(example: Example, scene_index: np.ndarray, sample_index: np.ndarray) -> Batch:
-            return compiled(params, schedule, example, jax.random.key(config.seed), scene_index, sample_index)
-
-        at_once = min(num_scenes, max(1, num_devices * pairs_at_once(size) // num_samples))
-        return cls(draw, num_devices, at_once, num_samples, size)
+        num_samples = config.evaluate.num_samples
+        sampler = Sampler.from_config(config, params).on_devices(num_scenes * num_samples)
+        num_devices = sampler.mesh.shape[devices.DATA]
+        at_once = min(num_scenes, max(1, num_devices * pairs_at_once(config.image_size) // num_samples))
+        return cls(sampler, jax.random.key(config.seed), at_once, num_samples)
 
     def __call__(self, example: Example) -> list[SampledViews]:
         """All samples of each scene of `example` [at_once]."""
-        pairs = batches(self.at_once, self.num_samples, self.image_size, self.num_devices)
-        parts = [_pictures(self.draw(example, *np.array(batch, np.int32).T)) for batch in pairs]
+        num_devices, size = self.sampler.mesh.shape[devices.DATA], self.sampler.model.image_size
+        pairs = batches(self.at_once, self.num_samples, size, num_devices)
+        sample = partial(sample_batch, self.sampler, example, self.key)
+        parts = [_images(sample(*np.array(batch, np.int32).T)) for batch in pairs]
         count = self.at_once * self.num_samples
         joined = [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]
         scenes = ([x[start : start + self.num_samples] for x in joined] for start in range(0, count, self.num_samples))
         return [SampledViews(*arrays, estimate=estimate[0]) for *arrays, estimate in scenes]
 
 
-def _pictures(batch: Batch) -> tuple[np.ndarray, ...]:
+def _images(batch: SampledBatch) -> tuple[np.ndarray, ...]:
     """In the order of `SampledViews`; an estimate for each sample."""
     views = batch.views
     return jax.device_get((views.rgb, views.distance, views.opacity, batch.x0, batch.estimate))

@@ -11,6 +11,7 @@ target's camera, named as in `structs.Example`. Guidance is part of it, threshol
 `examples/sample_exported.py` samples with it.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,7 +28,6 @@ from jax import Array
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
 from dfm_jax.data.abstract import abstract_example
-from dfm_jax.denoiser import denoise, guided_denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import RadianceFieldModel
@@ -39,7 +39,7 @@ from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidanc
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.workdirs import local_folder
-from dfm_jax.sampling.draw import guidance, guidance_interval
+from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.structs import Camera, Example, Views
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -117,17 +117,15 @@ def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:
 
 def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs, Inputs, Array, Array], Array]:
     """The function that is exported: guided as the config samples, for each scene by itself."""
-    guided, guide = config.sample.guidance != 1, guidance(config.sample)
-    interval = guidance_interval(config.sample, config.diffusion.num_timesteps)
+    schedule = cosine_schedule(config.diffusion.num_timesteps)
+    settings = dataclasses.replace(config.sample, context_memory=0.0)  # there is one step
 
     def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
+        sampler = Sampler(model, params, schedule, settings)
         example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
-        prepared = prepare(params, model, example, guided=guided)
-        if not guided:
-            return denoise(params, model, x_t[None], timestep[None], prepared).x0[0]
+        denoise = sampler.denoise_fn(sampler.prepare(example))
         average = jnp.zeros_like(x_t)[None]  # nothing is remembered between steps
-        arguments = (params, model, x_t[None], timestep[None], prepared, guide, average)
-        return guided_denoise(*arguments, interval=interval)[0].x0[0]
+        return denoise(x_t[None], timestep[None], jnp.int32(0), average)[0][0]
 
     def denoiser(params: Inputs, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         return jax.vmap(one, in_axes=(None, 0, 0, 0))(unflatten_dict(dict(params), sep="/"), inputs, x_t, timestep)

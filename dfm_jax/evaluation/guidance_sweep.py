@@ -31,20 +31,17 @@ from jax import Array
 from tqdm import tqdm
 
 from dfm_jax import platforms
-from dfm_jax.config import Config, SampleConfig
+from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.data import dataset, evaluation_views
-from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import guidance_page, made_from, plots
 from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
-from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.metrics import psnr
-from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder
-from dfm_jax.sampling.draw import Params, draw_target, guidance, look, prepare_drawing, sampled_scene
+from dfm_jax.sampling.sampler import Params, Sampler, sample_keys, to_image
 from dfm_jax.sampling.trained import restore_trained, with_data_set
 from dfm_jax.structs import Example
 from dfm_jax.visualization import pictures
@@ -149,45 +146,24 @@ def _samples(
     [s, n, v, h, w, 3]; a sample of every scene at a time."""
     # The scale is an argument of the program: it compiles once a cure. Its own must not be that of no guidance.
     settings = dataclasses.replace(config.sample, **{**PLAIN, **cure, "guidance": 2.0})
-    draw = partial(
-        _draw,
-        params,
-        cosine_schedule(config.diffusion.num_timesteps),
-        example,
-        jax.random.key(config.seed),
-        model=make_model(config.model, config.image_size, config.loss),
-        sample=settings,
-    )
-    drawn = [jax.device_get(draw(jnp.int32(j), jnp.float32(scale))) for j in range(config.sample.num_samples)]
+    sampler = Sampler.from_config(config, params, settings).replace(guidance_scale=jnp.float32(scale))
+    draw = partial(_draw, sampler, example, jax.random.key(config.seed))
+    drawn = [jax.device_get(draw(jnp.int32(j))) for j in range(config.sample.num_samples)]
     images, seen = (np.stack(part, axis=1) for part in zip(*drawn, strict=True))
     return images, seen[:, :, 0], seen[:, :, 1:]
 
 
-@partial(jax.jit, static_argnames=("model", "sample"))
-def _draw(
-    params: Params,
-    schedule: Schedule,
-    example: Example,
-    key: Array,
-    number: Array,
-    scale: Array,
-    *,
-    model: RadianceFieldModel,
-    sample: SampleConfig,
-) -> tuple[Array, Array]:
+@jax.jit
+def _draw(sampler: Sampler, example: Example, key: Array, number: Array) -> tuple[Array, Array]:
     """Sample `number` of each scene [s, h, w, 3], and what its scene looks like at the same camera and at those of the
     context [s, 1 + v, h, w, 3]."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), number))(example.index)
-    prepared = prepare_drawing(params, example, model=model, sample=sample)
-    guide = dataclasses.replace(guidance(sample), scale=scale)
-    x0 = draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample, guide=guide)
-    context = jax.tree.map(lambda x: x[: len(keys)], prepared.context)
-    scene, _ = sampled_scene(params, context, x0, model=model, num_timesteps=schedule.num_timesteps)
+    samples = sampler.sample(example, sample_keys(key, example.index, number))
+    scene, _ = sampler.scene(samples)
     cameras = jax.tree.map(
         lambda t, c: jnp.concatenate([t[:, :1], c], axis=1), example.target.camera, example.context.camera
     )
-    seen = look(params, scene, cameras, model=model, size=model.image_size).rgb
-    return jnp.clip(0.5 * x0 + 0.5, 0, 1), seen
+    size = sampler.model.image_size
+    return to_image(samples.x0), sampler.render(scene, cameras, size, size).rgb
 
 
 def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> np.ndarray:

@@ -21,22 +21,21 @@ from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.data import pipeline
-from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.report import write_report
 from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
 from dfm_jax.evaluation.scene_files import write_scene, write_videos
 from dfm_jax.evaluation.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
-from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import autoregressive
-from dfm_jax.sampling.draw import Batch, Drawn, Params, draw_scenes
+from dfm_jax.sampling.batches import SampledBatch
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.scenes import SampledImages, sample_scenes
 from dfm_jax.sampling.trained import restore_trained, with_data_set
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 from dfm_jax.structs import Camera, Example
@@ -79,21 +78,8 @@ def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary
     seconds["loading"] = time.monotonic() - start
 
     start = time.monotonic()
-    model, schedule = (
-        make_model(config.model, config.image_size, config.loss),
-        cosine_schedule(config.diffusion.num_timesteps),
-    )
-    drawn = draw_scenes(
-        params,
-        model,
-        schedule,
-        example,
-        paths,
-        config.sample,
-        config.seed,
-        partial(write_videos, folder, example),
-        _along_path(config, params, model, schedule, example, names, paths),
-    )
+    sampler, extend = Sampler.from_config(config, params), _along_path(config, example, names, paths)
+    drawn = sample_scenes(sampler, example, paths, config.seed, partial(write_videos, folder, example), extend)
     seconds["sampling and rendering"] = time.monotonic() - start
 
     colours, hidden = _hidden_part(config, names, example, drawn)
@@ -130,14 +116,8 @@ def camera_paths(config: Config, example: Example, names: Sequence[str]) -> list
 
 
 def _along_path(
-    config: Config,
-    params: Params,
-    model: RadianceFieldModel,
-    schedule: Schedule,
-    example: Example,
-    names: Sequence[str],
-    paths: Sequence[Trajectory],
-) -> Callable[[Batch, Array, Array], Batch] | None:
+    config: Config, example: Example, names: Sequence[str], paths: Sequence[Trajectory]
+) -> Callable[[Sampler, SampledBatch, Array, Array], SampledBatch] | None:
     """What samples further views along the camera paths; None where none are asked for."""
     step = config.sample.autoregressive_step
     if not step:
@@ -161,8 +141,7 @@ def _along_path(
     known, seen = config.data.view_sampling.max_context, int(example.context.valid.sum(1).max() + counts.max())
     if seen > known:
         say(f"the last scene has {seen} context views; in training there were {known} at most: it may come out blurred")
-    key = jax.random.key(config.seed)
-    return partial(autoregressive.extend, params, schedule, example, keys, key, model=model, sample=config.sample)
+    return partial(autoregressive.extend, example, keys, jax.random.key(config.seed))
 
 
 def _recorded_cameras(config: Config, name: str, scene: Example) -> Camera:
@@ -175,7 +154,7 @@ def _recorded_cameras(config: Config, name: str, scene: Example) -> Camera:
 
 
 def _hidden_part(
-    config: Config, names: Sequence[str], example: Example, drawn: Drawn
+    config: Config, names: Sequence[str], example: Example, drawn: SampledImages
 ) -> tuple[HiddenColours | None, Sequence[np.ndarray | None]]:
     """What samples say about the hidden attribute, and for each scene which pixels show it, [h, w] bool, of data sets
     that have a known one; None for all others."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from dfm_jax.evaluation.results import SampleResult, SceneResult
 from dfm_jax.metrics import psnr
-from dfm_jax.sampling.draw import Drawn
+from dfm_jax.sampling.scenes import SampledImages
 from dfm_jax.structs import Example
 from dfm_jax.visualization import pictures
 
@@ -37,7 +37,7 @@ def write_videos(
 
 
 def write_scene(
-    folder: Path, scene: int, name: str, example: Example, drawn: Drawn, hidden: np.ndarray | None = None
+    folder: Path, scene: int, name: str, example: Example, drawn: SampledImages, hidden: np.ndarray | None = None
 ) -> SceneResult:
     """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers.
 

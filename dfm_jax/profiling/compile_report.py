@@ -10,7 +10,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
 from dfm_jax.data.abstract import abstract_example
-from dfm_jax.denoiser import Prepared, denoise, guided_denoise
+from dfm_jax.denoiser import Prepared
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
 from dfm_jax.models import lpips
@@ -28,7 +27,8 @@ from dfm_jax.pixelnerf import make_model
 from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.runs.log import say
-from dfm_jax.sampling.draw import PIXELS_PER_DRAW, guidance, prepare_drawing
+from dfm_jax.sampling.batches import pairs_at_once
+from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.training import job, sharding
 
 GIB = 2**30
@@ -87,27 +87,23 @@ def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
 def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable, tuple]:
     """One denoising step (guided, if the config samples so) of `scenes` scenes on each device, and the shapes of its
     arguments."""
-    model = make_model(config.model, config.image_size, config.loss)
     number, split = scenes * mesh.size, sharding.batch_sharding(mesh)
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    prepare = partial(prepare_drawing, model=model, sample=config.sample)
-    prepared = jax.eval_shape(prepare, params, abstract_example(config, number))
+    model = make_model(config.model, config.image_size, config.loss)
+    sampler = jax.eval_shape(lambda key: Sampler.from_config(config, model.init(key)), jax.random.key(0))
+    prepared = jax.eval_shape(Sampler.prepare, sampler, abstract_example(config, number))
     x_t = jax.ShapeDtypeStruct((number, config.image_size, config.image_size, 3), jnp.float32, sharding=split)
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
-    def step(params: Any, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
-        if config.sample.guidance == 1:
-            return denoise(params, model, x_t, timestep, prepared).x0
-        average = jnp.zeros_like(x_t)
-        return guided_denoise(params, model, x_t, timestep, prepared, guidance(config.sample), average)[0].x0
+    def step(sampler: Sampler, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
+        return sampler.denoise_fn(prepared)(x_t, timestep, jnp.int32(0), jnp.zeros_like(x_t))[0]
 
-    arguments = (_placed(params, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))
+    arguments = (_placed(sampler, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))
     return jax.jit(step, out_shardings=split), arguments
 
 
 def denoised_per_device(config: Config) -> int:
     """Scenes that `--mode=sample` draws at once."""
-    return max(1, PIXELS_PER_DRAW // config.image_size**2)
+    return pairs_at_once(config.image_size)
 
 
 def _placed(shapes: Any, placed: NamedSharding) -> Any:

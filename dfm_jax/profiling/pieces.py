@@ -57,7 +57,7 @@ def marching(made: Inference) -> Part:
 
     def function(example: Example) -> Rendering:
         camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
-        rays = image_rays(camera, made.config.image_size, model.pixel_grid)
+        rays = image_rays(camera, made.config.image_size, made.config.image_size, model.pixel_grid)
 
         def once(rays: Rays) -> Rendering:
             return render_hierarchical(

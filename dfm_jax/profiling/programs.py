@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.denoiser import Prepared, denoise, guided_denoise
-from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.denoiser import Prepared
 from dfm_jax.forward_model import RadianceFieldModel
 from dfm_jax.pixelnerf import make_model
 from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.runs.train_state import TrainState, create
-from dfm_jax.sampling.draw import draw_target, guidance, look, prepare_drawing
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.views import render_views
 from dfm_jax.structs import Example, Rendering, Scene
 from dfm_jax.training import sharding
 from dfm_jax.training.job import Job, build
@@ -105,29 +105,33 @@ class Inference:
 
 
 def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part]:
-    sample, schedule = config.sample, cosine_schedule(config.diffusion.num_timesteps)
-    prepare = lambda sample: partial(prepare_drawing, model=model, sample=sample)
+    as_configured, size = partial(Sampler.from_config, config), config.image_size
+    plain = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=1.0))
+    scale = 2.0 if config.sample.guidance == 1 else config.sample.guidance
+    guided = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=scale))
     step = ("params", "preparation", "x_t", "timestep")
 
-    def draw(params: Any, example: Example, keys: Array) -> Array:
-        prepared = prepare(sample)(params, example)
-        return draw_target(params, prepared, keys, model=model, schedule=schedule, sample=sample)
+    def denoise(params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Array:
+        return plain(params).denoise_fn(prepared)(x_t, timestep, jnp.int32(0), jnp.zeros_like(x_t))[0]
 
-    def guided(params: Any, prepared: Prepared, x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
-        denoised, average = guided_denoise(params, model, x_t, timestep, prepared, guidance(sample), average)
-        return denoised.x0, average
+    def guided_step(params: Any, prepared: Prepared, x_t: Array, timestep: Array, average: Array) -> tuple:
+        return guided(params).denoise_fn(prepared)(x_t, timestep, jnp.int32(0), average)
 
     return {
-        "preparation": Part(prepare(dataclasses.replace(sample, guidance=1.0)), ("params", "example")),
-        "guided preparation": Part(prepare(dataclasses.replace(sample, guidance=2.0)), ("params", "example")),
+        "preparation": Part(lambda params, example: plain(params).prepare(example), ("params", "example")),
+        "guided preparation": Part(lambda params, example: guided(params).prepare(example), ("params", "example")),
         "encoder": Part(partial(_encode, model), step),
         "rendering": Part(partial(_render, model), ("params", "encoder", "preparation")),
-        "denoising step": Part(partial(_denoise, model), step),
+        "denoising step": Part(denoise, step),
         # What casting the parameters costs, in every step.
-        "step with cast parameters": Part(partial(_denoise, model), ("cast params", *step[1:])),
-        "guided step": Part(guided, ("params", "guided preparation", "x_t", "timestep", "average")),
-        "sample": Part(draw, ("params", "example", "keys")),
-        "video frame": Part(partial(look, model=model, size=config.image_size), ("params", "encoder", "camera")),
+        "step with cast parameters": Part(denoise, ("cast params", *step[1:])),
+        "guided step": Part(guided_step, ("params", "guided preparation", "x_t", "timestep", "average")),
+        "sample": Part(
+            lambda params, example, keys: as_configured(params).sample(example, keys).x0, ("params", "example", "keys")
+        ),
+        "video frame": Part(
+            partial(render_views, model=model, height=size, width=size), ("params", "encoder", "camera")
+        ),
     }
 
 
@@ -137,10 +141,6 @@ def _encode(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Arr
 
 def _render(model: RadianceFieldModel, params: Any, scene: Scene, prepared: Prepared) -> Rendering:
     return model.forward(params, scene, prepared.query)
-
-
-def _denoise(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Array:
-    return denoise(params, model, x_t, timestep, prepared).x0
 
 
 class Training:

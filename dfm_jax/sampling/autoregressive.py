@@ -9,7 +9,6 @@ Letters: `s` scene, `b` pairs of a scene and a sample, `v` context views, `K` vi
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +16,10 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from dfm_jax.config import SampleConfig
 from dfm_jax.data.examples import pad
-from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.sampling.draw import Batch, Params, Pictures, draw_target, look, prepare_drawing, sampled_scene
+from dfm_jax.sampling.batches import SampledBatch
+from dfm_jax.sampling.sampler import Sampler, Samples, sample_keys, to_image
+from dfm_jax.sampling.views import RenderedViews
 from dfm_jax.structs import Camera, Example, Scene, Views
 
 
@@ -63,58 +61,43 @@ def make_room(example: Example, keys: KeyViews) -> Example:
 
 
 def extend(
-    params: Params,
-    schedule: Schedule,
     example: Example,
     keys: KeyViews,
     key: Array,
-    batch: Batch,
+    sampler: Sampler,
+    batch: SampledBatch,
     scene_index: Array,
     sample_index: Array,
-    *,
-    model: RadianceFieldModel,
-    sample: SampleConfig,
-) -> Batch:
+) -> SampledBatch:
     """Samples the key views behind finished samples of target view 0; returns the batch with the scenes that show them
     all, and what these look like.
 
     The noise of key view k depends on the scene's index, the sample's and k only.
 
     Args:
-      example: [s] as it was drawn from.
+      example: [s] as it was sampled from.
       scene_index: [b] the scenes of the batch.
       sample_index: [b] the numbers of the samples.
     """
     chosen = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[scene_index], tree)
     now, path = chosen(make_room(example, keys)), chosen(keys)
     now = now.replace(target=jax.tree.map(lambda x: x[:, :1], now.target))
-    randomness = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(now.index, sample_index)
+    randomness = sample_keys(key, now.index, sample_index)
     x0, first = 2 * batch.x0 - 1, example.context.valid.shape[1]
-    step = partial(_next_view, params, schedule, model=model, sample=sample)
     for k in range(keys.there.shape[1]):
         view = jax.tree.map(lambda x, k=k: x[:, k], path)
-        now, x0 = step(now, view, x0, jnp.int32(first + k), randomness, jnp.int32(k + 1))
+        now, x0 = _next_view(sampler, now, view, x0, jnp.int32(first + k), randomness, jnp.int32(k + 1))
     cameras = jax.tree.map(lambda *c: np.concatenate(c, axis=1), example.context.camera, example.target.camera)
-    scene, views = _last_scene(params, schedule, now, x0, chosen(cameras), model=model, sample=sample)
+    scene, views = _last_scene(sampler, now, x0, chosen(cameras))
     return batch.replace(scene=scene, views=views)
 
 
-@partial(jax.jit, static_argnames=("model", "sample"))
+@jax.jit
 def _next_view(
-    params: Params,
-    schedule: Schedule,
-    example: Example,
-    view: KeyViews,
-    x0: Array,
-    slot: Array,
-    keys: Array,
-    number: Array,
-    *,
-    model: RadianceFieldModel,
-    sample: SampleConfig,
+    sampler: Sampler, example: Example, view: KeyViews, x0: Array, slot: Array, keys: Array, number: Array
 ) -> tuple[Example, Array]:
     """The sampled target joins the context at `slot`, and `view` [b], the new target, is sampled; where it is there."""
-    seen = example.target.replace(images=jnp.clip(0.5 * x0[:, None] + 0.5, 0, 1))
+    seen = example.target.replace(images=to_image(x0)[:, None])
     put = lambda all_views, one: jax.lax.dynamic_update_slice_in_dim(
         all_views, one.astype(all_views.dtype), slot, axis=1
     )
@@ -127,25 +110,15 @@ def _next_view(
     )
     later = example.replace(context=context, target=target)
     own_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-    prepared = prepare_drawing(params, later, model=model, sample=sample)
-    drawn = draw_target(params, prepared, own_keys, model=model, schedule=schedule, sample=sample)
+    sampled = sampler.sample(later, own_keys).x0
     keep = lambda new, old: jnp.where(view.there.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-    return jax.tree.map(keep, (later, drawn), (example, x0))
+    return jax.tree.map(keep, (later, sampled), (example, x0))
 
 
-@partial(jax.jit, static_argnames=("model", "sample"))
-def _last_scene(
-    params: Params,
-    schedule: Schedule,
-    example: Example,
-    x0: Array,
-    cameras: Camera,
-    *,
-    model: RadianceFieldModel,
-    sample: SampleConfig,
-) -> tuple[Scene, Pictures]:
+@jax.jit
+def _last_scene(sampler: Sampler, example: Example, x0: Array, cameras: Camera) -> tuple[Scene, RenderedViews]:
     """The scene [b] that has all sampled views, and what `cameras` [b, k] see of it."""
-    prepared = prepare_drawing(params, example, model=model, sample=sample)
-    context = jax.tree.map(lambda x: x[: x0.shape[0]], prepared.context)
-    scene, _ = sampled_scene(params, context, x0, model=model, num_timesteps=schedule.num_timesteps)
-    return scene, look(params, scene, cameras, model=model, size=model.image_size)
+    prepared = sampler.prepare(example).conditional(len(x0))
+    scene, _ = sampler.scene(Samples(x0, prepared.context))
+    size = sampler.model.image_size
+    return scene, sampler.render(scene, cameras, size, size)

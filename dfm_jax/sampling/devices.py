@@ -37,26 +37,30 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 @functools.cache  # compiled once for all calls
-def over_scenes(
-    draw: Callable, mesh: Mesh, model: RadianceFieldModel, *, num_shared: int, num_split: int, **settings: Any
-) -> Callable:
-    """`draw(*shared, *split, model=model, **settings)` on the mesh, as a function of arrays: the shared ones are whole
-    on all devices, the others and all results split along their first axis, and rays are split by the model."""
-    body = functools.partial(draw, model=split_rays(model, mesh.shape[RAYS]), **settings)
-    return _compiled(body, mesh, (P(),) * num_shared + (P(DATA),) * num_split, P(DATA))
+def over_scenes(program: Callable, mesh: Mesh | None) -> Callable:
+    """`program(sampler, example, key, scene_index, sample_index)`, which is compiled, on the mesh: indices [b] and all
+    results are split along their first axis, the rest is whole on all devices, and rays are split by the model."""
+    if mesh is None or mesh.size == 1:
+        return program
+
+    def part(sampler: Any, *arguments: Any) -> Any:
+        return program(sampler.replace(model=split_rays(sampler.model, mesh.shape[RAYS])), *arguments)
+
+    return _compiled(part, mesh, (P(),) * 3 + (P(DATA),) * 2, P(DATA))
 
 
 @functools.cache
-def over_cameras(look: Callable, mesh: Mesh, **settings: Any) -> Callable:
-    """`look(params, scene, camera, **settings)` on the mesh, as a function of arrays: cameras [b, k] and results are
-    split along `k`."""
+def over_cameras(program: Callable, mesh: Mesh | None, **settings: Any) -> Callable:
+    """`program(sampler, scene, camera, **settings)`, which is compiled, on the mesh, as a function of arrays: cameras
+    [b, k] and results are split along `k`."""
+    program = functools.partial(program, **settings)
+    if mesh is None or mesh.size == 1:
+        return program
     split = P(None, (DATA, RAYS))
-    return _compiled(functools.partial(look, **settings), mesh, (P(), P(), split), split)
+    return _compiled(program, mesh, (P(), P(), split), split)
 
 
 def _compiled(body: Callable, mesh: Mesh, arguments: tuple, results: P) -> Callable:
-    if mesh.size == 1:
-        return body  # compiled already
     return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False))
 
 

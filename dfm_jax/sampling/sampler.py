@@ -1,0 +1,172 @@
+"""A trained model, and how it is sampled: whole scenes behind context views.
+
+Letters: `b` the examples that are sampled at once, `k` cameras that look at one scene, `h w` pixels.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Float, Int, Key
+
+from dfm_jax.config import SAMPLERS, SPACINGS, Config, SampleConfig
+from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
+from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
+from dfm_jax.diffusion.samplers import RememberingFn, ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
+from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
+from dfm_jax.forward_model import ForwardModel
+from dfm_jax.pixelnerf import make_model
+from dfm_jax.sampling import devices
+from dfm_jax.sampling.views import RenderedViews, render_views
+from dfm_jax.structs import Camera, Scene
+
+Params = dict[str, Any]
+
+SAMPLING = dict(zip(SAMPLERS, (ddim, dpm_solver), strict=True))
+SPACING = dict(zip(SPACINGS, (uniform_timesteps, log_snr_timesteps), strict=True))
+
+# Noise level, as a share of all, that a finished sample is said to have when its scene is inferred. At 0 the model
+# takes every pixel for the truth, its own grain included; told of a little noise, it keeps what the views agree on.
+SCENE_NOISE_LEVEL = 0.03
+
+
+@struct.dataclass
+class Samples:
+    """Finished samples of target view 0, and what their scenes are inferred from."""
+
+    x0: Array  # [b, ...] in diffusion's range
+    context: Any  # [b] as the model encodes it
+
+
+@struct.dataclass
+class Sampler:
+    """Samples a model. It is a tree of arrays (the parameters and the schedule), and can be given to a compiled
+    function whole; all else is part of the function's identity.
+
+    What guidance is, whether there is any, and between which noise levels, is decided here and nowhere else.
+    """
+
+    model: ForwardModel = struct.field(pytree_node=False)
+    params: Params
+    schedule: Schedule
+    settings: SampleConfig = struct.field(pytree_node=False)
+    mesh: Mesh | None = struct.field(pytree_node=False, default=None)  # of `devices.py`; None: the first device
+    # In the place of the settings' scale of guidance, which must not be off (1): a scale that need not be compiled.
+    guidance_scale: Float[Array, ""] | None = None
+
+    @classmethod
+    def from_config(cls, config: Config, params: Params, settings: SampleConfig | None = None) -> "Sampler":
+        """Samples as the config says, or with other `settings`."""
+        model = make_model(config.model, config.image_size, config.loss)
+        return cls(model, params, cosine_schedule(config.diffusion.num_timesteps), settings or config.sample)
+
+    def on_devices(self, num_pairs: int) -> "Sampler":
+        """The same on all devices of this process that `num_pairs` pairs of a scene and a sample can use."""
+        mesh = devices.make_mesh(num_pairs, self.model.image_size**2)
+        return self.replace(params=devices.replicate(self.params, mesh), mesh=mesh)
+
+    @property
+    def guided(self) -> bool:
+        return self.settings.guidance != 1
+
+    @property
+    def guidance(self) -> Guidance:
+        settings = self.settings
+        return Guidance(
+            scale=settings.guidance if self.guidance_scale is None else self.guidance_scale,
+            rescale=settings.guidance_rescale,
+            momentum=settings.guidance_momentum,
+            bound=settings.guidance_bound or float("inf"),
+            parallel=settings.guidance_parallel,
+        )
+
+    @property
+    def guidance_interval(self) -> tuple[int, int] | None:
+        """First and last timestep to guide at; None if these are all."""
+        between = (self.settings.guidance_from, self.settings.guidance_to)
+        if between == (0, 1):
+            return None
+        first, last = (round(level * self.schedule.num_timesteps) for level in between)
+        return first, last
+
+    def prepare(self, example: Any) -> Prepared:
+        """What the denoising steps of examples [b] share; of twice as many, if they are guided."""
+        at_once = jax.tree.leaves(example)[0].shape[0] * (1 + self.guided)
+        memory = int(self.settings.context_memory * 1e9) // at_once
+        return prepare(self.params, self.model, example, guided=self.guided, memory=memory)
+
+    def denoise_fn(self, prepared: Prepared) -> RememberingFn:
+        """The denoiser of (prepared) examples [b], guided as the settings say: a function of `x_t [b, ...]`, timesteps
+        [b], the number of the step, and the average that guidance carries from step to step, 0 in the first; returns
+        x0 and the new average."""
+
+        # Rendering is deterministic: there is nothing to fold the step into.
+        def call(x_t: Array, timestep: Array, step: Array, average: Array) -> tuple[Array, Array]:
+            del step
+            if not self.guided:
+                return denoise(self.params, self.model, x_t, timestep, prepared).x0, average
+            denoised, average = guided_denoise(
+                self.params,
+                self.model,
+                x_t,
+                timestep,
+                prepared,
+                self.guidance,
+                average,
+                interval=self.guidance_interval,
+            )
+            return denoised.x0, average
+
+        return call
+
+    def sample(self, example: Any, keys: Key[Array, "b"]) -> Samples:
+        """One sample of target view 0 for each example [b], which depends on its own key only."""
+        prepared = self.prepare(example)
+        shape = jax.eval_shape(self.model.target, example)[0].shape[1:]
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        settings = self.settings
+        x0 = SAMPLING[settings.sampler](
+            self.denoise_fn(prepared),
+            settings.temperature * noise,
+            self.schedule,
+            settings.num_steps,
+            spacing=SPACING[settings.spacing],
+            memory=jnp.zeros_like(noise),
+            x0_transform=partial(dynamic_threshold, quantile=settings.threshold_quantile),
+        )
+        return Samples(x0, prepared.conditional(len(keys)).context)
+
+    def scene(self, samples: Samples) -> tuple[Any, Any | None]:
+        """The signal (scene) behind the context and a finished sample, and the deterministic estimate of the target
+        view, if the model makes one.
+
+        The sample enters as the target view. The scene of the last denoising step would not do: it is that of the
+        conditional branch, which guided samples differ from.
+        """
+        level = round(SCENE_NOISE_LEVEL * self.schedule.num_timesteps)
+        timestep = jnp.full(samples.x0.shape[0], level, jnp.int32)
+        return self.model.infer(self.params, samples.context, samples.x0, timestep)
+
+    def render(self, scene: Scene, camera: Camera, height: int, width: int) -> RenderedViews:
+        """What cameras [b, k] see of scenes [b]: views [b, k, height, width]."""
+        return render_views(self.params, scene, camera, model=self.model, height=height, width=width)
+
+
+def sample_keys(key: Key[Array, ""], scene: Int[Array, "b"], sample: Int[Array, "b"]) -> Key[Array, "b"]:
+    """The keys of samples: sample j of scene i depends on (key, i, j) only.
+
+    Args:
+      scene: the `index` of their examples.
+      sample: their numbers; one for all is enough.
+    """
+    sample = jnp.broadcast_to(jnp.asarray(sample), scene.shape)
+    return jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(scene, sample)
+
+
+def to_image(x0: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Samples as images in [0, 1]."""
+    return jnp.clip(0.5 * x0 + 0.5, 0, 1)

@@ -1,0 +1,100 @@
+"""Sampled scenes, rendered along camera paths.
+
+Letters: `s` scene, `n` sample of it, `b` the (scene, sample) pairs that are computed at once, `v t` context and target
+views of a scene, `h w` pixels.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from einops import rearrange
+from jax import Array
+from tqdm import tqdm
+
+from dfm_jax.sampling import devices
+from dfm_jax.sampling.batches import SampledBatch, batches, sample_batch
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.trajectories import Trajectory
+from dfm_jax.sampling.views import RenderedViews
+from dfm_jax.structs import Camera, Example, Scene
+
+# Pixels that one call renders for a video: these are rendered in chunks anyway, and this is how often progress shows.
+PIXELS_AT_ONCE = 2**17
+# Videos of smaller images are rendered at a multiple of their size: a radiance field has no pixels of its own.
+MIN_VIDEO_SIDE = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledImages:
+    """The images of all sampled scenes, in [0, 1], as in `SampledBatch`."""
+
+    views: np.ndarray  # [s, n, v + t, h, w, 3]
+    x0: np.ndarray  # [s, n, h, w, 3]
+    estimate: np.ndarray  # [s, h, w, 3]
+
+
+def sample_scenes(
+    sampler: Sampler,
+    example: Example,
+    paths: Sequence[Trajectory],
+    seed: int,
+    on_video: Callable[[int, int, np.ndarray, np.ndarray], None],
+    extend: Callable[[Sampler, SampledBatch, Array, Array], SampledBatch] | None = None,
+) -> SampledImages:
+    """Samples the settings' number of scenes behind each context of `example` [s], and renders them.
+
+    Sample j of scene i depends on (seed, i, j) only: not on how many others are sampled, nor how many at once.
+
+    Args:
+      paths: a camera path for each scene, all of one length.
+      on_video: called for every sample with the numbers of its scene and sample, and its frames: colours
+        [frames, h, w, 3] in [0, 1] and distances [frames, h, w].
+      extend: what is done with a sampled batch before its scenes are rendered along the paths, given its scene and
+        sample numbers [b] (sampling further views, say).
+    """
+    size, num_samples = sampler.model.image_size, sampler.settings.num_samples
+    count, zoom = len(paths) * num_samples, -(-MIN_VIDEO_SIDE // size)
+    sampler = sampler.on_devices(count)
+    parts = batches(len(paths), num_samples, size, sampler.mesh.shape[devices.DATA])
+    steps = sampler.settings.num_steps + 1
+    images_per_pair = steps + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
+    example, key = jax.device_put(example), jax.random.key(seed)
+    sampled = []
+    with tqdm(total=sum(map(len, parts)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
+        for pairs in parts:
+            numbers = np.array(pairs).T
+            batch = sample_batch(sampler, example, key, *numbers)
+            batch = extend(sampler, batch, *numbers) if extend else batch
+            sampled.append(jax.device_get((batch.views.rgb, batch.x0, batch.estimate)))
+            bar.update(len(pairs) * steps)
+            frames = _render_paths(sampler, batch.scene, [paths[i].camera for i, _ in pairs], zoom, bar)
+            for b, (i, j) in enumerate(dict.fromkeys(pairs)):  # without the repetitions that fill up the last batch
+                on_video(i, j, frames.rgb[b][paths[i].order], frames.distance[b][paths[i].order])
+
+    views, x0, estimate = (
+        rearrange(np.concatenate(part)[:count], "(s n) ... -> s n ...", s=len(paths))
+        for part in zip(*sampled, strict=True)
+    )
+    return SampledImages(views, x0, estimate[:, 0])
+
+
+def _render_paths(sampler: Sampler, scene: Scene, cameras: Sequence[Camera], zoom: int, bar: tqdm) -> RenderedViews:
+    """What path cameras [b] of [m] poses see of scenes [b]: views [b, m, side, side], a few poses a call."""
+    side = sampler.model.image_size * zoom
+    camera = jax.tree.map(lambda *c: np.stack(c).astype(np.float32), *cameras)
+    num_poses, num_devices = camera.intrinsics.shape[1], sampler.mesh.size
+    on_each = max(1, PIXELS_AT_ONCE // (len(cameras) * side**2))
+    at_once = num_devices * min(-(-num_poses // num_devices), on_each)
+    render = devices.over_cameras(_render, sampler.mesh, height=side, width=side)
+    views = []
+    for start in range(0, num_poses, at_once):
+        poses = np.minimum(np.arange(start, start + at_once), num_poses - 1)  # calls of one shape: one compilation
+        part = Camera(camera.camera_to_world[:, poses], camera.intrinsics[:, poses])
+        views.append(jax.device_get(render(sampler, scene, part)))
+        bar.update(len(cameras) * min(at_once, num_poses - start) * zoom**2)
+    return jax.tree.map(lambda *p: np.concatenate(p, axis=1)[:, :num_poses], *views)
+
+
+_render = jax.jit(Sampler.render, static_argnames=("height", "width"))

@@ -1,0 +1,64 @@
+"""What cameras see of scenes.
+
+Letters: `b` scenes, `k` cameras that look at one, `h w` pixels. Rendering is deterministic here (no keys).
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import struct
+from jax import Array
+from jaxtyping import Float
+
+from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.scene_rendering import image_rays, render
+from dfm_jax.structs import Camera, Rendering, Scene
+
+Params = dict[str, Any]
+
+
+@struct.dataclass
+class RenderedViews:
+    """Images of scenes, and how far away what they show is."""
+
+    rgb: Array  # [*batch, h, w, 3] in [0, 1]
+    distance: Array  # [*batch, h, w]; what a ray does not hit counts as `far`
+    opacity: Array  # [*batch, h, w] share of the ray that is stopped
+
+
+def render_views(
+    params: Params, scene: Scene, camera: Camera, *, model: RadianceFieldModel, height: int, width: int
+) -> RenderedViews:
+    """What cameras [b, k] see of scenes [b]: views [b, k, h, w]."""
+    num_cameras = camera.intrinsics.shape[1]
+    rays = image_rays(camera, height, width, model.config.pixel_grid)  # [b, k, r]
+    rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
+    rendering = render(params, model, scene, rays, outputs="colour", coarse_colour=False)
+    return to_views(rendering, scene.far, (num_cameras, height, width))
+
+
+def to_views(rendering: Rendering, far: Float[Array, "b"], shape: tuple[int, int, int]) -> RenderedViews:
+    """Images [b, k, h, w] from the rays of whole images, [b, k * h * w], whose `shape` is (k, h, w).
+
+    A rendering's depth is not divided by the opacity; here the rest of a ray that nothing stops counts as `far`.
+    """
+    num_images, height, width = shape
+    opacity = jnp.sum(rendering.weights, axis=-1)
+    distance = rendering.depth + (1.0 - opacity) * far[:, None]
+    split = partial(rearrange, pattern="b (k h w) ... -> b k h w ...", k=num_images, h=height, w=width)
+    return RenderedViews(rgb=split(rendering.rgb), distance=split(distance), opacity=split(opacity))
+
+
+def estimated_view(estimate: Rendering, far: Float[Array, "b"], model: RadianceFieldModel) -> RenderedViews:
+    """The deterministic estimate [b, s * s] as views [b, h, w] of the model's image size, resized if it was rendered
+    smaller."""
+    rendered, size = model.config.estimate_size, model.image_size
+    views = jax.tree.map(lambda x: x[:, 0], to_views(estimate, far, (1, rendered, rendered)))
+
+    def resize(x: Array) -> Array:
+        return jax.image.resize(x, (x.shape[0], size, size, *x.shape[3:]), "bilinear")
+
+    return jax.tree.map(resize, views)
