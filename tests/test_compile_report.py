@@ -173,6 +173,19 @@ def test_a_program_that_does_not_fit_is_reported_and_is_one_clear_error(monkeypa
     assert (line["topology"], line["devices"], line["fits"], line["peak_bytes"]) == ("v5e:1x1", 1, False, 30 * 2**30)
 
 
+def test_the_denoising_step_is_the_one_that_sampling_runs():
+    """With a guidance interval, the branch without context is computed within it only."""
+    mesh = sharding.make_mesh(MeshConfig(1, 1), jax.devices()[:1])
+
+    def choices(**settings) -> int:
+        config = toy.get_config("tiny")
+        config.sample.update(settings)
+        program, arguments = compile_report.denoising_program(from_dict(config), mesh, 1)
+        return str(program.trace(*arguments).jaxpr).count("cond[")
+
+    assert choices(guidance=2.0, guidance_from=0.2) == choices(guidance=2.0) + 1
+
+
 def test_libtpu_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'dfm_jax\[tpu\]'"):

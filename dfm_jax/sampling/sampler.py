@@ -140,14 +140,17 @@ class Sampler:
         )
         return Samples(x0, prepared.conditional(len(keys)).context)
 
-    def scene(self, samples: Samples) -> tuple[Any, Any | None]:
+    def scene(self, samples: Samples, noise_level: float = SCENE_NOISE_LEVEL) -> tuple[Any, Any | None]:
         """The signal (scene) behind the context and a finished sample, and the deterministic estimate of the target
         view, if the model makes one.
 
         The sample enters as the target view. The scene of the last denoising step would not do: it is that of the
         conditional branch, which guided samples differ from.
+
+        Args:
+          noise_level: what the model is told of the sample, as a share of all.
         """
-        level = round(SCENE_NOISE_LEVEL * self.schedule.num_timesteps)
+        level = round(noise_level * self.schedule.num_timesteps)
         timestep = jnp.full(samples.x0.shape[0], level, jnp.int32)
         return self.model.infer(self.params, samples.context, samples.x0, timestep)
 

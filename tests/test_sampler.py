@@ -1,0 +1,81 @@
+"""What a sampler decides: whether steps are guided and where, and which size scenes are rendered at."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import toy
+from dfm_jax.config.reading import from_dict
+from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.sampling.sampler import Sampler, sample_keys
+from tests.test_linear_forward_model import LinearModel, observe
+from tests.tiny import UNCHUNKED, jit, random_camera, random_params, tiny_model, tiny_scene
+
+STEPS, COUNT = 100, 4
+MODEL = LinearModel(STEPS)
+PARAMS = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), MODEL.init())
+EXAMPLE = observe(jax.random.key(0), COUNT)
+CURES = {"guidance_rescale": 0.0, "guidance_parallel": 1.0, "guidance_momentum": 0.0, "guidance_bound": 0.0}
+
+
+def sampler(**settings) -> Sampler:
+    sample = from_dict(toy.get_config()).sample
+    sample = dataclasses.replace(sample, **{"guidance_from": 0.0, "guidance_to": 1.0, **CURES, **settings})
+    return Sampler(MODEL, PARAMS, cosine_schedule(STEPS), sample)
+
+
+def step(made: Sampler, timestep: int) -> np.ndarray:
+    """What its denoiser makes of some noise."""
+    x_t = jax.random.normal(jax.random.key(1), (COUNT, 2))
+    denoise_fn = made.denoise_fn(made.prepare(EXAMPLE))
+    return np.asarray(denoise_fn(x_t, jnp.full(COUNT, timestep), jnp.int32(0), jnp.zeros_like(x_t))[0])
+
+
+def branch(dropped: bool, timestep: int) -> np.ndarray:
+    """The same, straight from the model, with or without the context."""
+    example = MODEL.drop_context(EXAMPLE, jnp.full(COUNT, dropped))
+    x_t = jax.random.normal(jax.random.key(1), (COUNT, 2))
+    return np.asarray(denoise(PARAMS, MODEL, x_t, jnp.full(COUNT, timestep), prepare(PARAMS, MODEL, example)).x0)
+
+
+@pytest.mark.parametrize("timestep", [10, 50, 90])
+def test_guidance_is_that_of_the_two_branches_within_its_interval(timestep):
+    conditional, unconditional = branch(False, timestep), branch(True, timestep)
+    assert np.abs(conditional - unconditional).max() > 0.1
+    guided = unconditional + 3.0 * (conditional - unconditional)
+    np.testing.assert_allclose(step(sampler(guidance=1.0), timestep), conditional, atol=1e-5)
+    np.testing.assert_allclose(step(sampler(guidance=3.0), timestep), guided, rtol=1e-4, atol=1e-4)
+    limited = step(sampler(guidance=3.0, guidance_from=0.4, guidance_to=0.6), timestep)
+    np.testing.assert_allclose(limited, guided if timestep == 50 else conditional, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scale_that_is_an_argument_takes_the_place_of_the_settings():
+    scaled = sampler(guidance=2.0).replace(guidance_scale=jnp.float32(3.0))
+    np.testing.assert_allclose(step(scaled, 50), step(sampler(guidance=3.0), 50), rtol=1e-5)
+    assert np.abs(step(scaled, 50) - step(sampler(guidance=2.0), 50)).max() > 0.1
+
+
+def test_a_sample_depends_on_its_own_key_only():
+    keys = sample_keys(jax.random.key(0), jnp.arange(COUNT), jnp.array([0, 0, 1, 2]))
+    made = sampler(num_steps=5, guidance=2.0)
+    sample = jax.jit(lambda example, keys: made.sample(example, keys).x0)
+    turned = jax.tree.map(lambda x: x[::-1], (EXAMPLE, keys))
+    np.testing.assert_allclose(sample(*turned)[::-1], sample(EXAMPLE, keys), rtol=1e-4, atol=1e-5)
+    again = sample_keys(jax.random.key(0), jnp.array([2, 3]), jnp.array([1, 2]))
+    np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(keys[2:]))
+
+
+def test_a_scene_is_rendered_at_any_height_and_width():
+    model = tiny_model(chunk_size=UNCHUNKED)
+    made = sampler().replace(model=model, params=random_params(model))
+    camera = jax.tree.map(lambda x: x[:, None], random_camera(np.random.default_rng(3), (2,)))
+    render = lambda height, width: jit(lambda scene: made.render(scene, camera, height, width))(tiny_scene())
+    wide, square = render(2, 6), render(2, 2)
+    assert wide.rgb.shape == (2, 1, 2, 6, 3) and wide.distance.shape == wide.opacity.shape == (2, 1, 2, 6)
+    # Of three columns, the middle one looks where one as wide as the three looks.
+    for one, other in zip(jax.tree.leaves(wide), jax.tree.leaves(square), strict=True):
+        np.testing.assert_allclose(one[:, :, :, 1::3], other, rtol=1e-4, atol=1e-4)
