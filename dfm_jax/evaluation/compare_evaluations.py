@@ -63,10 +63,8 @@ def load_run(workdir: Path) -> Evaluated:
         _check(numbers)
     with reading(folder / "protocol.json", cure):
         stored = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
-        views, counts = (
-            [{**example, "scene": str(example["scene"])} for example in stored["examples"]],
-            stored.get("frames", POSITIONS),
-        )
+        views = [{**example, "scene": str(example["scene"])} for example in stored["examples"]]
+        counts = stored.get("frames", POSITIONS)
     return Evaluated(numbers, views, counts, StoredScenes(folder))
 
 
