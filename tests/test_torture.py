@@ -31,13 +31,13 @@ def start_all(folder, workdir, processes, checkpoint_every):
     """One process of one device, or two of two devices each, over which the parameters are split."""
     settings = SETTINGS | {"train.num_steps": NUM_STEPS[processes], "train.checkpoint_every": checkpoint_every}
     if processes == 1:
-        return [start(folder, workdir, **settings)]
+        return [start(folder, workdir, quickly=False, **settings)]
     settings |= {"model.encoder.width": 128, "train.mesh.data": 1, "train.mesh.fsdp": -1}
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
-    return [start(folder, workdir, *place(i), devices=2, **settings) for i in range(processes)]
+    return [start(folder, workdir, *place(i), devices=2, quickly=False, **settings) for i in range(processes)]
 
 
 def finish_all(processes):
