@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import pathlib
+import runpy
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -184,6 +186,15 @@ def test_the_denoising_step_is_the_one_that_sampling_runs():
         return str(program.trace(*arguments).jaxpr).count("cond[")
 
     assert choices(guidance=2.0, guidance_from=0.2) == choices(guidance=2.0) + 1
+
+
+def test_the_table_has_its_earlier_name_as_well(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compile_table", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("dfm_jax.evaluation.compile_table", run_name="__main__")
+    printed = capsys.readouterr()
+    assert ended.value.code == 0 and "--results" in printed.out
+    assert "is dfm_jax.profiling.compile_table now" in printed.err
 
 
 def test_libtpu_is_asked_for_where_it_is_missing(monkeypatch):
