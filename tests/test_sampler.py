@@ -48,8 +48,10 @@ def test_guidance_is_that_of_the_two_branches_within_its_interval(timestep):
     assert np.abs(conditional - unconditional).max() > 0.1
     guided = unconditional + 3.0 * (conditional - unconditional)
     np.testing.assert_allclose(step(sampler(guidance=1.0), timestep), conditional, atol=1e-5)
+    # Guidance in numpy multiplies the branches' rounding by 3.
     np.testing.assert_allclose(step(sampler(guidance=3.0), timestep), guided, rtol=1e-4, atol=1e-4)
     limited = step(sampler(guidance=3.0, guidance_from=0.4, guidance_to=0.6), timestep)
+    # As above.
     np.testing.assert_allclose(limited, guided if timestep == 50 else conditional, rtol=1e-4, atol=1e-4)
 
 
@@ -64,6 +66,7 @@ def test_a_sample_depends_on_its_own_key_only():
     made = sampler(num_steps=5, guidance=2.0)
     sample = jax.jit(lambda example, keys: made.sample(example, keys).x0)
     turned = jax.tree.map(lambda x: x[::-1], (EXAMPLE, keys))
+    # The scenes stand elsewhere in the batch: float32's rounding through the steps.
     np.testing.assert_allclose(sample(*turned)[::-1], sample(EXAMPLE, keys), rtol=1e-4, atol=1e-5)
     again = sample_keys(jax.random.key(0), jnp.array([2, 3]), jnp.array([1, 2]))
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(keys[2:]))
@@ -78,4 +81,5 @@ def test_a_scene_is_rendered_at_any_height_and_width():
     assert wide.rgb.shape == (2, 1, 2, 6, 3) and wide.distance.shape == wide.opacity.shape == (2, 1, 2, 6)
     # Of three columns, the middle one looks where one as wide as the three looks.
     for one, other in zip(jax.tree.leaves(wide), jax.tree.leaves(square), strict=True):
+        # Another number of pixels is another program: float32's rounding through the field.
         np.testing.assert_allclose(one[:, :, :, 1::3], other, rtol=1e-4, atol=1e-4)
