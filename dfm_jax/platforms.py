@@ -19,6 +19,7 @@ CUDA_PLUGINS = {"xla_cuda12", "xla_cuda13"}
 # XLA would fuse matrix products into kernels of its own (Triton) where cuBLAS is faster: a denoising step of
 # realestate10k.py:64 in bfloat16 takes 21.1 ms so, and 17.1 ms with cuBLAS alone (H200, docs/gpu.md).
 GPU_FLAGS = {"xla_gpu_enable_triton_gemm": "false"}
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")  # in what the runtime says
 HOW = "leave JAX_PLATFORMS unset for what this machine has, or set JAX_PLATFORMS=cpu"
 
 
@@ -107,7 +108,7 @@ def memory_told() -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         raise UserError(
             f"memory is not enough ({_first_line(error)}): lower config.train.batch_size or split it with "

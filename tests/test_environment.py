@@ -89,7 +89,14 @@ def test_jax_that_does_not_start_is_an_error_that_a_user_can_mend(error, monkeyp
         platforms.start()
 
 
-@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nand more")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nand more"),
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."),
+    ],
+)
 def test_memory_that_is_not_enough_is_one_line(error):
     with pytest.raises(UserError, match=r"memory is not enough .*train\.batch_size") as told, platforms.memory_told():
         raise error
