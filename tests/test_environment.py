@@ -188,7 +188,7 @@ def test_the_home_in_every_path_that_a_user_gives(home, monkeypatch):
 
 def test_the_backend_of_a_notebook_does_not_stop_pictures():
     environment = os.environ | {"MPLBACKEND": "module://of_a_notebook.that_is_not_here", "PYTHONPATH": str(ROOT)}
-    program = "import os; from dfm_jax.evaluation import figures; print(os.environ['MPLBACKEND'])"
+    program = "import os; from dfm_jax.visualization import figures; print(os.environ['MPLBACKEND'])"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, environment["MPLBACKEND"]), done.stderr
 
