@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import signal
 
 # Before jax is imported anywhere, and in the environment, for programs that a test starts. The tests compare numbers:
 # an accelerator's are tried only when asked for by name.
@@ -36,6 +37,10 @@ def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         # The compiler reads them when it is first used. What the environment says comes last, and holds.
         os.environ["XLA_FLAGS"] = f"{QUICKLY} {compiler_flags()}".strip()
+    # A run in the background ignores the terminal's signals, and so would every program that a test starts and signals.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_finish():
