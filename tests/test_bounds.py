@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from dfm_jax.data import bounds
-from dfm_jax.data.builders.source import Rejected
 from dfm_jax.data.builders.transforms_json import TransformsSource
+from dfm_jax.data.preparing import bounds
+from dfm_jax.data.preparing.source import Rejected
 from tests.captures_source import RADIUS, arc
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (200, 3))

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import evaluation_views, pipeline, prepare
-from dfm_jax.data.builders import posed_scenes, transforms_json
-from dfm_jax.data.dataset import SceneDataset
+from dfm_jax.data import prepare
+from dfm_jax.data.builders import transforms_json
+from dfm_jax.data.loading import evaluation_views, pipeline
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.errors import UserError
 from tests.captures_source import arc, pose, write_transforms
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from dfm_jax.data import bounds, dataset, prepare
+from dfm_jax.data import prepare
 from dfm_jax.data.builders import colmap_model
 from dfm_jax.data.builders.colmap import ColmapSource
-from dfm_jax.data.builders.pictures import open_picture
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.loading import dataset
+from dfm_jax.data.preparing import bounds
+from dfm_jax.data.preparing.pictures import open_picture
+from dfm_jax.data.preparing.source import Rejected
 from dfm_jax.errors import UserError
 from tests.captures_source import FOCAL, HEIGHT, POINTS, WIDTH, arc, photograph, write_colmap
 

@@ -17,8 +17,8 @@ from jax.sharding import PartitionSpec as P
 from configs import toy
 from dfm_jax.config import MeshConfig
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data import pipeline
-from dfm_jax.data.abstract import abstract_example
+from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.errors import UserError
 from dfm_jax.models import lpips
 from dfm_jax.profiling import compile_report, compile_table, tpu_topology

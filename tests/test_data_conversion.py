@@ -14,8 +14,10 @@ import time
 
 import pytest
 
-from dfm_jax.data import dataset, prepare, runners, verify
-from dfm_jax.data.builders import posed_scenes, shards, toy
+from dfm_jax.data import prepare, verify
+from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import dataset
+from dfm_jax.data.preparing import posed_scenes, runners, shards
 from dfm_jax.errors import UserError
 from tests.programs import PATIENCE
 from tests.realestate10k_source import camera_line, replace_line, write_clip

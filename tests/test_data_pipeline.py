@@ -11,8 +11,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import pipeline, prepare
-from dfm_jax.data.builders import posed_scenes, toy
+from dfm_jax.data import prepare
+from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import pipeline
+from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.errors import UserError
 
 SIZE = 8

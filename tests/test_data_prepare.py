@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfm_jax.data import dataset, prepare
+from dfm_jax.data import prepare
 from dfm_jax.data.builders import toy as toy_scenes
+from dfm_jax.data.loading import dataset
 from tests.realestate10k_source import camera_line, picture, replace_line, timestamp, write_clip
 
 

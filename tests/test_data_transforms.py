@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfm_jax.data import transforms
+from dfm_jax.data.loading import transforms
 
 
 def random_pose(rng):

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule

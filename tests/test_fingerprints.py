@@ -10,8 +10,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dfm_jax.data import dataset, prepare
-from dfm_jax.data.builders import posed_scenes, toy
+from dfm_jax.data import prepare
+from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import dataset
+from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.runs import earlier_results, fingerprints
 
 

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import dataset, evaluation_views, holes, inspect_page, inspect_scene, pipeline, prepare, sfm
-from dfm_jax.data.builders import posed_scenes
+from dfm_jax.data import prepare
 from dfm_jax.data.builders.co3d import CO3DSource
 from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.builders.middlebury import MiddleburySource
 from dfm_jax.data.builders.photos import PhotosSource
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.builders.transforms_json import TransformsSource
-from dfm_jax.data.validation import Quarantine
+from dfm_jax.data.inspecting import inspect_page, inspect_scene
+from dfm_jax.data.loading import dataset, evaluation_views, holes, pipeline
+from dfm_jax.data.preparing import posed_scenes, sfm
+from dfm_jax.data.preparing.validation import Quarantine
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import protocol
 from dfm_jax.evaluation.compare_evaluations import Evaluated, check_same_views

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfm_jax.data import conventions, dataset, epipolar, geometry_checks, scene_checks, transforms, validation
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
-from dfm_jax.data.geometry_checks import INVERSE, OPENGL, PYTORCH3D
+from dfm_jax.data.loading import dataset, transforms
+from dfm_jax.data.preparing import epipolar, geometry_checks, pose_conventions, scene_checks, validation
+from dfm_jax.data.preparing.geometry_checks import INVERSE, OPENGL, PYTORCH3D
+from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene
 from tests import textured_room
 from tests.captures_source import arc, pose
 from tests.test_data_prepare import run
@@ -221,24 +222,24 @@ def matches(room):
 
 def with_mistake(mistake, poses):
     if mistake.startswith(f"{INVERSE}, and "):
-        return np.linalg.inv(conventions.READINGS[mistake.removeprefix(f"{INVERSE}, and ")](poses))
-    return conventions.READINGS[mistake](poses)  # made twice, it is undone
+        return np.linalg.inv(pose_conventions.READINGS[mistake.removeprefix(f"{INVERSE}, and ")](poses))
+    return pose_conventions.READINGS[mistake](poses)  # made twice, it is undone
 
 
-@pytest.mark.parametrize("mistake", conventions.READINGS)
+@pytest.mark.parametrize("mistake", pose_conventions.READINGS)
 def test_every_mistake_is_recognised_from_the_pictures(room, matches, mistake):
     true = textured_room.cameras(8)
-    np.testing.assert_allclose(conventions.READINGS[mistake](with_mistake(mistake, true)), true, atol=1e-9)
+    np.testing.assert_allclose(pose_conventions.READINGS[mistake](with_mistake(mistake, true)), true, atol=1e-9)
     intrinsics = np.stack([frame.intrinsics for frame in room[1]])
-    assert conventions.judge(matches, true, intrinsics).right is True
-    verdict = conventions.judge(matches, with_mistake(mistake, true), intrinsics)
+    assert pose_conventions.judge(matches, true, intrinsics).right is True
+    verdict = pose_conventions.judge(matches, with_mistake(mistake, true), intrinsics)
     assert verdict.right is False and verdict.mistake == mistake
 
 
 def test_a_few_matches_tell_nothing(room, matches):
     few = [dataclasses.replace(matches[0], a=matches[0].a[:20], b=matches[0].b[:20])]
     intrinsics = np.stack([frame.intrinsics for frame in room[1]])
-    verdict = conventions.judge(few, np.linalg.inv(textured_room.cameras(8)), intrinsics)
+    verdict = pose_conventions.judge(few, np.linalg.inv(textured_room.cameras(8)), intrinsics)
     assert verdict.right is None and np.isnan(verdict.error) and verdict.mistake == ""
 
 
@@ -275,14 +276,16 @@ def test_inexact_poses_are_warned_of(room):
 def test_a_wrong_focal_length_is_named(room, matches, factor):
     true, intrinsics = textured_room.cameras(8), np.stack([frame.intrinsics for frame in room[1]])
     intrinsics[:, [0, 1], [0, 1]] *= factor
-    verdict = conventions.judge(matches, true, intrinsics)
+    verdict = pose_conventions.judge(matches, true, intrinsics)
     # Estimated from matches that are a pixel off.
     assert verdict.focal_factor == pytest.approx(1 / factor, rel=0.1) and "times as long" in verdict.evidence
 
 
 def test_points_behind_the_cameras_are_the_evidence_where_lines_are_none(room):
     with pytest.raises(Rejected, match=r"wrong sign.*behind"):
-        scene_checks.check_scene(*told(room, conventions.READINGS[conventions.NEGATED](textured_room.cameras(8))))
+        scene_checks.check_scene(
+            *told(room, pose_conventions.READINGS[pose_conventions.NEGATED](textured_room.cameras(8)))
+        )
 
 
 def test_pictures_that_show_nothing_leave_a_warning(room):

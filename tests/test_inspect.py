@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from dfm_jax.data import epipolar, inspect, prepare
-from dfm_jax.data.epipolar import Pair
+from dfm_jax.data import inspect, prepare
+from dfm_jax.data.preparing import epipolar
+from dfm_jax.data.preparing.epipolar import Pair
 from tests import textured_room
 from tests.captures_source import OPENGL_FROM_OPENCV
 from tests.test_data_prepare import run

@@ -75,11 +75,11 @@ RESERVED = [
     (r"clu(\..*)?", r"runs\.metric_writers"),
     (r"matplotlib(\..*)?", r"visualization\.figures"),  # which starts it whatever the environment says
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
-    (r"pycolmap(\..*)?", r"data\.sfm"),
-    (r"pillow_heif(\..*)?", r"data\.builders\.picture_kinds"),
+    (r"pycolmap(\..*)?", r"data\.preparing\.sfm"),
+    (r"pillow_heif(\..*)?", r"data\.preparing\.picture_kinds"),
     (r"dfm_jax\.training(\..*)?", r"main|training\..*|profiling\..*"),
-    (r"apache_beam(\..*)?", r"data\.runners"),
-    (r"array_record(\..*)?", r"data\.builders\.records"),
+    (r"apache_beam(\..*)?", r"data\.preparing\.runners"),
+    (r"array_record(\..*)?", r"data\.loading\.records"),
     (r"jax\.pmap|tensorflow(\..*)?", r"(?!)"),  # nobody
 ]
 MESH_AXIS = "fsdp"
@@ -206,10 +206,14 @@ def canonical(distribution: str) -> str:
         ("geometry", "from . import models", "relative import of ..models"),
         ("diffusion.process", "from dfm_jax.structs import Camera", "imports dfm_jax.structs.Camera"),
         ("rendering.render", "from dfm_jax.models import dit", "imports dfm_jax.models.dit"),
-        ("data.pipeline", "from dfm_jax.rendering.render import render", "imports dfm_jax.rendering.render.render"),
+        (
+            "data.loading.pipeline",
+            "from dfm_jax.rendering.render import render",
+            "imports dfm_jax.rendering.render.render",
+        ),
         ("forward_model", "def f():\n    import dfm_jax.denoiser", "imports dfm_jax.denoiser"),
         ("losses", "from dfm_jax.training import step", "imports dfm_jax.training.step"),
-        ("main", "import dfm_jax.data.pipeline", "imports dfm_jax.data.pipeline"),
+        ("main", "import dfm_jax.data.loading.pipeline", "imports dfm_jax.data.loading.pipeline"),
         ("denoiser", "import jax\n@jax.jit\ndef f(x): return x", "uses jax.jit"),
         ("denoiser", "from jax import jit", "uses jax.jit"),
         ("denoiser", "import jax as j\nf = partial(j.jit, static_argnums=0)", "uses jax.jit"),
@@ -222,7 +226,7 @@ def canonical(distribution: str) -> str:
         ("data.prepare", "from dfm_jax.config import command_line", "uses dfm_jax.config.command_line"),
         ("forward_model", "import flax.linen as nn", "uses flax.linen"),
         ("forward_model", "from flax import linen", "uses flax.linen"),
-        ("data.pipeline", "import tensorflow as tf", "uses tensorflow"),
+        ("data.loading.pipeline", "import tensorflow as tf", "uses tensorflow"),
         ("runs.checkpoints", "import torch", "uses torch"),
         (
             "interop.published",

@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageCms
 
 from dfm_jax.data import prepare
-from dfm_jax.data.builders import deep_pictures, gathered_photos, picture_kinds, pictures
-from dfm_jax.data.builders.deep_pictures import White
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.builders import gathered_photos
+from dfm_jax.data.preparing import deep_pictures, picture_kinds, pictures
+from dfm_jax.data.preparing.deep_pictures import White
+from dfm_jax.data.preparing.source import Rejected
 from tests import captures_source
 
 BLACK = (0, 0, 0)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import evaluation_views, pipeline, prepare
-from dfm_jax.data.builders import posed_scenes, toy
+from dfm_jax.data import prepare
+from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import evaluation_views, pipeline
+from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import protocol
 

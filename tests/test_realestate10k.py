@@ -7,8 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from dfm_jax.data import dataset, prepare
+from dfm_jax.data import prepare
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
+from dfm_jax.data.loading import dataset
 from tests import plane_sweep
 from tests.realestate10k_source import URL, camera_line, timestamp, write_clip
 

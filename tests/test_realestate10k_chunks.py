@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from dfm_jax.data import dataset, prepare
+from dfm_jax.data import prepare
 from dfm_jax.data.builders import realestate10k_chunks
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
+from dfm_jax.data.loading import dataset
 from tests.realestate10k_source import URL, camera_line, picture, timestamp, write_clip
 
 torch = pytest.importorskip("torch")

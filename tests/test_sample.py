@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import toy as toy_config
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import sample as sampling
 from dfm_jax.evaluation.sample import camera_paths, sample

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dfm_jax.data.signature import signature
+from dfm_jax.data.preparing.source_fingerprint import signature
 
 
 @pytest.fixture

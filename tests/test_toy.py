@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dfm_jax.data import transforms
 from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import transforms
 
 SIZE = 16
 

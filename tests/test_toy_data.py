@@ -9,8 +9,10 @@ import time
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import dataset, pipeline, prepare, toy_data
-from dfm_jax.data.builders import posed_scenes, toy
+from dfm_jax.data import prepare, toy_data
+from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import dataset, pipeline
+from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.errors import UserError
 
 SIZE = 8

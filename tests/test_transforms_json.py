@@ -9,11 +9,12 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from dfm_jax.data import dataset, prepare
-from dfm_jax.data.builders.pictures import open_picture
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data import prepare
 from dfm_jax.data.builders.transforms_json import TransformsSource
-from dfm_jax.data.undistort import Lens, distort
+from dfm_jax.data.loading import dataset
+from dfm_jax.data.preparing.pictures import open_picture
+from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.preparing.undistort import Lens, distort
 from dfm_jax.errors import UserError
 from tests.captures_source import (
     BALLS,

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dfm_jax.data import dataset, orientation, prepare, validation
-from dfm_jax.data.builders import pictures, posed_scenes
+from dfm_jax.data import prepare
 from dfm_jax.data.builders.colmap import ColmapSource
-from dfm_jax.data.builders.source import SourceFrame, SourceScene
 from dfm_jax.data.builders.transforms_json import TransformsSource
+from dfm_jax.data.loading import dataset
+from dfm_jax.data.preparing import orientation, pictures, posed_scenes, validation
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from tests import captures_source, textured_room
 from tests.captures_source import FOCAL, HEIGHT, WIDTH, write_colmap, write_transforms
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import ViewSamplingConfig
-from dfm_jax.data import view_sampling
 from dfm_jax.data.builders import toy
-from dfm_jax.data.view_sampling import Frames
+from dfm_jax.data.loading import view_sampling
+from dfm_jax.data.loading.view_sampling import Frames
 from dfm_jax.errors import UserError
 
 CONFIG = ViewSamplingConfig(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from dfm_jax.config.limits import Count, Distance, Path, Range, Share
 
-VIEW_RULES = ("realestate10k", "co3d", "toy", "captures")  # of `data/view_sampling.py`
+VIEW_RULES = ("realestate10k", "co3d", "toy", "captures")  # of `data/loading/view_sampling.py`
 
 Views = Annotated[int, Range(1, 1000)]
 

@@ -14,13 +14,13 @@ from dfm_jax.data.builders import (
     colmap,
     middlebury,
     photos,
-    pictures,
     realestate10k,
     realestate10k_cameras,
     toy,
     transforms_json,
 )
-from dfm_jax.data.builders.source import Source
+from dfm_jax.data.preparing import pictures
+from dfm_jax.data.preparing.source import Source
 from dfm_jax.errors import UserError
 
 TOY_IMAGE_SIZE = 24

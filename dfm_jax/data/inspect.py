@@ -17,9 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfm_jax.data import dataset, inspect_page, inspect_scene, validation
-from dfm_jax.data.dataset import SceneDataset
-from dfm_jax.data.inspect_scene import SceneReport
+from dfm_jax.data.inspecting import inspect_page, inspect_scene
+from dfm_jax.data.inspecting.inspect_scene import SceneReport
+from dfm_jax.data.loading import dataset
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.preparing import validation
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.runs.output_folders import check_room, replacing
 

@@ -30,9 +30,10 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import pipeline, prepare
-from dfm_jax.data.builders import posed_scenes
-from dfm_jax.data.builders.source import SourceFrame, SourceScene
+from dfm_jax.data import prepare
+from dfm_jax.data.loading import pipeline
+from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from dfm_jax.errors import Parser, UserError
 
 # The published batch of 24 at 64 pixels is some 80 TFLOP a forward pass, so 300 a step: a tenth of a second is what

@@ -32,10 +32,11 @@ from typing import Any
 from tqdm import tqdm
 
 from dfm_jax import interrupts
-from dfm_jax.data import conversion, dataset, formats, runners, validation
-from dfm_jax.data.builders import posed_scenes, records, shards
-from dfm_jax.data.builders.source import Source
-from dfm_jax.data.signature import signature
+from dfm_jax.data import formats
+from dfm_jax.data.loading import dataset, records
+from dfm_jax.data.preparing import conversion, posed_scenes, runners, shards, validation
+from dfm_jax.data.preparing.source import Source
+from dfm_jax.data.preparing.source_fingerprint import signature
 from dfm_jax.errors import Parser, UserError
 
 MIN_FRAMES = 3  # a context view, a target and a novel view

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from dfm_jax.config import DataConfig
-from dfm_jax.data import prepare, transforms
-from dfm_jax.data.builders import posed_scenes, toy
-from dfm_jax.data.dataset import SceneDataset, exists, open_splits
+from dfm_jax.data import prepare
+from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import transforms
+from dfm_jax.data.loading.dataset import SceneDataset, exists, open_splits
+from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dfm_jax.data import dataset
-from dfm_jax.data.builders import records
+from dfm_jax.data.loading import dataset, records
 from dfm_jax.errors import Parser, UserError
 
 

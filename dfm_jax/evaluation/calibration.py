@@ -20,10 +20,10 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dfm_jax.config import Config, SampleConfig
-from dfm_jax.data import evaluation_views
 from dfm_jax.data.builders import toy
-from dfm_jax.data.dataset import SceneDataset
-from dfm_jax.data.view_sampling import Draw
+from dfm_jax.data.loading import evaluation_views
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.evaluation import toy_modes
 from dfm_jax.metrics import total_variation
 from dfm_jax.sampling.batches import pairs_at_once

@@ -19,9 +19,9 @@ from jax import Array
 from tqdm import tqdm
 
 from dfm_jax.config import Config
-from dfm_jax.data import evaluation_views, pipeline
-from dfm_jax.data.dataset import SceneDataset
-from dfm_jax.data.view_sampling import Draw
+from dfm_jax.data.loading import evaluation_views, pipeline
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import calibration, made_from, protocol, toy_modes

@@ -26,8 +26,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.data import pipeline
-from dfm_jax.data.abstract import abstract_example
+from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_model import RadianceFieldModel

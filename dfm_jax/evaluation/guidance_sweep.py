@@ -33,7 +33,7 @@ from tqdm import tqdm
 from dfm_jax import platforms
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
-from dfm_jax.data import dataset, evaluation_views
+from dfm_jax.data.loading import dataset, evaluation_views
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import guidance_page, made_from, plots
 from dfm_jax.evaluation.scene_scores import LARGEST_PSNR

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfm_jax.config import Config
-from dfm_jax.data.dataset import SceneDataset
-from dfm_jax.data.view_sampling import Draw
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.models import lpips
 from dfm_jax.runs import fingerprints

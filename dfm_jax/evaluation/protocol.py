@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data import text_files
-from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
-from dfm_jax.data.view_sampling import Draw
+from dfm_jax.data.loading import text_files
+from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
+from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.errors import UserError
 from dfm_jax.paths import shipped
 from dfm_jax.runs import fingerprints

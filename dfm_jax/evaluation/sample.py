@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.report import write_report

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from dfm_jax import platforms
 from dfm_jax.config import SAMPLERS, SPACINGS, Config
 from dfm_jax.config.command_line import read_config
-from dfm_jax.data import evaluation_views, pipeline
-from dfm_jax.data.dataset import SceneDataset
-from dfm_jax.data.view_sampling import Draw
+from dfm_jax.data.loading import evaluation_views, pipeline
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import calibration, made_from, plots, toy_modes
 from dfm_jax.metrics import psnr

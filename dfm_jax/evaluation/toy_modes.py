@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dfm_jax.data.builders import toy
-from dfm_jax.data.dataset import SceneDataset
+from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.evaluation.results import HiddenColours
 from dfm_jax.metrics import mode_shares, nearest_mode, total_variation
 from dfm_jax.structs import Example

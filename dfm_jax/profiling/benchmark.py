@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from dfm_jax.config import Config
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.profiling.measure import (
     REFUSALS,

@@ -18,7 +18,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
-from dfm_jax.data.abstract import abstract_example
+from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.denoiser import Prepared
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops

@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from dfm_jax.data.examples import pad
+from dfm_jax.data.loading.examples import pad
 from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.sampler import Sampler, Samples, sample_keys, to_image
 from dfm_jax.sampling.views import RenderedViews

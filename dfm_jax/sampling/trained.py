@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dfm_jax.config import Config
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params

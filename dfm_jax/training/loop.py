@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from dfm_jax.config import Config
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
 from dfm_jax.runs import barriers, metric_writers

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path as Folder
 
-from dfm_jax.data import dataset, prepare, verify
+from dfm_jax.data import prepare, verify
+from dfm_jax.data.loading import dataset
 from dfm_jax.evaluation import protocol
 from tests import captures_source, co3d_source, realestate10k_source
 

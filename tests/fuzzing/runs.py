@@ -16,7 +16,7 @@ import optax
 
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data import pipeline
+from dfm_jax.data.loading import pipeline
 from dfm_jax.evaluation import compare, compare_evaluations
 from dfm_jax.evaluation import export as exporting
 from dfm_jax.evaluation.evaluation_results import SAMPLE_MEASURES, SceneStore

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import orientation, transforms, undistort, validation
-from dfm_jax.data.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
-from dfm_jax.data.builders import pictures, point_clouds, uprightness
-from dfm_jax.data.builders.deep_pictures import White
-from dfm_jax.data.builders.pictures import Header, Picture
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
+from dfm_jax.data.builders import point_clouds, uprightness
 from dfm_jax.data.builders.source_files import as_text, natural_key
 from dfm_jax.data.builders.uprightness import View
-from dfm_jax.data.undistort import Lens
+from dfm_jax.data.loading import transforms
+from dfm_jax.data.preparing import orientation, pictures, undistort, validation
+from dfm_jax.data.preparing.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
+from dfm_jax.data.preparing.deep_pictures import White
+from dfm_jax.data.preparing.pictures import Header, Picture
+from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
+from dfm_jax.data.preparing.undistort import Lens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data import orientation, transforms
-from dfm_jax.data.builders import co3d_annotations, co3d_scale, pictures
+from dfm_jax.data.builders import co3d_annotations, co3d_scale
 from dfm_jax.data.builders.co3d_annotations import Annotation
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.data.builders.source_files import as_text, distinct, find_picture, is_hidden
+from dfm_jax.data.loading import transforms
+from dfm_jax.data.preparing import orientation, pictures
+from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.errors import UserError
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"

@@ -22,9 +22,9 @@ from dfm_jax.data.builders import captures, colmap_model, colmap_places, point_c
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.colmap_model import Camera, Image, Model
 from dfm_jax.data.builders.colmap_places import Pair
-from dfm_jax.data.builders.pictures import Colour
-from dfm_jax.data.builders.source import Rejected, SourceScene, refused
-from dfm_jax.data.undistort import Lens
+from dfm_jax.data.preparing.pictures import Colour
+from dfm_jax.data.preparing.source import Rejected, SourceScene, refused
+from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import UserError
 
 SPLIT = "train"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.data import text_files
-from dfm_jax.data.builders.source import Rejected
 from dfm_jax.data.builders.source_files import read_file
+from dfm_jax.data.loading import text_files
+from dfm_jax.data.preparing.source import Rejected
 
 # By number in binary files: name, and how many parameters follow.
 CAMERA_MODELS = (

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dfm_jax.data import orientation
-from dfm_jax.data.builders import pictures
-from dfm_jax.data.builders.pictures import Header
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.preparing import orientation, pictures
+from dfm_jax.data.preparing.pictures import Header
+from dfm_jax.data.preparing.source import Rejected
 
 READ_ALIKE = ("JPEG", "MPO", "PNG", "BMP")
 LOSSLESS = ("PNG", "TIFF", "BMP", "PPM", "TGA", "PSD", "GIF")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.data import text_files
 from dfm_jax.data.builders import captures, source_files
 from dfm_jax.data.builders.captures import Photo
-from dfm_jax.data.builders.pictures import Colour, read_header
-from dfm_jax.data.builders.source import Rejected, SourceScene
-from dfm_jax.data.undistort import Lens
+from dfm_jax.data.loading import text_files
+from dfm_jax.data.preparing.pictures import Colour, read_header
+from dfm_jax.data.preparing.source import Rejected, SourceScene
+from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import UserError
 
 SPLIT = "train"

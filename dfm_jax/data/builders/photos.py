@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import sfm
-from dfm_jax.data.builders import captures, colmap, gathered_photos, pictures, source_files, video
-from dfm_jax.data.builders.picture_kinds import SUFFIXES
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
+from dfm_jax.data.builders import captures, colmap, gathered_photos, source_files, video
+from dfm_jax.data.preparing import pictures, sfm
+from dfm_jax.data.preparing.picture_kinds import SUFFIXES
+from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.errors import UserError
 
 SPLIT = "train"

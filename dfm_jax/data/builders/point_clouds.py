@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import plyfile
 
-from dfm_jax.data.bounds import MIN_POINTS
-from dfm_jax.data.builders.source import Rejected, SourceScene
+from dfm_jax.data.preparing.bounds import MIN_POINTS
+from dfm_jax.data.preparing.source import Rejected, SourceScene
 
 FILES = ("points3D.ply", "sparse_pc.ply", "points.ply")  # what tools call them, beside cameras
 MOST = 50_000  # points that are looked at: enough for percentiles

@@ -19,18 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import (
-    pictures,
-    realestate10k_cameras,
-    realestate10k_chunks,
-    realestate10k_video,
-    source_files,
-    video,
-)
-from dfm_jax.data.builders.picture_kinds import SUFFIXES
+from dfm_jax.data.builders import realestate10k_cameras, realestate10k_chunks, realestate10k_video, source_files, video
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
-from dfm_jax.data.builders.source import Rejected, SourceScene, refused
 from dfm_jax.data.builders.source_files import as_text
+from dfm_jax.data.preparing import pictures
+from dfm_jax.data.preparing.picture_kinds import SUFFIXES
+from dfm_jax.data.preparing.source import Rejected, SourceScene, refused
 from dfm_jax.errors import UserError
 
 SPLITS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}  # by folder name

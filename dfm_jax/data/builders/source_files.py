@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from dfm_jax.data.builders.picture_kinds import SUFFIXES
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.preparing.picture_kinds import SUFFIXES
+from dfm_jax.data.preparing.source import Rejected
 from dfm_jax.errors import UserError
 
 HIDDEN = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders.source import SourceFrame, SourceScene
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 
 HIDDEN_COLOURS = ((0.90, 0.13, 0.10), (0.13, 0.70, 0.20), (0.13, 0.30, 0.90))  # red, green, blue
 HIDDEN_PROBABILITIES = (0.5, 0.3, 0.2)

@@ -22,17 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data import text_files
-from dfm_jax.data.builders import (
-    captures,
-    pictures,
-    point_clouds,
-    source_files,
-    transforms_cameras,
-    transforms_splits,
-)
+from dfm_jax.data.builders import captures, point_clouds, source_files, transforms_cameras, transforms_splits
 from dfm_jax.data.builders.captures import Photo
-from dfm_jax.data.builders.source import Rejected, SourceScene, refused
+from dfm_jax.data.loading import text_files
+from dfm_jax.data.preparing import pictures
+from dfm_jax.data.preparing.source import Rejected, SourceScene, refused
 from dfm_jax.errors import UserError
 
 WHOLE = "transforms.json"

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import conventions, epipolar, orientation, transforms
-from dfm_jax.data.builders.pictures import Header
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.loading import transforms
+from dfm_jax.data.preparing import epipolar, orientation, pose_conventions
+from dfm_jax.data.preparing.pictures import Header
+from dfm_jax.data.preparing.source import Rejected
 
 SIZE_TOLERANCE = 2  # pixels by which a scaled copy may miss the lens's aspect: sides are rounded
 VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared
@@ -85,7 +86,7 @@ def _pictures_say_shown(views: Sequence[View], told: Sequence[bool], unclear: Se
     poses = np.stack([view.camera_to_world for view in views])
     # Points of a mirrored picture are found in no other one, and turning does not bring them back.
     pairs = epipolar.match_views(lambda i: np.asarray(square(i)[0]), poses, VIEWS, OTHERS, among=unclear)
-    if sum(len(pair.a) for pair in pairs) < conventions.MIN_MATCHES:
+    if sum(len(pair.a) for pair in pairs) < pose_conventions.MIN_MATCHES:
         return None
     lying = np.stack([square(i)[1] if i in squares else view.intrinsics for i, view in enumerate(views)])
     turned_poses, turned = np.array(poses), np.array(lying)
@@ -95,8 +96,8 @@ def _pictures_say_shown(views: Sequence[View], told: Sequence[bool], unclear: Se
         turned_poses[i], turned[i] = orientation.turn_camera(poses[i], lying[i], back)
     error, ahead = epipolar.pooled(pairs, poses, lying)
     turned_error, turned_ahead = epipolar.pooled(pairs, turned_poses, turned)
-    right = ahead >= conventions.MIN_AHEAD and error <= conventions.FITS
-    turned_right = turned_ahead >= conventions.MIN_AHEAD and turned_error <= conventions.FITS
+    right = ahead >= pose_conventions.MIN_AHEAD and error <= pose_conventions.FITS
+    turned_right = turned_ahead >= pose_conventions.MIN_AHEAD and turned_error <= pose_conventions.FITS
     if right and turned_right:
         right, turned_right = BETTER * error <= turned_error, BETTER * turned_error <= error
     return turned_right if right != turned_right else None

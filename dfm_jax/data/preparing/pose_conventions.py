@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dfm_jax.data import epipolar
-from dfm_jax.data.epipolar import Pair
-from dfm_jax.data.geometry_checks import INVERSE, OPENGL, PYTORCH3D
+from dfm_jax.data.preparing import epipolar
+from dfm_jax.data.preparing.epipolar import Pair
+from dfm_jax.data.preparing.geometry_checks import INVERSE, OPENGL, PYTORCH3D
 
 GOOD = 0.005  # median epipolar error, as a share of the picture, of poses that need no further look
 FITS = 0.01  # up to which a reading may be right

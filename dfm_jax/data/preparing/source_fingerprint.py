@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dfm_jax.data.builders.picture_kinds import SUFFIXES
+from dfm_jax.data.preparing.picture_kinds import SUFFIXES
 
 
 def signature(source: Path, data_dir: Path) -> str:

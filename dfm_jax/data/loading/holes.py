@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfm_jax.data.builders.source import SourceFrame, SourceScene
 from dfm_jax.data.builders.source_files import as_text
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from dfm_jax.config import DataConfig
-from dfm_jax.data import transforms, view_sampling
-from dfm_jax.data.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
+from dfm_jax.data.loading import transforms, view_sampling
+from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Camera, Example, Views
 

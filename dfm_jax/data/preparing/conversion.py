@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data.builders import posed_scenes, records, shards
-from dfm_jax.data.builders.records import RecordFile
-from dfm_jax.data.builders.shards import Result, Shard, Work
-from dfm_jax.data.builders.source import Source
-from dfm_jax.data.runners import Runner
+from dfm_jax.data.loading import records
+from dfm_jax.data.loading.records import RecordFile
+from dfm_jax.data.preparing import posed_scenes, shards
+from dfm_jax.data.preparing.runners import Runner
+from dfm_jax.data.preparing.shards import Result, Shard, Work
+from dfm_jax.data.preparing.source import Source
 
 MADE_FROM_FILE = "made_from.json"
 FORMAT = 3  # of what a shard leaves; another one's shards are of no use

@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import holes, orientation, scene_checks, transforms, validation
-from dfm_jax.data.builders import pictures, records
-from dfm_jax.data.builders.pictures import Picture
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene, refused
+from dfm_jax.data.loading import holes, records, transforms
+from dfm_jax.data.preparing import orientation, pictures, scene_checks, validation
+from dfm_jax.data.preparing.pictures import Picture
+from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
 
 INDEX_FILE = "dataset.json"
 BLACK = (0, 0, 0)  # what transparent pictures lie on
@@ -76,7 +76,7 @@ def scene_features() -> tfds.features.FeaturesDict:
             "intrinsics": exact(None, 3, 3),
             "timestamps": exact(None),  # seconds
             "frame_numbers": features.Tensor(shape=(None,), dtype=np.int64),  # in the source's list of frames
-            "holes": features.Text(),  # JSON: what the source lists besides, see `data.holes`
+            "holes": features.Text(),  # JSON: what the source lists besides, see `loading.holes`
             "frame_names": features.Sequence(features.Text()),
             "scale": exact(),
             "near": exact(),

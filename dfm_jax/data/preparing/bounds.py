@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dfm_jax.data import outliers
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.preparing import outliers
+from dfm_jax.data.preparing.source import Rejected
 
 TYPICAL_DEPTH = 4.0  # what every capture's typical depth is scaled to
 

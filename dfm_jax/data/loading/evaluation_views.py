@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from dfm_jax.config import DataConfig
-from dfm_jax.data import view_sampling
-from dfm_jax.data.dataset import SceneDataset, open_dataset
-from dfm_jax.data.examples import ExampleLoader, pad, stack, usable_scenes
-from dfm_jax.data.view_sampling import Draw
+from dfm_jax.data.loading import view_sampling
+from dfm_jax.data.loading.dataset import SceneDataset, open_dataset
+from dfm_jax.data.loading.examples import ExampleLoader, pad, stack, usable_scenes
+from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Example
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from dfm_jax.data import validation
-from dfm_jax.data.builders.picture_kinds import why_undecodable
-from dfm_jax.data.builders.source import Rejected
+from dfm_jax.data.preparing import validation
+from dfm_jax.data.preparing.picture_kinds import why_undecodable
+from dfm_jax.data.preparing.source import Rejected
 from dfm_jax.errors import UserError
 
 SEED = 0

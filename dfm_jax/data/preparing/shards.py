@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data import holes
-from dfm_jax.data.builders import posed_scenes, records
-from dfm_jax.data.builders.records import RecordFile
-from dfm_jax.data.builders.source import Rejected, Source
-from dfm_jax.data.validation import Quarantine
+from dfm_jax.data.loading import holes, records
+from dfm_jax.data.loading.records import RecordFile
+from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing.source import Rejected, Source
+from dfm_jax.data.preparing.validation import Quarantine
 
 # A shard is lost when a conversion is interrupted, and is kept open while it is read: large shards cost work, many
 # shards cost open files.

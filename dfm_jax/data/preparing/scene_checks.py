@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data import conventions, epipolar, geometry_checks
-from dfm_jax.data.builders.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.preparing import epipolar, geometry_checks, pose_conventions
+from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene
 
 VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared
 
@@ -69,14 +69,14 @@ def _compare(
         return np.asarray(Image.open(io.BytesIO(pictures[frame])).convert("RGB"))
 
     pairs = epipolar.match_views(picture, poses, VIEWS, OTHERS)
-    verdict = conventions.judge(pairs, poses, intrinsics)
+    verdict = pose_conventions.judge(pairs, poses, intrinsics)
     if verdict.mistake:
         seen = f"{suspicion.reason}; " if suspicion else ""
         raise Rejected(f"poses in another convention: {seen}{verdict.mistake}. {verdict.evidence}")
     warnings = []
     if verdict.right is None and suspicion:
         warnings.append(f"{suspicion.reason}: perhaps {suspicion.mistake}; the pictures do not tell")
-    if verdict.error > conventions.GOOD:
+    if verdict.error > pose_conventions.GOOD:
         warnings.append(verdict.evidence)
     return warnings
 

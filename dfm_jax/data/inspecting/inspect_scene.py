@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dfm_jax.data import bounds, conventions, epipolar
-from dfm_jax.data.conventions import Verdict
-from dfm_jax.data.dataset import SceneDataset, SceneRecord
-from dfm_jax.data.epipolar import Pair
-from dfm_jax.data.holes import Hole
-from dfm_jax.data.scene_checks import OTHERS, VIEWS
+from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord
+from dfm_jax.data.loading.holes import Hole
+from dfm_jax.data.preparing import bounds, epipolar, pose_conventions
+from dfm_jax.data.preparing.epipolar import Pair
+from dfm_jax.data.preparing.pose_conventions import Verdict
+from dfm_jax.data.preparing.scene_checks import OTHERS, VIEWS
 
 MAX_FRAMES = 120  # that are shown of a scene, evenly spaced
 THUMBNAIL, PANEL = 112, 400  # pixels
@@ -71,7 +71,7 @@ def look_at(data: SceneDataset, index: int) -> SceneReport:
 
     poses, intrinsics, size = scene.camera_to_world, scene.intrinsics, data.stored_size(scene)
     pairs = epipolar.match_views(lambda frame: np.asarray(picture(frame)), poses, VIEWS, OTHERS)
-    verdict = conventions.judge(pairs, poses, intrinsics)
+    verdict = pose_conventions.judge(pairs, poses, intrinsics)
     focus = bounds.focus_distances(poses)
     return SceneReport(
         split=data.split,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from dfm_jax import interrupts
-from dfm_jax.data.builders import shards
-from dfm_jax.data.builders.shards import Shard, Work
+from dfm_jax.data.preparing import shards
+from dfm_jax.data.preparing.shards import Shard, Work
 from dfm_jax.errors import UserError
 
 MEMORY_PER_PROCESS = 4 * 2**30  # bytes; importers may keep the annotations of a whole category

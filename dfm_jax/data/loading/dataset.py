@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dfm_jax.data import holes, transforms
-from dfm_jax.data.builders.posed_scenes import INDEX_FILE
-from dfm_jax.data.builders.records import VERSION, RecordFile
-from dfm_jax.data.holes import Hole
+from dfm_jax.data.loading import holes, transforms
+from dfm_jax.data.loading.holes import Hole
+from dfm_jax.data.loading.records import VERSION, RecordFile
+from dfm_jax.data.preparing.posed_scenes import INDEX_FILE
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from dfm_jax.data import conventions
-from dfm_jax.data.inspect_scene import Panel, SceneReport
-from dfm_jax.data.inspect_style import CSS, SCRIPT
+from dfm_jax.data.inspecting.inspect_scene import Panel, SceneReport
+from dfm_jax.data.inspecting.inspect_style import CSS, SCRIPT
+from dfm_jax.data.preparing import pose_conventions
 
 MAX_REASONS = 12
 
@@ -78,7 +78,7 @@ def _judgement(scene: SceneReport) -> str:
         return '<span class="pill unsure">too little could be matched</span>'
     if not scene.verdict.right:
         return '<span class="pill bad">cameras and pictures disagree</span>'
-    if scene.verdict.error > conventions.GOOD:
+    if scene.verdict.error > pose_conventions.GOOD:
         return '<span class="pill unsure">cameras are inexact</span>'
     return '<span class="pill good">cameras agree with the pictures</span>'
 
