@@ -98,7 +98,7 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         print(json.dumps(benchmark(config, _PROGRAMS.value)), flush=True)
         return 0
     if mode == "evaluate":
-        from dfm_jax.evaluation.evaluate import evaluate
+        from dfm_jax.commands.evaluate import evaluate
 
         print(json.dumps(evaluate(config, workdir)), flush=True)
         return 0
@@ -108,18 +108,18 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
         compile_report(config, _TOPOLOGY.value, _NUM_SLICES.value)
         return 0
     if mode == "export":
-        from dfm_jax.evaluation.export import export
+        from dfm_jax.commands.export import export
 
         export(config, workdir)
         return 0
-    from dfm_jax.evaluation.sample import sample
+    from dfm_jax.commands.sample import sample
 
     sample(config, workdir)
     return 0
 
 
 def _num_parameters(config: Config) -> int:
-    from dfm_jax.pixelnerf import make_model
+    from dfm_jax.forward_models.pixelnerf import make_model
 
     model = make_model(config.model, config.image_size, config.loss)
     # As a function, so that no device is started for the key.

@@ -26,14 +26,14 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.forward_model import RadianceFieldModel, patch_pixels
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel, patch_pixels
+from dfm_jax.forward_models.radiance_field.networks import Params
+from dfm_jax.forward_models.radiance_field.rendering import image_rays, render_with_uniforms
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import export_arrays
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, TIME_BIAS
 from dfm_jax.runs.checkpoints import restore_params
-from dfm_jax.scene_networks import Params
-from dfm_jax.scene_rendering import image_rays, render_with_uniforms
 from dfm_jax.structs import Camera, Example, Rendering, Scene, Views
 
 Outputs = Iterator[tuple[str, jax.Array]]

@@ -6,7 +6,7 @@ import numpy as np
 
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, derived_arrays, taken_shapes, unused_shapes
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import compare
+from dfm_jax.studies import compare
 
 SIZE = 16
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
+from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from dfm_jax import main, paths, platforms
 from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import protocol
+from dfm_jax.evaluation import evaluation_index
 from dfm_jax.models import lpips
 from dfm_jax.platforms import Machine
 from dfm_jax.runs import workdirs
@@ -201,7 +201,7 @@ def test_configs_of_the_package_are_found_from_anywhere_and_ones_own_come_first(
     assert read_config("configs/toy.py:tiny") == read_config(f"{TOY}:tiny")
     with pytest.raises(UserError, match=r"no config file 'configs/toys.py'; those .* configs/toy.py"):
         read_config("configs/toys.py")
-    entries, _ = protocol.read("configs/protocols/co3d.json")
+    entries, _ = evaluation_index.read("configs/protocols/co3d.json")
     assert entries
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "toy.py").write_text(pathlib.Path(TOY).read_text().replace("seed = 0", "seed = 77"))

@@ -17,15 +17,16 @@ from PIL import Image
 
 from configs import toy as toy_config
 from dfm_jax import main
+from dfm_jax.commands import evaluate as evaluation
+from dfm_jax.commands.evaluate import evaluate
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import compare_evaluations, evaluation_page, steps_sweep
-from dfm_jax.evaluation import evaluate as evaluation
-from dfm_jax.evaluation.evaluate import evaluate
-from dfm_jax.pixelnerf import make_model
+from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.pages import evaluation_page
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches, trained
+from dfm_jax.studies import compare_evaluations, steps_sweep
 from tests.programs import PATIENCE, environment
 from tests.test_sample import SIZE, tiny_config
 
@@ -257,7 +258,7 @@ from functools import partial
 from pathlib import Path
 import jax
 from dfm_jax.config.reading import from_dict
-from dfm_jax.evaluation import evaluate
+from dfm_jax.commands import evaluate
 from dfm_jax.sampling import devices
 from tests.test_evaluate import save_untrained
 from tests.test_sample import tiny_config

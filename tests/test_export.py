@@ -12,14 +12,14 @@ import numpy as np
 import optax
 import pytest
 
+from dfm_jax.commands.export import export, to_example, to_inputs
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline
 from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.export import export, to_example, to_inputs
-from dfm_jax.pixelnerf import make_model
+from dfm_jax.forward_models.pixelnerf import make_model
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create

@@ -12,10 +12,10 @@ from einops import rearrange
 from dfm_jax.config import FieldConfig, LossConfig
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.flops import count_flops
-from dfm_jax.forward_model import draw_pixels
+from dfm_jax.forward_models.radiance_field.model import draw_pixels
+from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.geometry import pixel_grid, project
 from dfm_jax.losses import rendering_terms
-from dfm_jax.scene_rendering import image_rays, render
 from dfm_jax.structs import Example, Rays, Rendering, Scene
 from tests.tiny import (
     LOSS,

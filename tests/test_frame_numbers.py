@@ -24,8 +24,8 @@ from dfm_jax.data.loading import dataset, evaluation_views, holes, pipeline
 from dfm_jax.data.preparing import posed_scenes, sfm
 from dfm_jax.data.preparing.validation import Quarantine
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import protocol
-from dfm_jax.evaluation.compare_evaluations import Evaluated, check_same_views
+from dfm_jax.evaluation import evaluation_index
+from dfm_jax.studies.compare_evaluations import Evaluated, check_same_views
 from tests import captures_source, co3d_source
 from tests.realestate10k_source import camera_line, replace_line, timestamp, write_clip
 
@@ -72,7 +72,7 @@ def test_no_set_of_missing_pictures_changes_which_one_an_index_entry_gives(clips
     assert len(clips) == len(SUBSETS)
     for a in range(FRAMES):
         b = (a + 1) % FRAMES
-        found = protocol.resolve([protocol.Entry("*", (a,), (b,))], clips)
+        found = evaluation_index.resolve([evaluation_index.Entry("*", (a,), (b,))], clips)
         assert {clips.names[number] for number, _ in found.views} == {
             name for name in clips.names if not {a, b} & removed_of(name)
         }
@@ -88,10 +88,12 @@ def test_no_set_of_missing_pictures_changes_which_one_an_index_entry_gives(clips
 
 
 def test_a_hole_that_is_asked_for_by_name_has_its_reason_too(clips):
-    found = protocol.resolve([protocol.Entry("*", (str(timestamp(2)),), (0,))], clips)
+    found = evaluation_index.resolve([evaluation_index.Entry("*", (str(timestamp(2)),), (0,))], clips)
     of_24 = next(skip for skip in found.skipped if skip.scene == "24")
     assert of_24.reason.startswith(f"context frame 2 ({timestamp(2)}) was quarantined: ")
-    beyond = protocol.resolve([protocol.Entry("*", (1,), (6,)), protocol.Entry("*", (0,), (1,))], clips)
+    beyond = evaluation_index.resolve(
+        [evaluation_index.Entry("*", (1,), (6,)), evaluation_index.Entry("*", (0,), (1,))], clips
+    )
     assert "target frame 6 is not among its 6" in {skip.reason for skip in beyond.skipped}
 
 
@@ -100,13 +102,13 @@ def test_what_an_evaluation_stores_means_the_same_of_a_source_that_lost_other_pi
         (number, draw)
         for number, draw in evaluation_views.evaluation_views(config_of(clips.path.parent), num_scenes=20)
     ]
-    protocol.write(tmp_path / "index.json", views, clips, "evaluated in a run")
-    again = protocol.resolve(protocol.read(tmp_path / "index.json")[0], clips)
+    evaluation_index.write(tmp_path / "index.json", views, clips, "evaluated in a run")
+    again = evaluation_index.resolve(evaluation_index.read(tmp_path / "index.json")[0], clips)
     for (number, draw), (other, same) in zip(views, again.views, strict=True):
         assert number == other
         np.testing.assert_array_equal(np.append(draw.context, draw.target), np.append(same.context, same.target))
     stored = json.loads((tmp_path / "index.json").read_text())
-    assert stored["frames"] == protocol.NUMBERS
+    assert stored["frames"] == evaluation_index.NUMBERS
     for example, (number, draw) in zip(stored["examples"], views, strict=True):
         names = clips.scene(number).frame_names
         assert [str(timestamp(i)) for i in example["target"]] == [names[i] for i in draw.target]
@@ -115,19 +117,19 @@ def test_what_an_evaluation_stores_means_the_same_of_a_source_that_lost_other_pi
 def test_positions_that_earlier_versions_stored_are_not_taken_for_numbers(clips, tmp_path):
     stored = {"about": "evaluated in run", "data": "clips", "split": "train"}
     whole = {**stored, "examples": [{"scene": "whole", "context": [0], "target": [4]}]}
-    ((number, draw),) = protocol.resolve(protocol.read(index_file(tmp_path, whole))[0], clips).views
+    ((number, draw),) = evaluation_index.resolve(evaluation_index.read(index_file(tmp_path, whole))[0], clips).views
     assert clips.names[number] == "whole" and draw.target.tolist() == [4]
     damaged = {**stored, "examples": [{"scene": "1", "context": [0], "target": [4]}]}
     with pytest.raises(UserError, match=r"scene 1 has lost 1 of its 6 frames.*evaluate without it"):
-        protocol.resolve(protocol.read(index_file(tmp_path, damaged))[0], clips)
-    said = {**damaged, "about": "", "frames": protocol.POSITIONS}
+        evaluation_index.resolve(evaluation_index.read(index_file(tmp_path, damaged))[0], clips)
+    said = {**damaged, "about": "", "frames": evaluation_index.POSITIONS}
     with pytest.raises(UserError, match="scene 1 has lost"):
-        protocol.resolve(protocol.read(index_file(tmp_path, said))[0], clips)
+        evaluation_index.resolve(evaluation_index.read(index_file(tmp_path, said))[0], clips)
     ours = {**damaged, "about": "written by hand"}
-    ((_, draw),) = protocol.resolve(protocol.read(index_file(tmp_path, ours))[0], clips).views
+    ((_, draw),) = evaluation_index.resolve(evaluation_index.read(index_file(tmp_path, ours))[0], clips).views
     assert draw.target.tolist() == [3]
     with pytest.raises(UserError, match=r"'frames' of the index file .* must be 'numbers in the source' or"):
-        protocol.read(index_file(tmp_path, {**damaged, "frames": "seconds"}))
+        evaluation_index.read(index_file(tmp_path, {**damaged, "frames": "seconds"}))
 
 
 def test_evaluations_that_count_differently_are_compared_by_their_images():
@@ -136,9 +138,9 @@ def test_evaluations_that_count_differently_are_compared_by_their_images():
         images = lambda i: {"truth": np.full(3, truth[i]), "context": np.zeros(3)}
         return Evaluated({}, views, counts, SimpleNamespace(folder=pathlib.Path("run"), images=images))
 
-    run = evaluated(3, protocol.NUMBERS)
-    check_same_views({"a": run, "b": evaluated(2, protocol.POSITIONS)})
-    for other in (evaluated(2, protocol.POSITIONS, truth=(1, 3)), evaluated(2, protocol.NUMBERS)):
+    run = evaluated(3, evaluation_index.NUMBERS)
+    check_same_views({"a": run, "b": evaluated(2, evaluation_index.POSITIONS)})
+    for other in (evaluated(2, evaluation_index.POSITIONS, truth=(1, 3)), evaluated(2, evaluation_index.NUMBERS)):
         with pytest.raises(UserError, match="were not evaluated on the same views"):
             check_same_views({"a": run, "b": other})
 
@@ -147,11 +149,11 @@ def test_evaluations_that_count_differently_are_compared_by_their_images():
 def test_the_reported_clip(tmp_path):
     shutil.copytree(REAL, tmp_path / "source", ignore=shutil.ignore_patterns("videos"))
     source = RealEstate10KSource(tmp_path / "source")
-    index = [protocol.Entry("0c11dbe781b1c11c", (0,), (8,))]
+    index = [evaluation_index.Entry("0c11dbe781b1c11c", (0,), (8,))]
     for name in ("whole", "damaged"):
         prepare.prepare(source, tmp_path, name, OPTIONS)
         data = dataset.open_dataset(tmp_path, name, "test")
-        ((number, draw),) = protocol.resolve(index, data).views
+        ((number, draw),) = evaluation_index.resolve(index, data).views
         assert data.scene(number).frame_names[draw.target[0]] == "92125367"
         next(tmp_path.glob("source/**/0c11dbe781b1c11c/90423667.jpg")).unlink(
             missing_ok=True
@@ -366,23 +368,23 @@ def nothing_said():
 
 @pytest.mark.usefixtures("nothing_said")
 def test_data_sets_without_numbers_are_read_and_say_so_once(old, clips, tmp_path, caplog):
-    entries = [protocol.Entry("1", (0,), (3,)), protocol.Entry("whole", (0,), (3,))]
+    entries = [evaluation_index.Entry("1", (0,), (3,)), evaluation_index.Entry("whole", (0,), (3,))]
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             names = {
                 old.names[i]: old.scene(i).frame_names[draw.target[0]]
-                for i, draw in protocol.resolve(entries, old).views
+                for i, draw in evaluation_index.resolve(entries, old).views
             }
     assert names == {"1": str(timestamp(4)), "whole": str(timestamp(3))}  # positions, as ever
     assert caplog.text.count("was prepared before frames kept their numbers") == 1
     assert "prepare it again with --overwrite" in caplog.text
-    views = [(old.names.index("1"), draw) for _, draw in protocol.resolve(entries, old).views]
-    protocol.write(tmp_path / "index.json", views[:1], old, "evaluated in run")
-    stored, _ = protocol.read(tmp_path / "index.json")
-    ((_, draw),) = protocol.resolve(stored, old).views
+    views = [(old.names.index("1"), draw) for _, draw in evaluation_index.resolve(entries, old).views]
+    evaluation_index.write(tmp_path / "index.json", views[:1], old, "evaluated in run")
+    stored, _ = evaluation_index.read(tmp_path / "index.json")
+    ((_, draw),) = evaluation_index.resolve(stored, old).views
     assert draw.target.tolist() == [3]
     with pytest.raises(UserError, match="scene 1 has lost 1 of its 6 frames"):  # of data that knows its holes
-        protocol.resolve(stored, clips)
+        evaluation_index.resolve(stored, clips)
 
 
 @pytest.mark.usefixtures("nothing_said")

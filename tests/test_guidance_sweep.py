@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from dfm_jax.evaluation import guidance_page, guidance_sweep, plots
+from dfm_jax.pages import guidance_page, plots
+from dfm_jax.studies import guidance_sweep
 
 TOY = pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py"
 

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from configs import toy as toy_config
+from dfm_jax.commands.sample import sample
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.sample import sample
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.compatibility import check_same_config, complete
 from dfm_jax.runs.train_state import create

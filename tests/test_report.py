@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dfm_jax.evaluation.report import write_report
-from dfm_jax.evaluation.results import Summary
-from dfm_jax.evaluation.scene_files import write_scene
+from dfm_jax.pages.sample_page import write_report
+from dfm_jax.pages.scene_files import write_scene
+from dfm_jax.sampling.results import Summary
 from dfm_jax.sampling.scenes import SampledImages
 from dfm_jax.structs import Camera, Example, Views
 

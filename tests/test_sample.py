@@ -16,12 +16,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import toy as toy_config
+from dfm_jax.commands import sample as sampling
+from dfm_jax.commands.sample import camera_paths, sample
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import sample as sampling
-from dfm_jax.evaluation.sample import camera_paths, sample
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfm_jax.scene_rendering import image_rays, render, render_image
+from dfm_jax.forward_models.radiance_field.rendering import image_rays, render, render_image
 from dfm_jax.structs import Camera, Rays
 from tests.tiny import (
     NUM_COARSE,

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from flax import struct
 
+from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.builders import toy
-from dfm_jax.evaluation import evaluate as evaluation
-from dfm_jax.evaluation import (
-    evaluation_page,
-    evaluation_results,
-    scene_scores,
-    toy_modes,
-)
+from dfm_jax.evaluation import results
+from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.scores import SampledViews, SceneScores, measure
+from dfm_jax.pages import evaluation_page
 from dfm_jax.structs import Camera, Example, Views
 from tests.test_consistency import BOX
 
@@ -36,22 +34,18 @@ def toy_example(size: int = 24, num_target: int = 2) -> tuple[Example, np.ndarra
     return example, depth[1:]
 
 
-def exact_samples(example: Example, depth: np.ndarray, count: int = 2) -> scene_scores.SampledViews:
+def exact_samples(example: Example, depth: np.ndarray, count: int = 2) -> SampledViews:
     """As if every sample were the truth; nothing is known of the context's depth."""
     images = np.concatenate([example.context.images, example.target.images])
     distance = np.concatenate([np.full_like(depth[:1], toy.FAR), np.where(np.isfinite(depth), depth, toy.FAR)])
     opacity = (distance < toy.FAR).astype(np.float32)
     repeat = lambda x: np.repeat(x[None], count, axis=0)
-    return scene_scores.SampledViews(
-        repeat(images), repeat(distance), repeat(opacity), repeat(images[1]), example.target.images[0]
-    )
+    return SampledViews(repeat(images), repeat(distance), repeat(opacity), repeat(images[1]), example.target.images[0])
 
 
 def test_samples_that_are_the_truth_score_perfectly():
     example, depth = toy_example()
-    scores = scene_scores.measure(
-        "a", example, exact_samples(example, depth), grid="centres", distance=None, depth=depth
-    )
+    scores = measure("a", example, exact_samples(example, depth), grid="centres", distance=None, depth=depth)
     assert scores.psnr == [[99.0, 99.0]] * 2 and scores.scene_psnr == scores.context_psnr == [99.0, 99.0]
     np.testing.assert_allclose(scores.ssim, 1, rtol=1e-5)
     np.testing.assert_allclose(scores.depth_error, 0, atol=1e-6)
@@ -67,13 +61,13 @@ def test_each_number_is_of_its_own_view_and_padding_is_left_out():
     rgb[:, 3] = 0.7  # padding
     distance[0, 1] += 0.5
     drawn = dataclasses.replace(exact, rgb=rgb, distance=distance)
-    scores = scene_scores.measure("a", example, drawn, grid="centres", distance=None, depth=depth)
+    scores = measure("a", example, drawn, grid="centres", distance=None, depth=depth)
     # dB: images are float32.
     assert scores.psnr[0] == [99.0, 99.0] and scores.psnr[1] == [99.0, pytest.approx(20.0, abs=1e-3)]
     # Distances of about 4 are float32.
     assert scores.depth_error[0] == [pytest.approx(0.5, abs=1e-4), pytest.approx(0, abs=1e-6)]
     other = dataclasses.replace(exact, rgb=exact.rgb + 0.1 * np.array([0, 1])[:, None, None, None, None])
-    assert scene_scores.measure("a", example, other, grid="centres", distance=None).variance == pytest.approx(0.0025)
+    assert measure("a", example, other, grid="centres", distance=None).variance == pytest.approx(0.0025)
 
 
 def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
@@ -85,19 +79,17 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
     depth = toy_modes.true_depth(BOX, pose, matrices, 24)
     exact = exact_samples(example, depth)
     modes, clean = toy_modes.read_views(BOX, pose, matrices, exact.rgb[:, 1:])
-    scores = scene_scores.measure(
-        "a", example, exact, grid="centres", distance=None, depth=depth, modes=modes, clean=clean
-    )
+    scores = measure("a", example, exact, grid="centres", distance=None, depth=depth, modes=modes, clean=clean)
     assert modes[:, :2].tolist() == [[toy_modes.UNSEEN] * 2] * 2 and not np.isfinite(depth[1]).any()
     assert scores.depth_error == [[pytest.approx(0, abs=1e-6), None]] * 2 and scores.psnr == [[99.0, 99.0]] * 2
-    numbers = evaluation_results.summarise([scores])
+    numbers = results.summarise([scores])
     json.dumps([dataclasses.asdict(scores), numbers], allow_nan=False)
     assert numbers["num_colours_read"] == 0 and numbers["depth_error"] == pytest.approx(0, abs=1e-6)
 
 
 def test_small_images_have_no_ssim():
     example, depth = toy_example(size=8)
-    scores = scene_scores.measure("a", example, exact_samples(example, depth), grid="centres", distance=None)
+    scores = measure("a", example, exact_samples(example, depth), grid="centres", distance=None)
     assert scores.ssim is None and scores.depth_error is None and scores.psnr[0] == [99.0, 99.0]
 
 
@@ -116,32 +108,28 @@ def test_diversity_is_the_mean_distance_of_all_pairs():
     example, depth = toy_example()
     exact = exact_samples(example, depth, count=3)
     shifted = dataclasses.replace(exact, rgb=exact.rgb + np.array([0, 0.1, 0.3])[:, None, None, None, None])
-    scores = scene_scores.measure("a", example, shifted, grid="centres", distance=MeanDifference())
+    scores = measure("a", example, shifted, grid="centres", distance=MeanDifference())
     assert scores.pairwise_lpips == pytest.approx((0.1 + 0.3 + 0.2) / 3, abs=1e-5)
     np.testing.assert_allclose(scores.lpips, [[0, 0], [0.1, 0.1], [0.3, 0.3]], atol=1e-5)
-    single = scene_scores.measure(
-        "a", example, exact_samples(example, depth, 1), grid="centres", distance=MeanDifference()
-    )
+    single = measure("a", example, exact_samples(example, depth, 1), grid="centres", distance=MeanDifference())
     assert single.pairwise_lpips is None
 
 
 # --- all scenes
 
 
-def scores(psnr, **others) -> scene_scores.SceneScores:
+def made_scores(psnr, **others) -> SceneScores:
     """Of one scene, from its PSNR [n][t]."""
     count = len(psnr)
-    values = {field.name: None for field in dataclasses.fields(scene_scores.SceneScores)}
-    values |= {name: [1.0] * count for name in evaluation_results.SAMPLE_MEASURES}
-    return scene_scores.SceneScores(
-        **(values | {"name": "a", "psnr": psnr, "estimate_psnr": 1.0, "variance": 0.0} | others)
-    )
+    values = {field.name: None for field in dataclasses.fields(SceneScores)}
+    values |= {name: [1.0] * count for name in results.SAMPLE_MEASURES}
+    return SceneScores(**(values | {"name": "a", "psnr": psnr, "estimate_psnr": 1.0, "variance": 0.0} | others))
 
 
 def test_means_and_the_best_of_the_samples_each_scene_counting_once():
-    one = scores([[10.0, 20.0], [30.0, 20.0]], lpips=[[0.5, 0.7], [0.1, 0.3]])
-    two = scores([[40.0], [20.0]], lpips=[[0.2], [0.2]])
-    numbers = evaluation_results.summarise([one, two])
+    one = made_scores([[10.0, 20.0], [30.0, 20.0]], lpips=[[0.5, 0.7], [0.1, 0.3]])
+    two = made_scores([[40.0], [20.0]], lpips=[[0.2], [0.2]])
+    numbers = results.summarise([one, two])
     assert numbers["psnr"] == (20 + 30) / 2 and numbers["psnr_best"] == (25 + 40) / 2
     assert numbers["lpips"] == pytest.approx((0.4 + 0.2) / 2) and numbers["lpips_best"] == pytest.approx(0.2)
     assert numbers["ssim"] is None and numbers["ssim_best"] is None
@@ -149,19 +137,19 @@ def test_means_and_the_best_of_the_samples_each_scene_counting_once():
 
 
 def test_numbers_that_are_not_known_do_not_count():
-    numbers = evaluation_results.summarise([scores([[1.0]], reprojection=[None]), scores([[1.0]], reprojection=[3.0])])
+    numbers = results.summarise([made_scores([[1.0]], reprojection=[None]), made_scores([[1.0]], reprojection=[3.0])])
     assert numbers["reprojection"] == 3.0
-    assert evaluation_results.summarise([scores([[1.0]], reprojection=[None])])["reprojection"] is None
+    assert results.summarise([made_scores([[1.0]], reprojection=[None])])["reprojection"] is None
 
 
 def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_it():
     # Ten samples with exactly the odds' shares; of five novel views that show the colour, one disagrees.
     first = [0] * 5 + [1] * 3 + [2] * 2
     novel = [0, 0, -1, -1, -1, 1, 2, -1, 2, -1]
-    scene = scores(
+    scene = made_scores(
         [[1.0, 1.0]] * 10, modes=[list(pair) for pair in zip(first, novel, strict=True)], clean=[True] * 9 + [False]
     )
-    numbers = evaluation_results.summarise([scene])
+    numbers = results.summarise([scene])
     assert numbers["total_variation"] == pytest.approx(0)
     assert numbers["mode_purity"] == pytest.approx(0.9)
     assert numbers["novel_view_agreement"] == pytest.approx(0.8) and numbers["num_novel_views"] == 5
@@ -169,11 +157,11 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
 
 
 def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
-    read = scores([[1.0]], modes=[[2]], clean=[True])
-    unseen = scores([[1.0]] * 2, modes=[[-1], [-1]], clean=[False, False])
-    both = evaluation_results.summarise([read, unseen])
+    read = made_scores([[1.0]], modes=[[2]], clean=[True])
+    unseen = made_scores([[1.0]] * 2, modes=[[-1], [-1]], clean=[False, False])
+    both = results.summarise([read, unseen])
     assert (both["num_colours_read"], both["mode_purity"], both["share_2"]) == (1, 1.0, 1.0)
-    none = evaluation_results.summarise([unseen])
+    none = results.summarise([unseen])
     assert none["num_colours_read"] == 0 and none["total_variation"] is None and none["mode_purity"] is None
 
 
@@ -194,7 +182,7 @@ def test_the_page_says_whether_the_odds_are_right(shares, text):
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     draws = np.random.default_rng(1).multinomial(120, toy.HIDDEN_PROBABILITIES, size=4000) / 120
-    beyond = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1) > evaluation_results.honest_limit(120)
+    beyond = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1) > results.honest_limit(120)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
@@ -208,11 +196,11 @@ class Channels:
 
 
 def test_distances_of_distributions_need_two_true_views(tmp_path):
-    store = evaluation_results.SceneStore(tmp_path / "evaluation", {})
+    store = results.SceneStore(tmp_path / "evaluation", {})
     truth, rng = np.array([0.2, 0.6])[:, None, None, None] * np.ones((2, 4, 4, 3)), np.random.default_rng(0)
     for i in range(2):
         samples = truth[None, i : i + 1] + rng.uniform(0, 0.1, (3, 1, 4, 4, 3))
-        store.write(i, scores([[1.0]] * 3, ssim=None), {"samples": samples, "truth": truth[i : i + 1]})
+        store.write(i, made_scores([[1.0]] * 3, ssim=None), {"samples": samples, "truth": truth[i : i + 1]})
     numbers, missing = evaluation._distribution_numbers(store, 2, Channels())
     assert (numbers["num_drawn_images"], numbers["num_real_images"]) == (6, 2) and missing == {}
     assert numbers["mean_fid"] > 0 and np.isfinite(numbers["mean_kid"])
@@ -225,24 +213,24 @@ def test_honest_draws_differ_from_their_odds_as_stated():
     draws = rng.multinomial(300, toy.HIDDEN_PROBABILITIES, size=4000) / 300
     expected = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1).mean()
     # A rule of thumb is compared with an average of draws.
-    assert evaluation_results.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
+    assert results.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
 
 
 def test_other_settings_start_anew(tmp_path):
-    store = evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 1})
-    store.write(0, scores([[1.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
-    assert evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 1}).done() == {0}
+    store = results.SceneStore(tmp_path / "evaluation", {"step": 1})
+    store.write(0, made_scores([[1.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
+    assert results.SceneStore(tmp_path / "evaluation", {"step": 1}).done() == {0}
     assert store.scores(0).psnr == [[1.0]]
-    store.write(1, scores([[2.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
+    store.write(1, made_scores([[2.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
     (tmp_path / "evaluation" / "scenes" / "00000.npz").unlink()  # emptying the folder was interrupted
     assert store.done() == {1}
-    assert evaluation_results.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
+    assert results.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
 
 
 def store_one(folder, step):
     """An evaluation of one scene that goes as far as its page."""
-    store = evaluation_results.SceneStore(folder, {"step": step})
-    store.write(0, scores([[float(step)]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
+    store = results.SceneStore(folder, {"step": step})
+    store.write(0, made_scores([[float(step)]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
     (store.folder / "metrics.json").write_text(str(step))
     return store
 
@@ -252,8 +240,8 @@ def test_an_evaluation_stays_until_another_is_complete_and_then_lies_beside_it(t
     store_one(folder, 1).complete()
     store = store_one(folder, 2)
     assert (folder / "metrics.json").read_text() == "1" and [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    assert evaluation_results.StoredScenes(folder).scores(0).psnr == [[1.0]]
-    again = evaluation_results.SceneStore(folder, {"step": 2})  # it was interrupted
+    assert results.StoredScenes(folder).scores(0).psnr == [[1.0]]
+    again = results.SceneStore(folder, {"step": 2})  # it was interrupted
     assert again.done() == {0}
     again.complete()
     assert (folder / "metrics.json").read_text() == "2" and again.scores(0).psnr == [[2.0]]
@@ -266,9 +254,9 @@ def test_an_evaluation_that_was_killed_while_it_took_its_place_is_gone_on_with(t
     store_one(folder, 1).complete()
     store = store_one(folder, 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(evaluation_results.earlier_results.output_folders, "place", interrupt)
+        patch.setattr(results.earlier_results.output_folders, "place", interrupt)
         store.complete()
-    again = evaluation_results.SceneStore(folder, {"step": 2})
+    again = results.SceneStore(folder, {"step": 2})
     assert again.done() == {0}
     again.complete()
     assert (folder / "metrics.json").read_text() == "2"

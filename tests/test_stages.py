@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import toy as toy_config
+from dfm_jax.commands.sample import sample
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.sample import sample
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import loop

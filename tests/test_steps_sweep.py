@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from dfm_jax.evaluation import steps_sweep
+from dfm_jax.studies import steps_sweep
 
 TOY = pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py"
 

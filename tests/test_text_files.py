@@ -11,9 +11,7 @@ from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.builders.middlebury import MiddleburySource
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.builders.transforms_json import TransformsSource
-from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.source import Rejected
-from dfm_jax.evaluation import protocol
+from dfm_jax.evaluation import evaluation_index
 from tests.captures_source import write_colmap, write_middlebury, write_transforms
 from tests.co3d_source import write_category, write_json
 from tests.realestate10k_source import write_clip
@@ -94,7 +92,7 @@ def test_json_in_any_of_its_encodings_is_read(tmp_path, encoding):
     index.write_bytes(
         json.dumps({"examples": [{"scene": "a", "context": [0], "target": [1]}]}, indent=1).encode(encoding)
     )
-    assert protocol.read(index)[0][0].scene == "a"
+    assert evaluation_index.read(index)[0][0].scene == "a"
 
 
 def test_what_is_no_text_is_an_error():

@@ -14,7 +14,7 @@ import pytest
 
 from dfm_jax.config import ResNet34Config
 from dfm_jax.errors import UserError
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.runs import metric_writers
 from dfm_jax.runs.checkpoints import restore_params

@@ -9,7 +9,7 @@ import pytest
 
 from dfm_jax.data.builders import toy
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.toy_modes import read_hidden_colours
+from dfm_jax.evaluation.calibration.toy_modes import read_hidden_colours
 from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.visualization import pictures
 

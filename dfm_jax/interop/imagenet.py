@@ -21,12 +21,12 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ResNet34Config
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.interop.published import State, StateDictError, fill
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, Path, Rule, layer_rules, rules
 from dfm_jax.interop.state_files import read_state
 from dfm_jax.models.resnet import BLOCKS
-from dfm_jax.scene_networks import Params
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 BATCH_NORM_EPSILON = 1e-5

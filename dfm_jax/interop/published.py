@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.interop.published_names import (
     LABEL_EMBEDDING,
     LABELS,
@@ -30,7 +31,6 @@ from dfm_jax.interop.published_names import (
 )
 from dfm_jax.interop.state_files import precision
 from dfm_jax.models.dit import TOKEN_SIDE
-from dfm_jax.scene_networks import Params
 
 State = Mapping[str, np.ndarray]
 

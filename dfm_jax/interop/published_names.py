@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ModelConfig
-from dfm_jax.forward_model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.models.embeddings import token_position_code
-from dfm_jax.scene_networks import Params
 
 Path = tuple[str, ...]
 Shapes = dict[str, tuple[int, ...]]

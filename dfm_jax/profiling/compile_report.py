@@ -22,8 +22,8 @@ from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.denoiser import Prepared
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
+from dfm_jax.forward_models.pixelnerf import make_model
 from dfm_jax.models import lpips
-from dfm_jax.pixelnerf import make_model
 from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.runs.log import say

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.evaluation_page import page
+from dfm_jax.pages.evaluation_page import page
 from dfm_jax.profiling.gpu_tables import Table, tables
 from dfm_jax.profiling.plan import Wave
 

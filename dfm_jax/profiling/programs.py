@@ -14,8 +14,8 @@ from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.denoiser import Prepared
-from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.pixelnerf import make_model
+from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example

@@ -13,8 +13,8 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.scene_rendering import image_rays, render
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.structs import Camera, Rendering, Scene
 
 Params = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path as Folder
 
 from dfm_jax.data import prepare, verify
 from dfm_jax.data.loading import dataset
-from dfm_jax.evaluation import protocol
+from dfm_jax.evaluation import evaluation_index
 from tests import captures_source, co3d_source, realestate10k_source
 
 
@@ -111,5 +111,5 @@ def write_index(folder: Folder) -> None:
 
 
 def read_index(folder: Folder, out: Folder) -> None:
-    entries, _ = protocol.read(folder / "index.json")
-    protocol.resolve(entries, indexed_dataset())
+    entries, _ = evaluation_index.read(folder / "index.json")
+    evaluation_index.resolve(entries, indexed_dataset())

@@ -14,20 +14,20 @@ import jax
 import numpy as np
 import optax
 
+from dfm_jax.commands import export as exporting
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline
-from dfm_jax.evaluation import compare, compare_evaluations
-from dfm_jax.evaluation import export as exporting
-from dfm_jax.evaluation.evaluation_results import SAMPLE_MEASURES, SceneStore
-from dfm_jax.evaluation.scene_scores import SceneScores
+from dfm_jax.evaluation.results import SAMPLE_MEASURES, SceneStore
+from dfm_jax.evaluation.scores import SceneScores
+from dfm_jax.forward_models.pixelnerf import make_model
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.interop.state_files import write_tree
 from dfm_jax.models import lpips
-from dfm_jax.pixelnerf import make_model
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
+from dfm_jax.studies import compare, compare_evaluations
 from dfm_jax.training import pretrained
 from tests import published_state
 from tests.tiny import RESNET, tiny_model

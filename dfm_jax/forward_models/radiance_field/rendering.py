@@ -10,6 +10,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float, Key, Num
 
+from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models.radiance_field import RadianceField
 from dfm_jax.rendering.render import (
@@ -20,7 +21,6 @@ from dfm_jax.rendering.render import (
     render_hierarchical,
     render_single_pass,
 )
-from dfm_jax.scene_networks import Params, SceneNetworks
 from dfm_jax.structs import Camera, Rays, Rendering, Scene
 
 

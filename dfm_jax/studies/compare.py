@@ -1,6 +1,6 @@
 """Models side by side: what each sampled for the same contexts, in numbers and in one picture.
 
-    python -m dfm_jax.evaluation.compare --out=DIR NAME=WORKDIR NAME=WORKDIR ...
+    python -m dfm_jax.studies.compare --out=DIR NAME=WORKDIR NAME=WORKDIR ...
 
 Every WORKDIR has been sampled (`--mode=sample`) with the same data, seed and number of scenes. Writes a picture and a
 JSON file to DIR, prints a table on standard error and the numbers, as one JSON object, as its last line. Where the
@@ -22,7 +22,7 @@ import numpy as np
 
 from dfm_jax import platforms
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.metrics import psnr, ssim
+from dfm_jax.evaluation.image_metrics import psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing

@@ -1,6 +1,6 @@
 """What guidance does to colours, and which cure to take: saturation, contrast and diversity of samples over the scale.
 
-    python -m dfm_jax.evaluation.guidance_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
+    python -m dfm_jax.studies.guidance_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
 
 The model must have been trained with `diffusion.guidance_dropout` above 0. Scenes and samples are as many as
 `sample.num_scenes` and `sample.num_samples` say, and all begin with the same noise. Writes to `<workdir>/guidance/`
@@ -35,9 +35,10 @@ from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.data.loading import dataset, evaluation_views
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import guidance_page, made_from, plots
-from dfm_jax.evaluation.scene_scores import LARGEST_PSNR
-from dfm_jax.metrics import psnr
+from dfm_jax.evaluation import made_from
+from dfm_jax.evaluation.image_metrics import psnr
+from dfm_jax.evaluation.scores import LARGEST_PSNR
+from dfm_jax.pages import guidance_page, plots
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder

@@ -21,11 +21,10 @@ from tqdm import tqdm
 
 from dfm_jax.config import Config, SampleConfig
 from dfm_jax.data.builders import toy
-from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
-from dfm_jax.evaluation import toy_modes
-from dfm_jax.metrics import total_variation
+from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.sampling.batches import pairs_at_once
 from dfm_jax.sampling.sampler import Params, Sampler, sample_keys, to_image
 from dfm_jax.structs import Example

@@ -17,9 +17,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Key, Num
 
 from dfm_jax.config import LossConfig
+from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
+from dfm_jax.forward_models.radiance_field.rendering import add_view, estimate_image, gather_context, image_rays, render
 from dfm_jax.geometry import cast_rays, pixel_grid
-from dfm_jax.scene_networks import Params, SceneNetworks
-from dfm_jax.scene_rendering import add_view, estimate_image, gather_context, image_rays, render
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene
 
 MID_GREY = 0.5

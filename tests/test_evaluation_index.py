@@ -13,7 +13,7 @@ from dfm_jax.data.builders import toy
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import protocol
+from dfm_jax.evaluation import evaluation_index
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -39,15 +39,15 @@ def index_file(path, content):
 
 
 def resolve(tmp_path, data, *examples):
-    entries, _ = protocol.read(index_file(tmp_path / "index.json", {"examples": list(examples)}))
-    return protocol.resolve(entries, data)
+    entries, _ = evaluation_index.read(index_file(tmp_path / "index.json", {"examples": list(examples)}))
+    return evaluation_index.resolve(entries, data)
 
 
 def test_a_protocol_that_was_stored_says_the_same_when_it_is_read(config, data, tmp_path):
     views = evaluation_views.evaluation_views(config, num_scenes=5)
-    protocol.write(tmp_path / "index.json", views, data, "a test")
-    entries, skipped = protocol.read(tmp_path / "index.json")
-    again = protocol.resolve(entries, data)
+    evaluation_index.write(tmp_path / "index.json", views, data, "a test")
+    entries, skipped = evaluation_index.read(tmp_path / "index.json")
+    again = evaluation_index.resolve(entries, data)
     assert not skipped and not again.skipped
     for (scene, draw), (other, same) in zip(views, again.views, strict=True):
         assert scene == other
@@ -102,9 +102,9 @@ def test_what_cannot_be_had_is_skipped_with_its_reason(data, tmp_path):
 
 def test_pixelsplats_files_are_read(tmp_path):
     content = {"a": {"context": [1, 9], "target": [4, 5]}, "b": None}
-    entries, skipped = protocol.read(index_file(tmp_path / "index.json", content))
-    assert entries == [protocol.Entry("a", (1, 9), (4, 5))]
-    assert skipped == [protocol.Skipped("b", "the index file has no views of it")]
+    entries, skipped = evaluation_index.read(index_file(tmp_path / "index.json", content))
+    assert entries == [evaluation_index.Entry("a", (1, 9), (4, 5))]
+    assert skipped == [evaluation_index.Skipped("b", "the index file has no views of it")]
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_pixelsplats_files_are_read(tmp_path):
 )
 def test_a_file_of_another_form_is_one_clear_error(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
-        protocol.read(index_file(tmp_path / "index.json", content))
+        evaluation_index.read(index_file(tmp_path / "index.json", content))
 
 
 def test_no_file_and_nothing_left_are_clear_errors(data, tmp_path):
     with pytest.raises(UserError, match=r"there is no index file .*nowhere\.json"):
-        protocol.read(tmp_path / "nowhere.json")
+        evaluation_index.read(tmp_path / "nowhere.json")
     with pytest.raises(UserError, match=r"none of the 1 examples .*\n  nowhere: split 'test' of"):
         resolve(tmp_path, data, {"scene": "nowhere", "context": [0], "target": [1]})
 
@@ -137,15 +137,15 @@ def test_no_file_and_nothing_left_are_clear_errors(data, tmp_path):
 def test_an_index_file_that_was_stored_for_other_data_is_noticed(config, data, tmp_path):
     """Its scenes may have the names of others: toy scenes all have the same."""
     stored = tmp_path / "protocol.json"
-    protocol.write(stored, evaluation_views.evaluation_views(config, num_scenes=2), data, "evaluated in x")
-    assert protocol.changed_data(stored, data) == ""
+    evaluation_index.write(stored, evaluation_views.evaluation_views(config, num_scenes=2), data, "evaluated in x")
+    assert evaluation_index.changed_data(stored, data) == ""
     prepare.prepare(toy.ToySource(4, 8, seed=1), tmp_path, "toy", posed_scenes.StoreOptions(0, 3))
     others = pipeline.open_dataset(tmp_path, "toy", "test")
-    assert others.names == data.names and "other files" in protocol.changed_data(stored, others)
+    assert others.names == data.names and "other files" in evaluation_index.changed_data(stored, others)
     content = json.loads(stored.read_text())
-    assert protocol.changed_data(index_file(stored, content | {"fingerprint": None}), others) == ""
+    assert evaluation_index.changed_data(index_file(stored, content | {"fingerprint": None}), others) == ""
     with pytest.raises(UserError, match=r"'fingerprint' of the index file .* is none: remove it"):
-        protocol.changed_data(index_file(stored, content | {"fingerprint": {"scenes": 2}}), others)
+        evaluation_index.changed_data(index_file(stored, content | {"fingerprint": {"scenes": 2}}), others)
 
 
 def test_an_empty_split_is_one_clear_error(config, tmp_path):
@@ -165,5 +165,5 @@ def test_an_empty_split_is_one_clear_error(config, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "protocols").glob("*.json")), ids=lambda path: path.stem)
 def test_the_files_that_are_shipped_are_read(path):
-    entries, skipped = protocol.read(path)
+    entries, skipped = evaluation_index.read(path)
     assert entries and not skipped

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from dfm_jax.evaluation.report_style import CSS, SCRIPT
-from dfm_jax.evaluation.results import HiddenColours, SampleResult, SceneResult, Summary
+from dfm_jax.pages.style import CSS, SCRIPT
+from dfm_jax.sampling.results import HiddenColours, SampleResult, SceneResult, Summary
 
 Curve = Sequence[tuple[int, float]]  # (step, value)
 MAX_CURVE_POINTS = 400

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.evaluation.evaluation_page import formatted, page
+from dfm_jax.pages.evaluation_page import formatted, page
 
 Measured = Mapping[str, Sequence[Mapping[str, float]]]  # points over the scale of each cure
 

@@ -23,10 +23,9 @@ from dfm_jax.config import Config
 from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.evaluation.report import write_report
-from dfm_jax.evaluation.results import HiddenColours, SceneResult, Summary
-from dfm_jax.evaluation.scene_files import write_scene, write_videos
-from dfm_jax.evaluation.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
+from dfm_jax.evaluation.calibration.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
+from dfm_jax.pages.sample_page import write_report
+from dfm_jax.pages.scene_files import write_scene, write_videos
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
@@ -34,6 +33,7 @@ from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.batches import SampledBatch
+from dfm_jax.sampling.results import HiddenColours, SceneResult, Summary
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import SampledImages, sample_scenes
 from dfm_jax.sampling.trained import restore_trained, with_data_set

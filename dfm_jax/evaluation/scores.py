@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from dfm_jax.evaluation.consistency import Seen, consistency
-from dfm_jax.metrics import SSIM_WINDOW, psnr, ssim
+from dfm_jax.evaluation.image_metrics import SSIM_WINDOW, psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.structs import Camera, Example
 

@@ -13,8 +13,8 @@ from jax import Array
 from jaxtyping import Key, Num
 
 from dfm_jax.config import LossConfig, ModelConfig
-from dfm_jax.forward_model import RadianceFieldModel
-from dfm_jax.scene_networks import Params
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.structs import Example, Rays, Scene
 
 

@@ -1,6 +1,6 @@
 """`--mode=evaluate`: numbers of a trained model, on views that an index file names.
 
-Everything is written below `<workdir>/evaluation/` (see `evaluation_results.py`); a run that was interrupted goes on
+Everything is written below `<workdir>/evaluation/` (see `evaluation/results.py`); a run that was interrupted goes on
 with the scenes that are missing. docs/evaluation.md says what each number means.
 """
 
@@ -22,14 +22,15 @@ from dfm_jax.config import Config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
-from dfm_jax.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import calibration, made_from, protocol, toy_modes
-from dfm_jax.evaluation.evaluation_page import write_page
-from dfm_jax.evaluation.evaluation_results import SceneStore, summarise, write_scene_table
+from dfm_jax.evaluation import evaluation_index, made_from
+from dfm_jax.evaluation.calibration import calibrate, toy_modes
+from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
-from dfm_jax.evaluation.scene_scores import SampledViews, measure
+from dfm_jax.evaluation.results import SceneStore, summarise, write_scene_table
+from dfm_jax.evaluation.scores import SampledViews, measure
 from dfm_jax.models import lpips
+from dfm_jax.pages.evaluation_page import write_page
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
@@ -103,7 +104,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         "seconds": time.monotonic() - start,
     }
     with replacing_files(store.folder) as pages:
-        protocol.write(pages / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
+        evaluation_index.write(pages / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
         write_scene_table(pages / "scenes.csv", scores)
         (pages / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
         write_page(pages, store, result, scores)
@@ -129,16 +130,16 @@ def _open_data(config: Config) -> SceneDataset:
     return data
 
 
-def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, Draw]], list[protocol.Skipped]]:
+def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, Draw]], list[evaluation_index.Skipped]]:
     """What is evaluated: as an index file says, or as drawn from the split; and what of it cannot be."""
     if config.evaluate.protocol:
-        entries, skipped = protocol.read(config.evaluate.protocol)
-        if changes := protocol.changed_data(config.evaluate.protocol, data):
+        entries, skipped = evaluation_index.read(config.evaluate.protocol)
+        if changes := evaluation_index.changed_data(config.evaluate.protocol, data):
             say(
                 f"the index file {config.evaluate.protocol} was stored for other data than split '{data.split}' of "
                 f"{data.path} ({changes}): scenes of the same names may be others"
             )
-        found = protocol.resolve(entries, data)
+        found = evaluation_index.resolve(entries, data)
         for skip in (skipped + found.skipped)[:5]:
             say(f"skipped: {skip.scene}: {skip.reason}")
         return found.views, skipped + found.skipped
@@ -286,7 +287,7 @@ def _sweep(
     asked = config.evaluate.sweep_samples
     if asked == 0 or config.model.conditioning_field is None:
         return []
-    records = calibration.sweep(config, params, data, views, store.folder / "sweep")
+    records = calibrate.sweep(config, params, data, views, store.folder / "sweep")
     if (count := records[0]["num_samples"]) < asked:
         say(f"of config.evaluate.sweep_samples={asked} samples {count} show the hidden side: the others do not count")
     return records

@@ -1,6 +1,6 @@
 """Evaluations side by side: the diffusion model and pixelNeRF, say, in one table and one picture.
 
-    python -m dfm_jax.evaluation.compare_evaluations --out=DIR NAME=WORKDIR NAME=WORKDIR ...
+    python -m dfm_jax.studies.compare_evaluations --out=DIR NAME=WORKDIR NAME=WORKDIR ...
 
 Every WORKDIR has been evaluated (`--mode=evaluate`) on the same views of images of one size. Writes `index.html`,
 `comparison.png` and `comparison.json` to DIR; prints a table on standard error and the numbers as its last line.
@@ -19,9 +19,9 @@ import numpy as np
 
 from dfm_jax import platforms
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
-from dfm_jax.evaluation.evaluation_results import StoredScenes
-from dfm_jax.evaluation.protocol import POSITIONS
+from dfm_jax.evaluation.evaluation_index import POSITIONS
+from dfm_jax.evaluation.results import StoredScenes
+from dfm_jax.pages.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading

@@ -1,6 +1,6 @@
 """How few sampling steps are enough: samples in few steps against a solution in many, from the same noise.
 
-    python -m dfm_jax.evaluation.steps_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
+    python -m dfm_jax.studies.steps_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
 
 Draws `sample.num_samples` images behind each of `sample.num_scenes` contexts: by the published way (DDIM, steps even in
 time) in 250 steps, by the same with steps even in log-SNR, and then in few steps by every sampler and spacing. Each is
@@ -31,9 +31,11 @@ from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.evaluation import calibration, made_from, plots, toy_modes
-from dfm_jax.metrics import psnr
+from dfm_jax.evaluation import made_from
+from dfm_jax.evaluation.calibration import calibrate, toy_modes
+from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.models import lpips
+from dfm_jax.pages import plots
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import replacing
@@ -72,7 +74,7 @@ def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str
 
     def draw(sampler: str, spacing: str, steps: int) -> np.ndarray:
         sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
-        return calibration.draw_samples(config, params, views, sample, count)
+        return calibrate.draw_samples(config, params, views, sample, count)
 
     long = min(LONG, config.diffusion.num_timesteps)
     settings = [(a, b, n) for n in STEPS if n < long for a in SAMPLERS for b in SPACINGS]
@@ -123,7 +125,7 @@ _lpips = jax.jit(lambda distance, a, b: distance(a, b))
 def _odds(data: SceneDataset, views: Sequence[tuple[int, Draw]], images: np.ndarray) -> dict[str, Any]:
     if not toy_modes.has_known_odds(data):
         return {}
-    return dataclasses.asdict(calibration.read_colours(data, views, images))
+    return dataclasses.asdict(calibrate.read_colours(data, views, images))
 
 
 def _perceptual_distance(image_size: int) -> lpips.Distance | None:

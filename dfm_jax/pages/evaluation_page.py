@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data.builders import toy
-from dfm_jax.evaluation import plots
-from dfm_jax.evaluation.evaluation_results import StoredScenes, honest_limit, honest_total_variation, scene_row
-from dfm_jax.evaluation.report_style import CSS
-from dfm_jax.evaluation.scene_scores import SceneScores
-from dfm_jax.evaluation.toy_modes import NAMES
+from dfm_jax.evaluation.calibration.toy_modes import NAMES
+from dfm_jax.evaluation.results import StoredScenes, honest_limit, honest_total_variation, scene_row
+from dfm_jax.evaluation.scores import SceneScores
+from dfm_jax.pages import plots
+from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
 
 SCENES_SHOWN = 6

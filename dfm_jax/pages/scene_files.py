@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.evaluation.results import SampleResult, SceneResult
-from dfm_jax.metrics import psnr
+from dfm_jax.evaluation.image_metrics import psnr
+from dfm_jax.sampling.results import SampleResult, SceneResult
 from dfm_jax.sampling.scenes import SampledImages
 from dfm_jax.structs import Example
 from dfm_jax.visualization import pictures

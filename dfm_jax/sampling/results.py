@@ -1,0 +1,63 @@
+"""What a sampling run found, as frozen records: `samples.json` is these, and the page is made of nothing else.
+
+Paths are relative to the folder that holds `samples.json`. PSNR is in dB.
+"""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleResult:
+    rgb_video: str
+    depth_video: str
+    poster: str  # a frame of rgb_video that shows what the context view does not
+    context_psnr: float  # the sampled scene rendered at the context camera, against the context image
+    target_psnr: float  # at the target camera, against the truth; low for a good sample that differs from it
+    novel_psnr: float | None  # the same at the other target views; None where there are none
+    scene_psnr: float  # the sampled scene at the target camera, against the image that diffusion ended with
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneResult:
+    name: str  # of the scene in its data set
+    contexts: tuple[str, ...]  # the given images
+    truth: str  # the target view as it really is
+    estimate: str  # the deterministic estimate of it
+    mean: str  # per-pixel mean of the samples at the target view
+    variance: str  # per-pixel variance, brightest where it is largest
+    uncertainty: str  # the same as a glow over the mean
+    contact_sheet: str
+    arrays: str  # samples, mean and variance as numbers (.npz)
+    samples: tuple[SampleResult, ...]
+    estimate_psnr: float  # the deterministic estimate against the truth
+    mean_psnr: float  # the mean of the samples against the truth
+    spread: float  # standard deviation of the samples, averaged over pixels and colours; colour units in [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenColours:
+    """What the samples say about an attribute that the context view hides and whose distribution is known."""
+
+    names: tuple[str, ...]  # of the modes
+    probabilities: tuple[float, ...]  # that the scenes were made with
+    counts: tuple[int, ...]  # samples nearest to each mode
+    seen: tuple[tuple[str, ...], ...]  # [scene][sample]: the mode; '' where the sample is not clean
+    purity: float  # share of the samples whose hidden pixels are cleanly of one mode
+    total_variation: float  # between counts and probabilities
+    estimate_purity: float  # the same of the deterministic estimates, which mix the modes
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    step: int  # training steps behind the parameters
+    deterministic: bool  # whether the model knows one answer only (pixelNeRF)
+    settings: dict[str, Any]  # config.sample and what else decides the result
+    commands: tuple[str, ...]  # that made this; none where it was not made from a command line
+    scenes: tuple[SceneResult, ...]
+    context_psnr: float  # mean over all samples
+    estimate_psnr: float  # mean over scenes
+    spread: float  # mean over scenes
+    hidden: HiddenColours | None  # of data sets with a known hidden attribute
+    made_from: dict[str, Any]  # fingerprints, `made_from.model_and_data`
+    seconds: dict[str, float]  # wall clock of each stage
