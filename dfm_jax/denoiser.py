@@ -1,6 +1,6 @@
 """Diffusion through a forward model: the denoiser's x0-prediction is an observation of the signal that it infers.
 
-Written against `forward_models.protocol.ForwardModel`: nothing here knows what a signal is. Letters: `b` the batch; `...` the
+Written against `protocol.ForwardModel`: nothing here knows what a signal is. Letters: `b` the batch; `...` the
 shape of an observation. Notation as in the paper (Tewari et al. 2023): `x_t` the noisy target observation.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Key, Num
 from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.process import add_noise
 from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.forward_models.radiance_field.model import ForwardModel
+from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.structs import Denoised
 
 Params = dict[str, Any]

@@ -14,7 +14,7 @@ from jaxtyping import Float, Key, Num
 from dfm_jax.config import DiffusionConfig, LossConfig
 from dfm_jax.denoiser import Params, Prediction, predict
 from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.forward_models.radiance_field.model import ForwardModel
+from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.models.lpips import Distance
 from dfm_jax.rendering.compositing import sample_lengths
 from dfm_jax.structs import Example, Rendering

@@ -119,7 +119,7 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
 
 
 def _num_parameters(config: Config) -> int:
-    from dfm_jax.forward_models.pixelnerf import make_model
+    from dfm_jax.forward_models.build import make_model
 
     model = make_model(config.model, config.image_size, config.loss)
     # As a function, so that no device is started for the key.

@@ -26,8 +26,8 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel, patch_pixels
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render_with_uniforms
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.interop import torch_checkpoint

@@ -21,7 +21,7 @@ from dfm_jax.config.reading import ConfigError, _types, from_dict
 from dfm_jax.diffusion.samplers import log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs.checkpoints import Retention
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.training import sharding

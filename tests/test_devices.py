@@ -24,7 +24,7 @@ from dfm_jax.sampling.preview import preview
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import sample_scenes
 from dfm_jax.sampling import devices
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.sampling.trajectories import Trajectory
 from tests.test_sample import tiny_config

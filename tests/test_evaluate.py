@@ -21,7 +21,7 @@ from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.commands.evaluate import evaluate
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.pages import evaluation_page
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.train_state import create

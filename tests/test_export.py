@@ -19,7 +19,7 @@ from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create

@@ -14,12 +14,12 @@ SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 
 # What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders.
 LEAVES = {"structs", "config", "errors", "paths"}
-SCENE = LEAVES | {"geometry", "rendering", "models", "scene_networks", "scene_rendering", "forward_model", "pixelnerf"}
+SCENE = LEAVES | {"geometry", "rendering", "models", "forward_models"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 RUNS = {"interrupts", "runs"}  # what commands need that write results
-METRICS = {"metrics", "distribution_metrics"}
 SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data", "sampling", "visualization"}
-ENDS = SAMPLING | METRICS | {"flops", "interop"}
+ENDS = SAMPLING | {"flops", "interop"}
+JUDGING = ENDS | {"evaluation", "platforms"}
 MAY_IMPORT = {
     "__init__": {"interrupts"},
     "interrupts": set(),
@@ -32,15 +32,10 @@ MAY_IMPORT = {
     "platforms": {"errors"},
     "flops": set(),
     "geometry": {"structs"},
-    "metrics": {"structs"},
-    "distribution_metrics": set(),
     "diffusion": set(),
     "rendering": {"structs", "geometry"},
     "models": LEAVES | {"geometry"},
-    "scene_networks": LEAVES | {"models"},
-    "scene_rendering": {"structs", "geometry", "models", "rendering", "scene_networks"},
-    "forward_model": LEAVES | {"geometry", "scene_networks", "scene_rendering"},
-    "pixelnerf": LEAVES | {"scene_networks", "forward_model"},
+    "forward_models": LEAVES | {"geometry", "rendering", "models"},
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     "data": LEAVES | RUNS | {"geometry"},
@@ -50,15 +45,20 @@ MAY_IMPORT = {
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | RUNS,
     "training": ENDS | {"platforms"},
-    # A command beside the main one (guidance_sweep) takes a config file as that does.
-    "evaluation": ENDS | {"platforms"},
+    # What is measured of samples. (`renamed`: commands that are started by their earlier names.)
+    "evaluation": ENDS | {"renamed"},
+    "renamed": set(),
+    "pages": JUDGING,
+    # Commands that use a trained model; those beside the main one take a config file as that does.
+    "commands": JUDGING | {"pages"},
+    "studies": JUDGING | {"pages"},
     # Measuring is at the end of everything, and takes config files as the main command does.
-    "profiling": ENDS | {"training", "evaluation", "platforms"},
-    "main": LEAVES | {"allocator", "platforms", "pixelnerf", "training", "evaluation", "profiling"},
+    "profiling": ENDS | {"training", "commands", "pages", "platforms", "renamed"},
+    "main": LEAVES | {"allocator", "platforms", "forward_models", "training", "commands", "profiling"},
 }
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
-COMPILERS = r"training\.(sharding|loop)|sampling\..*|evaluation\..*|profiling\..*"
+COMPILERS = r"training\.(sharding|loop)|sampling\..*|(evaluation|commands|studies)\..*|profiling\..*"
 RESERVED = [
     (r"jax\.jit", COMPILERS),
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
@@ -68,9 +68,9 @@ RESERVED = [
     # The core takes typed settings, and does not know where they come from.
     (
         r"dfm_jax\.config\.reading(\..*)?",
-        r"main|(config|runs|training|evaluation|profiling|interop)\..*",
+        r"main|(config|runs|training|commands|studies|profiling|interop)\..*",
     ),
-    (r"dfm_jax\.config\.command_line(\..*)?", r"main|evaluation\..*|profiling\..*|interop\..*"),
+    (r"dfm_jax\.config\.command_line(\..*)?", r"main|(evaluation|commands|studies)\..*|profiling\..*|interop\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),
     (r"clu(\..*)?", r"runs\.metric_writers"),
     (r"matplotlib(\..*)?", r"visualization\.figures"),  # which starts it whatever the environment says
@@ -163,7 +163,7 @@ def test_module_keeps_to_its_layer(path):
 
 def test_modules_do_not_import_in_circles():
     graph = import_graph({module_name(path): path.read_text() for path in SOURCES})
-    assert graph["losses"] >= {"denoiser", "forward_model"}
+    assert graph["losses"] >= {"denoiser", "forward_models.protocol"}
     graphlib.TopologicalSorter(graph).prepare()
 
 
@@ -206,12 +206,8 @@ def canonical(distribution: str) -> str:
         ("geometry", "from . import models", "relative import of ..models"),
         ("diffusion.process", "from dfm_jax.structs import Camera", "imports dfm_jax.structs.Camera"),
         ("rendering.render", "from dfm_jax.models import dit", "imports dfm_jax.models.dit"),
-        (
-            "data.loading.pipeline",
-            "from dfm_jax.rendering.render import render",
-            "imports dfm_jax.rendering.render.render",
-        ),
-        ("forward_model", "def f():\n    import dfm_jax.denoiser", "imports dfm_jax.denoiser"),
+        ("data.pipeline", "from dfm_jax.rendering.render import render", "imports dfm_jax.rendering.render.render"),
+        ("forward_models.protocol", "def f():\n    import dfm_jax.denoiser", "imports dfm_jax.denoiser"),
         ("losses", "from dfm_jax.training import step", "imports dfm_jax.training.step"),
         ("main", "import dfm_jax.data.loading.pipeline", "imports dfm_jax.data.loading.pipeline"),
         ("denoiser", "import jax\n@jax.jit\ndef f(x): return x", "uses jax.jit"),
@@ -224,9 +220,9 @@ def canonical(distribution: str) -> str:
         ("config.schema", "from ml_collections import ConfigDict", "uses ml_collections.ConfigDict"),
         ("losses", "from dfm_jax.config.reading import from_dict", "uses dfm_jax.config.reading.from_dict"),
         ("data.prepare", "from dfm_jax.config import command_line", "uses dfm_jax.config.command_line"),
-        ("forward_model", "import flax.linen as nn", "uses flax.linen"),
-        ("forward_model", "from flax import linen", "uses flax.linen"),
-        ("data.loading.pipeline", "import tensorflow as tf", "uses tensorflow"),
+        ("forward_models.protocol", "import flax.linen as nn", "uses flax.linen"),
+        ("forward_models.protocol", "from flax import linen", "uses flax.linen"),
+        ("data.pipeline", "import tensorflow as tf", "uses tensorflow"),
         ("runs.checkpoints", "import torch", "uses torch"),
         (
             "interop.published",
@@ -254,8 +250,8 @@ def test_checker_accepts_what_is_allowed():
 
 def test_checker_finds_circles():
     circle = {
-        "training.loop": "from dfm_jax.evaluation import sample",
-        "evaluation.sample": "import dfm_jax.training.loop",
+        "training.loop": "from dfm_jax.commands import sample",
+        "commands.sample": "import dfm_jax.training.loop",
     }
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(import_graph(circle)).prepare()

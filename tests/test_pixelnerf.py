@@ -14,7 +14,8 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import denoise, predict, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.pixelnerf import PixelNeRF, make_model
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.losses import observation_terms
 from dfm_jax.training.transfer import plan, transfer
 from tests.tiny import NUM_COARSE, SIZE, assert_trees_close, jit, random_params, tiny_example, tiny_model

@@ -17,9 +17,9 @@ from dfm_jax.config import (
     RayMarchingConfig,
     ResNet34Config,
 )
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.structs import Camera, Example, Scene, Views
 from tests.programs import QUICK_OPTIONS, USERS_OPTIONS
 

@@ -30,7 +30,7 @@ from dfm_jax.data.loading import pipeline
 from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoint_files import require_checkpoints

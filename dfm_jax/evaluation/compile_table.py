@@ -1,10 +1,6 @@
-"""The earlier name of `python -m dfm_jax.profiling.compile_table`, which scripts may use."""
+"""The earlier name of `python -m dfm_jax.profiling.compile_table`."""
 
-import runpy
-import sys
-
-NOW = "dfm_jax.profiling.compile_table"
+from dfm_jax.renamed import run_as
 
 if __name__ == "__main__":
-    print(f"dfm_jax.evaluation.compile_table is {NOW} now", file=sys.stderr)
-    runpy.run_module(NOW, run_name="__main__", alter_sys=True)
+    run_as("dfm_jax.evaluation.compile_table", "dfm_jax.profiling.compile_table")

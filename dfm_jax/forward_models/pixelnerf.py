@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Key, Num
 
-from dfm_jax.config import LossConfig, ModelConfig
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.structs import Example, Rays, Scene
 
 
@@ -51,9 +50,3 @@ class PixelNeRF(RadianceFieldModel):
 
     def infer_from(self, params: Params, example: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
         return self.infer(params, example, x_t, timestep)
-
-
-def make_model(config: ModelConfig, image_size: int, loss: LossConfig) -> RadianceFieldModel:
-    """The model that a config describes: the paper's, or pixelNeRF where it has no conditioning field."""
-    kind = PixelNeRF if config.conditioning_field is None else RadianceFieldModel
-    return kind(config, image_size, loss)

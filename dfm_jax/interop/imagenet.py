@@ -21,8 +21,8 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ResNet34Config
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.interop.published import State, StateDictError, fill
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, Path, Rule, layer_rules, rules
 from dfm_jax.interop.state_files import read_state

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.interop.published_names import (
     LABEL_EMBEDDING,
     LABELS,

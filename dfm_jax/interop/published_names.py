@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ModelConfig
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.models.embeddings import token_position_code
 
 Path = tuple[str, ...]

@@ -35,8 +35,8 @@ from dfm_jax.config import Config
 from dfm_jax.config.command_line import overrides, read_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.interop import published, state_files
 from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
 from dfm_jax.interop.published_names import derived_arrays, taken_shapes

@@ -22,7 +22,7 @@ from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.denoiser import Prepared
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.models import lpips
 from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives

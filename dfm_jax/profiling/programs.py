@@ -14,7 +14,7 @@ from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.denoiser import Prepared
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program

@@ -14,8 +14,8 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.forward_models.radiance_field.networks import Params
 from dfm_jax.structs import Rays, Rendering
 
 DATA, RAYS = "data", "rays"

@@ -18,8 +18,8 @@ from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import RememberingFn, ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
-from dfm_jax.forward_models.pixelnerf import make_model
-from dfm_jax.forward_models.radiance_field.model import ForwardModel
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.views import RenderedViews, render_views
 from dfm_jax.structs import Camera, Scene

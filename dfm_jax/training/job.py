@@ -11,7 +11,7 @@ from jax import Array
 from dfm_jax.config import Config
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.interop import imagenet
 from dfm_jax.models.dit import TOKEN_SIDE
 from dfm_jax.runs.checkpoints import Checkpoints, restore_params

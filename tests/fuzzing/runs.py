@@ -20,7 +20,7 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline
 from dfm_jax.evaluation.results import SAMPLE_MEASURES, SceneStore
 from dfm_jax.evaluation.scores import SceneScores
-from dfm_jax.forward_models.pixelnerf import make_model
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.interop.state_files import write_tree

@@ -10,13 +10,13 @@ from jax import Array
 from jaxtyping import Key, Num
 
 from dfm_jax.config import DiTConfig, ModelConfig, ResNet34Config
+from dfm_jax.forward_models.protocol import Params
 from dfm_jax.models.dit import DiTEncoder
 from dfm_jax.models.encoder import PASSED_ON, Encoder
 from dfm_jax.models.radiance_field import RadianceField
 from dfm_jax.models.resnet import ResNet34Encoder
 from dfm_jax.structs import Camera, Scene, Views
 
-Params = dict[str, Any]
 ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
 
 
