@@ -53,7 +53,7 @@ def run(tmp_path_factory):
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("DFM_JAX_LPIPS", str(workdir / "nowhere.npz"))
     monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 2 * SAMPLES * SIZE**2)  # two scenes at once
-    monkeypatch.setattr(evaluation.calibration, "STEPS", (1, 2))
+    monkeypatch.setattr(evaluation.calibrate, "STEPS", (1, 2))
     save_untrained(config, workdir)
     result = evaluate(config, workdir)
     yield SimpleNamespace(workdir=workdir, folder=workdir / "evaluation", config=config, result=result)
@@ -82,7 +82,7 @@ def test_what_cannot_be_measured_is_said(run):
 def test_the_sweep_covers_every_sampler_and_number_of_steps(run):
     records = run.result["sweep"]
     points = [((record["sampler"], record["spacing"]), record["num_steps"]) for record in records]
-    assert points == [(setting, steps) for setting in evaluation.calibration.SETTINGS for steps in (1, 2)]
+    assert points == [(setting, steps) for setting in evaluation.calibrate.SETTINGS for steps in (1, 2)]
     # One step is the same for every sampler.
     assert records[0]["counts"] == records[2]["counts"] == records[4]["counts"]
 
