@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dfm_jax.config import Config, SampleConfig
 from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.evaluation.calibration import toy_modes
