@@ -89,9 +89,10 @@ def join_others(mode: str) -> contextlib.AbstractContextManager:
 def _dispatch(mode: str, config: Config, workdir: str) -> int:
     # Imported when needed: a mistake in the flags is answered at once.
     if mode == "train":
+        from dfm_jax.data.make_toy import with_data_set
         from dfm_jax.training.loop import train
 
-        return train(config, workdir)
+        return train(config, workdir, prepare_data=with_data_set)
     if mode == "benchmark":
         from dfm_jax.profiling.benchmark import benchmark
 

@@ -54,7 +54,7 @@ def install(monkeypatch):
     """Puts the linear job in place of the real one; returns what to do at which batch, to be filled in."""
     at = {}
     monkeypatch.setattr(loop, "build", linear_job)
-    monkeypatch.setattr(loop, "_prepare_data", lambda config: (config, dict(SPLIT)))
+    monkeypatch.setattr(loop, "_prepare_data", lambda config, _: (config, dict(SPLIT)))
     monkeypatch.setattr(loop.pipeline, "training_batches", lambda *_, start_step, **__: Batches(start_step, at))
     monkeypatch.setattr(loop.pipeline, "evaluation_examples", lambda *_, **__: ("examples", ["a scene"]))
     monkeypatch.setattr(loop.pipeline, "scene_names", lambda *_, step, **__: [f"scene of batch {step}"])

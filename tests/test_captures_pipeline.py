@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import prepare
 from dfm_jax.data.builders import transforms_json
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
 from tests.captures_source import arc, pose, write_transforms
 
@@ -28,10 +27,10 @@ def config(tmp_path_factory):
     write_transforms(directory / "source" / "b", [pose(angle, 6.0) for angle in np.linspace(-0.6, 0.6, 7)])
     for name, holdout in (("held", 4), ("whole", 0)):
         source = transforms_json.TransformsSource(directory / "source", (0, 0, 0))
-        prepare.prepare(source, directory, name, posed_scenes.StoreOptions(0, 3, holdout))
+        building.prepare(source, directory, name, posed_scenes.StoreOptions(0, 3, holdout))
     names = [f"images/{i}.png" for i in range(8)]
     write_transforms(directory / "source" / "a", arc(8), train_filenames=names[:5], test_filenames=names[5:])
-    prepare.prepare(source, directory, "stated", posed_scenes.StoreOptions(0, 3, 4))
+    building.prepare(source, directory, "stated", posed_scenes.StoreOptions(0, 3, 4))
     sampling = ViewSamplingConfig(
         rule="captures",
         min_frame_gap=1,

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from configs import toy
 from dfm_jax.config import MeshConfig
 from dfm_jax.config.reading import from_dict
+from dfm_jax.data import make_toy
 from dfm_jax.data.loading import pipeline
 from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.errors import UserError
@@ -221,7 +222,7 @@ def test_the_shapes_of_a_batch_are_those_that_are_read(tmp_path):
     config.data.update(dir=str(tmp_path), toy_scenes=4)
     config.data.view_sampling.max_context = 3
     config = from_dict(config)
-    data = pipeline.ensure_toy(config.data, config.image_size)
+    data = make_toy.ensure_toy(config.data, config.image_size)
     batch = next(pipeline.training_batches(data, image_size=config.image_size, batch_size=2, seed=0))
     abstract = abstract_example(config, 2)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), abstract)

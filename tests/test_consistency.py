@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.consistency import Seen, consistency
 from dfm_jax.structs import Camera
 from tests.tiny import jit
@@ -24,16 +24,16 @@ measure = jit(consistency, static_argnums=3)
 @pytest.fixture(scope="module")
 def exact():
     """A toy scene as it really is, all around."""
-    poses = toy.orbit_pose(np.linspace(0.1, 1.6, VIEWS))
-    views = [toy.render_view(BOX, pose, toy.intrinsics(), SIZE) for pose in poses]
+    poses = toy_scenes.orbit_pose(np.linspace(0.1, 1.6, VIEWS))
+    views = [toy_scenes.render_view(BOX, pose, toy_scenes.intrinsics(), SIZE) for pose in poses]
     hit = np.stack([np.isfinite(depth) for _, depth, _ in views])
-    distance = np.stack([np.where(np.isfinite(depth), depth, toy.FAR) for _, depth, _ in views])
+    distance = np.stack([np.where(np.isfinite(depth), depth, toy_scenes.FAR) for _, depth, _ in views])
     seen = Seen(
         np.stack([rgb for rgb, _, _ in views]).astype(np.float32),
         distance.astype(np.float32),
         hit.astype(np.float32),
     )
-    camera = Camera(poses.astype(np.float32), np.tile(toy.intrinsics().astype(np.float32), (VIEWS, 1, 1)))
+    camera = Camera(poses.astype(np.float32), np.tile(toy_scenes.intrinsics().astype(np.float32), (VIEWS, 1, 1)))
     return seen, camera, np.ones(VIEWS, bool)
 
 

@@ -17,7 +17,7 @@ import pytest
 from dfm_jax.data import prepare, verify
 from dfm_jax.data.builders import toy
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing import posed_scenes, runners, shards
+from dfm_jax.data.preparing import building, posed_scenes, runners, shards
 from dfm_jax.errors import UserError
 from tests.programs import PATIENCE
 from tests.realestate10k_source import camera_line, replace_line, write_clip
@@ -84,7 +84,7 @@ def test_whoever_converts_the_bytes_are_the_same(clips, small_shards, tmp_path, 
 
 def test_frames_are_found_across_shards(tmp_path, small_shards):
     source = toy.ToySource(num_scenes=5, image_size=4, seed=0)
-    prepare.prepare(source, tmp_path, "toy", OPTIONS)
+    building.prepare(source, tmp_path, "toy", OPTIONS)
     data = dataset.open_dataset(tmp_path, "toy", "train")
     for number, name in enumerate(source.splits()["train"]):
         scene, expected = data.scene(number), source.read("train", name)
@@ -121,7 +121,7 @@ def toy_options(directory, *options, num_scenes=7, num_workers=1):
 def several(tmp_path_factory):
     """What a conversion to several shards makes that nobody interrupts."""
     directory = tmp_path_factory.mktemp("several")
-    prepare.prepare(toy.ToySource(SEVERAL_SHARDS, 4, 0), directory, "toy", OPTIONS)
+    building.prepare(toy.ToySource(SEVERAL_SHARDS, 4, 0), directory, "toy", OPTIONS)
     return contents(directory / "toy")
 
 
@@ -130,19 +130,19 @@ def test_a_killed_conversion_goes_on_from_the_finished_shards(tmp_path, several,
     options = toy_options(tmp_path, num_scenes=SEVERAL_SHARDS, num_workers=num_workers)
     command = [sys.executable, "-m", "dfm_jax.data.prepare", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    building = tmp_path / ".toy.incomplete"
+    unfinished = tmp_path / ".toy.incomplete"
     deadline = time.monotonic() + PATIENCE
-    while not shards.any_finished(building) and process.poll() is None and time.monotonic() < deadline:
+    while not shards.any_finished(unfinished) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     with pytest.raises(UserError, match="no data set 'toy'"):
         dataset.open_dataset(tmp_path, "toy", "train")
     time.sleep(0.3)  # for its processes to notice
-    finished = len(list(building.glob("shards/*.result")))
-    before = identities(building)
+    finished = len(list(unfinished.glob("shards/*.result")))
+    before = identities(unfinished)
     assert 0 < finished < 5
-    assert prepare.main(toy_options(tmp_path, num_scenes=SEVERAL_SHARDS)) == 0 and not building.exists()
+    assert prepare.main(toy_options(tmp_path, num_scenes=SEVERAL_SHARDS)) == 0 and not unfinished.exists()
     after = identities(tmp_path / "toy")
     assert sum(before.get(name) == inode for name, inode in after.items()) == finished
     assert contents(tmp_path / "toy") == several
@@ -170,9 +170,9 @@ def interrupted(tmp_path, small_shards, monkeypatch):
         with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
             prepare.main(toy_options(tmp_path))
     assert not dataset.exists(tmp_path, "toy")
-    building = tmp_path / ".toy.incomplete"
-    assert len(identities(building)) == 3
-    return building
+    unfinished = tmp_path / ".toy.incomplete"
+    assert len(identities(unfinished)) == 3
+    return unfinished
 
 
 def flip_a_bit(path):
@@ -220,7 +220,7 @@ def test_a_source_that_was_changed_is_converted_anew(clips, tmp_path, small_shar
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare.conversion, "_write_scenes", stop)
+        patch.setattr(building.conversion, "_write_scenes", stop)
         with pytest.raises(KeyboardInterrupt):
             convert(clips, tmp_path / "data", "--num_workers=1")
     (tmp_path / "elsewhere").rename(clips / "frames" / "train" / "b")  # the missing frames are found
@@ -261,7 +261,7 @@ def die():
 def test_what_a_process_fails_at_is_raised(tmp_path, small_shards, fail, error, message):
     run = functools.partial(runners.in_processes, 2)
     with pytest.raises(error, match=message):
-        prepare.prepare(Broken(fail), tmp_path, "toy", OPTIONS, run=run)
+        building.prepare(Broken(fail), tmp_path, "toy", OPTIONS, run=run)
     assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]
 
 
@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("damage", [flip_a_bit, cut, pathlib.Path.unlink])
 @pytest.mark.parametrize("config", ["frames", "scenes"])
 def test_verify_finds_damage(tmp_path, capsys, damage, config):
-    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    building.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
     command = [f"--data_dir={tmp_path}", "--name=toy"]
     assert verify.main(command) == 0
     assert json.loads(capsys.readouterr().out)["files"] == 4
@@ -296,8 +296,8 @@ def test_verify_finds_damage(tmp_path, capsys, damage, config):
     ["", '{"splits": {"tr', "[]", '{"files": {}}', '{"splits": {"train": {"names": ["a"], "num_frames": []}}}'],
 )
 def test_a_damaged_index_is_one_error(tmp_path, capsys, content):
-    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
-    index = tmp_path / "toy" / posed_scenes.INDEX_FILE
+    building.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    index = tmp_path / "toy" / dataset.INDEX_FILE
     index.write_text(content)
     assert verify.main([f"--data_dir={tmp_path}", "--name=toy"]) == 1
     assert f"error: {index} is damaged" in capsys.readouterr().err
@@ -307,7 +307,7 @@ def test_a_damaged_index_is_one_error(tmp_path, capsys, content):
 
 @pytest.mark.parametrize("config", ["frames", "scenes"])
 def test_reading_a_damaged_data_set_is_an_error_that_names_verify(tmp_path, config):
-    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    building.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
     cut(tmp_path / "toy" / config / "1.0.0" / "posed_scenes-train.array_record-00000-of-00001")
     data = dataset.open_dataset(tmp_path, "toy", "train")
     with pytest.raises(UserError, match=r"is damaged .* dfm_jax\.data\.verify"):
@@ -317,7 +317,7 @@ def test_reading_a_damaged_data_set_is_an_error_that_names_verify(tmp_path, conf
 @pytest.mark.parametrize("config", ["frames", "scenes"])
 def test_a_file_that_is_cut_while_it_is_read_is_the_same_error(tmp_path, config):
     # As many as make the files longer than what is read at once.
-    prepare.prepare(toy.ToySource(40, 32, 0), tmp_path, "toy", OPTIONS)
+    building.prepare(toy.ToySource(40, 32, 0), tmp_path, "toy", OPTIONS)
     data = dataset.open_dataset(tmp_path, "toy", "train")
     data.encoded_image(data.scene(0), 0)
     os.truncate(tmp_path / "toy" / config / "1.0.0" / "posed_scenes-train.array_record-00000-of-00001", 1000)
@@ -329,7 +329,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_the_same_error(tmp_path, config)
 @pytest.mark.parametrize("config", ["frames", "scenes"])
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json", "."])
 def test_what_describes_the_records_is_missed_with_the_same_error(tmp_path, config, file):
-    prepare.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
+    building.prepare(toy.ToySource(2, 4, 0), tmp_path, "toy", OPTIONS)
     missing = tmp_path / "toy" / config / "1.0.0" / file
     shutil.rmtree(missing) if file == "." else missing.unlink()
     data = dataset.open_dataset(tmp_path, "toy", "train")
@@ -341,6 +341,6 @@ def test_verify_needs_a_data_set_with_checksums(tmp_path):
     with pytest.raises(UserError, match="there is no data set 'toy'"):
         verify.verify(tmp_path, "toy")
     (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / posed_scenes.INDEX_FILE).write_text('{"splits": {}}')
+    (tmp_path / "toy" / dataset.INDEX_FILE).write_text('{"splits": {}}')
     with pytest.raises(UserError, match="made before there were checksums"):
         verify.verify(tmp_path, "toy")

@@ -11,10 +11,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import prepare
 from dfm_jax.data.builders import toy
 from dfm_jax.data.loading import pipeline
-from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
 
 SIZE = 8
@@ -26,7 +25,7 @@ def config(tmp_path_factory):
     """Toy scenes, 2 or 3 context views (the rule for orbits fits them too), mirrored and scaled at random."""
     directory = tmp_path_factory.mktemp("data")
     options = posed_scenes.StoreOptions(image_size=0, min_frames=3)
-    prepare.prepare(toy.ToySource(NUM_SCENES, 2 * SIZE, seed=1), directory, "toy", options)
+    building.prepare(toy.ToySource(NUM_SCENES, 2 * SIZE, seed=1), directory, "toy", options)
     sampling = ViewSamplingConfig(
         rule="co3d",
         min_frame_gap=3,

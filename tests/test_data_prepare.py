@@ -9,6 +9,7 @@ import pytest
 from dfm_jax.data import prepare
 from dfm_jax.data.builders import toy as toy_scenes
 from dfm_jax.data.loading import dataset
+from dfm_jax.data.preparing import building
 from tests.realestate10k_source import camera_line, picture, replace_line, timestamp, write_clip
 
 
@@ -282,7 +283,7 @@ def test_killed_between_two_renames_the_data_set_of_before_is_there_again(tmp_pa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", killed)
-        patch.setattr(prepare.shutil, "rmtree", lambda *_, **__: None)  # a killed program tidies nothing
+        patch.setattr(building.shutil, "rmtree", lambda *_, **__: None)  # a killed program tidies nothing
         prepare.main(toy(tmp_path, "--seed=5", "--overwrite"))
     assert not dataset.exists(tmp_path, "toy")
     assert "exists already; give --overwrite" in run(capsys, *toy(tmp_path, "--seed=6"))[2]

@@ -20,6 +20,7 @@ from dfm_jax import main
 from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.commands.evaluate import evaluate
 from dfm_jax.config.reading import from_dict
+from dfm_jax.data import make_toy
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.pages import evaluation_page
@@ -133,7 +134,7 @@ def test_an_evaluation_of_another_model_of_the_same_step_is_none_of_this_one(run
 
 
 def test_fewer_scenes_than_asked_for_are_said(run, capsys):
-    config = trained.with_data_set(run.config)
+    config = make_toy.with_data_set(run.config)
     data = evaluation._open_data(config)
     settings = dataclasses.replace(config.evaluate, num_scenes=99)
     views, _ = evaluation._views(dataclasses.replace(config, evaluate=settings), data)

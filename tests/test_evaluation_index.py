@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import prepare
+from dfm_jax.data import make_toy
 from dfm_jax.data.builders import toy
 from dfm_jax.data.loading import evaluation_views, pipeline
-from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index
 
@@ -25,7 +25,7 @@ def config(tmp_path_factory) -> DataConfig:
     )
     data_dir = str(tmp_path_factory.mktemp("data"))
     config = DataConfig("toy", data_dir, "train", "test", 2.6, 5.5, 4, views, num_threads=0, num_workers=0, prefetch=1)
-    return pipeline.ensure_toy(config, image_size=8)
+    return make_toy.ensure_toy(config, image_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_an_index_file_that_was_stored_for_other_data_is_noticed(config, data, t
     stored = tmp_path / "protocol.json"
     evaluation_index.write(stored, evaluation_views.evaluation_views(config, num_scenes=2), data, "evaluated in x")
     assert evaluation_index.changed_data(stored, data) == ""
-    prepare.prepare(toy.ToySource(4, 8, seed=1), tmp_path, "toy", posed_scenes.StoreOptions(0, 3))
+    building.prepare(toy.ToySource(4, 8, seed=1), tmp_path, "toy", posed_scenes.StoreOptions(0, 3))
     others = pipeline.open_dataset(tmp_path, "toy", "test")
     assert others.names == data.names and "other files" in evaluation_index.changed_data(stored, others)
     content = json.loads(stored.read_text())

@@ -14,7 +14,8 @@ import pytest
 
 from dfm_jax.commands.export import export, to_example, to_inputs
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data import make_toy
+from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
@@ -41,7 +42,7 @@ def exported(tmp_path_factory):
     """A config, its parameters and what was exported of them."""
     workdir = tmp_path_factory.mktemp("run")
     config = from_dict(tiny_config(workdir / "data"))
-    pipeline.ensure_toy(config.data, config.image_size)
+    make_toy.ensure_toy(config.data, config.image_size)
     model = make_model(config.model, config.image_size, config.loss)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
@@ -70,7 +71,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     drawn = np.load(folder / "samples.npy")
 
     settings, size = config.sample, config.image_size
-    data = pipeline.find_toy(config.data, size)
+    data = toy_data.find_toy(config.data, size)
     example, _ = pipeline.evaluation_examples(data, image_size=size, num_scenes=settings.num_scenes)
     prepared, guide = prepare(params, model, example, guided=True), Sampler.from_config(config, params).guidance
     noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
@@ -111,7 +112,7 @@ def test_it_is_for_all_platforms_and_any_number_of_scenes(exported):
 
 def test_inputs_are_what_the_denoiser_needs_of_an_example(exported):
     config, model, params, _ = exported
-    data = pipeline.find_toy(config.data, config.image_size)
+    data = toy_data.find_toy(config.data, config.image_size)
     example, _ = pipeline.evaluation_examples(data, image_size=config.image_size, num_scenes=2)
     again = to_example(to_inputs(example), num_target=2)
     context = jit(lambda example: model.encode_context(params, example))

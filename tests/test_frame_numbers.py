@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import prepare
 from dfm_jax.data.builders.co3d import CO3DSource
 from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.builders.middlebury import MiddleburySource
@@ -21,7 +20,7 @@ from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.inspecting import inspect_page, inspect_scene
 from dfm_jax.data.loading import dataset, evaluation_views, holes, pipeline
-from dfm_jax.data.preparing import posed_scenes, sfm
+from dfm_jax.data.preparing import building, posed_scenes, sfm
 from dfm_jax.data.preparing.validation import Quarantine
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index
@@ -51,7 +50,7 @@ def clips(tmp_path_factory):
         _, folder = write_clip(directory / "source", "".join(map(str, removed)) or "whole", FRAMES)
         for frame in removed:
             (folder / f"{timestamp(frame)}.jpg").unlink()
-    prepare.prepare(RealEstate10KSource(directory / "source"), directory, "clips", OPTIONS)
+    building.prepare(RealEstate10KSource(directory / "source"), directory, "clips", OPTIONS)
     return dataset.open_dataset(directory, "clips", "train")
 
 
@@ -151,7 +150,7 @@ def test_the_reported_clip(tmp_path):
     source = RealEstate10KSource(tmp_path / "source")
     index = [evaluation_index.Entry("0c11dbe781b1c11c", (0,), (8,))]
     for name in ("whole", "damaged"):
-        prepare.prepare(source, tmp_path, name, OPTIONS)
+        building.prepare(source, tmp_path, name, OPTIONS)
         data = dataset.open_dataset(tmp_path, name, "test")
         ((number, draw),) = evaluation_index.resolve(index, data).views
         assert data.scene(number).frame_names[draw.target[0]] == "92125367"
@@ -229,7 +228,7 @@ def accepted(write, root, removed):
         file.unlink()
     ((split, (name,)),) = source.splits().items()
     scene, frames, _ = posed_scenes.accept(source.read(split, name), split, OPTIONS, Quarantine())
-    found = holes.decode(holes.encode(holes.find(scene, frames)))
+    found = holes.decode(holes.encode(posed_scenes.find_holes(scene, frames)))
     return {frame.name: frame.number for frame in frames}, found
 
 
@@ -351,9 +350,9 @@ def old(clips, tmp_path_factory):
     monkeypatch.setattr(posed_scenes, "scene_features", lambda: kept)
     without = lambda *args, **named: {k: v for k, v in record(*args, **named).items() if k not in new}
     monkeypatch.setattr(posed_scenes, "scene_record", without)
-    prepare.prepare(RealEstate10KSource(clips.path.parent / "source"), directory, "clips", OPTIONS)
+    building.prepare(RealEstate10KSource(clips.path.parent / "source"), directory, "clips", OPTIONS)
     monkeypatch.undo()
-    index = directory / "clips" / posed_scenes.INDEX_FILE
+    index = directory / "clips" / dataset.INDEX_FILE
     content = json.loads(index.read_text())
     for split in content["splits"].values():
         del split["holes"]

@@ -19,7 +19,7 @@ from configs import toy as toy_config
 from dfm_jax.commands import sample as sampling
 from dfm_jax.commands.sample import camera_paths, sample
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
@@ -65,7 +65,7 @@ def run(tmp_path_factory):
     (workdir / "samples" / "scene_99").mkdir(parents=True)  # of an earlier run
     summary = sample(config, workdir)
     params, _, _ = restore_params(workdir)  # placed as in `sample`: compiled once
-    data = pipeline.find_toy(config.data, SIZE)
+    data = toy_data.find_toy(config.data, SIZE)
     example, names = pipeline.evaluation_examples(data, image_size=SIZE, num_scenes=SCENES)
     yield SimpleNamespace(
         workdir=workdir,
@@ -174,7 +174,7 @@ def test_videos_start_at_the_context_camera(run):
 
 
 def test_recorded_cameras_agree_with_the_examples_own(run):
-    there = pipeline.find_toy(run.config.data, SIZE)
+    there = toy_data.find_toy(run.config.data, SIZE)
     data = pipeline.open_dataset(there.dir, there.name, there.eval_split)
     num_frames = data.scene(0).num_frames
     settings = dataclasses.replace(run.config.sample, video_path="dataset", video_frames=num_frames)

@@ -10,7 +10,7 @@ import pytest
 from flax import struct
 
 from dfm_jax.commands import evaluate as evaluation
-from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation import results
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.scores import SampledViews, SceneScores, measure
@@ -23,22 +23,24 @@ from tests.test_consistency import BOX
 
 def toy_example(size: int = 24, num_target: int = 2) -> tuple[Example, np.ndarray]:
     """A toy scene seen from its front and, as targets and one padding view, from elsewhere; and its true depths."""
-    poses = toy.orbit_pose(np.linspace(0, 2, num_target + 2))
-    looks = [toy.render_view(BOX, pose, toy.intrinsics(), size) for pose in poses]
+    poses = toy_scenes.orbit_pose(np.linspace(0, 2, num_target + 2))
+    looks = [toy_scenes.render_view(BOX, pose, toy_scenes.intrinsics(), size) for pose in poses]
     images, depth = (np.stack([look[i] for look in looks]).astype(np.float32) for i in (0, 1))
-    matrices = np.tile(toy.intrinsics(), (len(poses), 1, 1))
+    matrices = np.tile(toy_scenes.intrinsics(), (len(poses), 1, 1))
     views = Views(images, Camera(poses, matrices), poses[:, :3], np.arange(len(poses)) < num_target + 1)
     views = jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, views)
     context, target = (jax.tree.map(lambda x, s=s: x[s], views) for s in (slice(1), slice(1, None)))
-    example = Example(context, target, np.float32(toy.NEAR), np.float32(toy.FAR), np.int32(0))
+    example = Example(context, target, np.float32(toy_scenes.NEAR), np.float32(toy_scenes.FAR), np.int32(0))
     return example, depth[1:]
 
 
 def exact_samples(example: Example, depth: np.ndarray, count: int = 2) -> SampledViews:
     """As if every sample were the truth; nothing is known of the context's depth."""
     images = np.concatenate([example.context.images, example.target.images])
-    distance = np.concatenate([np.full_like(depth[:1], toy.FAR), np.where(np.isfinite(depth), depth, toy.FAR)])
-    opacity = (distance < toy.FAR).astype(np.float32)
+    distance = np.concatenate(
+        [np.full_like(depth[:1], toy_scenes.FAR), np.where(np.isfinite(depth), depth, toy_scenes.FAR)]
+    )
+    opacity = (distance < toy_scenes.FAR).astype(np.float32)
     repeat = lambda x: np.repeat(x[None], count, axis=0)
     return SampledViews(repeat(images), repeat(distance), repeat(opacity), repeat(images[1]), example.target.images[0])
 
@@ -174,15 +176,15 @@ def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     ],
 )
 def test_the_page_says_whether_the_odds_are_right(shares, text):
-    difference = 0.5 * sum(abs(a - b) for a, b in zip(shares, toy.HIDDEN_PROBABILITIES, strict=True))
+    difference = 0.5 * sum(abs(a - b) for a, b in zip(shares, toy_scenes.HIDDEN_PROBABILITIES, strict=True))
     result = {"deterministic": False, "num_colours_read": 200, "total_variation": difference}
     result |= {f"share_{i}": share for i, share in enumerate(shares)}
     assert text in evaluation_page.verdict(result)
 
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
-    draws = np.random.default_rng(1).multinomial(120, toy.HIDDEN_PROBABILITIES, size=4000) / 120
-    beyond = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1) > results.honest_limit(120)
+    draws = np.random.default_rng(1).multinomial(120, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 120
+    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > results.honest_limit(120)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
@@ -210,8 +212,8 @@ def test_distances_of_distributions_need_two_true_views(tmp_path):
 
 def test_honest_draws_differ_from_their_odds_as_stated():
     rng = np.random.default_rng(0)
-    draws = rng.multinomial(300, toy.HIDDEN_PROBABILITIES, size=4000) / 300
-    expected = 0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1).mean()
+    draws = rng.multinomial(300, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 300
+    expected = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1).mean()
     # A rule of thumb is compared with an average of draws.
     assert results.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
 

@@ -9,6 +9,7 @@ import pytest
 from configs import toy as toy_config
 from dfm_jax.commands.sample import sample
 from dfm_jax.config.reading import from_dict
+from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.metric_writers import read_metrics
@@ -50,7 +51,7 @@ def chain(tmp_path_factory):
     third = stage(folder, init_from=str(folder / "small"), train=frozen)
     third.image_size, third.data.dir = 2 * SIZE, str(folder / "more_pixels")
     for name, config in (("pixelnerf", first), ("small", second), ("large", third)):
-        assert loop.train(from_dict(config), folder / name) == loop.EXIT_DONE
+        assert loop.train(from_dict(config), folder / name, with_data_set) == loop.EXIT_DONE
     return folder
 
 

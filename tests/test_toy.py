@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.data.builders import toy
-from dfm_jax.data.loading import transforms
+from dfm_jax.data.loading import toy_scenes, transforms
 
 SIZE = 16
 
@@ -20,7 +20,7 @@ def pictures(scene):
 
 def render(scene, frame, size=SIZE, **attributes):
     camera = scene.frames[frame]
-    return toy.render_view(dict(scene.attributes) | attributes, camera.camera_to_world, camera.intrinsics, size)
+    return toy_scenes.render_view(dict(scene.attributes) | attributes, camera.camera_to_world, camera.intrinsics, size)
 
 
 def points_seen(scene, frame, size):
@@ -42,7 +42,7 @@ def test_every_point_seen_lies_on_the_box_or_on_the_floor(source):
     for frame in (0, 4, 9):
         points = points_seen(scene, frame, 48)
         on_floor = np.abs(points[:, 2]) < 1e-4
-        assert np.all(np.linalg.norm(points[on_floor, :2], axis=1) <= toy.FLOOR_RADIUS + 1e-4)
+        assert np.all(np.linalg.norm(points[on_floor, :2], axis=1) <= toy_scenes.FLOOR_RADIUS + 1e-4)
         on_box = points[~on_floor] @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]).T
         # Distance to the box's surface: the largest of the distances to its pairs of planes.
         centre, half = np.array([0, 0, box["height"] / 2]), np.array([*box["half_sizes"], box["height"] / 2])
@@ -71,7 +71,7 @@ def test_surfaces_lie_between_near_and_far(source):
         for frame in range(len(scene.frames)):
             _, depth, _ = render(scene, frame)
             seen = depth[np.isfinite(depth)]
-            assert seen.min() > toy.NEAR and seen.max() < toy.FAR
+            assert seen.min() > toy_scenes.NEAR and seen.max() < toy_scenes.FAR
             assert np.isinf(depth).any()
 
 
@@ -96,8 +96,8 @@ def test_the_back_shows_much_of_it_and_the_mask_is_where_it_alone_shows(source):
     for frame in range(1, len(scene.frames)):
         (red, _, hidden), (blue, _, same) = render(scene, frame, hidden=0), render(scene, frame, hidden=2)
         np.testing.assert_array_equal(hidden, same)
-        shades = {toy.SHADE[toy.BACK], toy.SHADE[toy.SIDE]}
-        for picture, colour in ((red, toy.HIDDEN_COLOURS[0]), (blue, toy.HIDDEN_COLOURS[2])):
+        shades = {toy_scenes.SHADE[toy_scenes.BACK], toy_scenes.SHADE[toy_scenes.SIDE]}
+        for picture, colour in ((red, toy_scenes.HIDDEN_COLOURS[0]), (blue, toy_scenes.HIDDEN_COLOURS[2])):
             shade = picture[hidden] / np.array(colour)
             assert np.all((shade >= min(shades) - 1e-5) & (shade <= max(shades) + 1e-5))
         changed = np.abs(red - blue).max(-1) > 1e-6
@@ -107,9 +107,9 @@ def test_the_back_shows_much_of_it_and_the_mask_is_where_it_alone_shows(source):
 
 
 def test_modes_of_the_hidden_colour_are_far_apart_in_every_shade():
-    for label in toy.HIDDEN_LABELS:
-        shown = toy.SHADE[label] * np.array(toy.HIDDEN_COLOURS)
-        for mode, colour in enumerate(toy.HIDDEN_COLOURS):
+    for label in toy_scenes.HIDDEN_LABELS:
+        shown = toy_scenes.SHADE[label] * np.array(toy_scenes.HIDDEN_COLOURS)
+        for mode, colour in enumerate(toy_scenes.HIDDEN_COLOURS):
             distances = np.linalg.norm(shown - colour, axis=1)
             assert distances[mode] < 0.25 and (np.delete(distances, mode) > 0.5).all()
 
@@ -120,7 +120,7 @@ def test_hidden_colours_have_their_probabilities_and_ignore_what_is_visible():
     hidden = np.array([a["hidden"] for a in attributes])
     shares = np.bincount(hidden, minlength=3) / 3000
     # Three standard deviations of a share of 3000 draws.
-    np.testing.assert_allclose(shares, toy.HIDDEN_PROBABILITIES, atol=0.03)
+    np.testing.assert_allclose(shares, toy_scenes.HIDDEN_PROBABILITIES, atol=0.03)
     visible = np.array([[*a["visible_colour"], a["floor_colour"][0], a["yaw"], a["height"]] for a in attributes])
     for mode in range(3):
         correlation = [np.corrcoef(hidden == mode, column)[0, 1] for column in visible.T]
@@ -131,8 +131,8 @@ def test_views_cover_the_circle_and_start_at_the_front(source):
     scene = source.read("train", "train-000001")
     azimuth = [np.arctan2(f.camera_to_world[0, 3], -f.camera_to_world[1, 3]) % (2 * np.pi) for f in scene.frames]
     assert azimuth[0] == 0
-    part = np.floor(np.array(azimuth[1:]) / (2 * np.pi / toy.NUM_AZIMUTHS))
-    np.testing.assert_array_equal(part, np.arange(toy.NUM_AZIMUTHS))
+    part = np.floor(np.array(azimuth[1:]) / (2 * np.pi / toy_scenes.NUM_AZIMUTHS))
+    np.testing.assert_array_equal(part, np.arange(toy_scenes.NUM_AZIMUTHS))
 
 
 def test_scenes_depend_on_seed_and_split_alone(source):

@@ -18,7 +18,7 @@ def data(monkeypatch):
     """The fingerprint of the data set, to be changed."""
     install(monkeypatch)
     split = dict(SPLIT)
-    monkeypatch.setattr(loop, "_prepare_data", lambda config: (config, dict(split)))
+    monkeypatch.setattr(loop, "_prepare_data", lambda config, _: (config, dict(split)))
     return split
 
 

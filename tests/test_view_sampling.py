@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import ViewSamplingConfig
-from dfm_jax.data.builders import toy
-from dfm_jax.data.loading import view_sampling
+from dfm_jax.data.loading import toy_scenes, view_sampling
 from dfm_jax.data.loading.view_sampling import Frames
 from dfm_jax.errors import UserError
 
@@ -40,7 +39,7 @@ def clip(n):
 
 def toy_ring():
     """The front, and 36 azimuths around it."""
-    return toy.orbit_pose(np.append(0.0, np.deg2rad(np.arange(0, 360, 10) + 5)))
+    return toy_scenes.orbit_pose(np.append(0.0, np.deg2rad(np.arange(0, 360, 10) + 5)))
 
 
 POSES = {"realestate10k": clip(60), "co3d": clip(60), "captures": toy_ring(), "toy": toy_ring()}
@@ -72,7 +71,7 @@ def test_a_scene_of_the_fewest_frames_can_be_drawn_from(rule, views, gap):
     counts = {"min_context": views[0], "max_context": views[1], "num_target": views[2]}
     settings = config(rule=rule, min_frame_gap=gap[0], max_frame_gap=gap[1], **counts)
     n = view_sampling.min_frames(settings)
-    poses = toy.orbit_pose(np.linspace(0, 2 * np.pi, n, endpoint=False))
+    poses = toy_scenes.orbit_pose(np.linspace(0, 2 * np.pi, n, endpoint=False))
     for draw in draws(settings, poses, 50):
         assert len(set(np.append(draw.context, draw.target))) == len(draw.context) + views[2]
         assert views[0] <= len(draw.context) <= views[1]
@@ -146,7 +145,7 @@ def test_the_given_view_is_asked_for_again_as_often_as_the_config_says(rule):
 
 def shuffled_ring():
     order = np.random.default_rng(1).permutation(36)
-    return order, toy.orbit_pose(np.deg2rad(10.0 * order))
+    return order, toy_scenes.orbit_pose(np.deg2rad(10.0 * order))
 
 
 def steps_apart(a, b):
@@ -160,7 +159,7 @@ def test_neighbours_are_the_nearest_by_pose_whatever_their_order():
         apart = steps_apart(order[near], order[frame])
         assert sorted(near) == sorted(set(range(36)) - {frame}) and (np.diff(apart) >= 0).all()
     turned = np.tile(np.eye(4), (3, 1, 1))  # cameras at one place differ by where they look
-    turned[1:, :3, :3] = [toy.orbit_pose(angle)[:3, :3] for angle in (0.0, 3.0)]
+    turned[1:, :3, :3] = [toy_scenes.orbit_pose(angle)[:3, :3] for angle in (0.0, 3.0)]
     assert view_sampling.neighbours(turned @ np.linalg.inv(turned[1]), 1).tolist()[0] in (0, 2)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.calibration.toy_modes import read_hidden_colours
 from dfm_jax.structs import Camera, Example, Views
@@ -71,13 +71,13 @@ ONE_SCENE = SimpleNamespace(names=("only",), scene=lambda i: (SimpleNamespace(at
 
 
 def look(hidden: int) -> np.ndarray:
-    pose = toy.orbit_pose(np.array(np.pi + 0.4))
-    return toy.render_view(ATTRIBUTES | {"hidden": hidden}, pose, toy.intrinsics(), SIZE)[0]
+    pose = toy_scenes.orbit_pose(np.array(np.pi + 0.4))
+    return toy_scenes.render_view(ATTRIBUTES | {"hidden": hidden}, pose, toy_scenes.intrinsics(), SIZE)[0]
 
 
 def back_view() -> Example:
-    pose = toy.orbit_pose(np.array([[np.pi + 0.4]]))
-    camera = Camera(np.eye(4)[None, None], toy.intrinsics()[None, None])
+    pose = toy_scenes.orbit_pose(np.array([[np.pi + 0.4]]))
+    camera = Camera(np.eye(4)[None, None], toy_scenes.intrinsics()[None, None])
     views = Views(np.zeros((1, 1, SIZE, SIZE, 3)), camera, pose[:, :, :3], np.ones((1, 1), bool))
     return Example(views, views, np.ones(1), np.ones(1), np.zeros(1, int))
 

@@ -64,7 +64,7 @@ def job(config):
 def run(workdir, num_steps, data, fsdp):
     """Trains; the pictures are drawn at the end."""
     loop.build = job
-    loop._prepare_data = lambda config: (config, SPLIT)
+    loop._prepare_data = lambda config, _: (config, SPLIT)
     loop.pipeline.training_batches = lambda *_, start_step, process_index, process_count, **__: Share(
         start_step, process_index, process_count
     )

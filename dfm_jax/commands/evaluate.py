@@ -22,6 +22,7 @@ from dfm_jax.config import Config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index, made_from
 from dfm_jax.evaluation.calibration import calibrate, toy_modes
@@ -38,7 +39,7 @@ from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import SampledBatch, batches, pairs_at_once, sample_batch
 from dfm_jax.sampling.sampler import Params, Sampler
-from dfm_jax.sampling.trained import restore_trained, with_data_set
+from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 
 

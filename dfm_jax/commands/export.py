@@ -26,7 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
@@ -177,7 +177,7 @@ def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
     """Of the first evaluation scenes; None where the data set is not here."""
     number = min(NUM_EXAMPLES, config.sample.num_scenes)
     try:
-        data = pipeline.find_toy(config.data, config.image_size)
+        data = toy_data.find_toy(config.data, config.image_size)
         example, _ = pipeline.evaluation_examples(data, image_size=config.image_size, num_scenes=number)
     except UserError as error:
         say(f"without inputs.npz: {error}")

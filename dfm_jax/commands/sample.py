@@ -21,6 +21,7 @@ from jax import Array
 
 from dfm_jax.config import Config
 from dfm_jax.data.loading import pipeline
+from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
@@ -36,7 +37,7 @@ from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.results import HiddenColours, SceneResult, Summary
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import SampledImages, sample_scenes
-from dfm_jax.sampling.trained import restore_trained, with_data_set
+from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 from dfm_jax.structs import Camera, Example
 from dfm_jax.visualization import pictures

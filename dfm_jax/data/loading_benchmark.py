@@ -30,9 +30,8 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data import prepare
 from dfm_jax.data.loading import pipeline
-from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from dfm_jax.errors import Parser, UserError
 
@@ -167,7 +166,7 @@ def main(argv: list[str]) -> int:
             data_dir, name = args.data_dir, args.name
             if name is None:
                 data_dir, name = Path(directory), NAME
-                prepare.prepare(NoiseSource(), data_dir, name, posed_scenes.StoreOptions(image_size=0, min_frames=3))
+                building.prepare(NoiseSource(), data_dir, name, posed_scenes.StoreOptions(image_size=0, min_frames=3))
             measured = {
                 key: measure(setting, data_dir, name, args.num_threads, args.step_seconds)
                 for key, setting in SETTINGS.items()

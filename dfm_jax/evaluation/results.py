@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.calibration.toy_modes import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.scores import SceneScores
@@ -152,11 +152,11 @@ def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]
     ]
     if not read:
         return {"num_colours_read": 0, "total_variation": None, "mode_purity": None, "novel_view_agreement": None}
-    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(toy.HIDDEN_COLOURS))
+    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(toy_scenes.HIDDEN_COLOURS))
     agrees = [novel == sample[0] for sample, _ in read for novel in sample[1:] if novel != UNSEEN]
     return {
         "num_colours_read": len(read),
-        "total_variation": total_variation(counts, toy.HIDDEN_PROBABILITIES),
+        "total_variation": total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES),
         "total_variation_of_honest_draws": honest_total_variation(len(read)),
         "mode_purity": _mean([clean for _, clean in read]),
         "novel_view_agreement": _mean(agrees),
@@ -166,13 +166,13 @@ def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]
 
 def honest_total_variation(count: int) -> float:
     """What `count` draws from the true odds differ from them by on average, each count approximately normal."""
-    return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy.HIDDEN_PROBABILITIES)
+    return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy_scenes.HIDDEN_PROBABILITIES)
 
 
 def honest_limit(count: int, share: float = 0.95) -> float:
     """The total variation to the true odds that this share of experiments of `count` honest draws stays below."""
-    draws = np.random.default_rng(0).multinomial(count, toy.HIDDEN_PROBABILITIES, size=20_000) / count
-    return float(np.quantile(0.5 * np.abs(draws - toy.HIDDEN_PROBABILITIES).sum(1), share))
+    draws = np.random.default_rng(0).multinomial(count, toy_scenes.HIDDEN_PROBABILITIES, size=20_000) / count
+    return float(np.quantile(0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1), share))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.calibration.toy_modes import NAMES
 from dfm_jax.evaluation.results import StoredScenes, honest_limit, honest_total_variation, scene_row
 from dfm_jax.evaluation.scores import SceneScores
@@ -102,7 +102,7 @@ def _odds(result: Mapping[str, Any]) -> str:
         f'<span><span class="swatch" style="background:{name}"></span>{name}</span><span class="bar">'
         f'<i style="width:{100 * share:.1f}%;background:{name}"></i><u style="left:{100 * odds:.1f}%"></u>'
         f"<span>{share:.1%} of {count}, true odds {odds:.0%}</span></span>"
-        for name, share, odds in zip(NAMES, shares, toy.HIDDEN_PROBABILITIES, strict=True)
+        for name, share, odds in zip(NAMES, shares, toy_scenes.HIDDEN_PROBABILITIES, strict=True)
     )
     return f"""<h2>Are the odds right?</h2>
 <p>The side that the given image hides is red, green or blue by lot. Samples of a calibrated model follow the lot, and
@@ -130,7 +130,7 @@ def verdict(result: Mapping[str, Any]) -> str:
             f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many honest draws one "
             f"set in twenty differs by more than {limit:.3f}."
         )
-    excess = [result[f"share_{i}"] - odds for i, odds in enumerate(toy.HIDDEN_PROBABILITIES)]
+    excess = [result[f"share_{i}"] - odds for i, odds in enumerate(toy_scenes.HIDDEN_PROBABILITIES)]
     most = max(range(len(NAMES)), key=lambda i: excess[i])
     return (
         f"The odds are wrong: of as many honest draws only one set in twenty differs by more than {limit:.3f}. "

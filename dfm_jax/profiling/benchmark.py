@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
 from dfm_jax.profiling.measure import (
     REFUSALS,
@@ -184,7 +184,7 @@ def _loading_rate(config: Config) -> float | None:
     """Views a second that this process reads, in batches of training; None where the data set is not there."""
     size = config.train.batch_size
     try:
-        data = pipeline.find_toy(config.data, config.image_size)
+        data = toy_data.find_toy(config.data, config.image_size)
         batches = pipeline.training_batches(data, image_size=config.image_size, batch_size=size, seed=config.seed)
     except UserError as error:
         say(f"reading is not measured: {error}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params
@@ -26,15 +25,6 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params,
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
     tell_untrained_guidance(saved, config)
     return params, step, saved
-
-
-def with_data_set(config: Config) -> Config:
-    """The settings with the name of the data set that they ask for: a toy one is generated where it is missing.
-
-    Raises:
-      UserError: it cannot be made.
-    """
-    return dataclasses.replace(config, data=pipeline.ensure_toy(config.data, config.image_size))
 
 
 def outdated(workdir: str | os.PathLike, results: Mapping[str, Any]) -> str:

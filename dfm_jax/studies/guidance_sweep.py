@@ -34,6 +34,7 @@ from dfm_jax import platforms
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.data.loading import dataset, evaluation_views
+from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.image_metrics import psnr
@@ -43,7 +44,7 @@ from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder
 from dfm_jax.sampling.sampler import Params, Sampler, sample_keys, to_image
-from dfm_jax.sampling.trained import restore_trained, with_data_set
+from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 from dfm_jax.visualization import pictures
 

@@ -30,6 +30,7 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration import calibrate, toy_modes
@@ -40,7 +41,7 @@ from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder
-from dfm_jax.sampling.trained import restore_trained, with_data_set
+from dfm_jax.sampling.trained import restore_trained
 
 LONG = 250
 STEPS = (8, 10, 12, 15, 20, 30, 50)

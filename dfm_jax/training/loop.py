@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
 from dfm_jax.runs import barriers, metric_writers
@@ -36,12 +36,17 @@ from dfm_jax.training.start import first_state
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
 
 EXIT_DONE = 0
+PrepareData = Callable[[Config], Config]
 HOW_ELSE = "wait until it ends, or give another --workdir"
 PREVIEW_SCENES = 4
 
 
-def train(config: Config, workdir: str | pathlib.Path) -> int:
+def train(config: Config, workdir: str | pathlib.Path, prepare_data: PrepareData = toy_data.with_toy_folder) -> int:
     """Trains until `config.train.num_steps`, from the last checkpoint in `workdir` if there is one.
+
+    Args:
+      prepare_data: gives, in each process of the run, the settings with the name of the folder that the data set is
+        read from; it may make what is missing, as `data.make_toy` does.
 
     Returns:
       EXIT_DONE; EXIT_RESTART where SIGTERM or SIGHUP ended the run early, EXIT_INTERRUPTED where Ctrl-C did. The state
@@ -53,15 +58,15 @@ def train(config: Config, workdir: str | pathlib.Path) -> int:
         gradients become non-finite.
     """
     with StopRequest() as stop, barriers.locked_by_first(path_of(workdir), "training", HOW_ELSE):
-        return _train(config, workdir, stop)
+        return _train(config, workdir, prepare_data, stop)
 
 
-def _train(config: Config, workdir: str | pathlib.Path, stop: StopRequest) -> int:
+def _train(config: Config, workdir: str | pathlib.Path, prepare_data: PrepareData, stop: StopRequest) -> int:
     stopwatch = Stopwatch()
     job = build(config)
     mesh = sharding.make_mesh(config.train.mesh)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
-    reading, split = _prepare_data(config)
+    reading, split = _prepare_data(config, prepare_data)
     keep = Retention(config.train.keep_checkpoints, config.train.keep_every, config.train.keep_best)
     with Checkpoints(workdir, keep=keep) as checkpoints:
         start = checkpoints.resume_step()
@@ -248,18 +253,15 @@ def _keys(seed: int, mesh: Mesh) -> Array:
     return jax.jit(lambda: jax.random.split(jax.random.key(seed), 3), out_shardings=sharding.replicated(mesh))()
 
 
-def _prepare_data(config: Config) -> tuple[Config, dict[str, Any]]:
-    """Generates the toy data set if the config asks for it and it is missing; of others, makes sure that they exist.
+def _prepare_data(config: Config, prepare: PrepareData) -> tuple[Config, dict[str, Any]]:
+    """Makes sure that the data set is there.
 
     Returns:
       the settings with the name of the folder that it is read from, and the fingerprint of the split.
     """
-    if jax.process_index() == 0:
-        pipeline.ensure_toy(config.data, config.image_size)
-    barriers.barrier("data set")
-    data = pipeline.find_toy(config.data, config.image_size)
-    split = pipeline.open_dataset(data.dir, data.name, data.split).fingerprint()
-    return dataclasses.replace(config, data=data), split
+    reading = prepare(config)
+    data = reading.data
+    return reading, pipeline.open_dataset(data.dir, data.name, data.split).fingerprint()
 
 
 def _batches(config: Config, start: int) -> Any:

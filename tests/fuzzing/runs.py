@@ -17,7 +17,7 @@ import optax
 from dfm_jax.commands import export as exporting
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data import make_toy
 from dfm_jax.evaluation.results import SAMPLE_MEASURES, SceneStore
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.forward_models.build import make_model
@@ -96,7 +96,7 @@ def read_checkpoint(folder: Folder, out: Folder) -> None:
 @functools.cache
 def exported() -> Folder:
     run = trained()
-    pipeline.ensure_toy(run.config.data, run.config.image_size)
+    make_toy.ensure_toy(run.config.data, run.config.image_size)
     exporting.export(run.config, run.workdir)
     return run.workdir / "export"
 

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data.builders import point_clouds, uprightness
-from dfm_jax.data.builders.source_files import as_text, natural_key
+from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.builders.uprightness import View
 from dfm_jax.data.loading import transforms
+from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.preparing import orientation, pictures, undistort, validation
 from dfm_jax.data.preparing.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
 from dfm_jax.data.preparing.deep_pictures import White

@@ -21,8 +21,9 @@ import numpy as np
 
 from dfm_jax.data.builders import co3d_annotations, co3d_scale
 from dfm_jax.data.builders.co3d_annotations import Annotation
-from dfm_jax.data.builders.source_files import as_text, distinct, find_picture, is_hidden
+from dfm_jax.data.builders.source_files import distinct, find_picture, is_hidden
 from dfm_jax.data.loading import transforms
+from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.preparing import orientation, pictures
 from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
 from dfm_jax.errors import UserError

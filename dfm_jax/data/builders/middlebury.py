@@ -71,7 +71,7 @@ class MiddleburySource:
         for folder, names in source_files.folders(self._root):
             for name in names:
                 if name.endswith(SUFFIX):
-                    own = source_files.as_text(name.removesuffix(SUFFIX))
+                    own = text_files.as_text(name.removesuffix(SUFFIX))
                     inner = "" if folder == self._root else f"{source_files.scene_name(self._root, folder)}-"
                     found.append((f"{inner}{own}", folder / name))
         if not found:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data.builders import captures, colmap, gathered_photos, source_files, video
+from dfm_jax.data.loading import text_files
 from dfm_jax.data.preparing import pictures, sfm
 from dfm_jax.data.preparing.picture_kinds import SUFFIXES
 from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
@@ -91,7 +92,7 @@ class PhotosSource:
     @functools.cached_property
     def _captures(self) -> dict[str, _Capture]:
         if self._root.is_file() and _is_video(self._root.name):
-            return {source_files.as_text(self._root.stem): _Capture(self._root)}
+            return {text_files.as_text(self._root.stem): _Capture(self._root)}
         found: list[tuple[str, _Capture]] = []
         whole: list[Path] = []  # captures whose other folders are passed over
         for folder, files in source_files.folders(self._root):
@@ -105,7 +106,7 @@ class PhotosSource:
             if photos:
                 found.append((name, _Capture(inner or folder, photos)))
             for file in (file for file in files if _is_video(file) and (folder / file).is_file()):
-                found.append((f"{name}-{source_files.as_text(Path(file).stem)}", _Capture(folder / file)))
+                found.append((f"{name}-{text_files.as_text(Path(file).stem)}", _Capture(folder / file)))
         if not found:
             some = ", ".join(SUFFIXES[:8])
             raise UserError(f"no photographs ({some}, ...) and no video in --source={self._root}")

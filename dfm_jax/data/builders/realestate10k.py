@@ -21,7 +21,7 @@ import numpy as np
 
 from dfm_jax.data.builders import realestate10k_cameras, realestate10k_chunks, realestate10k_video, source_files, video
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
-from dfm_jax.data.builders.source_files import as_text
+from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.preparing import pictures
 from dfm_jax.data.preparing.picture_kinds import SUFFIXES
 from dfm_jax.data.preparing.source import Rejected, SourceScene, refused

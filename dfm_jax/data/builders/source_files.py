@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.preparing.picture_kinds import SUFFIXES
 from dfm_jax.data.preparing.source import Rejected
 from dfm_jax.errors import UserError
@@ -191,8 +192,3 @@ def distinct(named: Iterable[tuple[str, T]]) -> dict[str, T]:
         taken.add(_key(free))
         found[free] = thing
     return found
-
-
-def as_text(name: str) -> str:
-    """A name on disk, which need not be text; bytes that are none are written out, so that names stay distinct."""
-    return name.encode("utf-8", "backslashreplace").decode()

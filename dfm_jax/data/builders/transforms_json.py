@@ -81,7 +81,7 @@ class TransformsSource:
             listed=listed,
             cloud=cloud,
         )
-        held_out = {source_files.as_text(name): held_out for name, held_out in splits.held_out.items()}
+        held_out = {text_files.as_text(name): held_out for name, held_out in splits.held_out.items()}
         return dataclasses.replace(
             scene,
             scale=scene.scale / _applied_scale(content),

@@ -17,11 +17,12 @@ from PIL import Image
 from dfm_jax.data.loading import holes, transforms
 from dfm_jax.data.loading.holes import Hole
 from dfm_jax.data.loading.records import VERSION, RecordFile
-from dfm_jax.data.preparing.posed_scenes import INDEX_FILE
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 
 logger = logging.getLogger(__name__)
+
+INDEX_FILE = "dataset.json"  # of a data set's folder; written last
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,15 +5,11 @@ in the order of capture, by which gaps are counted. Both count all frames of the
 source lists its frames in another order than that of capture.
 """
 
-import collections
 import dataclasses
 import json
 from collections.abc import Sequence
 
 import numpy as np
-
-from dfm_jax.data.builders.source_files import as_text
-from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,21 +18,6 @@ class Hole:
     position: int
     name: str  # of the frame in its source
     reason: str  # why it was quarantined
-
-
-def find(scene: SourceScene, kept: Sequence[SourceFrame]) -> list[Hole]:
-    """The holes of a scene of which these frames are left, in the order of capture; `scene.rejected` has the reasons of
-    all others."""
-    listed = scene.listed or [(frame.number, frame.name) for frame in scene.frames]
-    reasons = collections.defaultdict(collections.deque)  # by name; a frame that is listed twice has two
-    for name, reason in scene.rejected:
-        reasons[as_text(name)].append(reason)
-    numbers = {frame.number for frame in kept}
-    return [
-        Hole(number, position, name, reasons[name].popleft() if reasons[name] else "no reason is known")
-        for position, (number, name) in enumerate(listed)
-        if number not in numbers
-    ]
 
 
 def encode(holes: Sequence[Hole]) -> str:

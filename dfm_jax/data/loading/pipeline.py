@@ -18,15 +18,12 @@ from dfm_jax.config import DataConfig
 from dfm_jax.data.loading.dataset import open_dataset
 from dfm_jax.data.loading.evaluation_views import evaluation_examples
 from dfm_jax.data.loading.examples import ExampleLoader, stack, usable_scenes
-from dfm_jax.data.toy_data import ensure_toy, find_toy
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Example
 
 __all__ = [
     "Batches",
-    "ensure_toy",
     "evaluation_examples",
-    "find_toy",
     "open_dataset",
     "scene_names",
     "training_batches",

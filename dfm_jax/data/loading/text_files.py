@@ -1,4 +1,5 @@
-"""Text as people's tools write it: with a byte order mark or without, and lines that end in any of the usual ways."""
+"""Text as people's tools write it: with a byte order mark or without, and lines that end in any of the usual ways; and
+names of files, which need not be text."""
 
 import codecs
 import json
@@ -30,3 +31,8 @@ def parse_json(content: bytes) -> Any:
         return json.loads(content)  # of bytes it finds out the encoding, and passes over a mark
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def as_text(name: str) -> str:
+    """A name on disk, which need not be text; bytes that are none are written out, so that names stay distinct."""
+    return name.encode("utf-8", "backslashreplace").decode()

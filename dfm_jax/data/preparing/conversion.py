@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data.loading import records
+from dfm_jax.data.loading import dataset, records
 from dfm_jax.data.loading.records import RecordFile
 from dfm_jax.data.preparing import posed_scenes, shards
 from dfm_jax.data.preparing.runners import Runner
@@ -73,7 +73,7 @@ def write(
         "holdout": options.holdout,
         "files": dict(_checksums(target, dict(zip(places, (frames, scenes), strict=True)))),
     }
-    records.write_text(target / posed_scenes.INDEX_FILE, json.dumps(index))
+    records.write_text(target / dataset.INDEX_FILE, json.dumps(index))
     counts: collections.Counter[str] = collections.Counter()
     for _, result in done:
         counts.update(result.counts)

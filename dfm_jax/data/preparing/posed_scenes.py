@@ -7,6 +7,7 @@
 so that reading 2 of 100 frames costs 2 decodes. Both are readable with `tfds.builder_from_directory`.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -21,11 +22,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from dfm_jax.data.loading import holes, records, transforms
+from dfm_jax.data.loading.holes import Hole
+from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.preparing import orientation, pictures, scene_checks, validation
 from dfm_jax.data.preparing.pictures import Picture
 from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
 
-INDEX_FILE = "dataset.json"
 BLACK = (0, 0, 0)  # what transparent pictures lie on
 # Of pictures that had to be cropped or resized. Colour at full resolution: they are small, and read at their own size.
 JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
@@ -180,6 +182,21 @@ def _store(
     return buffer.getvalue(), intrinsics
 
 
+def find_holes(scene: SourceScene, kept: Sequence[SourceFrame]) -> list[Hole]:
+    """The holes of a scene of which these frames are left, in the order of capture; `scene.rejected` has the reasons of
+    all others."""
+    listed = scene.listed or [(frame.number, frame.name) for frame in scene.frames]
+    reasons = collections.defaultdict(collections.deque)  # by name; a frame that is listed twice has two
+    for name, reason in scene.rejected:
+        reasons[as_text(name)].append(reason)
+    numbers = {frame.number for frame in kept}
+    return [
+        Hole(number, position, name, reasons[name].popleft() if reasons[name] else "no reason is known")
+        for position, (number, name) in enumerate(listed)
+        if number not in numbers
+    ]
+
+
 def held_out(frames: Sequence[SourceFrame]) -> list[int] | None:
     """Which frames their source holds out; None where it says nothing about that."""
     if all(frame.held_out is None for frame in frames):
@@ -195,7 +212,7 @@ def scene_record(scene: SourceScene, frames: list[SourceFrame], first_frame: int
         "intrinsics": np.stack([np.asarray(frame.intrinsics, np.float64) for frame in frames]),
         "timestamps": np.array([frame.timestamp for frame in frames], np.float64),
         "frame_numbers": np.array([frame.number for frame in frames], np.int64),
-        "holes": holes.encode(holes.find(scene, frames)),
+        "holes": holes.encode(find_holes(scene, frames)),
         "frame_names": [frame.name for frame in frames],
         "scale": np.float64(scene.scale),
         "near": np.float64(scene.near),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data.loading import holes, records
+from dfm_jax.data.loading import records
 from dfm_jax.data.loading.records import RecordFile
 from dfm_jax.data.preparing import posed_scenes
 from dfm_jax.data.preparing.source import Rejected, Source
@@ -106,7 +106,7 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
                     write_frame({"image": picture, "scene": scene.name, "frame": i})
                 names.append(name)
                 num_frames.append(len(frames))
-                missing.append([hole.position for hole in holes.find(scene, frames)])
+                missing.append([hole.position for hole in posed_scenes.find_holes(scene, frames)])
                 held_out.append(posed_scenes.held_out(frames))
             on_scene()
     result = Result(

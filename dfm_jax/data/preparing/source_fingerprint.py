@@ -12,7 +12,7 @@ from pathlib import Path
 from dfm_jax.data.preparing.picture_kinds import SUFFIXES
 
 
-def signature(source: Path, data_dir: Path) -> str:
+def source_fingerprint(source: Path, data_dir: Path) -> str:
     """Of a file, or of all below a folder but what is hidden and, if it lies there, what a conversion to `data_dir`
     writes."""
     digest = hashlib.sha256()

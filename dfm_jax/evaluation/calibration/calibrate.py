@@ -20,8 +20,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dfm_jax.config import Config, SampleConfig
-from dfm_jax.data.builders import toy
-from dfm_jax.data.loading import evaluation_views
+from dfm_jax.data.loading import evaluation_views, toy_scenes
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.evaluation.calibration import toy_modes
@@ -100,8 +99,8 @@ def read_colours(
         if mode.item() != toy_modes.UNSEEN:
             modes.append(mode.item())
             clean.append(pure.item())
-    counts = np.bincount(modes, minlength=len(toy.HIDDEN_COLOURS))
-    distance = total_variation(counts, toy.HIDDEN_PROBABILITIES)
+    counts = np.bincount(modes, minlength=len(toy_scenes.HIDDEN_COLOURS))
+    distance = total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES)
     return Colours(len(modes), tuple(counts.tolist()), distance, float(np.mean(clean)))
 
 

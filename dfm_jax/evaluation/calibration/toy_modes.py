@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.evaluation.image_metrics import mode_shares, nearest_mode, total_variation
 from dfm_jax.sampling.results import HiddenColours
 from dfm_jax.structs import Example
 
-NAMES = ("red", "green", "blue")  # of toy.HIDDEN_COLOURS; also colours of the page
+NAMES = ("red", "green", "blue")  # of toy_scenes.HIDDEN_COLOURS; also colours of the page
 # A sample is clean if this share of its hidden pixels shows one and the same mode.
 CLEAN_SHARE = 0.9
 # A view tells the mode if this share of its pixels shows nothing but what the context hides.
@@ -25,7 +25,7 @@ UNSEEN = -1  # in the place of a mode: the view does not tell
 
 def has_known_odds(data: SceneDataset) -> bool:
     """Whether these are toy scenes, whatever their data set is called."""
-    return len(data) > 0 and data.scene(0).attributes.keys() >= toy.ATTRIBUTES
+    return len(data) > 0 and data.scene(0).attributes.keys() >= toy_scenes.ATTRIBUTES
 
 
 def read_hidden_colours(
@@ -48,14 +48,14 @@ def read_hidden_colours(
     counts = np.bincount(np.ravel(chosen), minlength=len(NAMES))
     return HiddenColours(
         names=NAMES,
-        probabilities=toy.HIDDEN_PROBABILITIES,
+        probabilities=toy_scenes.HIDDEN_PROBABILITIES,
         counts=tuple(counts.tolist()),
         seen=tuple(
             tuple(NAMES[mode] if sure else "" for mode, sure in zip(*rows, strict=True))
             for rows in zip(chosen, clean, strict=True)
         ),
         purity=float(np.mean(clean)),
-        total_variation=total_variation(counts, toy.HIDDEN_PROBABILITIES),
+        total_variation=total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES),
         estimate_purity=float(np.mean(estimate_clean)),
     )
 
@@ -90,7 +90,7 @@ def true_depth(
 ) -> Float[np.ndarray, "t h w"]:
     """Distances along the rays of a toy scene's views; infinite where they meet nothing."""
     views = zip(poses, intrinsics, strict=True)
-    return np.stack([toy.view_depth(attributes, _square(pose), matrix, size) for pose, matrix in views])
+    return np.stack([toy_scenes.view_depth(attributes, _square(pose), matrix, size) for pose, matrix in views])
 
 
 def hidden_pixels(data: SceneDataset, names: Sequence[str], example: Example, size: int) -> Bool[np.ndarray, "s h w"]:
@@ -113,8 +113,8 @@ def _looks(
     attributes: Mapping[str, Any], pose: np.ndarray, intrinsics: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the hidden pixels of a view look like in each mode, [k, p, 3], and where they are, [h, w] bool."""
-    coverage, hidden = toy.view_coverage(attributes, _square(pose), intrinsics, size)
-    colours = np.stack([toy.label_colours({**attributes, "hidden": k}) for k in range(len(NAMES))])
+    coverage, hidden = toy_scenes.view_coverage(attributes, _square(pose), intrinsics, size)
+    colours = np.stack([toy_scenes.label_colours({**attributes, "hidden": k}) for k in range(len(NAMES))])
     return coverage[hidden] @ colours, hidden
 
 

@@ -1,22 +1,21 @@
-"""The toy data set that a config asks for: found by what made it, and generated where it is missing.
+"""The toy data set that a config asks for, found by what made it.
 
 `config.data.name=toy` stands for `toy_scenes` training scenes of the generator, with pictures of the config's size. It
 is read from DIR/toy if that is what lies there (`prepare --format=toy` makes one), or else from DIR/toy-2000-24px, a
-name that says what is in it: the data set of another config is never taken for this one's.
+name that says what is in it: the data set of another config is never taken for this one's. `data.make_toy` generates
+it where it is missing.
 """
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.config import DataConfig
-from dfm_jax.data import prepare
-from dfm_jax.data.builders import toy
-from dfm_jax.data.loading import transforms
+from dfm_jax.config import Config, DataConfig
 from dfm_jax.data.loading.dataset import SceneDataset, exists, open_splits
-from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.loading.toy_scenes import ToyScenes, frame_name
 from dfm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,28 +26,21 @@ SEED = 0
 MOST_DIFFERENCE = 1.0
 
 
-def ensure_toy(config: DataConfig, image_size: int) -> DataConfig:
-    """Generates the toy data set where the config asks for one and it is missing.
+def find_toy(
+    config: DataConfig, image_size: int, make: Callable[[DataConfig, str, int], None] | None = None
+) -> DataConfig:
+    """Finds the toy data set where the config asks for one.
+
+    Args:
+      make: called with `config`, a name below `config.dir` and `image_size` where the data set is missing; None: where
+        it was missing, another process has made it, and has said what there is to say.
 
     Returns:
       the settings with the name of the folder that holds the data set; as they are where they ask for no toy scenes.
 
     Raises:
-      UserError: none can be made, or what lies under its name is something else.
+      UserError: it is missing, or what lies under its name is something else.
     """
-    return _settled(config, image_size, generate=True)
-
-
-def find_toy(config: DataConfig, image_size: int) -> DataConfig:
-    """As `ensure_toy`, where another process has generated what was missing, and has said what there is to say.
-
-    Raises:
-      UserError: it is missing.
-    """
-    return _settled(config, image_size, generate=False)
-
-
-def _settled(config: DataConfig, image_size: int, generate: bool) -> DataConfig:
     if config.name != NAME or config.toy_scenes == 0:
         return config
     if config.toy_scenes < 0:
@@ -59,11 +51,11 @@ def _settled(config: DataConfig, image_size: int, generate: bool) -> DataConfig:
         if not unlike:
             return config
     name = f"{NAME}-{config.toy_scenes}-{image_size}px"
-    if generate:
+    if make:
         if unlike:
             logger.warning("%s %s: taking %s", Path(config.dir) / NAME, unlike, Path(config.dir) / name)
         if not exists(config.dir, name):  # it may lie where nothing may be written
-            _generate(config, name, image_size)
+            make(config, name, image_size)
     elif not exists(config.dir, name):
         raise UserError(f"there is no data set '{name}' in {config.dir}: train on it, and it is generated")
     if unlike := _unlike(config, name, image_size):
@@ -71,14 +63,10 @@ def _settled(config: DataConfig, image_size: int, generate: bool) -> DataConfig:
     return dataclasses.replace(config, name=name)
 
 
-def _generate(config: DataConfig, name: str, image_size: int) -> None:
-    data_dir = Path(config.dir)
-    with prepare.exclusive(data_dir, name):  # processes that share the folder wait for the first of them
-        if not exists(data_dir, name):
-            logger.info("generating %d toy scenes in %s", config.toy_scenes, data_dir / name)
-            source = toy.ToySource(config.toy_scenes, image_size, SEED)
-            options = posed_scenes.StoreOptions(image_size=0, min_frames=prepare.MIN_FRAMES)
-            prepare.build(source, data_dir, name, options)
+def with_toy_folder(config: Config) -> Config:
+    """All settings, with the name of the folder that the toy data set is read from if they ask for one, as of
+    `find_toy`."""
+    return dataclasses.replace(config, data=find_toy(config.data, config.image_size))
 
 
 def _unlike(config: DataConfig, name: str, image_size: int) -> str:
@@ -93,27 +81,26 @@ def _unlike(config: DataConfig, name: str, image_size: int) -> str:
     size = train.stored_size(train.scene(0))
     if size < image_size:
         return f"has pictures of {size} pixels, fewer than config.image_size={image_size}"
-    source = toy.ToySource(config.toy_scenes, size, SEED)
-    wanted = source.splits()
+    scenes = ToyScenes(config.toy_scenes, size, SEED)
+    wanted = scenes.splits()
     same_names = {split: list(data.names) for split, data in splits.items()} == wanted
-    if not same_names or not all(_is_generated(data, source) for data in splits.values()):
+    if not same_names or not all(_is_generated(data, scenes) for data in splits.values()):
         return f"is not what the generator makes of {config.toy_scenes} scenes with seed {SEED}"
     return ""
 
 
-def _is_generated(data: SceneDataset, source: toy.ToySource) -> bool:
+def _is_generated(data: SceneDataset, scenes: ToyScenes) -> bool:
     """Whether the first scene of a split is the generator's: its seed and its version show in each."""
-    there, made = data.scene(0), source.read(data.split, data.names[0])
-    if not all(there.attributes.get(name) == _as_stored(value) for name, value in made.attributes.items()):
+    stored, made = data.scene(0), scenes.scene(data.split, data.names[0])
+    if not all(stored.attributes.get(name) == _as_stored(value) for name, value in made.attributes.items()):
         return False
-    frames = {frame.name: frame for frame in made.frames}
-    if not set(there.frame_names) <= frames.keys():
+    frames = {frame_name(i): i for i in range(len(made.images))}
+    if not set(stored.frame_names) <= frames.keys():
         return False
-    frames = [frames[name] for name in there.frame_names]  # of tiny pictures some are equal, and were left out
-    if not np.allclose(there.camera_to_world, [frame.camera_to_world for frame in frames]):
+    kept = [frames[name] for name in stored.frame_names]  # of tiny pictures some are equal, and were left out
+    if not np.allclose(stored.camera_to_world, made.camera_to_world[kept]):
         return False
-    size = data.stored_size(there)
-    difference = data.image(there, 0, size) - transforms.decode(frames[0].load(), size)
+    difference = data.image(stored, 0, made.images.shape[1]) - made.images[kept[0]] / np.float32(255)
     return 255 * float(np.abs(difference).mean()) <= MOST_DIFFERENCE
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dfm_jax.data.preparing.source_fingerprint import signature
+from dfm_jax.data.preparing.source_fingerprint import source_fingerprint
 
 
 @pytest.fixture
@@ -40,29 +40,29 @@ def touch_a_file(root):
 
 @pytest.mark.parametrize("change", [add_a_picture, remove_a_picture, rename_a_picture, edit_a_file, touch_a_file])
 def test_a_change_is_noticed(source, tmp_path, change):
-    before = signature(source, tmp_path / "data")
+    before = source_fingerprint(source, tmp_path / "data")
     os.utime(source / "clip", ns=(0, 0))  # whose clock may be too coarse to tell what happens within one test
-    assert before != (before := signature(source, tmp_path / "data"))
+    assert before != (before := source_fingerprint(source, tmp_path / "data"))
     change(source)
-    assert before != signature(source, tmp_path / "data")
+    assert before != source_fingerprint(source, tmp_path / "data")
 
 
 @pytest.mark.parametrize("inside", [".", "data"])
 def test_writing_the_data_set_into_the_source_is_no_change(source, inside):
     data_dir = source / inside
     data_dir.mkdir(exist_ok=True)
-    before = signature(source, data_dir)
+    before = source_fingerprint(source, data_dir)
     (data_dir / ".name.incomplete").mkdir()
     (data_dir / ".name.incomplete" / "made_from.json").write_text("{}")
     (data_dir / "name.quarantine.jsonl").write_text("")
-    assert before == signature(source, data_dir)
+    assert before == source_fingerprint(source, data_dir)
     add_a_picture(source)
-    assert before != signature(source, data_dir)
+    assert before != source_fingerprint(source, data_dir)
 
 
 def test_a_video_is_a_source(tmp_path):
     video = tmp_path / "walk.mp4"
     video.write_bytes(b"frames")
-    before = signature(video, tmp_path / "data")
+    before = source_fingerprint(video, tmp_path / "data")
     video.write_bytes(b"more frames")
-    assert before != signature(video, tmp_path / "data")
+    assert before != source_fingerprint(video, tmp_path / "data")
