@@ -12,12 +12,13 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "dfm_jax").rglob("*.py"))
 
-# What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders.
+# What each part of the package may import of it, besides itself. A part is a folder, or a module beside the folders;
+# the rooms of `data/` are parts of their own, and `data` is what stands beside them: commands, and what these use.
 LEAVES = {"structs", "config", "errors", "paths"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "forward_models"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 RUNS = {"interrupts", "runs"}  # what commands need that write results
-SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data", "sampling", "visualization"}
+SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data.loading", "sampling", "visualization"}
 ENDS = SAMPLING | {"flops", "interop"}
 JUDGING = ENDS | {"evaluation", "platforms"}
 MAY_IMPORT = {
@@ -38,7 +39,12 @@ MAY_IMPORT = {
     "forward_models": LEAVES | {"geometry", "rendering", "models"},
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
-    "data": LEAVES | RUNS | {"geometry"},
+    # Training and reading import the first of these rooms only; a source becomes a data set in the others.
+    "data.loading": LEAVES | RUNS,
+    "data.preparing": {"errors", "interrupts", "data.loading"},
+    "data.builders": {"errors", "data.loading", "data.preparing"},
+    "data.inspecting": {"data.loading", "data.preparing"},
+    "data": LEAVES | RUNS | {"data.loading", "data.preparing", "data.builders", "data.inspecting"},
     "visualization": {"errors"},
     # Scenes from pictures, and what shows them; nothing of it knows how a model was trained or is judged.
     "sampling": SAMPLING,
@@ -50,12 +56,16 @@ MAY_IMPORT = {
     "renamed": set(),
     "pages": JUDGING,
     # Commands that use a trained model; those beside the main one take a config file as that does.
-    "commands": JUDGING | {"pages"},
-    "studies": JUDGING | {"pages"},
+    "commands": JUDGING | {"pages", "data"},
+    "studies": JUDGING | {"pages", "data"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "commands", "pages", "platforms", "renamed"},
-    "main": LEAVES | {"allocator", "platforms", "forward_models", "training", "commands", "profiling"},
+    "main": LEAVES | {"allocator", "platforms", "forward_models", "training", "commands", "profiling", "data"},
 }
+DATA_ROOMS = {part for part in MAY_IMPORT if part.startswith("data.")}
+# What makes data sets of sources, and who must not know it: whoever trains, samples or measures reads what was made.
+IMPORTERS = {"data", "data.builders", "data.preparing", "data.inspecting"}
+READERS = {"data.loading", "sampling", "training", "evaluation"}
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
 COMPILERS = r"training\.(sharding|loop)|sampling\..*|(evaluation|commands|studies)\..*|profiling\..*"
@@ -120,7 +130,9 @@ def used_names(tree: ast.AST) -> list[str]:
 
 
 def part_of(module: str) -> str:
-    return module.split(".")[0]
+    """The most that a module's name tells: 'data.loading' of data.loading.pipeline, 'data' of data.prepare."""
+    room = ".".join(module.split(".")[:2])
+    return room if room in DATA_ROOMS else module.split(".")[0]
 
 
 def violations(module: str, source: str) -> list[str]:
@@ -156,15 +168,61 @@ def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
     return graph
 
 
+def part_graph(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Which parts each part imports, besides itself."""
+    parts = {}
+    for module, imported in graph.items():
+        parts.setdefault(part_of(module), set()).update(map(part_of, imported))
+    return {part: imported - {part} for part, imported in parts.items()}
+
+
+def reached(graph: dict[str, set[str]], module: str) -> set[str]:
+    """All modules that importing one imports in the end, itself too."""
+    found, todo = set(), [module]
+    while todo:
+        if (name := todo.pop()) not in found:
+            found.add(name)
+            todo += graph[name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def package():
+    """The import graph of all modules."""
+    return import_graph({module_name(path): path.read_text() for path in SOURCES})
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_module_keeps_to_its_layer(path):
     assert violations(module_name(path), path.read_text()) == []
 
 
-def test_modules_do_not_import_in_circles():
-    graph = import_graph({module_name(path): path.read_text() for path in SOURCES})
-    assert graph["losses"] >= {"denoiser", "forward_models.protocol"}
-    graphlib.TopologicalSorter(graph).prepare()
+def test_modules_do_not_import_in_circles(package):
+    assert package["losses"] >= {"denoiser", "forward_models.protocol"}
+    graphlib.TopologicalSorter(package).prepare()
+
+
+def test_folders_do_not_import_in_circles(package):
+    parts = part_graph(package)
+    assert parts["data.builders"] >= {"data.preparing", "data.loading"} and "sampling" in parts["commands"]
+    graphlib.TopologicalSorter(parts).prepare()
+    graphlib.TopologicalSorter({part: may - {part} for part, may in MAY_IMPORT.items()}).prepare()  # nor may they
+
+
+@pytest.mark.parametrize("reader", sorted(READERS))
+def test_training_and_reading_import_no_importer(package, reader):
+    modules = [module for module in package if part_of(module) == reader]
+    assert modules
+    for module in modules:
+        importers = [name for name in reached(package, module) if part_of(name) in IMPORTERS]
+        assert not importers, f"{module} imports {importers}"
+
+
+def test_the_loader_imports_no_importer_and_preparing_imports_all(package):
+    loader = reached(package, "data.loading.pipeline")
+    assert "data.loading.records" in loader and not {part_of(module) for module in loader} & IMPORTERS
+    builders = {module for module in package if module.startswith("data.builders.")}
+    assert builders <= reached(package, "data.prepare")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
@@ -255,3 +313,26 @@ def test_checker_finds_circles():
     }
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(import_graph(circle)).prepare()
+
+
+def test_checker_finds_circles_of_folders():
+    graph = import_graph(
+        {
+            "data.preparing.bounds": "from dfm_jax.data.builders.source import Rejected",
+            "data.builders.source": "",
+            "data.builders.captures": "from dfm_jax.data.preparing import validation",
+            "data.preparing.validation": "",
+        }
+    )
+    graphlib.TopologicalSorter(graph).prepare()  # of modules there is none
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(part_graph(graph)).prepare()
+
+
+def test_checker_finds_importers_that_are_reached_by_others():
+    sources = {
+        "training.loop": "def f():\n    from dfm_jax.data.loading import toy_data",
+        "data.loading.toy_data": "from dfm_jax.data.preparing import building",
+        "data.preparing.building": "",
+    }
+    assert reached(import_graph(sources), "training.loop") == sources.keys()
