@@ -14,7 +14,7 @@ from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.autoregressive import extend, key_views, make_room
 from dfm_jax.sampling.batches import sample_batch
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, recorded_key_cameras
 from dfm_jax.structs import Camera
 from tests.tiny import SIZE, UNCHUNKED, random_params, tiny_example, tiny_model
@@ -23,7 +23,7 @@ MODEL = tiny_model(chunk_size=UNCHUNKED, num_fine=0, loss=dataclasses.replace(ti
 PARAMS = random_params(MODEL)
 SCHEDULE = cosine_schedule(100)
 SAMPLE = dataclasses.replace(from_dict(toy_config.get_config()).sample, num_steps=2)
-SAMPLER = Sampler(MODEL, PARAMS, SCHEDULE, SAMPLE)
+SAMPLER = DiffusionSampler(MODEL, PARAMS, SCHEDULE, SAMPLE)
 KEY = jax.random.key(0)
 
 

@@ -23,7 +23,7 @@ from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs.checkpoints import Retention
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import sharding
 from dfm_jax.training.optimizers import learning_rate_schedule, make_optimizer
 from tests.test_main import VARIANTS, load
@@ -162,7 +162,7 @@ def test_samplers_have_noise_levels():
         for spacing in (uniform_timesteps, log_snr_timesteps):
             times = np.asarray(spacing(schedule, min(steps, schedule.num_timesteps)))
             assert times[0] == schedule.num_timesteps - 1 and times[-1] == -1 and (np.diff(times) < 0).all()
-        sampler = Sampler(None, {}, schedule, config.sample)
+        sampler = DiffusionSampler(None, {}, schedule, config.sample)
         low, high = sampler.guidance_interval or (0, schedule.num_timesteps)
         assert 0 <= low <= high <= schedule.num_timesteps, (path, value)
         assert sampler.guidance.bound > 0

@@ -21,7 +21,7 @@ import jax, numpy as np
 from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.sampling.preview import preview
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.scenes import sample_scenes
 from dfm_jax.sampling import devices
 from dfm_jax.forward_models.build import make_model
@@ -50,7 +50,7 @@ for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
         videos = {}
         keep = lambda i, j, rgb, distance: videos.update({(i, j): (rgb, distance)})
         settings = dataclasses.replace(sample, num_samples=samples, num_steps=2)
-        sampler = Sampler(model, params, schedule, settings)
+        sampler = DiffusionSampler(model, params, schedule, settings)
         drawn = sample_scenes(sampler, example, paths, 5, keep)
         sheet = preview(sampler, example, jax.random.key(1))
         results.append((dataclasses.astuple(drawn), videos, sheet))

@@ -24,7 +24,7 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from tests.programs import PATIENCE
 from tests.test_sample import tiny_config
 from tests.tiny import jit
@@ -73,7 +73,10 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     settings, size = config.sample, config.image_size
     data = toy_data.find_toy(config.data, size)
     example, _ = pipeline.evaluation_examples(data, image_size=size, num_scenes=settings.num_scenes)
-    prepared, guide = prepare(params, model, example, guided=True), Sampler.from_config(config, params).guidance
+    prepared, guide = (
+        prepare(params, model, example, guided=True),
+        DiffusionSampler.from_config(config, params).guidance,
+    )
     noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
 
     @jax.jit

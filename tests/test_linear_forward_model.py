@@ -24,7 +24,7 @@ from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.losses import training_loss
 from dfm_jax.runs.train_state import create
-from dfm_jax.sampling.sampler import Sampler, Samples
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.step import train_step
 from tests.tiny import optimised_jit
@@ -193,14 +193,14 @@ def context_of(value: float, count: int) -> Projections:
     return unknown.replace(context=jnp.full((count, 1), value))
 
 
-def sampler_of(trained: Trained) -> Sampler:
+def sampler_of(trained: Trained) -> DiffusionSampler:
     """That of scenes, with as many steps as there are and nothing switched on."""
     settings = dataclasses.replace(from_dict(toy.get_config()).sample, num_steps=SAMPLING_STEPS, **PLAIN)
-    return Sampler(trained.model, trained.params, trained.schedule, settings)
+    return DiffusionSampler(trained.model, trained.params, trained.schedule, settings)
 
 
 @optimised_jit
-def sample_signals(sampler: Sampler, example: Projections, keys: Key[Array, " b"]) -> tuple[Samples, Array]:
+def sample_signals(sampler: DiffusionSampler, example: Projections, keys: Key[Array, " b"]) -> tuple[Samples, Array]:
     samples = sampler.sample(example, keys)
     return samples, sampler.scene(samples, noise_level=0)[0]
 

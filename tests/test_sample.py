@@ -25,8 +25,8 @@ from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.preview import preview
-from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.visualization import pictures
 
 SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
@@ -144,7 +144,7 @@ def test_mean_and_variance_are_those_of_the_samples(run):
 def test_a_sample_depends_on_its_own_numbers_only(run):
     """Not on which samples are drawn at the same time, nor where in the batch it stands."""
     pairs = np.array([(1, 2), (0, 1)])
-    sampler, key = Sampler.from_config(run.config, run.params), jax.random.key(run.config.seed)
+    sampler, key = DiffusionSampler.from_config(run.config, run.params), jax.random.key(run.config.seed)
     batch = batches.sample_batch(sampler, run.example, key, *pairs.T)
     # The context is clean; the sample is said to have a little noise.
     assert np.array_equal(batch.scene.timestep, [[0, 30]] * 2)
@@ -217,7 +217,7 @@ def test_checkpoint_of_another_model_is_one_clear_error(run):
 
 
 def test_preview_has_a_row_for_each_scene(run):
-    sheet = preview(Sampler.from_config(run.config, run.params), run.example, jax.random.key(0))
+    sheet = preview(DiffusionSampler.from_config(run.config, run.params), run.example, jax.random.key(0))
     context = np.repeat(np.repeat(pictures.to_uint8(run.example.context.images[1, 0]), 12, 0), 12, 1)
     assert sheet.dtype == np.uint8 and sheet.shape[0] > SCENES * 96 and sheet.shape[1] > 6 * 96
     windows = np.lib.stride_tricks.sliding_window_view(sheet, context.shape)[:, :12, 0]

@@ -38,7 +38,7 @@ from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
 from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import SampledBatch, batches, pairs_at_once, sample_batch
-from dfm_jax.sampling.sampler import Params, Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 
@@ -206,7 +206,7 @@ def _evaluate_scenes(
 class _Sampling:
     """Makes the samples of some scenes at a time, on all devices."""
 
-    sampler: Sampler  # on all devices that the scenes can use
+    sampler: DiffusionSampler  # on all devices that the scenes can use
     key: Array
     at_once: int  # scenes
     num_samples: int  # of each
@@ -215,7 +215,7 @@ class _Sampling:
     def start(cls, config: Config, params: Params, num_scenes: int) -> "_Sampling":
         """For `num_scenes` scenes in all."""
         num_samples = config.evaluate.num_samples
-        sampler = Sampler.from_config(config, params).on_devices(num_scenes * num_samples)
+        sampler = DiffusionSampler.from_config(config, params).on_devices(num_scenes * num_samples)
         num_devices = sampler.mesh.shape[devices.DATA]
         at_once = min(num_scenes, max(1, num_devices * pairs_at_once(config.image_size) // num_samples))
         return cls(sampler, jax.random.key(config.seed), at_once, num_samples)

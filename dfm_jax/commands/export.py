@@ -39,7 +39,7 @@ from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidanc
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.workdirs import local_folder
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.structs import Camera, Example, Views
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -121,7 +121,7 @@ def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs
     settings = dataclasses.replace(config.sample, context_memory=0.0)  # there is one step
 
     def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
-        sampler = Sampler(model, params, schedule, settings)
+        sampler = DiffusionSampler(model, params, schedule, settings)
         example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
         denoise = sampler.denoise_fn(sampler.prepare(example))
         average = jnp.zeros_like(x_t)[None]  # nothing is remembered between steps

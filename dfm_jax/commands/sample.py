@@ -34,8 +34,8 @@ from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.batches import SampledBatch
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.results import HiddenColours, SceneResult, Summary
-from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import SampledImages, sample_scenes
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
@@ -79,7 +79,7 @@ def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary
     seconds["loading"] = time.monotonic() - start
 
     start = time.monotonic()
-    sampler, extend = Sampler.from_config(config, params), _along_path(config, example, names, paths)
+    sampler, extend = DiffusionSampler.from_config(config, params), _along_path(config, example, names, paths)
     drawn = sample_scenes(sampler, example, paths, config.seed, partial(write_videos, folder, example), extend)
     seconds["sampling and rendering"] = time.monotonic() - start
 
@@ -118,7 +118,7 @@ def camera_paths(config: Config, example: Example, names: Sequence[str]) -> list
 
 def _along_path(
     config: Config, example: Example, names: Sequence[str], paths: Sequence[Trajectory]
-) -> Callable[[Sampler, SampledBatch, Array, Array], SampledBatch] | None:
+) -> Callable[[DiffusionSampler, SampledBatch, Array, Array], SampledBatch] | None:
     """What samples further views along the camera paths; None where none are asked for."""
     step = config.sample.autoregressive_step
     if not step:

@@ -10,7 +10,7 @@ from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.models import lpips
 from dfm_jax.runs import fingerprints
-from dfm_jax.sampling.sampler import Params
+from dfm_jax.sampling.diffusion_sampler import Params
 
 # Settings of `config.sample` that only `--mode=sample` heeds.
 OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")

@@ -28,7 +28,7 @@ from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.runs.log import say
 from dfm_jax.sampling.batches import pairs_at_once
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import job, sharding
 
 GIB = 2**30
@@ -89,12 +89,12 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     arguments."""
     number, split = scenes * mesh.size, sharding.batch_sharding(mesh)
     model = make_model(config.model, config.image_size, config.loss)
-    sampler = jax.eval_shape(lambda key: Sampler.from_config(config, model.init(key)), jax.random.key(0))
-    prepared = jax.eval_shape(Sampler.prepare, sampler, abstract_example(config, number))
+    sampler = jax.eval_shape(lambda key: DiffusionSampler.from_config(config, model.init(key)), jax.random.key(0))
+    prepared = jax.eval_shape(DiffusionSampler.prepare, sampler, abstract_example(config, number))
     x_t = jax.ShapeDtypeStruct((number, config.image_size, config.image_size, 3), jnp.float32, sharding=split)
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
-    def step(sampler: Sampler, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
+    def step(sampler: DiffusionSampler, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
         return sampler.denoise_fn(prepared)(x_t, timestep, jnp.int32(0), jnp.zeros_like(x_t))[0]
 
     arguments = (_placed(sampler, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))

@@ -20,7 +20,7 @@ from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.runs.train_state import TrainState, create
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.views import render_views
 from dfm_jax.structs import Example, Rendering, Scene
 from dfm_jax.training import sharding
@@ -105,7 +105,7 @@ class Inference:
 
 
 def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part]:
-    as_configured, size = partial(Sampler.from_config, config), config.image_size
+    as_configured, size = partial(DiffusionSampler.from_config, config), config.image_size
     plain = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=1.0))
     scale = 2.0 if config.sample.guidance == 1 else config.sample.guidance
     guided = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=scale))

@@ -18,7 +18,7 @@ from jax import Array
 
 from dfm_jax.data.loading.examples import pad
 from dfm_jax.sampling.batches import SampledBatch
-from dfm_jax.sampling.sampler import Sampler, Samples, sample_keys, to_image
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples, sample_keys, to_image
 from dfm_jax.sampling.views import RenderedViews
 from dfm_jax.structs import Camera, Example, Scene, Views
 
@@ -64,7 +64,7 @@ def extend(
     example: Example,
     keys: KeyViews,
     key: Array,
-    sampler: Sampler,
+    sampler: DiffusionSampler,
     batch: SampledBatch,
     scene_index: Array,
     sample_index: Array,
@@ -94,7 +94,7 @@ def extend(
 
 @jax.jit
 def _next_view(
-    sampler: Sampler, example: Example, view: KeyViews, x0: Array, slot: Array, keys: Array, number: Array
+    sampler: DiffusionSampler, example: Example, view: KeyViews, x0: Array, slot: Array, keys: Array, number: Array
 ) -> tuple[Example, Array]:
     """The sampled target joins the context at `slot`, and `view` [b], the new target, is sampled; where it is there."""
     seen = example.target.replace(images=to_image(x0)[:, None])
@@ -116,7 +116,7 @@ def _next_view(
 
 
 @jax.jit
-def _last_scene(sampler: Sampler, example: Example, x0: Array, cameras: Camera) -> tuple[Scene, RenderedViews]:
+def _last_scene(sampler: DiffusionSampler, example: Example, x0: Array, cameras: Camera) -> tuple[Scene, RenderedViews]:
     """The scene [b] that has all sampled views, and what `cameras` [b, k] see of it."""
     prepared = sampler.prepare(example).conditional(len(x0))
     scene, _ = sampler.scene(Samples(x0, prepared.context))

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Int, Key
 
 from dfm_jax.sampling import devices
-from dfm_jax.sampling.sampler import Sampler, sample_keys, to_image
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, sample_keys, to_image
 from dfm_jax.sampling.views import RenderedViews, estimated_view
 from dfm_jax.structs import Example, Scene
 
@@ -30,7 +30,7 @@ class SampledBatch:
 
 
 def sample_batch(
-    sampler: Sampler,
+    sampler: DiffusionSampler,
     example: Example,
     key: Key[Array, ""],
     scene_index: Int[Array, "b"],
@@ -47,7 +47,7 @@ def sample_batch(
 
 @jax.jit
 def _sample_batch(
-    sampler: Sampler, example: Example, key: Array, scene_index: Array, sample_index: Array
+    sampler: DiffusionSampler, example: Example, key: Array, scene_index: Array, sample_index: Array
 ) -> SampledBatch:
     example = jax.tree.map(lambda x: x[scene_index], example)
     samples = sampler.sample(example, sample_keys(key, example.index, sample_index))

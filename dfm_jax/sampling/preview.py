@@ -6,12 +6,12 @@ from jax import Array
 
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import sample_batch
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.structs import Example
 from dfm_jax.visualization.pictures import colour_depth, grid
 
 
-def preview(sampler: Sampler, example: Example, key: Array) -> np.ndarray:
+def preview(sampler: DiffusionSampler, example: Example, key: Array) -> np.ndarray:
     """A sheet for the training log, uint8 [H, W, 3]: a row a scene of `example` [b], in the columns context, a sample
     at the target camera, the deterministic estimate, the truth, the sample's depth, the context rendered again."""
     count, num_context = example.context.valid.shape

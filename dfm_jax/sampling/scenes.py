@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import SampledBatch, batches, sample_batch
-from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trajectories import Trajectory
 from dfm_jax.sampling.views import RenderedViews
 from dfm_jax.structs import Camera, Example, Scene
@@ -36,12 +36,12 @@ class SampledImages:
 
 
 def sample_scenes(
-    sampler: Sampler,
+    sampler: DiffusionSampler,
     example: Example,
     paths: Sequence[Trajectory],
     seed: int,
     on_video: Callable[[int, int, np.ndarray, np.ndarray], None],
-    extend: Callable[[Sampler, SampledBatch, Array, Array], SampledBatch] | None = None,
+    extend: Callable[[DiffusionSampler, SampledBatch, Array, Array], SampledBatch] | None = None,
 ) -> SampledImages:
     """Samples the settings' number of scenes behind each context of `example` [s], and renders them.
 
@@ -80,7 +80,9 @@ def sample_scenes(
     return SampledImages(views, x0, estimate[:, 0])
 
 
-def _render_paths(sampler: Sampler, scene: Scene, cameras: Sequence[Camera], zoom: int, bar: tqdm) -> RenderedViews:
+def _render_paths(
+    sampler: DiffusionSampler, scene: Scene, cameras: Sequence[Camera], zoom: int, bar: tqdm
+) -> RenderedViews:
     """What path cameras [b] of [m] poses see of scenes [b]: views [b, m, side, side], a few poses a call."""
     side = sampler.model.image_size * zoom
     camera = jax.tree.map(lambda *c: np.stack(c).astype(np.float32), *cameras)
@@ -97,4 +99,4 @@ def _render_paths(sampler: Sampler, scene: Scene, cameras: Sequence[Camera], zoo
     return jax.tree.map(lambda *p: np.concatenate(p, axis=1)[:, :num_poses], *views)
 
 
-_render = jax.jit(Sampler.render, static_argnames=("height", "width"))
+_render = jax.jit(DiffusionSampler.render, static_argnames=("height", "width"))

@@ -10,7 +10,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
-from dfm_jax.sampling.sampler import Params
+from dfm_jax.sampling.diffusion_sampler import Params
 
 
 def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params, int, dict[str, Any]]:

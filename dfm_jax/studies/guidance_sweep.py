@@ -43,7 +43,7 @@ from dfm_jax.pages import guidance_page, plots
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.workdirs import local_folder
-from dfm_jax.sampling.sampler import Params, Sampler, sample_keys, to_image
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 from dfm_jax.visualization import pictures
@@ -148,7 +148,7 @@ def _samples(
     [s, n, v, h, w, 3]; a sample of every scene at a time."""
     # The scale is an argument of the program: it compiles once a cure. Its own must not be that of no guidance.
     settings = dataclasses.replace(config.sample, **{**PLAIN, **cure, "guidance": 2.0})
-    sampler = Sampler.from_config(config, params, settings).replace(guidance_scale=jnp.float32(scale))
+    sampler = DiffusionSampler.from_config(config, params, settings).replace(guidance_scale=jnp.float32(scale))
     draw = partial(_draw, sampler, example, jax.random.key(config.seed))
     drawn = [jax.device_get(draw(jnp.int32(j))) for j in range(config.sample.num_samples)]
     images, seen = (np.stack(part, axis=1) for part in zip(*drawn, strict=True))
@@ -156,7 +156,7 @@ def _samples(
 
 
 @jax.jit
-def _draw(sampler: Sampler, example: Example, key: Array, number: Array) -> tuple[Array, Array]:
+def _draw(sampler: DiffusionSampler, example: Example, key: Array, number: Array) -> tuple[Array, Array]:
     """Sample `number` of each scene [s, h, w, 3], and what its scene looks like at the same camera and at those of the
     context [s, 1 + v, h, w, 3]."""
     samples = sampler.sample(example, sample_keys(key, example.index, number))

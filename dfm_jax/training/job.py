@@ -15,8 +15,8 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.preview import preview
-from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.structs import Example
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.step import train_step
@@ -65,7 +65,9 @@ def build(config: Config, frozen: tuple | None = None) -> Job:
     return Job(
         init=lambda key: create(model.init(key), tx),
         step=step,
-        preview=lambda params, example, key: preview(Sampler(model, params, schedule, config.sample), example, key),
+        preview=lambda params, example, key: preview(
+            DiffusionSampler(model, params, schedule, config.sample), example, key
+        ),
         frozen=frozen,
     )
 

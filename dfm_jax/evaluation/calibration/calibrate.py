@@ -26,7 +26,7 @@ from dfm_jax.data.loading.view_sampling import Draw
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.sampling.batches import pairs_at_once
-from dfm_jax.sampling.sampler import Params, Sampler, sample_keys, to_image
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
 from dfm_jax.structs import Example
 
 STEPS = (5, 10, 20, 40)
@@ -73,7 +73,7 @@ def draw_samples(
     """Samples of target view 0, in [0, 1]: one of each of `views`, then the next of each, and so on."""
     pairs = [(k % len(views), k // len(views)) for k in range(count)]
     size = min(count, pairs_at_once(config.image_size))
-    draw = partial(_draw, Sampler.from_config(config, params, sample), jax.random.key(config.seed))
+    draw = partial(_draw, DiffusionSampler.from_config(config, params, sample), jax.random.key(config.seed))
     images = []
     for start in range(0, count, size):
         batch = pairs[start : start + size]
@@ -110,6 +110,6 @@ def _first_target(view: tuple[int, Draw]) -> tuple[int, Draw]:
 
 
 @jax.jit
-def _draw(sampler: Sampler, key: Array, example: Example, sample_index: Array) -> Array:
+def _draw(sampler: DiffusionSampler, key: Array, example: Example, sample_index: Array) -> Array:
     """Images [b, h, w, 3] in [0, 1] of target view 0, without the scene behind them."""
     return to_image(sampler.sample(example, sample_keys(key, example.index, sample_index)).x0)

@@ -43,7 +43,7 @@ class Samples:
 
 
 @struct.dataclass
-class Sampler:
+class DiffusionSampler:
     """Samples a model. It is a tree of arrays (the parameters and the schedule), and can be given to a compiled
     function whole; all else is part of the function's identity.
 
@@ -59,12 +59,12 @@ class Sampler:
     guidance_scale: Float[Array, ""] | None = None
 
     @classmethod
-    def from_config(cls, config: Config, params: Params, settings: SampleConfig | None = None) -> "Sampler":
+    def from_config(cls, config: Config, params: Params, settings: SampleConfig | None = None) -> "DiffusionSampler":
         """Samples as the config says, or with other `settings`."""
         model = make_model(config.model, config.image_size, config.loss)
         return cls(model, params, cosine_schedule(config.diffusion.num_timesteps), settings or config.sample)
 
-    def on_devices(self, num_pairs: int) -> "Sampler":
+    def on_devices(self, num_pairs: int) -> "DiffusionSampler":
         """The same on all devices of this process that `num_pairs` pairs of a scene and a sample can use."""
         mesh = devices.make_mesh(num_pairs, self.model.image_size**2)
         return self.replace(params=devices.replicate(self.params, mesh), mesh=mesh)

@@ -11,7 +11,7 @@ from configs import toy
 from dfm_jax.config.reading import from_dict
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.sampling.sampler import Sampler, sample_keys
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, sample_keys
 from tests.test_linear_forward_model import LinearModel, observe
 from tests.tiny import UNCHUNKED, jit, random_camera, random_params, tiny_model, tiny_scene
 
@@ -22,13 +22,13 @@ EXAMPLE = observe(jax.random.key(0), COUNT)
 CURES = {"guidance_rescale": 0.0, "guidance_parallel": 1.0, "guidance_momentum": 0.0, "guidance_bound": 0.0}
 
 
-def sampler(**settings) -> Sampler:
+def sampler(**settings) -> DiffusionSampler:
     sample = from_dict(toy.get_config()).sample
     sample = dataclasses.replace(sample, **{"guidance_from": 0.0, "guidance_to": 1.0, **CURES, **settings})
-    return Sampler(MODEL, PARAMS, cosine_schedule(STEPS), sample)
+    return DiffusionSampler(MODEL, PARAMS, cosine_schedule(STEPS), sample)
 
 
-def step(made: Sampler, timestep: int) -> np.ndarray:
+def step(made: DiffusionSampler, timestep: int) -> np.ndarray:
     """What its denoiser makes of some noise."""
     x_t = jax.random.normal(jax.random.key(1), (COUNT, 2))
     denoise_fn = made.denoise_fn(made.prepare(EXAMPLE))
