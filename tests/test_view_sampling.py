@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.config import ViewSamplingConfig
+from dfm_jax.config.data import VIEW_RULES
 from dfm_jax.data.loading import toy_scenes, view_sampling
 from dfm_jax.data.loading.view_sampling import Frames
 from dfm_jax.errors import UserError
@@ -30,7 +31,7 @@ def config(**changes):
 
 def draws(settings, poses, count=400, **options):
     frames = Frames.without_holes(poses)
-    return [view_sampling.draw_views(np.random.default_rng(i), frames, settings, **options) for i in range(count)]
+    return [view_sampling.sample_views(np.random.default_rng(i), frames, settings, **options) for i in range(count)]
 
 
 def clip(n):
@@ -138,7 +139,7 @@ def test_the_given_view_is_asked_for_again_as_often_as_the_config_says(rule):
     assert all(draw.target[0] not in draw.context for draw in some)
     rng = np.random.default_rng(0)
     shown = [
-        view_sampling.draw_views(rng, Frames.without_holes(POSES[rule]), often, evaluation=True) for _ in range(50)
+        view_sampling.sample_views(rng, Frames.without_holes(POSES[rule]), often, evaluation=True) for _ in range(50)
     ]
     assert not any(frame in draw.context for draw in shown for frame in draw.target)
 
@@ -178,7 +179,7 @@ def test_comparison_takes_context_from_what_is_known_and_novel_views_from_what_i
     order, poses = shuffled_ring()
     held_out = np.isin(np.arange(36), [3, 10, 20])
     settings = config(rule="captures", min_frame_gap=3, max_frame_gap=8, min_context=2, num_target=3)
-    drawn = [view_sampling.draw_for_comparison(poses, held_out, 10, turn, settings) for turn in range(33)]
+    drawn = [view_sampling.views_for_comparison(poses, held_out, 10, turn, settings) for turn in range(33)]
     assert all(set(draw.target) == {3, 10, 20} and draw.target[0] == 10 for draw in drawn)
     assert all(len(draw.context) == 2 and not held_out[draw.context].any() for draw in drawn)
     assert len({draw.context[0] for draw in drawn}) == 33
@@ -194,7 +195,11 @@ def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, midd
 
 def test_an_unknown_rule_is_an_error_that_lists_the_known_ones():
     with pytest.raises(UserError, match="realestate10k, co3d, toy, captures, not 'kitti'"):
-        view_sampling.draw_views(np.random.default_rng(0), Frames.without_holes(clip(60)), config(rule="kitti"))
+        view_sampling.sample_views(np.random.default_rng(0), Frames.without_holes(clip(60)), config(rule="kitti"))
+
+
+def test_settings_name_every_rule():
+    assert tuple(view_sampling.RULES) == VIEW_RULES
 
 
 # --- holes
@@ -217,7 +222,9 @@ def test_gaps_count_holes_whatever_is_missing(rule, gap):
             continue
         frames = Frames(clip(len(there)), positions, 7)
         for evaluation in (False, True):
-            drawn = [view_sampling.draw_views(np.random.default_rng(i), frames, settings, evaluation) for i in range(8)]
+            drawn = [
+                view_sampling.sample_views(np.random.default_rng(i), frames, settings, evaluation) for i in range(8)
+            ]
             pairs = {(there[draw.context[0]], there[draw.target[0]]) for draw in drawn}
             assert pairs <= allowed
             assert all(len({*draw.context, *draw.target}) == len(draw.context) + 1 for draw in drawn)

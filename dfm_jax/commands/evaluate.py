@@ -21,7 +21,7 @@ from tqdm import tqdm
 from dfm_jax.config import Config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index, made_from
@@ -131,7 +131,7 @@ def _open_data(config: Config) -> SceneDataset:
     return data
 
 
-def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, Draw]], list[evaluation_index.Skipped]]:
+def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, ViewIndices]], list[evaluation_index.Skipped]]:
     """What is evaluated: as an index file says, or as drawn from the split; and what of it cannot be."""
     if config.evaluate.protocol:
         entries, skipped = evaluation_index.read(config.evaluate.protocol)
@@ -177,7 +177,7 @@ def _evaluate_scenes(
     config: Config,
     params: Params,
     data: SceneDataset,
-    views: Sequence[tuple[int, Draw]],
+    views: Sequence[tuple[int, ViewIndices]],
     remaining: Sequence[int],
     store: SceneStore,
     networks: _Networks,
@@ -282,7 +282,7 @@ def _distribution_numbers(
 
 
 def _sweep(
-    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, Draw]], store: SceneStore
+    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], store: SceneStore
 ) -> list[dict[str, Any]]:
     """Total variation over sampling steps, if that is asked for and the model takes any."""
     asked = config.evaluate.sweep_samples

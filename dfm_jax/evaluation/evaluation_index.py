@@ -27,7 +27,7 @@ import numpy as np
 
 from dfm_jax.data.loading import text_files
 from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
-from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
 from dfm_jax.paths import shipped
 from dfm_jax.runs import fingerprints
@@ -61,7 +61,7 @@ class Skipped:
 class Resolved:
     """An index file applied to a data set."""
 
-    views: list[tuple[int, Draw]]  # number of the scene, and its frames
+    views: list[tuple[int, ViewIndices]]  # number of the scene, and its frames
     skipped: list[Skipped]
 
 
@@ -171,7 +171,7 @@ def resolve(entries: Sequence[Entry], data: SceneDataset) -> Resolved:
     return Resolved(views, skipped)
 
 
-def _draw(entry: Entry, scene: SceneRecord) -> tuple[Draw | None, str]:
+def _draw(entry: Entry, scene: SceneRecord) -> tuple[ViewIndices | None, str]:
     """The frames of a scene by their indices; or None, and why."""
     if entry.counts == POSITIONS and scene.holes:
         raise UserError(
@@ -191,7 +191,7 @@ def _draw(entry: Entry, scene: SceneRecord) -> tuple[Draw | None, str]:
                 return None, f"frame {frame} is {'named twice' if found[at] == kind else 'both context and target'}"
             found[at] = kind
     context, target = (np.array([at for at, its in found.items() if its == kind]) for kind in ("context", "target"))
-    return Draw(context, target), ""
+    return ViewIndices(context, target), ""
 
 
 def _why_not(frame: Frame, scene: SceneRecord) -> str:
@@ -202,7 +202,7 @@ def _why_not(frame: Frame, scene: SceneRecord) -> str:
     return f"{frame!r} is not among its {scene.num_source_frames}"
 
 
-def write(path: Path, views: Sequence[tuple[int, Draw]], data: SceneDataset, about: str) -> None:
+def write(path: Path, views: Sequence[tuple[int, ViewIndices]], data: SceneDataset, about: str) -> None:
     """Stores views as an index file, so that the same evaluation can be run elsewhere."""
     examples = []
     for number, draw in views:

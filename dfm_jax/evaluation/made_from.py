@@ -6,7 +6,7 @@ from typing import Any
 
 from dfm_jax.config import Config
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.models import lpips
 from dfm_jax.runs import fingerprints
@@ -26,7 +26,7 @@ def scores(
     params: Params,
     step: int,
     data: SceneDataset,
-    views: Sequence[tuple[int, Draw]],
+    views: Sequence[tuple[int, ViewIndices]],
     distance: lpips.Distance | None,
 ) -> dict[str, Any]:
     """All that the stored numbers of an evaluated scene depend on. Not Inception: it looks at stored images."""

@@ -29,7 +29,7 @@ from dfm_jax.config import SAMPLERS, SPACINGS, Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
@@ -123,7 +123,7 @@ def compare(
 _lpips = jax.jit(lambda distance, a, b: distance(a, b))
 
 
-def _odds(data: SceneDataset, views: Sequence[tuple[int, Draw]], images: np.ndarray) -> dict[str, Any]:
+def _odds(data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], images: np.ndarray) -> dict[str, Any]:
     if not toy_modes.has_known_odds(data):
         return {}
     return dataclasses.asdict(calibrate.read_colours(data, views, images))

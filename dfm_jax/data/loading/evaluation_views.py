@@ -9,7 +9,7 @@ from dfm_jax.config import DataConfig
 from dfm_jax.data.loading import view_sampling
 from dfm_jax.data.loading.dataset import SceneDataset, open_dataset
 from dfm_jax.data.loading.examples import ExampleLoader, pad, stack, usable_scenes
-from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Example
 
@@ -25,7 +25,7 @@ def evaluation_examples(
 
 def load_views(
     config: DataConfig,
-    views: Sequence[tuple[int, Draw]],
+    views: Sequence[tuple[int, ViewIndices]],
     *,
     image_size: int,
     indices: Sequence[int] | None = None,
@@ -46,13 +46,13 @@ def load_views(
     data = open_dataset(config.dir, config.name, config.eval_split)
     loader = ExampleLoader(data, config, image_size, seed=0)
     indices = range(len(views)) if indices is None else indices
-    chosen = [loader.chosen(index, scene, draw) for index, (scene, draw) in zip(indices, views, strict=True)]
+    chosen = [loader.chosen(index, scene, frames) for index, (scene, frames) in zip(indices, views, strict=True)]
     return stack([e.replace(context=pad(e.context, num_context), target=pad(e.target, num_target)) for e in chosen])
 
 
 def evaluation_views(
     config: DataConfig, *, num_scenes: int, seed: int = 0, fewer: bool = False
-) -> list[tuple[int, Draw]]:
+) -> list[tuple[int, ViewIndices]]:
     """Different scenes of the evaluation split, always the same, with the fewest context views that training sees.
 
     Captures are few, but have many views: by their rule examples are different views, held out ones where there are
@@ -66,12 +66,12 @@ def evaluation_views(
     """
     data = open_dataset(config.dir, config.name, config.eval_split)
     usable, sampling = usable_scenes(data, config), config.view_sampling
-    if sampling.rule == "captures":
-        views = []
+    views = []
+    if compare := view_sampling.rule_of(sampling).compare:
         for number, frame, turn in itertools.islice(_compared_views(data, usable, seed), num_scenes):
             poses = data.scene(number).camera_to_world
             held_out = data.held_out(number)
-            views.append((number, view_sampling.draw_for_comparison(poses, held_out, frame, turn, sampling)))
+            views.append((number, compare(poses, held_out, frame, turn, sampling)))
         return views
     if len(usable) < num_scenes and not fewer:
         raise UserError(
@@ -79,11 +79,10 @@ def evaluation_views(
             "can be used; lower config.sample.num_scenes"
         )
     chosen = np.random.default_rng(seed).permutation(usable)[:num_scenes].tolist()
-    views = []
     for index, number in enumerate(chosen):
         scene, rng = data.scene(number), np.random.default_rng((seed, index))
         frames = view_sampling.Frames(scene.camera_to_world, scene.positions, scene.num_source_frames)
-        views.append((number, view_sampling.draw_views(rng, frames, sampling, evaluation=True)))
+        views.append((number, view_sampling.sample_views(rng, frames, sampling, evaluation=True)))
     return views
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from dfm_jax.config import DataConfig
 from dfm_jax.data.loading import transforms, view_sampling
 from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
 from dfm_jax.structs import Camera, Example, Views
 
@@ -34,15 +35,15 @@ class ExampleLoader:
         rng = np.random.default_rng((self.seed, index))
         kept = np.flatnonzero(~self.data.held_out(number))
         frames = view_sampling.Frames(scene.camera_to_world[kept], *training_positions(self.data, number))
-        draw = view_sampling.draw_views(rng, frames, sampling)
-        draw = view_sampling.Draw(kept[draw.context], kept[draw.target])
+        indices = view_sampling.sample_views(rng, frames, sampling)
+        indices = ViewIndices(kept[indices.context], kept[indices.target])
         flip = rng.random() < sampling.flip_probability
         scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
-        return self._example(index, scene, draw, flip, scale)
+        return self._example(index, scene, indices, flip, scale)
 
-    def chosen(self, index: int, number: int, draw: view_sampling.Draw) -> Example:
+    def chosen(self, index: int, number: int, indices: ViewIndices) -> Example:
         """These views of scene `number` as they are, for evaluation."""
-        return self._example(index, self.data.scene(number), draw, flip=False, scale=1.0)
+        return self._example(index, self.data.scene(number), indices, flip=False, scale=1.0)
 
     def bounds(self, scene: SceneRecord) -> tuple[float, float]:
         """Those of the config, or the scene's own."""
@@ -55,8 +56,8 @@ class ExampleLoader:
             )
         return scene.near, scene.far
 
-    def _example(self, index: int, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> Example:
-        context, target = self._views(scene, draw, flip, scale)
+    def _example(self, index: int, scene: SceneRecord, indices: ViewIndices, flip: bool, scale: float) -> Example:
+        context, target = self._views(scene, indices, flip, scale)
         near, far = self.bounds(scene)
         return Example(
             context=context,
@@ -66,8 +67,8 @@ class ExampleLoader:
             index=np.int32(index),
         )
 
-    def _views(self, scene: SceneRecord, draw: view_sampling.Draw, flip: bool, scale: float) -> tuple[Views, Views]:
-        frames = np.concatenate([draw.context, draw.target])
+    def _views(self, scene: SceneRecord, indices: ViewIndices, flip: bool, scale: float) -> tuple[Views, Views]:
+        frames = np.concatenate([indices.context, indices.target])
         images = np.stack([self.data.image(scene, int(frame), self.image_size) for frame in frames])
         poses, intrinsics = scene.camera_to_world[frames], scene.intrinsics[frames]
         if flip:
@@ -82,7 +83,7 @@ class ExampleLoader:
             absolute_pose=poses[:, :3].astype(np.float32),
             valid=np.ones(len(frames), bool),
         )
-        num_context = len(draw.context)
+        num_context = len(indices.context)
         context = jax.tree.map(lambda x: x[:num_context], views)
         target = jax.tree.map(lambda x: x[num_context:], views)
         return pad(context, self.config.view_sampling.max_context), target

@@ -22,7 +22,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.structs import Example
 
 __all__ = [
-    "Batches",
+    "BatchIterator",
     "evaluation_examples",
     "open_dataset",
     "scene_names",
@@ -41,15 +41,15 @@ def training_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> "Batches":
-    """This process's share of the batches from `start_step` on, without end.
+) -> "BatchIterator":
+    """This process's part of the batches from `start_step` on, without end.
 
-    Each is an Example of numpy arrays with `batch_size / process_count` scenes: rows
-    [process_index * share, (process_index + 1) * share) of the global batch, so that the shares of all processes, one
+    Each is an Example of numpy arrays with n = `batch_size / process_count` scenes: rows
+    [process_index * n, (process_index + 1) * n) of the global batch, so that the local batches of all processes, one
     after the other, are the batch that a single process would read.
 
     Raises:
-      UserError: no data set, no usable scene, or a batch that cannot be shared out.
+      UserError: no data set, no usable scene, or a batch size that is no multiple of the processes.
     """
     if batch_size % process_count:
         raise UserError(f"config.train.batch_size={batch_size} is not a multiple of the {process_count} processes")
@@ -58,15 +58,15 @@ def training_batches(
     usable = usable_scenes(data, config)
     load.bounds(data.scene(int(usable[0])))  # where an error is not one of a reading process
     order = _scene_order(usable, seed)
-    share = batch_size // process_count
-    positions = _Positions(order, batch_size, share, process_index * share)
-    batches = grain.MapDataset.source(positions).map(load).batch(share, batch_fn=stack)[start_step:]
+    local_batch_size = batch_size // process_count
+    positions = _Positions(order, batch_size, local_batch_size, process_index * local_batch_size)
+    batches = grain.MapDataset.source(positions).map(load).batch(local_batch_size, batch_fn=stack)[start_step:]
     options = grain.ReadOptions(config.num_threads, max(config.prefetch, config.num_threads))
     reader = batches.to_iter_dataset(options)
     if config.num_workers:
         _let_workers_read_flags()
         reader = reader.mp_prefetch(grain.MultiprocessingOptions(config.num_workers, max(1, config.prefetch)))
-    return Batches(iter(reader))
+    return BatchIterator(iter(reader))
 
 
 def scene_names(config: DataConfig, *, batch_size: int, seed: int, step: int) -> list[str]:
@@ -76,7 +76,7 @@ def scene_names(config: DataConfig, *, batch_size: int, seed: int, step: int) ->
     return [data.names[order[i]] for i in range(step * batch_size, (step + 1) * batch_size)]
 
 
-class Batches(Iterator[Example]):
+class BatchIterator(Iterator[Example]):
     """Iterates over batches; its reading threads and processes end with `close`, or when it is dropped."""
 
     def __init__(self, batches: grain.DatasetIterator):
@@ -104,14 +104,14 @@ class _Positions(Sequence):
 
     order: grain.MapDataset
     batch_size: int
-    share: int  # examples of this process in a batch
-    first: int  # of them
+    local_batch_size: int  # examples of this process in a batch
+    first: int  # of them, counted in the global batch
 
     def __len__(self) -> int:
-        return ENDLESS // self.batch_size * self.share
+        return ENDLESS // self.batch_size * self.local_batch_size
 
     def __getitem__(self, i: int) -> tuple[int, int]:
-        index = i // self.share * self.batch_size + self.first + i % self.share
+        index = i // self.local_batch_size * self.batch_size + self.first + i % self.local_batch_size
         return index, self.order[index]
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dfm_jax.config import Config, SampleConfig
 from dfm_jax.data.loading import evaluation_views, toy_scenes
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.loading.view_sampling import Draw
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.sampling.batches import pairs_at_once
@@ -35,7 +35,7 @@ SETTINGS = (("ddim", "uniform"), ("dpm-solver++", "uniform"), ("dpm-solver++", "
 
 
 def sweep(
-    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, Draw]], folder: Path
+    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], folder: Path
 ) -> list[dict[str, Any]]:
     """A record for each of `SETTINGS` and `STEPS`; records that `folder` holds already are not computed again.
 
@@ -68,7 +68,7 @@ class Colours:
 
 
 def draw_samples(
-    config: Config, params: Params, views: Sequence[tuple[int, Draw]], sample: SampleConfig, count: int
+    config: Config, params: Params, views: Sequence[tuple[int, ViewIndices]], sample: SampleConfig, count: int
 ) -> Float[np.ndarray, "count h w 3"]:
     """Samples of target view 0, in [0, 1]: one of each of `views`, then the next of each, and so on."""
     pairs = [(k % len(views), k // len(views)) for k in range(count)]
@@ -87,7 +87,7 @@ def draw_samples(
 
 
 def read_colours(
-    data: SceneDataset, views: Sequence[tuple[int, Draw]], images: Float[np.ndarray, "count h w 3"]
+    data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], images: Float[np.ndarray, "count h w 3"]
 ) -> Colours:
     """Reads samples that were drawn in the order of `draw_samples`."""
     modes, clean = [], []  # of the samples that show enough of the hidden side
@@ -104,9 +104,9 @@ def read_colours(
     return Colours(len(modes), tuple(counts.tolist()), distance, float(np.mean(clean)))
 
 
-def _first_target(view: tuple[int, Draw]) -> tuple[int, Draw]:
+def _first_target(view: tuple[int, ViewIndices]) -> tuple[int, ViewIndices]:
     number, draw = view
-    return number, Draw(draw.context, draw.target[:1])
+    return number, ViewIndices(draw.context, draw.target[:1])
 
 
 @jax.jit
