@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""The error that a user can mend, and the one by which a scene or a frame is left out."""
 
 import argparse
 import re
@@ -17,6 +17,18 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(re.sub(r"\S{600,}", lambda word: f"{word[0][:200]}...{word[0][-100:]}", str(message)))
+
+
+class Rejected(Exception):
+    """A scene or a frame cannot be used; the text is the reason that goes into the quarantine file.
+
+    Scenes with a `counted_as` are also counted under that name in the summary. `frames` are those of a scene, each with
+    its own reason, as far as they are known.
+    """
+
+    def __init__(self, reason: str, counted_as: str = "", frames: Sequence[tuple[str, str]] = ()):
+        super().__init__(reason)
+        self.counted_as, self.frames = counted_as, frames
 
 
 class Parser(argparse.ArgumentParser):

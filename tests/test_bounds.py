@@ -7,7 +7,7 @@ import pytest
 
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.preparing import bounds
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from tests.captures_source import RADIUS, arc
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (200, 3))

@@ -12,8 +12,7 @@ from dfm_jax.data import prepare
 from dfm_jax.data.builders import co3d_annotations, co3d_scale
 from dfm_jax.data.builders.co3d import CO3DSource
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing.source import Rejected
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 from tests import plane_sweep
 from tests.co3d_source import HEIGHT, WIDTH, convert, frame_record, listed, write_category, write_jgz, write_json
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies
 
 from dfm_jax.data.builders import co3d_annotations
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from tests.co3d_source import HEIGHT, WIDTH, convert, frame_record, write_category, write_jgz, write_json
 
 

@@ -14,10 +14,9 @@ from dfm_jax.data import prepare
 from dfm_jax.data.builders import colmap_model
 from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.loading import dataset
+from dfm_jax.data.pictures.pictures import open_picture
 from dfm_jax.data.preparing import bounds
-from dfm_jax.data.preparing.pictures import open_picture
-from dfm_jax.data.preparing.source import Rejected
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 from tests.captures_source import FOCAL, HEIGHT, POINTS, WIDTH, arc, photograph, write_colmap
 
 BLACK = (0, 0, 0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfm_jax.data.preparing import pictures, validation
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import pictures
+from dfm_jax.data.preparing import validation
+from dfm_jax.errors import Rejected
 
 INTRINSICS = np.array([[0.8, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]])
 

@@ -12,7 +12,8 @@ from PIL import Image
 from dfm_jax.data.loading import dataset, transforms
 from dfm_jax.data.preparing import epipolar, geometry_checks, pose_conventions, scene_checks, validation
 from dfm_jax.data.preparing.geometry_checks import INVERSE, OPENGL, PYTORCH3D
-from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene
+from dfm_jax.errors import Rejected
 from tests import textured_room
 from tests.captures_source import arc, pose
 from tests.test_data_prepare import run

@@ -18,7 +18,7 @@ LEAVES = {"structs", "config", "errors", "paths"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "forward_models"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 RUNS = {"interrupts", "runs"}  # what commands need that write results
-SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data.loading", "sampling", "visualization"}
+SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data.loading", "data.pictures", "sampling", "visualization"}
 ENDS = SAMPLING | {"flops", "interop"}
 JUDGING = ENDS | {"evaluation", "platforms"}
 MAY_IMPORT = {
@@ -41,10 +41,11 @@ MAY_IMPORT = {
     "losses": SCENE | {"diffusion", "denoiser"},
     # Training and reading import the first of these rooms only; a source becomes a data set in the others.
     "data.loading": LEAVES | RUNS,
-    "data.preparing": {"errors", "interrupts", "data.loading"},
-    "data.builders": {"errors", "data.loading", "data.preparing"},
+    "data.pictures": {"errors"},
+    "data.preparing": {"errors", "interrupts", "data.loading", "data.pictures"},
+    "data.builders": {"errors", "data.loading", "data.pictures", "data.preparing"},
     "data.inspecting": {"data.loading", "data.preparing"},
-    "data": LEAVES | RUNS | {"data.loading", "data.preparing", "data.builders", "data.inspecting"},
+    "data": LEAVES | RUNS | {"data.loading", "data.pictures", "data.preparing", "data.builders", "data.inspecting"},
     "visualization": {"errors"},
     # Scenes from pictures, and what shows them; nothing of it knows how a model was trained or is judged.
     "sampling": SAMPLING,
@@ -86,7 +87,7 @@ RESERVED = [
     (r"matplotlib(\..*)?", r"visualization\.figures"),  # which starts it whatever the environment says
     (r"torch(\..*)?", r"interop\..*|data\.builders\.realestate10k_chunks"),
     (r"pycolmap(\..*)?", r"data\.preparing\.sfm"),
-    (r"pillow_heif(\..*)?", r"data\.preparing\.picture_kinds"),
+    (r"pillow_heif(\..*)?", r"data\.pictures\.picture_kinds"),
     (r"dfm_jax\.training(\..*)?", r"main|training\..*|profiling\..*"),
     (r"apache_beam(\..*)?", r"data\.preparing\.runners"),
     (r"array_record(\..*)?", r"data\.loading\.records"),

@@ -10,7 +10,7 @@ from PIL import Image
 from dfm_jax.data import prepare
 from dfm_jax.data.builders import photos
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from tests import captures_source, co3d_source, realestate10k_source
 from tests.captures_source import arc, pose, write_colmap, write_middlebury, write_transforms
 from tests.realestate10k_source import write_clip

@@ -14,8 +14,7 @@ from dfm_jax.data.builders import colmap, photos
 from dfm_jax.data.builders.photos import PhotosSource
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.preparing import sfm
-from dfm_jax.data.preparing.source import Rejected
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 from tests import textured_room
 from tests.realestate10k_source import picture
 

@@ -11,9 +11,9 @@ from PIL import Image, ImageCms
 
 from dfm_jax.data import prepare
 from dfm_jax.data.builders import gathered_photos
-from dfm_jax.data.preparing import deep_pictures, picture_kinds, pictures
-from dfm_jax.data.preparing.deep_pictures import White
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import deep_pictures, picture_kinds, pictures
+from dfm_jax.data.pictures.deep_pictures import White
+from dfm_jax.errors import Rejected
 from tests import captures_source
 
 BLACK = (0, 0, 0)

@@ -15,7 +15,7 @@ from dfm_jax.data import prepare
 from dfm_jax.data.builders import realestate10k_video, video
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from tests.realestate10k_source import URL, camera_line
 
 REAL = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "realestate10k"

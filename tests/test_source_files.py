@@ -14,7 +14,7 @@ from dfm_jax.data.builders.middlebury import MiddleburySource
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.builders.source_files import distinct, find_picture, find_scaled_picture
 from dfm_jax.data.builders.transforms_json import TransformsSource
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from tests import captures_source
 
 BLACK = (0, 0, 0)

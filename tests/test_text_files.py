@@ -12,7 +12,7 @@ from dfm_jax.data.builders.middlebury import MiddleburySource
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from dfm_jax.evaluation import evaluation_index
 from tests.captures_source import write_colmap, write_middlebury, write_transforms
 from tests.co3d_source import write_category, write_json

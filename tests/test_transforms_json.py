@@ -12,10 +12,9 @@ from PIL import Image
 from dfm_jax.data import prepare
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing.pictures import open_picture
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures.pictures import open_picture
 from dfm_jax.data.preparing.undistort import Lens, distort
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 from tests.captures_source import (
     BALLS,
     COLOURS,

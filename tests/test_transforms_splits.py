@@ -7,7 +7,7 @@ import pytest
 
 from dfm_jax.data.builders import transforms_splits
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 from tests import captures_source
 from tests.test_capture_cameras import convert
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from dfm_jax.data.preparing import undistort
-from dfm_jax.data.preparing.source import Rejected
 from dfm_jax.data.preparing.undistort import Lens
+from dfm_jax.errors import Rejected
 
 FULL = Lens((1.1, 1.4), (0.48, 0.52), distortion=(-0.2, 0.05, 0.001, -0.002, 0.01, 0.02, -0.01, 0.003))
 LENSES = {

@@ -13,7 +13,8 @@ from dfm_jax.data import prepare
 from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import dataset
-from dfm_jax.data.preparing import orientation, pictures, posed_scenes, validation
+from dfm_jax.data.pictures import orientation, pictures
+from dfm_jax.data.preparing import posed_scenes, validation
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from tests import captures_source, textured_room
 from tests.captures_source import FOCAL, HEIGHT, WIDTH, write_colmap, write_transforms

@@ -19,7 +19,7 @@ from dfm_jax.data.builders import (
     toy,
     transforms_json,
 )
-from dfm_jax.data.preparing import pictures
+from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.source import Source
 from dfm_jax.errors import UserError
 

@@ -19,12 +19,14 @@ from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.builders.uprightness import View
 from dfm_jax.data.loading import transforms
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.preparing import orientation, pictures, undistort, validation
+from dfm_jax.data.pictures import orientation, pictures
+from dfm_jax.data.pictures.deep_pictures import White
+from dfm_jax.data.pictures.pictures import Header, Picture
+from dfm_jax.data.preparing import undistort, validation
 from dfm_jax.data.preparing.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
-from dfm_jax.data.preparing.deep_pictures import White
-from dfm_jax.data.preparing.pictures import Header, Picture
-from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.data.preparing.undistort import Lens
+from dfm_jax.errors import Rejected
 
 
 @dataclasses.dataclass(frozen=True)

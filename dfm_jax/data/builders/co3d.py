@@ -24,9 +24,9 @@ from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source_files import distinct, find_picture, is_hidden
 from dfm_jax.data.loading import transforms
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.preparing import orientation, pictures
-from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
-from dfm_jax.errors import UserError
+from dfm_jax.data.pictures import orientation, pictures
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
+from dfm_jax.errors import Rejected, UserError
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 NO_SEQUENCE = ""  # of frame records that name none

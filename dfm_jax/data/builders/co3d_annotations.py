@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 OPENCV_FROM_PYTORCH3D = np.diag([-1.0, -1.0, 1.0])
 ISOTROPIC, IMAGE_BOUNDS = "ndc_isotropic", "ndc_norm_image_bounds"

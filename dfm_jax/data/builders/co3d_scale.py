@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data.builders.co3d_annotations import Annotation
-from dfm_jax.data.preparing import outliers, pictures, validation
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import pictures
+from dfm_jax.data.preparing import outliers, validation
+from dfm_jax.errors import Rejected
 
 DISTANCE = 10.0  # of the object, once scaled
 FOREGROUND = 128  # masks are 255 times a probability

@@ -22,10 +22,10 @@ from dfm_jax.data.builders import captures, colmap_model, colmap_places, point_c
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.colmap_model import Camera, Image, Model
 from dfm_jax.data.builders.colmap_places import Pair
-from dfm_jax.data.preparing.pictures import Colour
-from dfm_jax.data.preparing.source import Rejected, SourceScene, refused
+from dfm_jax.data.pictures.pictures import Colour
+from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.data.preparing.undistort import Lens
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 
 SPLIT = "train"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dfm_jax.data.builders.source_files import read_file
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 # By number in binary files: name, and how many parameters follow.
 CAMERA_MODELS = (

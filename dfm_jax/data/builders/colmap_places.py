@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dfm_jax.data.builders import colmap_model, source_files, uprightness
 from dfm_jax.data.builders.colmap_model import Model
-from dfm_jax.data.preparing import pictures
-from dfm_jax.data.preparing.picture_kinds import SUFFIXES
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import pictures
+from dfm_jax.data.pictures.picture_kinds import SUFFIXES
+from dfm_jax.errors import Rejected
 
 PICTURES = ("images", "images_2", "images_4", "images_8", "input", "")  # '' : beside
 # What folders of pictures may be called.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dfm_jax.data.preparing import orientation, pictures
-from dfm_jax.data.preparing.pictures import Header
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import orientation, pictures
+from dfm_jax.data.pictures.pictures import Header
+from dfm_jax.errors import Rejected
 
 READ_ALIKE = ("JPEG", "MPO", "PNG", "BMP")
 LOSSLESS = ("PNG", "TIFF", "BMP", "PPM", "TGA", "PSD", "GIF")

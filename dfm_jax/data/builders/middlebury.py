@@ -13,10 +13,10 @@ import numpy as np
 from dfm_jax.data.builders import captures, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.pictures import Colour, read_header
-from dfm_jax.data.preparing.source import Rejected, SourceScene
+from dfm_jax.data.pictures.pictures import Colour, read_header
+from dfm_jax.data.preparing.source import SourceScene
 from dfm_jax.data.preparing.undistort import Lens
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 
 SPLIT = "train"
 SUFFIX = "_par.txt"

@@ -21,10 +21,11 @@ from PIL import Image
 
 from dfm_jax.data.builders import captures, colmap, gathered_photos, source_files, video
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing import pictures, sfm
-from dfm_jax.data.preparing.picture_kinds import SUFFIXES
-from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
-from dfm_jax.errors import UserError
+from dfm_jax.data.pictures import pictures
+from dfm_jax.data.pictures.picture_kinds import SUFFIXES
+from dfm_jax.data.preparing import sfm
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
+from dfm_jax.errors import Rejected, UserError
 
 SPLIT = "train"
 IMAGES = ("images", "input")

@@ -7,7 +7,8 @@ import numpy as np
 import plyfile
 
 from dfm_jax.data.preparing.bounds import MIN_POINTS
-from dfm_jax.data.preparing.source import Rejected, SourceScene
+from dfm_jax.data.preparing.source import SourceScene
+from dfm_jax.errors import Rejected
 
 FILES = ("points3D.ply", "sparse_pc.ply", "points.ply")  # what tools call them, beside cameras
 MOST = 50_000  # points that are looked at: enough for percentiles

@@ -22,10 +22,10 @@ import numpy as np
 from dfm_jax.data.builders import realestate10k_cameras, realestate10k_chunks, realestate10k_video, source_files, video
 from dfm_jax.data.builders.realestate10k_chunks import ChunkClip
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.preparing import pictures
-from dfm_jax.data.preparing.picture_kinds import SUFFIXES
-from dfm_jax.data.preparing.source import Rejected, SourceScene, refused
-from dfm_jax.errors import UserError
+from dfm_jax.data.pictures import pictures
+from dfm_jax.data.pictures.picture_kinds import SUFFIXES
+from dfm_jax.data.preparing.source import SourceScene, refused
+from dfm_jax.errors import Rejected, UserError
 
 SPLITS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}  # by folder name
 DEFAULT_SPLIT = "train"  # of camera files in folders of other names

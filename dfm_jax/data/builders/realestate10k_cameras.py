@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.source import Rejected, SourceFrame
+from dfm_jax.data.preparing.source import SourceFrame
+from dfm_jax.errors import Rejected
 
 COLUMNS = 19
 MISSING = "missing_videos"  # what clips without pictures are counted as

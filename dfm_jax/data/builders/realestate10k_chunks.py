@@ -22,8 +22,8 @@ from dfm_jax.data.builders import realestate10k_cameras
 from dfm_jax.data.builders.realestate10k_cameras import MISSING
 from dfm_jax.data.builders.source_files import is_hidden
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing.source import Rejected, SourceScene
-from dfm_jax.errors import UserError
+from dfm_jax.data.preparing.source import SourceScene
+from dfm_jax.errors import Rejected, UserError
 
 INDEX = "index.json"
 

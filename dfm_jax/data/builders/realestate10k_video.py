@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data.builders import video
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 MAX_TIME_ERROR = 0.02  # seconds between a frame and its annotation: half a frame of an ordinary video
 ASPECT_TOLERANCE = 0.02

@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.preparing.picture_kinds import SUFFIXES
-from dfm_jax.data.preparing.source import Rejected
-from dfm_jax.errors import UserError
+from dfm_jax.data.pictures.picture_kinds import SUFFIXES
+from dfm_jax.errors import Rejected, UserError
 
 HIDDEN = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 REDUCED = (1, 2, 4, 8)  # by which pictures of `images`, `images_2`, ... are smaller

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.preparing import pictures
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.undistort import Lens
+from dfm_jax.errors import Rejected
 
 PERSPECTIVE = ("", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")

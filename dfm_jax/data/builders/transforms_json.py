@@ -25,9 +25,9 @@ import numpy as np
 from dfm_jax.data.builders import captures, point_clouds, source_files, transforms_cameras, transforms_splits
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.preparing import pictures
-from dfm_jax.data.preparing.source import Rejected, SourceScene, refused
-from dfm_jax.errors import UserError
+from dfm_jax.data.pictures import pictures
+from dfm_jax.data.preparing.source import SourceScene, refused
+from dfm_jax.errors import Rejected, UserError
 
 WHOLE = "transforms.json"
 FILES = {

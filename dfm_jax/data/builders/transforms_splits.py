@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfm_jax.data.builders.source_files import SUFFIXES
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 TRAIN = "train_filenames"
 HELD_OUT = {"val_filenames": "validation", "test_filenames": "test"}

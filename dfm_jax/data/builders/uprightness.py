@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data.loading import transforms
-from dfm_jax.data.preparing import epipolar, orientation, pose_conventions
-from dfm_jax.data.preparing.pictures import Header
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import orientation
+from dfm_jax.data.pictures.pictures import Header
+from dfm_jax.data.preparing import epipolar, pose_conventions
+from dfm_jax.errors import Rejected
 
 SIZE_TOLERANCE = 2  # pixels by which a scaled copy may miss the lens's aspect: sides are rounded
 VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared

@@ -14,7 +14,7 @@ from typing import IO
 import imageio_ffmpeg
 import numpy as np
 
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 # Containers of those. Not playlists, whatever a file's name is: they would open other files.

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dfm_jax.data.preparing import outliers
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 TYPICAL_DEPTH = 4.0  # what every capture's typical depth is scaled to
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dfm_jax.data.preparing import outliers
 from dfm_jax.data.preparing.bounds import nearest_to_axes
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 # Each undoes itself, so that it cannot be told in which direction it was made.
 OPENGL = "y and z of the camera axes are flipped (OpenGL's taken for OpenCV's, or the other way round)"

@@ -24,9 +24,11 @@ from PIL import Image
 from dfm_jax.data.loading import holes, records, transforms
 from dfm_jax.data.loading.holes import Hole
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.preparing import orientation, pictures, scene_checks, validation
-from dfm_jax.data.preparing.pictures import Picture
-from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene, refused
+from dfm_jax.data.pictures import orientation, pictures
+from dfm_jax.data.pictures.pictures import Picture
+from dfm_jax.data.preparing import scene_checks, validation
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
+from dfm_jax.errors import Rejected
 
 BLACK = (0, 0, 0)  # what transparent pictures lie on
 # Of pictures that had to be cropped or resized. Colour at full resolution: they are small, and read at their own size.

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.data.preparing import epipolar, geometry_checks, pose_conventions
-from dfm_jax.data.preparing.source import Rejected, SourceFrame, SourceScene
+from dfm_jax.data.preparing.source import SourceFrame, SourceScene
+from dfm_jax.errors import Rejected
 
 VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from dfm_jax.data.pictures.picture_kinds import why_undecodable
 from dfm_jax.data.preparing import validation
-from dfm_jax.data.preparing.picture_kinds import why_undecodable
-from dfm_jax.data.preparing.source import Rejected
-from dfm_jax.errors import UserError
+from dfm_jax.errors import Rejected, UserError
 
 SEED = 0
 MAX_SIZE = 1600  # longer side at which features are looked for, pixels; the default of 3200 takes four times as long

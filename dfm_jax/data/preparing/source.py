@@ -11,17 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-
-class Rejected(Exception):
-    """A scene or a frame cannot be used; the text is the reason that goes into the quarantine file.
-
-    Scenes with a `counted_as` are also counted under that name in the summary. `frames` are those of a scene, each with
-    its own reason, as far as they are known.
-    """
-
-    def __init__(self, reason: str, counted_as: str = "", frames: Sequence[tuple[str, str]] = ()):
-        super().__init__(reason)
-        self.counted_as, self.frames = counted_as, frames
+from dfm_jax.errors import Rejected
 
 
 def refused(reason: str, rejected: Iterable[tuple[str, str]], usable: Iterable[str]) -> Rejected:

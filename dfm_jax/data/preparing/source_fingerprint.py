@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dfm_jax.data.preparing.picture_kinds import SUFFIXES
+from dfm_jax.data.pictures.picture_kinds import SUFFIXES
 
 
 def source_fingerprint(source: Path, data_dir: Path) -> str:

@@ -14,7 +14,7 @@ import functools
 import cv2
 import numpy as np
 
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 MAX_RAY = np.tan(np.deg2rad(60))  # the pinhole camera sees no further than this from its axis along x or y
 MIN_ZOOM, MAX_ZOOM = 0.1, 10.0

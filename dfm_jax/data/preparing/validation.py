@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 WARNED = "warned_scenes"  # counted as: accepted, but something about them may be wrong
 LEAST_ANGLE, MOST_ANGLE = 2.0, 150.0  # degrees that a pinhole camera can see

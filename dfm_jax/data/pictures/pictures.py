@@ -16,9 +16,9 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageCms
 
-from dfm_jax.data.preparing import deep_pictures, orientation, picture_kinds
-from dfm_jax.data.preparing.deep_pictures import White
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.data.pictures import deep_pictures, orientation, picture_kinds
+from dfm_jax.data.pictures.deep_pictures import White
+from dfm_jax.errors import Rejected
 
 START = 64  # bytes of a file that tell its kind
 MIN_TRANSPARENT = 0.05  # share of the pixels

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data.preparing.source import Rejected
+from dfm_jax.errors import Rejected
 
 BITS = (8, 10, 12, 14, 16, 24, 32)
 PERCENTILE = 99.9
