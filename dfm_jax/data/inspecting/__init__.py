@@ -1,0 +1,1 @@
+"""The pages that `python -m dfm_jax.data.inspect` writes."""
