@@ -21,7 +21,7 @@ from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.inspecting import inspect_page, inspect_scene
 from dfm_jax.data.loading import dataset, evaluation_views, holes, pipeline
 from dfm_jax.data.preparing import building, posed_scenes, sfm
-from dfm_jax.data.preparing.validation import Quarantine
+from dfm_jax.data.preparing.quarantine import Quarantine
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index
 from dfm_jax.studies.compare_evaluations import Evaluated, check_same_views

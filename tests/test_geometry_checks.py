@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dfm_jax.data.loading import dataset, transforms
-from dfm_jax.data.preparing import epipolar, geometry_checks, pose_conventions, scene_checks, validation
+from dfm_jax.data.preparing import camera_checks, epipolar, geometry_checks, pose_conventions, scene_checks
 from dfm_jax.data.preparing.geometry_checks import INVERSE, OPENGL, PYTORCH3D
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from dfm_jax.errors import Rejected
@@ -126,10 +126,10 @@ def test_impossible_bounds_are_rejected(bounds):
 )  # fmt: skip
 def test_impossible_intrinsics_are_rejected(entry, value, reason):
     intrinsics = INTRINSICS.copy()
-    validation.check_camera(np.eye(4), intrinsics)
+    camera_checks.check_camera(np.eye(4), intrinsics)
     intrinsics[entry] = value
     with pytest.raises(Rejected, match=reason):
-        validation.check_camera(np.eye(4), intrinsics)
+        camera_checks.check_camera(np.eye(4), intrinsics)
 
 
 def in_the_middle(fx, fy, cx, cy, width, height):

@@ -321,8 +321,8 @@ def test_checker_finds_circles_of_folders():
         {
             "data.preparing.bounds": "from dfm_jax.data.builders.source import Rejected",
             "data.builders.source": "",
-            "data.builders.captures": "from dfm_jax.data.preparing import validation",
-            "data.preparing.validation": "",
+            "data.builders.captures": "from dfm_jax.data.preparing import camera_checks",
+            "data.preparing.camera_checks": "",
         }
     )
     graphlib.TopologicalSorter(graph).prepare()  # of modules there is none

@@ -14,7 +14,8 @@ from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.pictures import orientation, pictures
-from dfm_jax.data.preparing import posed_scenes, validation
+from dfm_jax.data.preparing import camera_checks, posed_scenes
+from dfm_jax.data.preparing.quarantine import Quarantine
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from tests import captures_source, textured_room
 from tests.captures_source import FOCAL, HEIGHT, WIDTH, write_colmap, write_transforms
@@ -62,7 +63,7 @@ def test_a_turned_camera_sees_each_point_where_the_turned_picture_has_it(turned)
     intrinsics = np.array([[1.1, 0.05, 0.45], [0, 1.4, 0.55], [0, 0, 1]])
     upright = orientation.turn(image, turned)
     new_pose, new_intrinsics = orientation.turn_camera(pose, intrinsics, turned)
-    validation.check_camera(new_pose, new_intrinsics)
+    camera_checks.check_camera(new_pose, new_intrinsics)
     points = rng.uniform(-0.4, 0.4, (200, 3))
     before, after = project(pose, intrinsics, points), project(new_pose, new_intrinsics, points)
     inside = ((before > 0) & (before < 1)).all(1)
@@ -236,7 +237,7 @@ def test_pictures_of_every_source_are_turned_when_they_are_stored(turned):
         image.save(file, "PNG", exif=exif(turned))
         frames.append(SourceFrame(str(i), pose, k, np.nan, file.getvalue, i))
     options = posed_scenes.StoreOptions(image_size=0, min_frames=3)
-    _, kept, stored = posed_scenes.accept(SourceScene("a", frames), "train", options, validation.Quarantine())
+    _, kept, stored = posed_scenes.accept(SourceScene("a", frames), "train", options, Quarantine())
     for frame, encoded, image, pose in zip(kept, stored, images, captures_source.arc(), strict=True):
         left = (WIDTH - HEIGHT) // 2
         square = image.crop((left, 0, left + HEIGHT, HEIGHT))

@@ -21,7 +21,7 @@ from dfm_jax.data.inspecting import inspect_page, inspect_scene
 from dfm_jax.data.inspecting.inspect_scene import SceneReport
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.preparing import validation
+from dfm_jax.data.preparing.quarantine import reason_kind
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.runs.output_folders import check_room, replacing
 
@@ -69,7 +69,7 @@ def _rejections(path: Path) -> dict[str, int]:
     if path.is_file():
         try:
             for line in path.read_text(encoding="utf-8").splitlines():
-                reason = validation.kind(json.loads(line)["reason"])
+                reason = reason_kind(json.loads(line)["reason"])
                 reasons[reason] = reasons.get(reason, 0) + 1
         except (ValueError, TypeError, LookupError) as error:
             raise UserError(f"{path} is damaged ({error}); the data set can do without it") from error

@@ -25,7 +25,8 @@ from typing import Any
 
 from dfm_jax import interrupts
 from dfm_jax.data import formats
-from dfm_jax.data.preparing import building, posed_scenes, runners, validation
+from dfm_jax.data.preparing import building, posed_scenes, runners
+from dfm_jax.data.preparing.quarantine import WARNED
 from dfm_jax.data.preparing.source_fingerprint import source_fingerprint
 from dfm_jax.errors import Parser, UserError
 
@@ -98,9 +99,9 @@ def main(argv: list[str]) -> int:
         return 1
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
         print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
-    if summary[validation.WARNED]:
+    if summary[WARNED]:
         look = f"python -m dfm_jax.data.inspect --data_dir={args.data_dir} --name={name}"
-        print(f"{summary[validation.WARNED]} scenes have warnings; look at them with: {look}", file=sys.stderr)
+        print(f"{summary[WARNED]} scenes have warnings; look at them with: {look}", file=sys.stderr)
     print(json.dumps(dict.fromkeys(formats.FORMATS[args.format].counts, 0) | summary))
     return 0
 

@@ -22,8 +22,9 @@ from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.pictures import orientation, pictures
 from dfm_jax.data.pictures.deep_pictures import White
 from dfm_jax.data.pictures.pictures import Header, Picture
-from dfm_jax.data.preparing import undistort, validation
+from dfm_jax.data.preparing import camera_checks, undistort
 from dfm_jax.data.preparing.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
+from dfm_jax.data.preparing.quarantine import most_frequent_reason
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import Rejected
@@ -124,7 +125,7 @@ def _place(
 
 def _check_enough(accepted: Sequence[tuple[Photo, np.ndarray]], rejected: Sequence[tuple[str, str]]) -> None:
     if len(accepted) < 2:
-        mostly = validation.usual(reason for _, reason in rejected)
+        mostly = most_frequent_reason(reason for _, reason in rejected)
         reason = f"only {len(accepted)} of {len(accepted) + len(rejected)} frames can be used{mostly}"
         raise refused(reason, rejected, (photo.name for photo, _ in accepted))
 
@@ -193,7 +194,7 @@ def _accept(photos: Sequence[Photo]) -> tuple[list[tuple[Photo, np.ndarray]], li
             if photo.name in names:
                 raise Rejected("image is listed twice")
             intrinsics = undistort.pinhole(photo.lens)
-            validation.check_camera(photo.camera_to_world, intrinsics)
+            camera_checks.check_camera(photo.camera_to_world, intrinsics)
         except Rejected as reason:
             rejected.append((photo.name, str(reason)))
         else:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.pictures import pictures
-from dfm_jax.data.preparing import outliers, validation
+from dfm_jax.data.preparing import camera_checks, outliers
 from dfm_jax.errors import Rejected
 
 DISTANCE = 10.0  # of the object, once scaled
@@ -106,7 +106,7 @@ def _across(camera_to_world: np.ndarray) -> np.ndarray:
 
 def _usable(annotation: Annotation) -> bool:
     try:
-        validation.check_camera(annotation.camera_to_world, annotation.intrinsics)
+        camera_checks.check_camera(annotation.camera_to_world, annotation.intrinsics)
     except Rejected:
         return False
     return True

@@ -19,7 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from dfm_jax.data.loading import dataset, records
-from dfm_jax.data.preparing import conversion, posed_scenes, runners, shards, validation
+from dfm_jax.data.preparing import conversion, posed_scenes, runners, shards
+from dfm_jax.data.preparing.quarantine import WARNED
 from dfm_jax.data.preparing.source import Source
 from dfm_jax.errors import UserError
 
@@ -106,7 +107,7 @@ def _publish(converted: conversion.Converted, building: Path, target: Path) -> d
         "frames": sum(sum(split["num_frames"]) for split in splits.values()),
         "quarantined_scenes": rejected_scenes,
         "quarantined_frames": rejected_frames,
-        validation.WARNED: 0,
+        WARNED: 0,
         **converted.counts,
         "splits": {split: len(entry["names"]) for split, entry in splits.items()},
         "path": str(target),

@@ -26,7 +26,8 @@ from dfm_jax.data.loading.holes import Hole
 from dfm_jax.data.loading.text_files import as_text
 from dfm_jax.data.pictures import orientation, pictures
 from dfm_jax.data.pictures.pictures import Picture
-from dfm_jax.data.preparing import scene_checks, validation
+from dfm_jax.data.preparing import camera_checks, scene_checks
+from dfm_jax.data.preparing.quarantine import WARNED, Quarantine, most_frequent_reason
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.errors import Rejected
 
@@ -91,7 +92,7 @@ def scene_features() -> tfds.features.FeaturesDict:
 
 
 def accept(
-    scene: SourceScene, split: str, options: StoreOptions, quarantine: validation.Quarantine
+    scene: SourceScene, split: str, options: StoreOptions, quarantine: Quarantine
 ) -> tuple[SourceScene, list[SourceFrame], list[bytes]]:
     """The scene with warnings about it and all rejected frames, and the frames that passed every check, with the
     intrinsics and pictures to store.
@@ -102,7 +103,7 @@ def accept(
     kept, bad = _accept_frames(scene, options.image_size)
     try:
         if len(kept) < options.min_frames:
-            mostly = validation.usual(reason for _, reason in bad)
+            mostly = most_frequent_reason(reason for _, reason in bad)
             raise Rejected(
                 f"too few frames: {len(kept)} of {len(kept) + len(bad)} usable, {options.min_frames} needed{mostly}"
             )
@@ -113,7 +114,7 @@ def accept(
     for frame_name, reason in bad:
         quarantine.add_frame(split, scene.name, frame_name, reason)
     if warnings:
-        quarantine.counts[validation.WARNED] += 1
+        quarantine.counts[WARNED] += 1
         scene = dataclasses.replace(scene, attributes={**scene.attributes, "warnings": warnings})
     return dataclasses.replace(scene, rejected=bad), frames, stored
 
@@ -127,7 +128,7 @@ def _accept_frames(
     white = functools.cache(lambda: pictures.white_level(_encoded(scene.frames)))
     for frame in scene.frames:
         try:
-            validation.check_camera(frame.camera_to_world, frame.intrinsics)
+            camera_checks.check_camera(frame.camera_to_world, frame.intrinsics)
             encoded = frame.load()
             picture = pictures.open_picture(encoded, white)
             upright, image = _upright(frame, picture)
@@ -137,7 +138,7 @@ def _accept_frames(
         else:
             kept.append((dataclasses.replace(upright, intrinsics=intrinsics), stored, image.size))
             sizes.append(picture.image.size)
-    odd = validation.odd_sizes(sizes) if scene.one_size else []
+    odd = scene_checks.odd_sizes(sizes) if scene.one_size else []
     for i in reversed(odd):
         frame, width, height = kept.pop(i)[0], *sizes[i]
         bad.append((frame.name, f"image is {width}x{height} pixels, unlike most of its scene"))

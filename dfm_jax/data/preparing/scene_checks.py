@@ -1,5 +1,6 @@
 """The checks of a scene as a whole, for `prepare`: of its cameras, and of its pictures where those are suspect."""
 
+import collections
 import hashlib
 import io
 from collections.abc import Sequence
@@ -12,6 +13,14 @@ from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from dfm_jax.errors import Rejected
 
 VIEWS, OTHERS = 4, 3  # pairs of pictures that are compared
+
+
+def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
+    """Which pictures (width, height) differ in size from most of their scene."""
+    if not sizes:
+        return []
+    usual = collections.Counter(sizes).most_common(1)[0][0]
+    return [i for i, size in enumerate(sizes) if size != usual]
 
 
 def repeated(frames: Sequence[SourceFrame], pictures: Sequence[bytes]) -> dict[int, str]:

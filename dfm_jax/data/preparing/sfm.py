@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from dfm_jax.data.pictures.picture_kinds import why_undecodable
-from dfm_jax.data.preparing import validation
+from dfm_jax.data.preparing.quarantine import most_frequent_reason
 from dfm_jax.errors import Rejected, UserError
 
 SEED = 0
@@ -71,7 +71,7 @@ def reconstruct(
     if len(readable) < MIN_IMAGES:
         raise Rejected(
             f"structure-from-motion needs at least {MIN_IMAGES} pictures, and {len(readable)} of {len(names)} can be "
-            f"read{validation.usual(unreadable.values())}"
+            f"read{most_frequent_reason(unreadable.values())}"
         )
     try:
         _match(images, readable, database, in_sequence)
@@ -84,7 +84,7 @@ def reconstruct(
     registered = [] if largest is None else sorted(image.name for image in models[largest].images.values())
     statistics = _Statistics.read(database)
     if len(registered) < max(MIN_IMAGES, MIN_SHARE * len(names)):
-        others = f"{len(unreadable)} cannot be read{validation.usual(unreadable.values())}; of the others, "
+        others = f"{len(unreadable)} cannot be read{most_frequent_reason(unreadable.values())}; of the others, "
         raise Rejected(
             f"structure-from-motion registered {len(registered)} of {len(names)} pictures, at least "
             f"{max(MIN_IMAGES, round(MIN_SHARE * len(names)))} are needed: {others if unreadable else ''}"

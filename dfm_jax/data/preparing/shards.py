@@ -21,8 +21,8 @@ from typing import Any
 from dfm_jax.data.loading import records
 from dfm_jax.data.loading.records import RecordFile
 from dfm_jax.data.preparing import posed_scenes
+from dfm_jax.data.preparing.quarantine import Quarantine
 from dfm_jax.data.preparing.source import Source
-from dfm_jax.data.preparing.validation import Quarantine
 from dfm_jax.errors import Rejected
 
 # A shard is lost when a conversion is interrupted, and is kept open while it is read: large shards cost work, many

@@ -1,13 +1,9 @@
-"""Nothing bad enters silently: checks of cameras and of sizes, and the list of what failed them."""
-
-import collections
-from collections.abc import Iterable
+"""The check of a single camera."""
 
 import numpy as np
 
 from dfm_jax.errors import Rejected
 
-WARNED = "warned_scenes"  # counted as: accepted, but something about them may be wrong
 LEAST_ANGLE, MOST_ANGLE = 2.0, 150.0  # degrees that a pinhole camera can see
 ROTATION_TOLERANCE = 1e-3  # of R R^T - 1 and of the determinant; published files carry 6 to 9 digits
 
@@ -41,41 +37,3 @@ def check_camera(camera_to_world: np.ndarray, intrinsics: np.ndarray) -> None:
     if (intrinsics[:2, 2] < 0).any() or (intrinsics[:2, 2] > 1).any():
         x, y = intrinsics[:2, 2]
         raise Rejected(f"principal point ({x:.3g}, {y:.3g}) is not within the picture, which is (0, 0) to (1, 1)")
-
-
-def odd_sizes(sizes: list[tuple[int, int]]) -> list[int]:
-    """Which pictures (width, height) differ in size from most of their scene."""
-    if not sizes:
-        return []
-    usual = collections.Counter(sizes).most_common(1)[0][0]
-    return [i for i, size in enumerate(sizes) if size != usual]
-
-
-def usual(reasons: Iterable[str]) -> str:
-    """' (mostly: <the first of the most frequent kind>)', or nothing if there are no reasons."""
-    kinds: dict[str, list[str]] = {}
-    for reason in reasons:
-        kinds.setdefault(kind(reason), []).append(reason)
-    return f" (mostly: {max(kinds.values(), key=len)[0]})" if kinds else ""
-
-
-def kind(reason: str) -> str:
-    """A reason without the path that it names."""
-    return reason.partition(": looked for ")[0]
-
-
-class Quarantine:
-    """Collects what was rejected, in `entries` as they stand in the quarantine file: split, scene, frame (None: all of
-    it), reason."""
-
-    def __init__(self) -> None:
-        self.entries: list[dict[str, str | None]] = []
-        self.counts: collections.Counter[str] = collections.Counter()  # of scenes, also of accepted ones
-
-    def add_scene(self, split: str, scene: str, reason: str, counted_as: str = "") -> None:
-        if counted_as:
-            self.counts[counted_as] += 1
-        self.entries.append({"split": split, "scene": scene, "frame": None, "reason": reason})
-
-    def add_frame(self, split: str, scene: str, frame: str, reason: str) -> None:
-        self.entries.append({"split": split, "scene": scene, "frame": frame, "reason": reason})

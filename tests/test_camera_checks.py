@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from dfm_jax.data.pictures import pictures
-from dfm_jax.data.preparing import validation
+from dfm_jax.data.preparing import camera_checks, scene_checks
+from dfm_jax.data.preparing.quarantine import Quarantine, most_frequent_reason
 from dfm_jax.errors import Rejected
 
 INTRINSICS = np.array([[0.8, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]])
@@ -24,7 +25,7 @@ def test_a_rigid_pose_is_accepted():
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     pose[:3, 3] = [1, -2, 100]
-    validation.check_camera(pose, INTRINSICS)
+    camera_checks.check_camera(pose, INTRINSICS)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_rigid_pose_is_accepted():
 )
 def test_a_bad_camera_is_rejected_with_its_reason(pose, intrinsics, reason):
     with pytest.raises(Rejected, match=reason):
-        validation.check_camera(pose, intrinsics)
+        camera_checks.check_camera(pose, intrinsics)
 
 
 def jpeg(width=40, height=30):
@@ -66,12 +67,12 @@ def test_a_damaged_picture_is_rejected(encoded):
 
 
 def test_odd_sizes_are_those_unlike_the_most():
-    assert validation.odd_sizes([(4, 3), (8, 6), (4, 3), (4, 3), (3, 4)]) == [1, 4]
-    assert validation.odd_sizes([]) == []
+    assert scene_checks.odd_sizes([(4, 3), (8, 6), (4, 3), (4, 3), (3, 4)]) == [1, 4]
+    assert scene_checks.odd_sizes([]) == []
 
 
 def test_the_quarantine_has_an_entry_for_all_that_is_rejected():
-    quarantine = validation.Quarantine()
+    quarantine = Quarantine()
     quarantine.add_frame("train", "a", "3", "blurred")
     quarantine.add_scene("test", "b", "empty", counted_as="hollow")
     quarantine.add_scene("test", "c", "dark")
@@ -85,5 +86,5 @@ def test_the_quarantine_has_an_entry_for_all_that_is_rejected():
 
 def test_the_usual_reason_is_the_most_frequent_whatever_path_it_names():
     missing = [f"image is missing: looked for images/{i}.png" for i in range(3)]
-    assert validation.usual(["pose is not finite", *missing, "pose is not finite"]) == f" (mostly: {missing[0]})"
-    assert validation.usual([]) == ""
+    assert most_frequent_reason(["pose is not finite", *missing, "pose is not finite"]) == f" (mostly: {missing[0]})"
+    assert most_frequent_reason([]) == ""
