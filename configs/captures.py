@@ -137,6 +137,9 @@ def get_config(variant: str = "64") -> ConfigDict:
         autoregressive_step=0,
         video_frames=60,
         video_path="interpolate",
+        # A photograph without a camera: of a phone; a step around what stands ahead.
+        photograph=group(focal_length=1.1, near=1.0, far=40.0),
+        target_camera=group(azimuth=30.0, elevation=0.0, distance=4.0, forward=0.0),
     )
     config.evaluate = group(
         protocol="",

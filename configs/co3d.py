@@ -161,6 +161,9 @@ def get_config(variant: str = "64") -> ConfigDict:
         autoregressive_step=0,  # long videos, as published: 41
         video_frames=60,
         video_path="dataset",
+        # A photograph without a camera: of a phone held upright; a quarter around the object.
+        photograph=group(focal_length=1.4, near=0.5, far=40.0),
+        target_camera=group(azimuth=90.0, elevation=15.0, distance=10.0, forward=0.0),
     )
     config.evaluate = group(
         protocol="",  # 'configs/protocols/co3d.json': as published

@@ -162,6 +162,9 @@ def get_config(variant: str = "64") -> ConfigDict:
         autoregressive_step=0,  # long videos, as published: 150
         video_frames=60,
         video_path="interpolate",
+        # A photograph without a camera: 60 degrees; one step into the room.
+        photograph=group(focal_length=0.87, near=0.7, far=10.0),
+        target_camera=group(azimuth=0.0, elevation=0.0, distance=0.0, forward=1.0),
     )
     config.evaluate = group(
         protocol="",  # 'configs/protocols/realestate10k.json': as published

@@ -136,6 +136,9 @@ def get_config(variant: str = "") -> ConfigDict:
         autoregressive_step=0,
         video_frames=24,
         video_path="orbit",
+        # A photograph without a camera: the toy's own.
+        photograph=group(focal_length=1.41, near=2.6, far=5.5),
+        target_camera=group(azimuth=180.0, elevation=28.0, distance=4.0, forward=0.0),
     )
     config.evaluate = group(
         protocol="",

@@ -11,6 +11,7 @@ import pytest
 
 from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.config.command_line import read_config
+from dfm_jax.config.data import VIEW_RULES
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.runs import checkpoints, compatibility
@@ -148,8 +149,16 @@ def test_every_setting_that_was_added_has_a_value_as_before():
     config = from_dict(compatibility.complete(FIRST))
     flat, first = flatten(config), flatten(FIRST)
     assert {name: flat[name] for name in first} == first
-    assert {name: flat[name] for name in compatibility.BEFORE} == compatibility.BEFORE
-    assert flat.keys() == first.keys() | compatibility.BEFORE.keys()
+    before = compatibility.BEFORE | compatibility.BEFORE_BY_RULE["toy"]
+    assert {name: flat[name] for name in before} == before
+    assert flat.keys() == first.keys() | before.keys()
+
+
+@pytest.mark.parametrize("rule", VIEW_RULES)
+def test_older_runs_take_photographs_as_their_configs_do(rule):
+    flat = flatten(read_config(f"configs/{rule}.py"))
+    assert flat["data.view_sampling.rule"] == rule
+    assert {name: flat[name] for name in compatibility.BEFORE_BY_RULE[rule]} == compatibility.BEFORE_BY_RULE[rule]
 
 
 def test_settings_that_are_there_stay_and_encoders_get_their_own():

@@ -10,7 +10,14 @@ from dfm_jax.config.model import (
     RayMarchingConfig,
     ResNet34Config,
 )
-from dfm_jax.config.sampling import SAMPLERS, SPACINGS, EvaluateConfig, SampleConfig
+from dfm_jax.config.sampling import (
+    SAMPLERS,
+    SPACINGS,
+    EvaluateConfig,
+    PhotographConfig,
+    SampleConfig,
+    TargetCameraConfig,
+)
 from dfm_jax.config.schema import INIT_RULES, Config
 from dfm_jax.config.training import DiffusionConfig, LossConfig, MeshConfig, OptimizerConfig, TrainConfig
 
@@ -30,9 +37,11 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PhotographConfig",
     "RayMarchingConfig",
     "ResNet34Config",
     "SampleConfig",
+    "TargetCameraConfig",
     "TrainConfig",
     "ViewSamplingConfig",
 ]

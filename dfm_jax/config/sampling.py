@@ -3,13 +3,36 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from dfm_jax.config.limits import CountOrNone, Number, NumberOrNone, Path, Range, Share
+from dfm_jax.config.limits import CountOrNone, Distance, Number, NumberOrNone, Path, Range, Share
 
 SAMPLERS = ("ddim", "dpm-solver++")  # of `diffusion/samplers.py`
 SPACINGS = ("uniform", "log-snr")  # of `diffusion/samplers.py`
 VIDEO_PATHS = ("interpolate", "orbit", "dataset")  # of `sampling/trajectories.py`
 
+Angle = Annotated[float, Range(-360.0, 360.0)]
 Momentum = Annotated[float, Range(-1.0, 1.0, open_below=True, open_above=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographConfig:
+    """What is assumed of the middle square of a photograph that comes without a camera."""
+
+    focal_length: Annotated[float, Range(0.05, 1e3)]  # in sides of the square: 1.37 sees 40 degrees
+    near: Distance  # its bounds, where `data.near` and `data.far` are 0 (each scene's own)
+    far: Distance
+
+    def rules(self) -> list[tuple[bool, str]]:
+        return [(0 < self.near < self.far, f"near={self.near:g} must be above 0 and below far={self.far:g}")]
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetCameraConfig:
+    """The target camera of such a photograph: the photograph's own, turned about a point ahead of it, then moved."""
+
+    azimuth: Angle  # degrees to the right around the point, as seen from above
+    elevation: Angle  # degrees by which the photograph is taken from above: the axis of the turn is upright
+    distance: Distance  # of the point, along the photograph's optical axis
+    forward: Annotated[float, Range(-1e9, 1e9)]  # how far the turned camera moves along its own optical axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +62,8 @@ class SampleConfig:
     context_memory: Annotated[float, Range(0.0, 1e6)]
     # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
     video_path: Literal[VIDEO_PATHS]
+    photograph: PhotographConfig
+    target_camera: TargetCameraConfig
 
     def rules(self) -> list[tuple[bool, str]]:
         return [(self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to")]

@@ -12,8 +12,9 @@ from dfm_jax.models import lpips
 from dfm_jax.runs import fingerprints
 from dfm_jax.sampling.diffusion_sampler import Params
 
-# Settings of `config.sample` that only `--mode=sample` heeds.
+# Settings of `config.sample` that evaluation does not heed.
 OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")
+OF_SAMPLE_MODE += ("photograph", "target_camera")
 
 
 def model_and_data(params: Params, step: int, data: SceneDataset) -> dict[str, Any]:

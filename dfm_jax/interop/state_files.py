@@ -12,7 +12,6 @@ import pathlib
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from dfm_jax.errors import UserError
+from dfm_jax.runs.array_files import read_arrays
 from dfm_jax.runs.output_folders import writing_file
 
 Tree = Mapping[str, Any]  # arrays, plain values, and mappings of such
@@ -219,16 +219,19 @@ def _write_safetensors(path: pathlib.Path, tree: Tree) -> None:
 def _read_npz(path: pathlib.Path) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                *parents, last = name.split("/")
-                place = tree
-                for parent in parents:
-                    place = place.setdefault(parent, {})
-                if isinstance(place, np.ndarray) or last in place:
-                    raise ValueError(f"'{name}' is there twice")
-                place[last] = arrays[name]
-    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(path)
+    except UserError as error:
+        raise StateFileError(str(error)) from error
+    try:
+        for name, array in arrays.items():
+            *parents, last = name.split("/")
+            place = tree
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            if isinstance(place, np.ndarray) or last in place:
+                raise ValueError(f"'{name}' is there twice")
+            place[last] = array
+    except (ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
     return tree
 

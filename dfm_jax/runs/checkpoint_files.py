@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from dfm_jax.errors import UserError
 from dfm_jax.runs import barriers, checksums
 from dfm_jax.runs.log import say
-from dfm_jax.runs.workdirs import is_remote, path_of
+from dfm_jax.runs.workdirs import is_remote, path_of, shipped_model
 
 RESUMED = ("params", "opt_state", "ema", "config", "data")  # items that training goes on from
 
@@ -30,7 +30,7 @@ def steps(directory: pathlib.Path) -> list[int]:
 def require_checkpoints(workdir: str | os.PathLike) -> None:
     """Raises UserError if there is no folder of checkpoints, before anything that takes long; a bucket is asked when
     they are restored."""
-    if not is_remote(workdir):
+    if not is_remote(workdir) and not shipped_model(workdir):
         require_directory(directory_of(workdir))
 
 
@@ -72,6 +72,20 @@ def newest_readable(directory: pathlib.Path, items: tuple[str, ...]) -> int | No
             + "".join(f"\n  step {line}" for line in problems)
         )
     return None
+
+
+def newest_whole(workdir: str | pathlib.Path, items: tuple[str, ...]) -> int:
+    """The last step whose items are as they were saved.
+
+    Raises:
+      UserError: there is none.
+    """
+    directory = directory_of(workdir)
+    require_directory(directory)
+    step = newest_readable(directory, items)
+    if step is None:
+        raise UserError(f"no checkpoint in {directory} is complete: let the training run save one first")
+    return step
 
 
 def set_aside_damaged(directory: pathlib.Path) -> None:

@@ -24,12 +24,12 @@ from etils import epath
 
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
-from dfm_jax.runs import checkpoint_files, checksums
+from dfm_jax.runs import checkpoint_files, checksums, packed
 from dfm_jax.runs.compatibility import check_same_parameters, complete
 from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.runs.train_state import Params, TrainState
 from dfm_jax.runs.trained_on import History
-from dfm_jax.runs.workdirs import is_remote
+from dfm_jax.runs.workdirs import is_remote, shipped_model
 
 TREES = ("params", "opt_state", "ema", "leftovers")
 
@@ -244,7 +244,8 @@ class Checkpoints:
 def restore_params(
     workdir: str | pathlib.Path, which: str = "ema", target: Params | None = None
 ) -> tuple[Params, int, dict[str, Any]]:
-    """The latest parameters of a workdir, with their step and the settings of the run, as a nested dict.
+    """The latest parameters of a workdir (or of a model that comes with the package, see `workdirs`), with their step
+    and the settings of the run, as a nested dict.
 
     Args:
       which: 'ema' (the average) or 'params'.
@@ -253,17 +254,23 @@ def restore_params(
     Raises:
       UserError: if there is no checkpoint, or its parameters are not the target's (all differences are listed).
     """
-    directory = checkpoint_files.directory_of(workdir)
-    checkpoint_files.require_directory(directory)
+    if file := shipped_model(workdir):
+        params, step, settings = packed.read(file)
+        if target is not None:
+            check_same_parameters(params, target, str(file))
+        placed = _on_first_device(params) if target is None else target
+        return jax.device_put(params, jax.tree.map(lambda x: x.sharding, placed)), step, settings
+    step = checkpoint_files.newest_whole(workdir, (which, "config"))
     with Checkpoints(workdir) as checkpoints:
-        step = checkpoint_files.newest_readable(directory, (which, "config"))
-        if step is None:
-            raise UserError(f"no checkpoint in {directory} is complete: let the training run save one first")
         if target is None:
-            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            saved = checkpoints.shapes(step, which)
-            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)
+            target = _on_first_device(checkpoints.shapes(step, which))
         return checkpoints.restore_item(step, which, target), step, checkpoints.config(step)
+
+
+def _on_first_device(tree: Params) -> Params:
+    """ShapeDtypeStructs of a tree's arrays, all on the first device."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def restore_leftovers(workdir: str | pathlib.Path, step: int) -> dict[str, np.ndarray]:

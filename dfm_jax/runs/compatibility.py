@@ -59,6 +59,19 @@ BEFORE = {
     "evaluate.inception_file": "",
     "evaluate.sweep_samples": 0,
 }
+# The same of photographs without a camera, by the rule that the views of the data set are drawn by.
+_PHOTOGRAPH = ("photograph.focal_length", "photograph.near", "photograph.far")
+_TARGET_CAMERA = tuple(f"target_camera.{name}" for name in ("azimuth", "elevation", "distance", "forward"))
+_OF_PHOTOGRAPHS = {
+    "toy": (1.41, 2.6, 5.5, 180.0, 28.0, 4.0, 0.0),
+    "realestate10k": (0.87, 0.7, 10.0, 0.0, 0.0, 0.0, 1.0),
+    "co3d": (1.4, 0.5, 40.0, 90.0, 15.0, 10.0, 0.0),
+    "captures": (1.1, 1.0, 40.0, 30.0, 0.0, 4.0, 0.0),
+}
+BEFORE_BY_RULE = {
+    rule: {f"sample.{name}": value for name, value in zip((*_PHOTOGRAPH, *_TARGET_CAMERA), values, strict=True)}
+    for rule, values in _OF_PHOTOGRAPHS.items()
+}
 OF_DIT = ("model.encoder.position_grid",)  # that other encoders do not have
 ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
 # Settings that add arrays to the optimiser's state, by whether they are 0.
@@ -69,7 +82,7 @@ ABSENT = "(absent)"
 def complete(saved: dict[str, Any]) -> dict[str, Any]:
     """Saved settings (nested), and those that could not be made when they were saved, as the run did without them."""
     settings = copy.deepcopy(saved)
-    for name, value in BEFORE.items():
+    for name, value in (BEFORE | _before_by_rule(saved)).items():
         *path, field = name.split(".")
         group = settings
         for part in path:
@@ -78,6 +91,13 @@ def complete(saved: dict[str, Any]) -> dict[str, Any]:
         if isinstance(group, dict) and (name not in OF_DIT or group["name"] == "dit"):
             group.setdefault(field, value)
     return settings
+
+
+def _before_by_rule(saved: Any) -> dict[str, Any]:
+    try:
+        return BEFORE_BY_RULE.get(saved["data"]["view_sampling"]["rule"], {})
+    except (KeyError, TypeError):  # no settings of a run: left for `from_dict` to refuse
+        return {}
 
 
 def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:

@@ -16,19 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dfm_jax import platforms
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.interop.state_files import read_state
+from dfm_jax.runs import packed
 from dfm_jax.runs.checkpoints import restore_params
-from dfm_jax.runs.compatibility import complete
 from dfm_jax.runs.new_workdirs import check_empty, write_checkpoint
-from dfm_jax.runs.output_folders import writing_file
+from dfm_jax.runs.workdirs import shipped_file
 
-SETTINGS, STEP = "settings", "step"
 # Settings that name places on the machine that trained, and what they are in a file to be handed on.
 PLACES = {
     "data.dir": "data",
@@ -37,7 +35,6 @@ PLACES = {
     "evaluate.protocol": "",
     "evaluate.inception_file": "",
 }
-SHIPPED = Path(__file__).resolve().parents[1] / "pretrained" / "toy.npz"
 
 
 def pack(workdir: Path, file: Path) -> dict[str, Any]:
@@ -47,12 +44,9 @@ def pack(workdir: Path, file: Path) -> dict[str, Any]:
       UserError: the run has no checkpoint, or the file cannot be written.
     """
     params, step, settings = restore_params(workdir)
-    arrays = {name: np.asarray(array) for name, array in flatten_dict(params, sep="|").items()}
     flat = flatten_dict(settings, sep=".")
     flat |= {name: place for name, place in PLACES.items() if name in flat}
-    text = np.frombuffer(json.dumps(unflatten_dict(flat, sep=".")).encode(), np.uint8)
-    with writing_file(file) as unfinished, unfinished.open("wb") as opened:
-        np.savez_compressed(opened, **arrays, **{SETTINGS: text, STEP: np.array(step)})
+    packed.write(file, params, step, unflatten_dict(flat, sep="."))
     return {"file": str(file), "step": step, "bytes": file.stat().st_size}
 
 
@@ -64,14 +58,9 @@ def unpack(workdir: Path, file: Path) -> dict[str, Any]:
         written.
     """
     check_empty(workdir)
-    arrays = read_state(file)
-    try:
-        step, settings = int(arrays.pop(STEP)), json.loads(arrays.pop(SETTINGS).tobytes())
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{file} is no packed checkpoint: it has no settings or no step") from error
-    params = unflatten_dict(arrays, sep="|")
-    write_checkpoint(workdir, step, from_dict(complete(settings)), params=params, ema=params)
-    return {"workdir": str(workdir), "step": step, "parameters": sum(array.size for array in arrays.values())}
+    params, step, settings = packed.read(file)
+    write_checkpoint(workdir, step, from_dict(settings), params=params, ema=params)
+    return {"workdir": str(workdir), "step": step, "parameters": sum(x.size for x in jax.tree.leaves(params))}
 
 
 def main(argv: list[str]) -> int:
@@ -83,7 +72,7 @@ def main(argv: list[str]) -> int:
         arguments = parser.parse_args(argv)
         platforms.start()
         if arguments.command == "unpack":
-            done = unpack(arguments.workdir, arguments.file or SHIPPED)
+            done = unpack(arguments.workdir, arguments.file or shipped_file("toy"))
         elif arguments.file:
             done = pack(arguments.workdir, arguments.file)
         else:
