@@ -67,13 +67,20 @@ class Rays:
 
 
 @struct.dataclass
-class Scene:
-    """A radiance field, held as the feature maps that it is looked up in: one per encoded view."""
+class EncodedViews:
+    """Feature maps of views. Padding views are not `valid`."""
 
     features: Array  # [b, v, h, w, c]
     camera: Camera  # [b, v]
     timestep: Array  # [b, v] noise level that each view was encoded at; 0 for clean context
     valid: Array  # [b, v] bool
+
+
+@struct.dataclass
+class Scene:
+    """A radiance field, held as the encoded views that it is looked up in, between two distances along every ray."""
+
+    views: EncodedViews  # [b, v]
     near: Array  # [b]
     far: Array  # [b]
 

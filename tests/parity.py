@@ -114,16 +114,17 @@ class Fixture:
 
 def scene_outputs(params: dict, fx: Fixture) -> Outputs:
     """The encoder, the deterministic estimate, the fields at points, and all target views in full."""
-    clean, _ = fx.model.encode_views(params, fx.example.context, jnp.zeros(fx.example.context.valid.shape))
+    encoder = fx.model.bind_encoder(params)
+    clean = fx.model.encode_views(encoder, fx.example.context, jnp.zeros(fx.example.context.valid.shape))
     yield "encoder_clean_context", rearrange(clean.features, "b v h w c -> (b v) c h w")
     scene, estimate = fx.model.infer(params, fx.model.encode_context(params, fx.example), fx.x_t, fx.timestep)
-    yield "encoder_noisy_target", rearrange(scene.features[:, -1], "b h w c -> b c h w")
+    yield "encoder_noisy_target", rearrange(scene.views.features[:, -1], "b h w c -> b c h w")
     values = jnp.concatenate([2 * estimate.rgb - 1, estimate.depth[..., None], estimate.features], axis=-1)
     yield "conditioning_rgb_depth_features", rearrange(values, "b (h w) c -> b c h w", h=fx.size)
     points = jnp.asarray(fx.arrays["inputs/field_points"])[:, :, None]
     for part in ("coarse", "fine"):
         field, variables = fx.with_fine.field("scene_field"), {"params": params["scene_field"][part]}
-        density, radiance = field.apply(variables, scene, points)
+        density, radiance = field.apply(variables, scene.views, points)
         yield f"field_density_{part}", density
         yield f"field_radiance_{part}", radiance[:, :, 0]
     yield from view_outputs(params, fx, scene)

@@ -47,8 +47,8 @@ def drawn():
 def test_every_view_along_the_path_is_in_the_last_scene(drawn):
     example, keys, batch, extended, *_ = drawn
     # The given view, target view 0 and the first key view as context, the last key view as the target.
-    assert extended.scene.valid.tolist() == [[True, True, True, True], [True, True, False, True]]
-    camera = extended.scene.camera.camera_to_world
+    assert extended.scene.views.valid.tolist() == [[True, True, True, True], [True, True, False, True]]
+    camera = extended.scene.views.camera.camera_to_world
     np.testing.assert_allclose(camera[:, 1], example.target.camera.camera_to_world[:, 0], atol=1e-6)
     np.testing.assert_allclose(camera[0, 2:], keys.camera.camera_to_world[0], atol=1e-6)
     np.testing.assert_allclose(camera[1, 3], keys.camera.camera_to_world[1, 0], atol=1e-6)

@@ -55,7 +55,7 @@ def test_the_prediction_is_the_rendering_of_the_scene_in_diffusion_range(results
     plain = results["plain"]
     np.testing.assert_allclose(plain.x0, 2 * plain.rendering.rgb.reshape(2, SIZE, SIZE, 3) - 1, atol=1e-6)
     assert bool(jnp.all(jnp.abs(plain.x0) <= 1))
-    assert plain.scene.features.shape[1] == 3
+    assert plain.scene.views.features.shape[1] == 3
 
 
 def test_guidance_of_one_is_none(results):

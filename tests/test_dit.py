@@ -97,9 +97,10 @@ def test_two_runs_of_the_same_blocks_add_up_their_gradients_in_place():
 
     def loss(params, model):
         """A clean view, and a noisy one that depends on what was seen in it."""
-        clean, params = model.apply_encoder(params, "encode_clean", images, timestep, pose)
+        encoder = model.bind_encoder(params)
+        clean = encoder.encode_clean(images, timestep, pose)
         given = jnp.concatenate([images, jnp.tile(images, (1, 1, 1, 3))[..., :8]], axis=-1) * (1 + jnp.mean(clean))
-        noisy, _ = model.apply_encoder(params, "encode_noisy", given, timestep + 1, pose)
+        noisy = encoder.encode_noisy(given, timestep + 1, pose)
         return jnp.mean(jnp.square(noisy)) + jnp.mean(jnp.square(clean))
 
     run = jit(jax.value_and_grad(loss), static_argnums=1)

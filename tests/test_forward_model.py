@@ -82,14 +82,18 @@ def with_padding(example: Example, garbage: float) -> Example:
 def test_a_scene_holds_the_context_and_then_the_noisy_target():
     example = tiny_example()
     scene, estimate, _ = see(PARAMS, example, X_T, TIMESTEP)
-    assert scene.features.shape == (2, 3, SIZE, SIZE, 8)
-    np.testing.assert_array_equal(scene.timestep, [[0, 0, 300], [0, 0, 800]])
-    np.testing.assert_array_equal(scene.camera.camera_to_world[:, -1], example.target.camera.camera_to_world[:, 0])
+    assert scene.views.features.shape == (2, 3, SIZE, SIZE, 8)
+    np.testing.assert_array_equal(scene.views.timestep, [[0, 0, 300], [0, 0, 800]])
+    np.testing.assert_array_equal(
+        scene.views.camera.camera_to_world[:, -1], example.target.camera.camera_to_world[:, 0]
+    )
     np.testing.assert_array_equal(scene.near, example.near)
     np.testing.assert_array_equal(scene.far, example.far)
     assert estimate.rgb.shape == (2, MODEL.config.estimate_size**2, 3)
-    clean, _ = jit(MODEL.encode_views)(PARAMS, example.context, jnp.zeros((2, 2)))
-    np.testing.assert_allclose(scene.features[:, :2], clean.features, atol=1e-5)
+    clean = jit(lambda params, *given: MODEL.encode_views(MODEL.bind_encoder(params), *given))(
+        PARAMS, example.context, jnp.zeros((2, 2))
+    )
+    np.testing.assert_allclose(scene.views.features[:, :2], clean.features, atol=1e-5)
 
 
 def test_the_estimate_knows_the_context_alone():
@@ -120,9 +124,10 @@ def test_no_gradient_comes_from_a_padding_view():
     example = with_padding(tiny_example(), 1e3)
 
     def loss(params, images):
-        scene, _ = MODEL.encode_views(params, example.context.replace(images=images), jnp.zeros((2, 2)))
+        context = example.context.replace(images=images)
+        views = MODEL.encode_views(MODEL.bind_encoder(params), context, jnp.zeros((2, 2)))
         rays = jax.tree.map(lambda x: x[:, :4], RAYS)
-        rendering = render(params, MODEL, scene.replace(near=example.near, far=example.far), rays)
+        rendering = render(params, MODEL, Scene(views, example.near, example.far), rays)
         return jnp.sum(jnp.square(rendering.rgb)) + jnp.sum(rendering.depth)
 
     gradients, images = jit(jax.grad(loss, argnums=(0, 1)))(PARAMS, example.context.images)

@@ -13,8 +13,8 @@ from dfm_jax.models import feature_lookup
 from dfm_jax.models.embeddings import encoder_time_code, field_time_code, point_code, pose_code, token_position_code
 from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.models.patch_convolution import PatchConv
-from dfm_jax.structs import Scene
-from tests.tiny import assert_trees_close, jit, random_params, tiny_model, tiny_scene
+from dfm_jax.structs import EncodedViews
+from tests.tiny import assert_trees_close, jit, random_params, tiny_model, tiny_views
 
 GRIDS = ["centres", "corners"]
 MODEL = tiny_model()
@@ -24,9 +24,9 @@ lookup = jit(lookup_features, static_argnums=2)
 
 
 @jit
-def evaluate(scene: Scene, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+def evaluate(views: EncodedViews, points: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Density and radiance at points [b, n, 3]."""
-    density, radiance = FIELD.apply({"params": PARAMS}, scene, points[:, :, None])
+    density, radiance = FIELD.apply({"params": PARAMS}, views, points[:, :, None])
     return density[:, :, 0], radiance[:, :, 0]
 
 
@@ -184,15 +184,15 @@ def test_an_unknown_grid_is_refused():
 # --- radiance field -------------------------------------------------------------------------------------------------
 
 
-def numpy_field(scene: Scene, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def numpy_field(views: EncodedViews, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One scene's field, layer by layer: the features are looked up first and then enter the first layer."""
     dense = lambda x, p: x @ np.asarray(p["kernel"], np.float64) + np.asarray(p.get("bias", 0.0), np.float64)
     relu = lambda x: np.maximum(x, 0)
     silu = lambda x: x * scipy.special.expit(x)
     gelu = lambda x: 0.5 * x * (1 + scipy.special.erf(x / np.sqrt(2)))
-    uv, camera_points = jit(project)(scene.camera, jnp.asarray(points)[None])
-    features = lookup(scene.features[None], uv[None], "centres")[0]
-    time = np.asarray(field_time_code(scene.timestep, 16), np.float64)
+    uv, camera_points = jit(project)(views.camera, jnp.asarray(points)[None])
+    features = lookup(views.features[None], uv[None], "centres")[0]
+    time = np.asarray(field_time_code(views.timestep, 16), np.float64)
     time = dense(gelu(dense(time, PARAMS["time_in"])), PARAMS["time_out"])
 
     def block(x: np.ndarray, p: dict, code: np.ndarray) -> np.ndarray:
@@ -212,10 +212,10 @@ def numpy_field(scene: Scene, points: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def test_the_field_equals_plain_numpy():
-    scene, points = tiny_scene(), random_points()
-    density, radiance = evaluate(scene, points)
+    views, points = tiny_views(), random_points()
+    density, radiance = evaluate(views, points)
     for b in range(2):
-        one = jax.tree.map(lambda x, b=b: x[b], scene)
+        one = jax.tree.map(lambda x, b=b: x[b], views)
         expected_density, expected_radiance = numpy_field(one, points[b])
         # Numpy in float64 against float32: six layers behind sines of 48 times the position.
         np.testing.assert_allclose(density[b], expected_density, rtol=1e-3, atol=1e-3)
@@ -223,40 +223,39 @@ def test_the_field_equals_plain_numpy():
 
 
 def test_density_is_not_negative_and_colour_is_in_range():
-    density, radiance = evaluate(tiny_scene(), 10 * random_points())
+    density, radiance = evaluate(tiny_views(), 10 * random_points())
     assert bool(jnp.all(density >= 0))
     assert bool(jnp.all((radiance[..., :3] >= 0) & (radiance[..., :3] <= 1)))
     assert float(jnp.max(jnp.abs(radiance[..., 3:]))) > 1
 
 
 def test_the_order_of_context_views_does_not_matter():
-    scene, points = tiny_scene(), random_points()
+    views, points = tiny_views(), random_points()
     swap = lambda x: x[:, jnp.array([1, 0, 2])]
-    swapped = jax.tree.map(swap, scene.replace(near=None, far=None)).replace(near=scene.near, far=scene.far)
-    assert_trees_close(evaluate(scene, points), evaluate(swapped, points))
+    assert_trees_close(evaluate(views, points), evaluate(jax.tree.map(swap, views), points))
 
 
-def masked_scene(garbage: float) -> tuple[Scene, Scene]:
-    """A scene of three views of which the second is padding, filled with `garbage`, and the same without it."""
-    scene = tiny_scene()
-    absent = jax.tree.map(lambda x: x[:, jnp.array([0, 2])], scene.replace(near=None, far=None))
-    padded = scene.replace(
-        features=scene.features.at[:, 1].set(garbage),
-        valid=scene.valid.at[:, 1].set(False),
-        camera=jax.tree.map(lambda x: x.at[:, 1].set(0.0), scene.camera),
+def masked_views(garbage: float) -> tuple[EncodedViews, EncodedViews]:
+    """Three views of which the second is padding, filled with `garbage`, and the same without it."""
+    views = tiny_views()
+    absent = jax.tree.map(lambda x: x[:, jnp.array([0, 2])], views)
+    padded = views.replace(
+        features=views.features.at[:, 1].set(garbage),
+        valid=views.valid.at[:, 1].set(False),
+        camera=jax.tree.map(lambda x: x.at[:, 1].set(0.0), views.camera),
     )
-    return padded, absent.replace(near=scene.near, far=scene.far)
+    return padded, absent
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e6])
 def test_a_masked_view_equals_an_absent_one(garbage):
-    padded, absent = masked_scene(garbage)
+    padded, absent = masked_views(garbage)
     points = random_points()
     assert_trees_close(evaluate(padded, points), evaluate(absent, points))
 
 
 def test_no_gradient_reaches_a_masked_view():
-    padded, _ = masked_scene(1e6)
+    padded, _ = masked_views(1e6)
     points = random_points()
 
     def loss(features):
@@ -271,20 +270,20 @@ def test_no_gradient_reaches_a_masked_view():
 
 @pytest.mark.parametrize("view", [0, 2])
 def test_every_view_looks_through_its_own_lens_at_its_own_time(view):
-    scene, points = tiny_scene(), random_points()
-    before, _ = evaluate(scene, points)
-    wider = scene.camera.intrinsics.at[:, view, 0, 0].multiply(0.7)
-    after, _ = evaluate(scene.replace(camera=scene.camera.replace(intrinsics=wider)), points)
+    views, points = tiny_views(), random_points()
+    before, _ = evaluate(views, points)
+    wider = views.camera.intrinsics.at[:, view, 0, 0].multiply(0.7)
+    after, _ = evaluate(views.replace(camera=views.camera.replace(intrinsics=wider)), points)
     assert float(jnp.max(jnp.abs(after - before))) > 1e-3
-    after, _ = evaluate(scene.replace(timestep=scene.timestep.at[:, view].add(300.0)), points)
+    after, _ = evaluate(views.replace(timestep=views.timestep.at[:, view].add(300.0)), points)
     assert float(jnp.max(jnp.abs(after - before))) > 1e-3
 
 
 def test_a_new_field_is_half_transparent_everywhere():
-    scene, points = tiny_scene(), random_points()
-    params = jit(FIELD.init)(jax.random.key(0), scene, points[:, :, None])["params"]
+    views, points = tiny_views(), random_points()
+    params = jit(FIELD.init)(jax.random.key(0), views, points[:, :, None])["params"]
     params["out"]["kernel"] = jnp.zeros_like(params["out"]["kernel"])
-    density, _ = jit(FIELD.apply)({"params": params}, scene, points[:, :, None])
+    density, _ = jit(FIELD.apply)({"params": params}, views, points[:, :, None])
     np.testing.assert_allclose(density, np.full((2, 9, 1), MODEL.config.scene_field.density_bias))
 
 
@@ -292,10 +291,10 @@ def test_a_new_field_is_half_transparent_everywhere():
 
 
 def test_less_output_is_a_part_of_all():
-    scene, points = tiny_scene(), random_points()[:, :, None]
+    views, points = tiny_views(), random_points()[:, :, None]
     of = jit(
         lambda outputs: FIELD.apply(
-            {"params": PARAMS}, FIELD.apply({"params": PARAMS}, scene, method="prepare"), points, outputs=outputs,
+            {"params": PARAMS}, FIELD.apply({"params": PARAMS}, views, method="prepare"), points, outputs=outputs,
             method="query",
         ),
         static_argnums=0,
@@ -310,22 +309,22 @@ def test_less_output_is_a_part_of_all():
 @pytest.mark.parametrize("pixel_grid_name", GRIDS)
 def test_rays_of_the_last_view_are_looked_up_once(pixel_grid_name):
     """All points of such a ray lie at one pixel of that view, and what the others say may be known."""
-    scene = tiny_scene()
+    views = tiny_views()
     field = tiny_model(pixel_grid=pixel_grid_name).field("scene_field")
-    camera = jax.tree.map(lambda x: x[:, -1], scene.camera)
+    camera = jax.tree.map(lambda x: x[:, -1], views.camera)
     xy = jnp.asarray(np.random.default_rng(0).uniform(-0.1, 1.1, (2, 5, 2)), jnp.float32)
     rays = cast_rays(camera, xy)
     points = rays.origins[:, :, None] + jnp.linspace(1, 4, 3).reshape(1, 1, 3, 1) * rays.directions[:, :, None]
     apply = lambda *args, method: field.apply({"params": PARAMS}, *args, method=method)
 
     @jit
-    def run(scene):
-        prepared = apply(scene, method="prepare")
+    def run(views):
+        prepared = apply(views, method="prepare")
         context = apply(prepared.views(slice(-1)), points, method="gather_some")
         arguments = ((), (xy,), (xy, context), (None, context))
         return [apply(prepared, points, *extra, method="query") for extra in arguments]
 
-    plain, *others = run(scene)
+    plain, *others = run(views)
     for other in others:
         # Sums of the views in another order: six layers behind sines of 48 times the position.
         assert_trees_close(other, plain, rtol=1e-3, atol=1e-4)

@@ -71,7 +71,7 @@ def test_what_leaves_the_networks_is_float32():
     model = tiny_model(compute_dtype="bfloat16")
     params, example = random_params(model), tiny_example()
     made = jax.eval_shape(step(model), params, example)
-    assert made.scene.features.dtype == jnp.bfloat16
+    assert made.scene.views.features.dtype == jnp.bfloat16
     rest = [made.x0, made.rendering, made.estimate, made.scene.replace(features=None)]
     assert {str(x.dtype) for x in jax.tree.leaves(rest)} == {"float32", "bool"}
     (value, metrics), gradients = jax.eval_shape(jax.value_and_grad(loss(model), has_aux=True), params, example)

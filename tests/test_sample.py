@@ -147,7 +147,7 @@ def test_a_sample_depends_on_its_own_numbers_only(run):
     sampler, key = DiffusionSampler.from_config(run.config, run.params), jax.random.key(run.config.seed)
     batch = batches.sample_batch(sampler, run.example, key, *pairs.T)
     # The context is clean; the sample is said to have a little noise.
-    assert np.array_equal(batch.scene.timestep, [[0, 30]] * 2)
+    assert np.array_equal(batch.scene.views.timestep, [[0, 30]] * 2)
     for b, (i, j) in enumerate(pairs):
         arrays = np.load(run.folder / run.summary.scenes[i].arrays)
         # Another batch is another program: float32's rounding through the sampling steps.

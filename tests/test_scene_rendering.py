@@ -39,13 +39,13 @@ observe = jit(lambda keys: render(PARAMS, MODEL, SCENE, RAYS, keys))
 
 def test_chunks_change_neither_a_keyed_rendering_nor_its_gradients():
     def loss(params, features, model):
-        rendering = render(params, model, SCENE.replace(features=features), RAYS, KEYS)
+        rendering = render(params, model, SCENE.replace(views=SCENE.views.replace(features=features)), RAYS, KEYS)
         total = sum(jnp.sum(jnp.square(x)) for x in (rendering.rgb, rendering.features, rendering.coarse_rgb))
         return total + jnp.sum(rendering.depth), rendering
 
     compute = jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
     given = PARAMS | {"encoder": {}, "conditioning_field": {}}
-    chunked, whole = (compute(given, SCENE.features, model) for model in (CHUNKED, MODEL))
+    chunked, whole = (compute(given, SCENE.views.features, model) for model in (CHUNKED, MODEL))
     assert_trees_close(chunked[0], whole[0])
     for a, b in zip(jax.tree.leaves(chunked[1]), jax.tree.leaves(whole[1]), strict=True):
         # Two programs: a ReLU at its kink may be open in one of them alone. That is one of 2200 samples (200 rays

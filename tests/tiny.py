@@ -20,7 +20,7 @@ from dfm_jax.config import (
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.structs import Camera, Example, Scene, Views
+from dfm_jax.structs import Camera, EncodedViews, Example, Scene, Views
 from tests.programs import QUICK_OPTIONS, USERS_OPTIONS
 
 SIZE = 16
@@ -135,17 +135,19 @@ def tiny_example(b: int = 2, v: int = 2, t: int = 2, seed: int = 0) -> Example:
 
 
 def tiny_scene(b: int = 2, v: int = 3, seed: int = 0) -> Scene:
+    return Scene(tiny_views(b, v, seed), near=jnp.full((b,), NEAR), far=jnp.full((b,), FAR))
+
+
+def tiny_views(b: int = 2, v: int = 3, seed: int = 0) -> EncodedViews:
     """Random feature maps, as `tiny_model`'s encoder might have made them."""
     rng = np.random.default_rng(seed)
     timestep = np.zeros((b, v))
     timestep[:, -1] = rng.integers(0, 1000, b)
-    return Scene(
+    return EncodedViews(
         features=jnp.asarray(rng.normal(size=(b, v, SIZE, SIZE, 8)), jnp.float32),
         camera=random_camera(rng, (b, v)),
         timestep=jnp.asarray(timestep, jnp.float32),
         valid=jnp.ones((b, v), bool),
-        near=jnp.full((b,), NEAR),
-        far=jnp.full((b,), FAR),
     )
 
 

@@ -45,8 +45,8 @@ class PixelNeRF(RadianceFieldModel):
         """
         del x_t
         levels = jnp.broadcast_to(timestep[:, None], context.context.valid.shape)
-        scene, _ = self.encode_views(params, context.context, levels)
-        return scene.replace(near=context.near, far=context.far), None
+        views = self.encode_views(self.bind_encoder(params), context.context, levels)
+        return Scene(views, context.near, context.far), None
 
     def infer_from(self, params: Params, example: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
         return self.infer(params, example, x_t, timestep)

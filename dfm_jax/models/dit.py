@@ -14,7 +14,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from dfm_jax.models.embeddings import token_position_code
-from dfm_jax.models.encoder import PASSED_ON, Encoder
+from dfm_jax.models.encoder import THREADED_PARAMS, Encoder
 from dfm_jax.models.patch_convolution import PatchConv
 from dfm_jax.models.stack import run_stack
 
@@ -109,6 +109,8 @@ class DiTEncoder(Encoder):
             return self.blocks(x, c)[0]
         block = TransformerBlock(self.config.num_heads, self.dtype, parent=None)
         run = lambda params, x, c: block.apply({"params": params}, x, c)[0]
-        x, params = run_stack(run, self.variables["params"]["blocks"], x, c)
-        self.sow(PASSED_ON, "params", {"blocks": params}, reduce_fn=lambda _, last: last)
+        params = self.get_variable(THREADED_PARAMS, "stack", self.variables["params"]["blocks"])
+        x, params = run_stack(run, params, x, c)
+        if self.is_mutable_collection(THREADED_PARAMS):
+            self.put_variable(THREADED_PARAMS, "stack", params)
         return x

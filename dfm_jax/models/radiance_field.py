@@ -23,7 +23,7 @@ from dfm_jax.config import FieldConfig
 from dfm_jax.geometry import project
 from dfm_jax.models.embeddings import field_time_code, point_code
 from dfm_jax.models.feature_lookup import lookup_features
-from dfm_jax.structs import Camera, Scene
+from dfm_jax.structs import Camera, EncodedViews
 
 
 @struct.dataclass
@@ -138,16 +138,16 @@ class RadianceField(nn.Module):
     def _out_bias(self, _key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jnp.zeros(shape, dtype).at[3].set(self.config.density_bias)
 
-    def prepare(self, scene: Scene) -> PreparedField:
-        """Projects the scene's feature maps, and computes the modulation of every view's noise level."""
-        code = field_time_code(scene.timestep, self.config.width)
+    def prepare(self, views: EncodedViews) -> PreparedField:
+        """Projects the feature maps, and computes the modulation of every view's noise level."""
+        code = field_time_code(views.timestep, self.config.width)
         code = self.time_out(nn.gelu(self.time_in(code), approximate=False))
         view_film = jnp.stack([block.modulation(code) for block in self.view_blocks], axis=-2)
         # The last view is the noisy target (or, where there is none, a context view): its time modulates the rest.
         joint_film = jnp.stack([block.modulation(code[:, -1]) for block in self.joint_blocks], axis=-2)
-        maps = self.feature_in(scene.features)
-        share = scene.valid / jnp.sum(scene.valid, axis=1, keepdims=True)
-        return PreparedField(maps, view_film, joint_film, scene.camera, share.astype(maps.dtype))
+        maps = self.feature_in(views.features)
+        share = views.valid / jnp.sum(views.valid, axis=1, keepdims=True)
+        return PreparedField(maps, view_film, joint_film, views.camera, share.astype(maps.dtype))
 
     def gather(
         self, prepared: PreparedField, points: Float[Array, "b r s 3"], pixel: Float[Array, "b r 2"] | None = None
@@ -215,5 +215,5 @@ class RadianceField(nn.Module):
             return nn.relu(out[..., 0]), out[..., :0]
         return nn.relu(out[..., 3]), jnp.concatenate([nn.sigmoid(out[..., :3]), out[..., 4:]], axis=-1)
 
-    def __call__(self, scene: Scene, points: Float[Array, "b r s 3"]) -> tuple[Array, Array]:
-        return self.query(self.prepare(scene), points)
+    def __call__(self, views: EncodedViews, points: Float[Array, "b r s 3"]) -> tuple[Array, Array]:
+        return self.query(self.prepare(views), points)

@@ -20,7 +20,8 @@ def rendering_of_one_pixel(made: Inference) -> Part:
     whole = made.parts["rendering"]
 
     def function(params: object, scene: Scene, prepared: object) -> Rendering:
-        return whole.function(params, scene.replace(features=scene.features[:, :, :1, :1]), prepared)
+        views = scene.views.replace(features=scene.views.features[:, :, :1, :1])
+        return whole.function(params, scene.replace(views=views), prepared)
 
     return Part(function, whole.arguments)
 
@@ -31,7 +32,7 @@ def lookups(made: Inference) -> Part:
     along = jnp.linspace(0.0, DISPARITY, max(1, marching.num_fine))[:, None] * jnp.array([[1.0, 0.2]])
 
     def function(scene: Scene, x_t: Array) -> Array:
-        maps = scene.features[:, :-1]
+        maps = scene.views.features[:, :-1]
         pixel = jnp.stack(jnp.meshgrid(*[(jnp.arange(size) + 0.5) / size] * 2, indexing="xy"), -1)
         pixel = rearrange(pixel, "h w xy -> 1 (h w) xy") + 1e-6 * x_t.reshape(1, -1, 3)[..., :2]
 

@@ -14,6 +14,7 @@ from dfm_jax.config import LossConfig
 from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
 from dfm_jax.forward_models.radiance_field.rendering import add_view, estimate_image, gather_context, image_rays, render
 from dfm_jax.geometry import cast_rays, pixel_grid
+from dfm_jax.models.encoder import Encoder
 from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene
 
 MID_GREY = 0.5
@@ -37,31 +38,34 @@ class RadianceFieldModel(SceneNetworks):
     loss: LossConfig
 
     def encode_context(self, params: Params, example: Example) -> EncodedContext:
-        return self._encode_context(params, example)[0]
+        return self._encode_context(params, self.bind_encoder(params), example)
 
-    def _encode_context(self, params: Params, example: Example) -> tuple[EncodedContext, Params]:
-        """Also returns the parameters to encode more views with, see `encoder.PASSED_ON`."""
-        clean, params = self.encode_views(params, example.context, jnp.zeros(example.context.valid.shape))
-        clean = clean.replace(near=example.near, far=example.far)
+    def _encode_context(self, params: Params, encoder: Encoder, example: Example) -> EncodedContext:
+        views = self.encode_views(encoder, example.context, jnp.zeros(example.context.valid.shape))
+        scene = Scene(views, example.near, example.far)
         target = jax.tree.map(lambda x: x[:, 0], example.target)
-        estimate = estimate_image(params, self, clean, target.camera)
+        estimate = estimate_image(params, self, scene, target.camera)
         channels = self._estimate_channels(estimate)
-        return EncodedContext(clean, estimate, channels, target.camera, target.absolute_pose), params
+        return EncodedContext(scene, estimate, channels, target.camera, target.absolute_pose)
 
     def infer(
         self, params: Params, context: EncodedContext, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
     ) -> tuple[Scene, Rendering]:
         """The scene seen in the context views and one noisy target image in [-1, 1]; and the deterministic estimate
         `[b, s * s]` of that image, `s = estimate_size`."""
+        return self._infer(self.bind_encoder(params), context, x_t, timestep)
+
+    def _infer(self, encoder: Encoder, context: EncodedContext, x_t: Array, timestep: Array) -> tuple[Scene, Rendering]:
         inputs = jnp.concatenate([x_t, context.estimate_channels], axis=-1)
-        features, _ = self.apply_encoder(params, "encode_noisy", inputs, timestep, context.absolute_pose)
-        return add_view(context.scene, features, context.camera, timestep), context.estimate
+        features = encoder.encode_noisy(inputs, timestep, context.absolute_pose).astype(self.dtype)
+        views = add_view(context.scene.views, features, context.camera, timestep)
+        return context.scene.replace(views=views), context.estimate
 
     def infer_from(
         self, params: Params, example: Example, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
     ) -> tuple[Scene, Rendering]:
-        context, params = self._encode_context(params, example)
-        return self.infer(params, context, x_t, timestep)
+        encoder = self.bind_encoder(params)  # one for both: see there
+        return self._infer(encoder, self._encode_context(params, encoder, example), x_t, timestep)
 
     def forward(
         self, params: Params, signal: Scene, query: Rays | tuple[Rays, ...], keys: Key[Array, "b"] | None = None

@@ -12,10 +12,10 @@ from jaxtyping import Key, Num
 from dfm_jax.config import DiTConfig, ModelConfig, ResNet34Config
 from dfm_jax.forward_models.protocol import Params
 from dfm_jax.models.dit import DiTEncoder
-from dfm_jax.models.encoder import PASSED_ON, Encoder
+from dfm_jax.models.encoder import THREADED_PARAMS, Encoder
 from dfm_jax.models.radiance_field import RadianceField
 from dfm_jax.models.resnet import ResNet34Encoder
-from dfm_jax.structs import Camera, Scene, Views
+from dfm_jax.structs import Camera, EncodedViews, Views
 
 ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
 
@@ -71,27 +71,22 @@ class SceneNetworks:
         camera = Camera(jnp.eye(4)[None, None], jnp.eye(3)[None, None])
         features = jnp.zeros((1, 1, 4, 4, self.config.encoder.features))
         ones = jnp.ones((1, 1))
-        scene = Scene(features, camera, ones, ones > 0, ones[0], ones[0])
-        return self.field(name).init(key, scene, jnp.zeros((1, 1, 1, 3)))["params"]
+        views = EncodedViews(features, camera, ones, ones > 0)
+        return self.field(name).init(key, views, jnp.zeros((1, 1, 1, 3)))["params"]
 
     def _init_scene_field(self, key: Key[Array, ""]) -> Params:
         keys = jax.random.split(key, len(self.scene_parts))
         names = ("proposal" if part == "proposal" else "scene_field" for part in self.scene_parts)
         return {part: self._init_field(name, k) for part, name, k in zip(self.scene_parts, names, keys, strict=True)}
 
-    def apply_encoder(self, params: Params, method: str, *inputs: Array) -> tuple[Array, Params]:
-        """Features, and the parameters for the next time, see `encoder.PASSED_ON`."""
-        features, extra = self.encoder.apply({"params": params["encoder"]}, *inputs, method=method, mutable=[PASSED_ON])
-        encoder = {**params["encoder"], **extra.get(PASSED_ON, {}).get("params", {})}
-        return features.astype(self.dtype), {**params, "encoder": encoder}
+    def bind_encoder(self, params: Params) -> Encoder:
+        """The encoder with its parameters. All that one function encodes is to be encoded by one of these: then the
+        gradients are added up in place."""
+        return self.encoder.bind({"params": params["encoder"]}, mutable=[THREADED_PARAMS])
 
-    def encode_views(self, params: Params, views: Views, timestep: Num[Array, "b v"]) -> tuple[Scene, Params]:
-        """One feature map for every view, with its camera and noise level; and the parameters to encode more views
-        with. `near` and `far` are left at 0: they belong to the example, not to its views."""
+    def encode_views(self, encoder: Encoder, views: Views, timestep: Num[Array, "b v"]) -> EncodedViews:
+        """One feature map for every view, by a bound encoder."""
         flat = lambda x: rearrange(x, "b v ... -> (b v) ...")
-        features, params = self.apply_encoder(
-            params, "encode_clean", 2 * flat(views.images) - 1, flat(timestep), flat(views.absolute_pose)
-        )
-        features = rearrange(features, "(b v) h w c -> b v h w c", b=views.valid.shape[0])
-        unknown = jnp.zeros(views.valid.shape[0])
-        return Scene(features, views.camera, timestep, views.valid, unknown, unknown), params
+        features = encoder.encode_clean(2 * flat(views.images) - 1, flat(timestep), flat(views.absolute_pose))
+        features = rearrange(features.astype(self.dtype), "(b v) h w c -> b v h w c", b=views.valid.shape[0])
+        return EncodedViews(features, views.camera, timestep, views.valid)

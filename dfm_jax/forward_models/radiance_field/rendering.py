@@ -21,22 +21,15 @@ from dfm_jax.rendering.render import (
     render_hierarchical,
     render_single_pass,
 )
-from dfm_jax.structs import Camera, Rays, Rendering, Scene
+from dfm_jax.structs import Camera, EncodedViews, Rays, Rendering, Scene
 
 
-def add_view(scene: Scene, features: Float[Array, "b h w c"], camera: Camera, timestep: Num[Array, "b"]) -> Scene:
-    """The scene with one more (last) feature view, which is valid."""
-    last = Scene(
-        features=features,
-        camera=camera,
-        timestep=timestep.astype(scene.timestep.dtype),
-        valid=jnp.ones(timestep.shape, bool),
-        near=scene.near,
-        far=scene.far,
-    )
-    append = lambda a, b: jnp.concatenate([a, b[:, None]], axis=1)
-    joined = jax.tree.map(append, scene.replace(near=None, far=None), last.replace(near=None, far=None))
-    return joined.replace(near=scene.near, far=scene.far)
+def add_view(
+    views: EncodedViews, features: Float[Array, "b h w c"], camera: Camera, timestep: Num[Array, "b"]
+) -> EncodedViews:
+    """The views and one more (last), which is valid."""
+    last = EncodedViews(features, camera, timestep.astype(views.timestep.dtype), jnp.ones(timestep.shape, bool))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, None]], axis=1), views, last)
 
 
 def bind_field(params: Params, net: RadianceField, scene: Scene, outputs: str = "all") -> Callable[[str | None], Field]:
@@ -49,7 +42,7 @@ def bind_field(params: Params, net: RadianceField, scene: Scene, outputs: str = 
       will be asked about.
     """
     variables = {"params": params}
-    prepared = net.apply(variables, scene, method="prepare")
+    prepared = net.apply(variables, scene.views, method="prepare")
 
     def make(known: str | None = None) -> Field:
         def field(rays: Rays, distances: Float[Array, "b r s"]) -> tuple[Array, Array]:
@@ -72,9 +65,10 @@ def gather_context(
       camera: `[b]` of the target.
     """
     net, variables = nets.part(part), {"params": params["scene_field"][part]}
-    # The noisy view is not known yet, but it has a share in the average.
-    scene = add_view(clean, jnp.zeros_like(clean.features[:, 0]), camera, jnp.zeros(clean.near.shape))
-    views = net.apply(variables, scene, method="prepare").views(slice(-1))
+    # The noisy view is not known yet, but it has a weight in the average.
+    blank = jnp.zeros_like(clean.views.features[:, 0])
+    all_views = add_view(clean.views, blank, camera, jnp.zeros(clean.near.shape))
+    views = net.apply(variables, all_views, method="prepare").views(slice(-1))
 
     def gather(rays: Rays) -> Array:
         distances = even_distances(rays, clean.near, clean.far, nets.config.ray_marching.num_coarse)
