@@ -55,6 +55,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         prefetch=4,
     )
     config.model = group(
+        name="radiance_field",
         pixel_grid="centres",
         compute_dtype="float32",  # 'bfloat16' where the accelerator has it: faster, and less memory
         rendered_features=32,

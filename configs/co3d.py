@@ -77,6 +77,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         prefetch=4,
     )
     config.model = group(
+        name="radiance_field",
         pixel_grid="centres",  # published: 'corners'
         compute_dtype="float32",  # 'bfloat16' where the accelerator has it: faster, and less memory
         rendered_features=64,
@@ -190,6 +191,7 @@ def get_config(variant: str = "64") -> ConfigDict:
 def make_deterministic(config: ConfigDict) -> None:
     """The first stage, and the baseline: pixelNeRF from two views, without diffusion."""
     config.data.view_sampling.update(min_context=2, max_context=2)
+    config.model.name = "pixelnerf"
     config.model.conditioning_field = None
     config.model.estimate_size = 0
     config.model.ray_marching.num_conditioning = 0

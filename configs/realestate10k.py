@@ -78,6 +78,7 @@ def get_config(variant: str = "64") -> ConfigDict:
         prefetch=4,
     )
     config.model = group(
+        name="radiance_field",
         pixel_grid="centres",  # published: 'corners'
         compute_dtype="float32",  # 'bfloat16' where the accelerator has it: faster, and less memory
         rendered_features=64,
@@ -190,6 +191,7 @@ def get_config(variant: str = "64") -> ConfigDict:
 
 def make_deterministic(config: ConfigDict) -> None:
     """The same at 64 pixels without diffusion: pixelNeRF, the baseline."""
+    config.model.name = "pixelnerf"
     config.model.conditioning_field = None
     config.model.estimate_size = 0
     config.model.ray_marching.num_conditioning = 0

@@ -53,6 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
         prefetch=4,
     )
     config.model = group(
+        name="radiance_field",
         pixel_grid="centres",
         compute_dtype="float32",
         rendered_features=16,
@@ -176,6 +177,7 @@ def make_calibrated(config: ConfigDict) -> None:
 
 def make_deterministic(config: ConfigDict) -> None:
     """The same without diffusion: pixelNeRF, the baseline."""
+    config.model.name = "pixelnerf"
     config.model.conditioning_field = None
     config.model.estimate_size = 0
     config.model.ray_marching.num_conditioning = 0

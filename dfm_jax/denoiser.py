@@ -15,10 +15,7 @@ from jaxtyping import Bool, Float, Key, Num
 from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.process import add_noise
 from dfm_jax.diffusion.schedule import Schedule
-from dfm_jax.forward_models.protocol import ForwardModel
-from dfm_jax.structs import Denoised
-
-Params = dict[str, Any]
+from dfm_jax.forward_models.protocol import ForwardModel, Params, Prediction
 
 
 @struct.dataclass
@@ -37,21 +34,24 @@ class Prepared:
 
 
 @struct.dataclass
-class Prediction:
-    """What a training step compares: observations of the inferred signal, and what they should be."""
+class Denoised:
+    """One denoising step: the x0-prediction, the signal that was observed to make it, its observation and the
+    deterministic estimate (both at the target), if the model makes one."""
 
-    observation: Any  # at the supervised queries
-    truth: Array  # the same, in diffusion's range
-    estimate: Any | None  # deterministic estimate of target 0, of models that make one
-    estimate_truth: Array | None
+    x0: Array  # [b, ...] in diffusion's range
+    signal: Any
+    observation: Any
+    estimate: Any | None
 
 
-def prepare(params: Params, model: ForwardModel, example: Any, *, guided: bool = False, memory: int = 0) -> Prepared:
+def prepare(
+    params: Params, model: ForwardModel, example: Any, *, guided: bool = False, cache_bytes: int = 0
+) -> Prepared:
     """What can be computed before the first denoising step.
 
     Args:
       guided: whether steps will be guided, so that the example is needed without its context as well.
-      memory: bytes that an example may take beside what is always kept.
+      cache_bytes: what an example may take beside what is always kept.
     """
     if guided:
         num_examples = jax.tree.leaves(example)[0].shape[0]
@@ -59,7 +59,7 @@ def prepare(params: Params, model: ForwardModel, example: Any, *, guided: bool =
         example = model.drop_context(_twice(example), dropped)
     context = model.encode_context(params, example)
     _, query = model.target(example)
-    return Prepared(context, model.prepare_query(params, context, query, memory))
+    return Prepared(context, model.cache(params, context, query, cache_bytes))
 
 
 def denoise(
@@ -72,9 +72,9 @@ def denoise(
 ) -> Denoised:
     """Infers the signal behind the context and the noisy observation `x_t`, and observes it where `x_t` was."""
     signal, estimate = model.infer(params, prepared.context, x_t, timestep)
-    observation = model.forward(params, signal, prepared.query, keys)
+    observation = model.observe(params, signal, prepared.query, keys)
     x0 = model.to_x0(observation).reshape(x_t.shape)
-    return Denoised(x0=x0, scene=signal, rendering=observation, estimate=estimate)
+    return Denoised(x0, signal, observation, estimate)
 
 
 def guided_denoise(
@@ -89,8 +89,8 @@ def guided_denoise(
     *,
     interval: tuple[int, int] | None = None,
 ) -> tuple[Denoised, Float[Array, "b ..."]]:
-    """`denoise` with guidance; and what the next step is to be given as `average`. Only `x0` is guided: the scene, its
-    rendering and the estimate are those of the conditional branch.
+    """`denoise` with guidance; and what the next step is to be given as `average`. Only `x0` is guided: the signal, its
+    observation and the estimate are those of the conditional branch.
 
     The two branches run as one batch, and see the same random numbers.
 
@@ -143,9 +143,7 @@ def predict(
     """
     x0, _ = model.target(example)
     x_t = add_noise(schedule, x0, timestep, noise)
-    signal, estimate = model.infer_from(params, example, x_t, timestep)
-    query_keys, forward_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    signal, estimate = model.infer(params, model.encode_context(params, example), x_t, timestep)
+    query_keys, observe_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     query, truth = model.supervision(example, query_keys)
-    observation = model.forward(params, signal, query, forward_keys)
-    estimate_truth = None if estimate is None else model.estimate_target(example)
-    return Prediction(observation, truth, estimate, estimate_truth)
+    return Prediction(model.observe(params, signal, query, observe_keys), truth, estimate)

@@ -1,135 +1,20 @@
-"""What training minimises. All losses are float32 means over rays, per example `[b]`; lower is better.
-
-Letters: `b` example, `t` target view, `r` ray, `s` sample. `w` rendering weights, `d` distances along the ray.
-"""
+"""What training minimises, whatever the forward model: its terms (`ForwardModel.loss_terms`), weighted and averaged."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax import Array
 from jaxtyping import Float, Key, Num
 
 from dfm_jax.config import DiffusionConfig, LossConfig
-from dfm_jax.denoiser import Params, Prediction, predict
+from dfm_jax.denoiser import Params, predict
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.models.lpips import Distance
-from dfm_jax.rendering.compositing import sample_lengths
-from dfm_jax.structs import Example, Rendering
 
 Metrics = dict[str, Array]
-
-
-def mean_squared_error(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b"]:
-    """Mean over all axes but the first."""
-    return jnp.mean(jnp.square(a - b), axis=tuple(range(1, a.ndim)))
-
-
-def distortion(
-    w: Float[Array, "*ray s"], d: Float[Array, "*ray s"], near: Float[Array, "*#ray"], far: Float[Array, "*#ray"]
-) -> Float[Array, "*ray"]:
-    """How spread out along the ray its weights are (mip-NeRF 360, equation 15), in O(s).
-
-    `sum_ij w_i w_j |x_i - x_j| + 1/3 sum_i w_i^2 delta_i`, with distances `x = (d - near) / (far - near)`. The double
-    sum needs no pairs: `d` ascends, so that twice the sum over j < i is `w_i (x_i W_i - X_i)`, with the running sums
-    `W_i = sum_{j<i} w_j` and `X_i = sum_{j<i} w_j x_j`.
-    """
-    x = (d - near[..., None]) / (far - near)[..., None]
-    before = lambda values: jnp.cumsum(values, axis=-1) - values
-    pairs = 2 * jnp.sum(w * (x * before(w) - before(w * x)), axis=-1)
-    return pairs + jnp.sum(jnp.square(w) * sample_lengths(x), axis=-1) / 3
-
-
-def interlevel(
-    proposal: tuple[Float[Array, "*ray n"], Float[Array, "*ray n"]],
-    w: Float[Array, "*ray s"],
-    d: Float[Array, "*ray s"],
-) -> Float[Array, "*ray"]:
-    """How far the weights of a proposal fall short of the weights `w` that it led to (mip-NeRF 360, equation 13).
-
-    A sample's weight is that of the stretch from its distance to the next. No stretch may have more of `w` than the
-    proposal gives to all of its own stretches that overlap it. Only the proposal is trained by this.
-
-    Args:
-      proposal: its weights and distances.
-    """
-    proposed, edges = proposal[0], _edges(proposal[1])
-    w, stretches = jax.lax.stop_gradient(w), _edges(d)
-    total = jnp.concatenate([jnp.zeros_like(proposed[..., :1]), jnp.cumsum(proposed, axis=-1)], axis=-1)
-    # The last edge at or before a stretch's begin, and the first at or after its end.
-    before = jnp.sum(edges[..., None, :] <= stretches[..., :-1, None], axis=-1) - 1
-    after = jnp.sum(edges[..., None, :] < stretches[..., 1:, None], axis=-1)
-    at = lambda i: jnp.take_along_axis(total, jnp.clip(i, 0, proposed.shape[-1]), axis=-1)
-    missing = jnp.maximum(0, w - (at(after) - at(before)))
-    return jnp.sum(jnp.square(missing) / (w + 1e-6), axis=-1)
-
-
-def _edges(d: Float[Array, "*ray s"]) -> Float[Array, "*ray s+1"]:
-    return jnp.concatenate([d, d[..., -1:] + sample_lengths(d)[..., -1:]], axis=-1)
-
-
-def inverse_depth_smoothness(
-    depth: Float[Array, "*batch h w"], image: Float[Array, "*batch h w 3"], near: Float[Array, "*batch"]
-) -> Float[Array, "*batch"]:
-    """Edge-aware smoothness of inverse depth (Godard et al. 2017): steps of `1 / depth`, relative to its mean, count
-    less where the image has an edge.
-
-    Args:
-      depth: expected distances; below `near` (rays that hit little) they count as `near`.
-    """
-    disparity = 1 / jnp.maximum(depth, near[..., None, None])
-    disparity = disparity / jnp.mean(disparity, axis=(-2, -1), keepdims=True)
-
-    def along(axis: int) -> Array:
-        step = jnp.abs(jnp.diff(disparity, axis=axis))
-        edge = jnp.mean(jnp.abs(jnp.diff(image, axis=axis - 1)), axis=-1)
-        return jnp.mean(step * jnp.exp(-edge), axis=(-2, -1))
-
-    return along(-1) + along(-2)
-
-
-def rendering_terms(
-    rendering: Rendering,
-    truth: Float[Array, "b r 3"],
-    near: Float[Array, "b"],
-    far: Float[Array, "b"],
-    weights: LossConfig,
-    perceptual: Distance | None = None,
-) -> Metrics:
-    """Terms that only a rendering has: `coarse`, `interlevel`, `distortion`, `smoothness`, `lpips`, each `[b]`, where
-    their weight is not 0; for the last, `perceptual` is needed.
-
-    `truth` holds colours in [-1, 1] of whole patches, one after the other, where `weights.pixels` is 'patch'.
-    """
-    patch = partial(rearrange, pattern="b (t h w) ... -> b t h w ...", h=weights.patch_size, w=weights.patch_size)
-    terms = {}
-    if weights.coarse:
-        terms["coarse"] = mean_squared_error(2 * rendering.coarse_rgb - 1, truth)
-    if weights.interlevel:
-        per_ray = interlevel(rendering.proposal, rendering.weights, rendering.distances)
-        terms["interlevel"] = jnp.mean(per_ray, axis=-1)
-    if weights.distortion:
-        per_ray = distortion(rendering.weights, rendering.distances, near[:, None], far[:, None])
-        terms["distortion"] = jnp.mean(per_ray, axis=-1)
-    if weights.smoothness:
-        depth, image = patch(rendering.depth), patch(truth)
-        per_patch = inverse_depth_smoothness(depth, image, jnp.broadcast_to(near[:, None], depth.shape[:2]))
-        terms["smoothness"] = jnp.mean(per_patch, axis=-1)
-    if weights.lpips:
-        terms["lpips"] = jnp.mean(perceptual(patch(rendering.rgb), patch((truth + 1) / 2)), axis=-1)
-    return terms
-
-
-def observation_terms(model: ForwardModel, prediction: Prediction, dropped: Array) -> Metrics:
-    """Terms of any forward model, each `[b]`: `target`, the supervised observations, and `estimate`, the deterministic
-    estimate where the model makes one; it is 0 where the context was `dropped [b]` (it has nothing to go by there)."""
-    terms = {"target": mean_squared_error(model.to_x0(prediction.observation), prediction.truth)}
-    if prediction.estimate is not None:
-        estimate = mean_squared_error(model.to_x0(prediction.estimate), prediction.estimate_truth)
-        terms["estimate"] = jnp.where(dropped, 0.0, estimate)
-    return terms
 
 
 def draw_timestep(key: Key[Array, ""], diffusion: DiffusionConfig) -> Num[Array, ""]:
@@ -142,7 +27,7 @@ def draw_timestep(key: Key[Array, ""], diffusion: DiffusionConfig) -> Num[Array,
 
 def training_loss(
     params: Params,
-    example: Example,
+    example: Any,
     key: Key[Array, ""],
     *,
     model: ForwardModel,
@@ -160,23 +45,19 @@ def training_loss(
     """
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 4))(example.index)
     time_keys, noise_keys, drop_keys, predict_keys = jnp.moveaxis(keys, 1, 0)
-    x0, _ = model.target(example)
+    shape = jax.eval_shape(model.target, example)[0].shape[1:]
     timestep = jax.vmap(partial(draw_timestep, diffusion=diffusion))(time_keys)
-    noise = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(noise_keys)
+    noise = jax.vmap(lambda k: jax.random.normal(k, shape))(noise_keys)
     dropped = jax.vmap(lambda k: jax.random.bernoulli(k, diffusion.guidance_dropout))(drop_keys)
-    prediction = predict(params, model, schedule, model.drop_context(example, dropped), timestep, noise, predict_keys)
-    terms = observation_terms(model, prediction, dropped)
-    if isinstance(prediction.observation, Rendering):
-        rendering, truth = prediction.observation, prediction.truth
-        terms |= rendering_terms(rendering, truth, example.near, example.far, weights, perceptual)
-    scale = {
-        "target": 1.0,
-        "estimate": weights.estimate,
-        "coarse": weights.coarse,
-        "interlevel": weights.interlevel,
-        "distortion": weights.distortion,
-        "smoothness": weights.smoothness,
-        "lpips": weights.lpips,
-    }
-    loss = jnp.mean(sum(scale[name] * term for name, term in terms.items()))
+    example = model.drop_context(example, dropped)
+    prediction = predict(params, model, schedule, example, timestep, noise, predict_keys)
+    terms = model.loss_terms(example, prediction, weights, perceptual)
+    if "estimate" in terms:  # it has nothing to go by where there is no context
+        terms["estimate"] = jnp.where(dropped, 0.0, terms["estimate"])
+    loss = jnp.mean(sum(_weight(weights, name) * term for name, term in terms.items()))
     return loss, {name: jnp.mean(term) for name, term in terms.items()} | {"loss": loss}
+
+
+def _weight(weights: LossConfig, name: str) -> float:
+    """Of a term; 1 of those on the target views, and of others that have no setting."""
+    return getattr(weights, name, 1.0)

@@ -122,7 +122,7 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
 def _num_parameters(config: Config) -> int:
     from dfm_jax.forward_models.build import make_model
 
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     # As a function, so that no device is started for the key.
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(config.seed)))
     return sum(x.size for x in jax.tree.leaves(shapes))

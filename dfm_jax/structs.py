@@ -57,7 +57,7 @@ class Rays:
     """Rays with unit directions, and what may be known of them beforehand.
 
     `pixel` is given for rays that belong to a scene's last view: all points of one are seen in one place there.
-    `context` is what a scene's other views say at the coarse distances (see `RadianceFieldModel.prepare_query`).
+    `context` is what a scene's other views say at the coarse distances (see `RadianceFieldModel.cache`).
     """
 
     origins: Array  # [*batch, r, 3]
@@ -97,14 +97,3 @@ class Rendering:
     distances: Array  # [*batch, r, s], ascending
     coarse_rgb: Array | None  # [*batch, r, 3]
     proposal: tuple[Array, Array] | None = None  # weights and distances [*batch, r, n] of a proposal field
-
-
-@struct.dataclass
-class Denoised:
-    """One denoising step: the x0-prediction in [-1, 1], the scene that was rendered to make it, its rendering and the
-    deterministic estimate (both at target view 0)."""
-
-    x0: Array  # [b, h, w, 3] in [-1, 1]
-    scene: Scene
-    rendering: Rendering  # [b, h * w]
-    estimate: Rendering  # [b, h' * w']

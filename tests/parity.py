@@ -27,14 +27,16 @@ from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_thresho
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.forward_models.protocol import Params
-from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel, patch_pixels
-from dfm_jax.forward_models.radiance_field.rendering import image_rays, render_with_uniforms
+from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.rendering import render_with_uniforms
+from dfm_jax.forward_models.radiance_field.supervision import patch_pixels
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import export_arrays
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, TIME_BIAS
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.structs import Camera, Example, Rendering, Scene, Views
+from tests.tiny import reconfigured
 
 Outputs = Iterator[tuple[str, jax.Array]]
 
@@ -43,7 +45,7 @@ QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expe
 TOLERANCE = 1e-4
 THRESHOLD_QUANTILE = 0.95
 # Enough for all that sampling remembers of the context, so that this is compared as well.
-MEMORY = 2**30
+CACHE_BYTES = 2**30
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 LOSS = cfg.LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, "patch", 1)
 
@@ -77,11 +79,9 @@ class Fixture:
         self.size: int = self.meta["size"]
         self.outputs = {k[4:]: v for k, v in self.arrays.items() if k.startswith("out/")}
         self.params, config = import_fixture(path, self.meta)
-        self.with_fine = RadianceFieldModel(config.model, config.image_size, LOSS)
+        self.with_fine = RadianceFieldModel.of(config.model, config.image_size, LOSS)
         marching = dataclasses.replace(config.model.ray_marching, num_fine=self.meta["n_fine"])
-        self.model = dataclasses.replace(
-            self.with_fine, config=dataclasses.replace(config.model, ray_marching=marching)
-        )
+        self.model = reconfigured(self.with_fine, ray_marching=marching)
         self.example = self._example()
         self.num_views: int = self.example.target.valid.shape[1]
         self.timestep = jnp.asarray(self.arrays["inputs/t"])
@@ -114,16 +114,15 @@ class Fixture:
 
 def scene_outputs(params: dict, fx: Fixture) -> Outputs:
     """The encoder, the deterministic estimate, the fields at points, and all target views in full."""
-    encoder = fx.model.bind_encoder(params)
-    clean = fx.model.encode_views(encoder, fx.example.context, jnp.zeros(fx.example.context.valid.shape))
-    yield "encoder_clean_context", rearrange(clean.features, "b v h w c -> (b v) c h w")
-    scene, estimate = fx.model.infer(params, fx.model.encode_context(params, fx.example), fx.x_t, fx.timestep)
+    context = fx.model.encode_context(params, fx.example)
+    yield "encoder_clean_context", rearrange(context.scene.views.features, "b v h w c -> (b v) c h w")
+    scene, estimate = fx.model.infer(params, context, fx.x_t, fx.timestep)
     yield "encoder_noisy_target", rearrange(scene.views.features[:, -1], "b h w c -> b c h w")
     values = jnp.concatenate([2 * estimate.rgb - 1, estimate.depth[..., None], estimate.features], axis=-1)
     yield "conditioning_rgb_depth_features", rearrange(values, "b (h w) c -> b c h w", h=fx.size)
     points = jnp.asarray(fx.arrays["inputs/field_points"])[:, :, None]
     for part in ("coarse", "fine"):
-        field, variables = fx.with_fine.field("scene_field"), {"params": params["scene_field"][part]}
+        field, variables = fx.with_fine.networks.field("scene_field"), {"params": params["scene_field"][part]}
         density, radiance = field.apply(variables, scene.views, points)
         yield f"field_density_{part}", density
         yield f"field_radiance_{part}", radiance[:, :, 0]
@@ -138,7 +137,7 @@ def view_outputs(params: dict, fx: Fixture, scene: Scene) -> Outputs:
         uniforms = jnp.asarray(rearrange(uniforms, "n (b t p) m -> b (t n p) m", **split))
     xy = rearrange(pixel_grid(fx.size, fx.size, "corners"), "h w xy -> 1 1 (h w) xy")
     rays = jax.tree.map(lambda x: rearrange(x, "b t r c -> b (t r) c"), cast_rays(fx.example.target.camera, xy))
-    views = render_with_uniforms(params, fx.model, scene, rays, uniforms)
+    views = render_with_uniforms(params, fx.model.networks, scene, rays, uniforms)
     layout = {"t": fx.num_views, "h": fx.size}
     yield "denoised_views_rgb", rearrange(2 * views.rgb - 1, "b (t h w) c -> (b t) c h w", **layout)
     yield "denoised_views_depth", rearrange(views.depth, "b (t h w) -> (b t) h w", **layout)
@@ -156,9 +155,9 @@ def patch_losses(params: dict, fx: Fixture) -> tuple[jax.Array, tuple[Rendering,
     rays = cast_rays(example.target.camera, pixel_grid(size, size, "corners").reshape(-1, 2)[pixels])
 
     scene, estimate = fx.model.infer(params, fx.model.encode_context(params, example), fx.x_t, fx.timestep)
-    rendering = render_with_uniforms(params, fx.model, scene, jax.tree.map(flat, rays), None)
+    rendering = render_with_uniforms(params, fx.model.networks, scene, jax.tree.map(flat, rays), None)
     patch_loss = jnp.mean(jnp.square(2 * rendering.rgb - 1 - truth))
-    conditioning_loss = jnp.mean(jnp.square(fx.model.to_x0(estimate) - fx.model.estimate_target(example)))
+    conditioning_loss = jnp.mean(jnp.square(fx.model.to_x0(estimate) - fx.model.estimate_truth(example)))
     return patch_loss + conditioning_loss, (rendering, patch_loss, conditioning_loss)
 
 
@@ -205,15 +204,14 @@ def trajectory_outputs(params: dict, fx: Fixture) -> Outputs:
     branches = 1 if scale == 1 else 2
     repeated = lambda tree: jax.tree.map(lambda x: jnp.concatenate([x] * branches), tree)
     example = model.drop_context(repeated(fx.example), jnp.repeat(jnp.arange(branches) > 0, b))
-    rays = image_rays(jax.tree.map(lambda x: x[:, 0], example.target.camera), fx.size, fx.size, "corners")
     recorded = sampling_uniforms(fx, branches)
     context = model.encode_context(params, example)
-    query = model.prepare_query(params, context, rays, memory=MEMORY)
+    query = model.cache(params, context, model.target(example)[1], CACHE_BYTES)
 
     def denoise(x_t: jax.Array, timestep: jax.Array, step: jax.Array) -> jax.Array:
         scene, _ = model.infer(params, context, repeated(x_t), repeated(timestep))
         uniforms = None if recorded is None else recorded[step]
-        x0 = model.to_x0(render_with_uniforms(params, model, scene, query, uniforms))
+        x0 = model.to_x0(render_with_uniforms(params, model.networks, scene, query, uniforms))
         x0 = x0.reshape(branches, *x_t.shape)
         return x0[0] if branches == 1 else classifier_free_guidance(x0[0], x0[1], scale)
 

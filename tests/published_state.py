@@ -33,7 +33,7 @@ def small_config(name: str = "co3d", **changes: object) -> Config:
 
 
 def model_of(config: Config) -> RadianceFieldModel:
-    return RadianceFieldModel(config.model, config.image_size, config.loss)
+    return RadianceFieldModel.from_config(config)
 
 
 def made_up_state(model: RadianceFieldModel, seed: int = 0) -> dict[str, np.ndarray]:

@@ -126,7 +126,7 @@ def toy(variant):
 def test_models_have_parameters(variant, part):
     """The largest ones as well, but not in seconds."""
     for path, value, config in let_through(toy(variant), part, largest=False):
-        model = make_model(config.model, config.image_size, config.loss)
+        model = make_model(config)
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         assert all(0 not in leaf.shape for leaf in jax.tree.leaves(shapes)), (path, value)
 

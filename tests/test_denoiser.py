@@ -53,9 +53,9 @@ def results():
 
 def test_the_prediction_is_the_rendering_of_the_scene_in_diffusion_range(results):
     plain = results["plain"]
-    np.testing.assert_allclose(plain.x0, 2 * plain.rendering.rgb.reshape(2, SIZE, SIZE, 3) - 1, atol=1e-6)
+    np.testing.assert_allclose(plain.x0, 2 * plain.observation.rgb.reshape(2, SIZE, SIZE, 3) - 1, atol=1e-6)
     assert bool(jnp.all(jnp.abs(plain.x0) <= 1))
-    assert plain.scene.views.features.shape[1] == 3
+    assert plain.signal.views.features.shape[1] == 3
 
 
 def test_guidance_of_one_is_none(results):
@@ -97,7 +97,7 @@ def test_a_training_prediction_pairs_observations_with_their_truth():
     run = jit(lambda noise, keys: predict(PARAMS, MODEL, schedule, example, jnp.array([0, 999]), noise, keys))
     prediction = run(zeros, KEYS)
     assert prediction.observation.rgb.shape == prediction.truth.shape == (2, 2 * 36, 3)
-    assert MODEL.to_x0(prediction.estimate).shape == prediction.estimate_truth.shape
+    assert MODEL.to_x0(prediction.estimate).shape == MODEL.estimate_truth(example).shape
     assert_trees_close(prediction, run(zeros, KEYS), rtol=0, atol=0)
     # Noise reaches what is seen of the signal, hardly so at timestep 0; other keys choose other pixels.
     noisy = run(zeros + 1, KEYS)

@@ -35,7 +35,7 @@ config = from_dict(tiny_config("nowhere", context_memory=0.0))
 sample = config.sample
 for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
     marching = dataclasses.replace(config.model.ray_marching, num_fine=fine)
-    model = make_model(dataclasses.replace(config.model, ray_marching=marching), config.image_size, config.loss)
+    model = make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, ray_marching=marching)))
     params = random_params(model)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     example = synthetic_example(config, scenes)

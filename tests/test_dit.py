@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.forward_models.radiance_field.networks import Held
 from dfm_jax.models.dit import TransformerBlock, upsample
 from tests.tiny import SIZE, assert_trees_close, jit, random_params, tiny_model
 
@@ -19,11 +20,13 @@ def inputs(n: int = 3) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def encode(params, *given, model=MODEL):
-    return model.encoder.apply({"params": params}, *given, method="encode_clean")
+    return model.networks.encoder.apply({"params": params}, *given, method="encode_clean")
 
 
 encode_clean = jit(encode)
-encode_noisy = jit(lambda params, *given: MODEL.encoder.apply({"params": params}, *given, method="encode_noisy"))
+encode_noisy = jit(
+    lambda params, *given: MODEL.networks.encoder.apply({"params": params}, *given, method="encode_noisy")
+)
 
 
 def test_a_feature_map_is_as_large_as_its_image_and_repeats():
@@ -97,10 +100,11 @@ def test_two_runs_of_the_same_blocks_add_up_their_gradients_in_place():
 
     def loss(params, model):
         """A clean view, and a noisy one that depends on what was seen in it."""
-        encoder = model.bind_encoder(params)
+        encoder = model.networks.bind_encoder(params)
         clean = encoder.encode_clean(images, timestep, pose)
         given = jnp.concatenate([images, jnp.tile(images, (1, 1, 1, 3))[..., :8]], axis=-1) * (1 + jnp.mean(clean))
-        noisy = encoder.encode_noisy(given, timestep + 1, pose)
+        later = model.networks.bind_encoder(params, after=Held(encoder, params))
+        noisy = later.encode_noisy(given, timestep + 1, pose)
         return jnp.mean(jnp.square(noisy)) + jnp.mean(jnp.square(clean))
 
     run = jit(jax.value_and_grad(loss), static_argnums=1)

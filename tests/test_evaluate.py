@@ -37,7 +37,7 @@ SCENES, TARGETS, SAMPLES = 3, 3, 2
 
 def save_untrained(config, workdir, seed=0):
     """A checkpoint of a model with small random parameters."""
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(seed)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:

@@ -43,7 +43,7 @@ def exported(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = from_dict(tiny_config(workdir / "data"))
     make_toy.ensure_toy(config.data, config.image_size)
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:

@@ -12,11 +12,11 @@ from einops import rearrange
 from dfm_jax.config import FieldConfig, LossConfig
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.flops import count_flops
-from dfm_jax.forward_models.radiance_field.model import draw_pixels
+from dfm_jax.forward_models.radiance_field.losses import rendering_terms
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
+from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_pixels
 from dfm_jax.geometry import pixel_grid, project
-from dfm_jax.losses import rendering_terms
-from dfm_jax.structs import Example, Rays, Rendering, Scene
+from dfm_jax.structs import EncodedViews, Example, Rays, Rendering, Scene, Views
 from tests.tiny import (
     LOSS,
     NUM_COARSE,
@@ -53,10 +53,14 @@ def look(params, example: Example, x_t, timestep) -> tuple[Scene, Rendering, Ren
     """The scene, its estimate, and what some rays of the second target camera see."""
     scene, estimate = MODEL.infer(params, MODEL.encode_context(params, example), x_t, timestep)
     rays = image_rays(jax.tree.map(lambda x: x[:, 1], example.target.camera), 4, 4, "centres")
-    return scene, estimate, MODEL.forward(params, scene, rays)
+    return scene, estimate, MODEL.observe(params, scene, rays)
 
 
 see = jit(look)
+
+
+def encode_clean(params, views: Views) -> EncodedViews:
+    return MODEL.networks.encode_views(MODEL.networks.bind_encoder(params), views, jnp.zeros((2, 2)))
 
 
 def first_context_view_only(example: Example) -> Example:
@@ -90,9 +94,7 @@ def test_a_scene_holds_the_context_and_then_the_noisy_target():
     np.testing.assert_array_equal(scene.near, example.near)
     np.testing.assert_array_equal(scene.far, example.far)
     assert estimate.rgb.shape == (2, MODEL.config.estimate_size**2, 3)
-    clean = jit(lambda params, *given: MODEL.encode_views(MODEL.bind_encoder(params), *given))(
-        PARAMS, example.context, jnp.zeros((2, 2))
-    )
+    clean = jit(encode_clean)(PARAMS, example.context)
     np.testing.assert_allclose(scene.views.features[:, :2], clean.features, atol=1e-5)
 
 
@@ -124,10 +126,9 @@ def test_no_gradient_comes_from_a_padding_view():
     example = with_padding(tiny_example(), 1e3)
 
     def loss(params, images):
-        context = example.context.replace(images=images)
-        views = MODEL.encode_views(MODEL.bind_encoder(params), context, jnp.zeros((2, 2)))
+        views = encode_clean(params, example.context.replace(images=images))
         rays = jax.tree.map(lambda x: x[:, :4], RAYS)
-        rendering = render(params, MODEL, Scene(views, example.near, example.far), rays)
+        rendering = render(params, MODEL.networks, Scene(views, example.near, example.far), rays)
         return jnp.sum(jnp.square(rendering.rgb)) + jnp.sum(rendering.depth)
 
     gradients, images = jit(jax.grad(loss, argnums=(0, 1)))(PARAMS, example.context.images)
@@ -202,8 +203,8 @@ def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels)
 
 
 def draw_many(pixels: str, num: int = 200) -> np.ndarray:
-    loss = LossConfig(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, pixels, patch_size=5)
-    draw = partial(draw_pixels, num_views=2, image_size=8, loss=loss)
+    supervision = Supervision(pixels, patch_size=5, coarse_colour=False)
+    draw = partial(draw_pixels, num_views=2, image_size=8, supervision=supervision)
     return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), num)))
 
 
@@ -234,7 +235,7 @@ def test_dropped_context_is_mid_grey_and_nothing_else_changes():
 def test_the_estimate_is_compared_with_the_first_target_at_its_own_size():
     example = tiny_example()
     flat = example.target.images.at[:, 0].set(0.75)
-    truth = MODEL.estimate_target(example.replace(target=example.target.replace(images=flat)))
+    truth = MODEL.estimate_truth(example.replace(target=example.target.replace(images=flat)))
     np.testing.assert_allclose(truth, np.full((2, MODEL.config.estimate_size**2, 3), 0.5), atol=1e-6)
 
 
@@ -267,8 +268,8 @@ def test_what_is_remembered_of_the_context_changes_nothing(num_fine):
 
     @jit
     def run(params, example):
-        prepared = {memory: prepare(params, model, example, memory=memory) for memory in (0, half, 10 * half)}
-        step = lambda prepared: denoise(params, model, X_T, TIMESTEP, prepared, KEYS).rendering
+        prepared = {memory: prepare(params, model, example, cache_bytes=memory) for memory in (0, half, 10 * half)}
+        step = lambda prepared: denoise(params, model, X_T, TIMESTEP, prepared, KEYS).observation
         return {memory: (step(p), p.query) for memory, p in prepared.items()}
 
     made = run(params, example)
@@ -286,7 +287,7 @@ def test_a_step_that_remembers_computes_less():
     model = tiny_model()
     example = tiny_example()
     step = lambda prepared: denoise(PARAMS, model, X_T, TIMESTEP, prepared).x0
-    shapes = lambda memory: jax.eval_shape(lambda: prepare(PARAMS, model, example, memory=memory))
+    shapes = lambda memory: jax.eval_shape(lambda: prepare(PARAMS, model, example, cache_bytes=memory))
     assert count_flops(step, shapes(2**30)) < 0.75 * count_flops(step, shapes(0))
 
 
@@ -303,8 +304,8 @@ def test_a_proposal_places_the_samples_and_remembers_the_context():
 
     @jit
     def run(params, example):
-        prepared = [prepare(params, model, example, memory=memory) for memory in (0, 2**30)]
-        return prepared[1].query.context, [denoise(params, model, X_T, TIMESTEP, p, KEYS).rendering for p in prepared]
+        prepared = [prepare(params, model, example, cache_bytes=memory) for memory in (0, 2**30)]
+        return prepared[1].query.context, [denoise(params, model, X_T, TIMESTEP, p, KEYS).observation for p in prepared]
 
     context, (plain, remembered) = run(params, example)
     assert context.keys() == {"proposal"}
@@ -323,7 +324,7 @@ def test_the_interlevel_loss_reaches_the_proposal_and_colours_do_not():
         weights = params | {"scene_field": scene_field}
         signal, _ = model.infer(weights, model.encode_context(weights, example), X_T, TIMESTEP)
         query, truth = model.supervision(example, KEYS)
-        rendering = model.forward(weights, signal, query, KEYS)
+        rendering = model.observe(weights, signal, query, KEYS)
         terms = rendering_terms(rendering, truth, example.near, example.far, LEAN_LOSS)
         return jnp.mean(jnp.square(model.to_x0(rendering) - truth)), jnp.mean(terms["interlevel"])
 

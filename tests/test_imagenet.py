@@ -101,7 +101,9 @@ def test_a_noisy_view_that_equals_its_estimate_is_seen_as_the_clean_one(tmp_path
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.uniform(-1, 1, (1, SIZE, SIZE, 3)), jnp.float32)
     rest = jnp.asarray(rng.normal(size=(1, SIZE, SIZE, 1 + model.config.rendered_features)), jnp.float32)
-    run = jit(lambda method, *given: model.encoder.apply({"params": params}, *given, method=method), static_argnums=0)
+    run = jit(
+        lambda method, *given: model.networks.encoder.apply({"params": params}, *given, method=method), static_argnums=0
+    )
     time_and_pose = (jnp.zeros(1), jnp.eye(4)[None, :3])
     noisy = run("encode_noisy", jnp.concatenate([images, images, rest], axis=-1), *time_and_pose)
     # Another sum in the first layer; 33 layers in float32 follow.

@@ -22,6 +22,8 @@ from dfm_jax.config import DiffusionConfig, LossConfig, OptimizerConfig
 from dfm_jax.config.reading import from_dict
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
+from dfm_jax.forward_models.protocol import Inference, Prediction
+from dfm_jax.forward_models.terms import Terms, mean_squared_error
 from dfm_jax.losses import training_loss
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples
@@ -67,12 +69,12 @@ class LinearModel:
     def encode_context(self, params: dict, example: Projections) -> Projections:
         return example
 
-    def prepare_query(self, params: dict, context: Projections, query: Array, memory: int) -> Array:
+    def cache(self, params: dict, context: Projections, query: Array, cache_bytes: int) -> Array:
         return query
 
     def infer(
         self, params: dict, example: Projections, x_t: Float[Array, "b 2"], timestep: Int[Array, " b"]
-    ) -> tuple[Float[Array, "b 3"], Float[Array, "b 2"]]:
+    ) -> Inference:
         known = jnp.concatenate([jnp.ones_like(example.context), example.context], axis=1)
         knots = jnp.linspace(0, self.num_timesteps - 1, self.num_knots)
         nearness = jnp.maximum(0, 1 - jnp.abs(timestep[:, None] - knots[None]) / (knots[1] - knots[0]))
@@ -80,12 +82,9 @@ class LinearModel:
         coefficients = of_case(jnp.einsum("bk,ckis->bcis", nearness, params["signal"]))
         signal = jnp.einsum("bi,bis->bs", jnp.concatenate([known, x_t], axis=1), coefficients)
         estimate = jnp.einsum("bi,bis->bs", known, of_case(params["estimate"][None]))
-        return signal, self.forward(params, estimate, self._target_query(example))
+        return Inference(signal, self.observe(params, estimate, self._target_query(example)))
 
-    def infer_from(self, params: dict, example: Projections, x_t: Array, timestep: Array) -> tuple[Array, Array]:
-        return self.infer(params, example, x_t, timestep)
-
-    def forward(
+    def observe(
         self, params: dict, signal: Float[Array, "b 3"], query: Float[Array, "b q 3"], keys: Array | None = None
     ) -> Float[Array, "b q"]:
         return jnp.einsum("bqs,bs->bq", query, signal)
@@ -99,8 +98,9 @@ class LinearModel:
         query = jnp.concatenate([self._target_query(example), example.extra_query], axis=1)
         return query, jnp.concatenate([example.target, example.extra], axis=1)
 
-    def estimate_target(self, example: Projections) -> Float[Array, "b 2"]:
-        return example.target
+    def loss_terms(self, example: Projections, prediction: Prediction, weights: LossConfig, perceptual=None) -> Terms:
+        target = mean_squared_error(prediction.observation, prediction.truth)
+        return {"target": target, "estimate": mean_squared_error(prediction.estimate, example.target)}
 
     def to_x0(self, observation: Float[Array, "b q"]) -> Float[Array, "b q"]:
         return observation

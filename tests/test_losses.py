@@ -11,18 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfm_jax.config import DiffusionConfig
-from dfm_jax.denoiser import Prediction
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.losses import (
+from dfm_jax.forward_models.radiance_field.losses import (
     distortion,
-    draw_timestep,
     interlevel,
     inverse_depth_smoothness,
-    mean_squared_error,
-    observation_terms,
     rendering_terms,
-    training_loss,
 )
+from dfm_jax.forward_models.terms import mean_squared_error
+from dfm_jax.losses import draw_timestep, training_loss
 from dfm_jax.structs import Rendering
 from tests.tiny import LOSS, UNCHUNKED, jit, random_params, tiny_example, tiny_model
 
@@ -137,21 +134,6 @@ def test_the_perceptual_distance_sees_the_patches_of_all_targets_as_images():
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), seen, [(image, truth)])
 
 
-class Identity:
-    """Observations are in diffusion's range already."""
-
-    def to_x0(self, observation):
-        return observation
-
-
-def test_the_estimate_counts_for_nothing_where_the_context_was_dropped():
-    ones = jnp.ones((2, 5, 3))
-    prediction = Prediction(observation=2 * ones, truth=0 * ones, estimate=3 * ones, estimate_truth=0 * ones)
-    terms = observation_terms(Identity(), prediction, jnp.array([True, False]))
-    np.testing.assert_allclose(terms["estimate"], [0, 9])
-    np.testing.assert_allclose(terms["target"], [4, 4])
-
-
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
 def test_timesteps_cover_all_levels_with_the_extra_share_on_high_ones(fraction):
     diffusion = dataclasses.replace(DIFFUSION, high_noise_fraction=fraction)
@@ -209,6 +191,16 @@ def test_the_key_and_the_index_of_an_example_draw_its_numbers():
     assert float(loss) != float(evaluate([0, 1], jax.random.key(12))[0])
     later = take(EXAMPLE.replace(index=EXAMPLE.index + 4), [0, 1])
     assert float(loss) != float(loss_and_gradients(PARAMS, later, KEY)[0][0])
+
+
+def test_the_estimate_counts_for_nothing_where_the_context_was_dropped():
+    """It has nothing to go by there, and would learn from the other examples' average."""
+    estimates = {}
+    for dropout in (0.0, 1.0):
+        diffusion = dataclasses.replace(DIFFUSION, guidance_dropout=dropout)
+        loss = partial(training_loss, model=MODEL, schedule=SCHEDULE, diffusion=diffusion, weights=LOSS)
+        estimates[dropout] = float(jit(loss)(PARAMS, take(EXAMPLE, [0, 1]), KEY)[1]["estimate"])
+    assert estimates[1.0] == 0 < estimates[0.0]
 
 
 def test_every_parameter_learns():

@@ -14,7 +14,7 @@ from dfm_jax.config import DiffusionConfig
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.losses import training_loss
-from tests.tiny import RESNET, SIZE, jit, random_params, tiny_example, tiny_model
+from tests.tiny import LOSS, RESNET, SIZE, jit, random_params, tiny_example, tiny_model
 
 X_T = jnp.asarray(np.random.default_rng(5).normal(size=(2, SIZE, SIZE, 3)), jnp.float32)
 TIMESTEP = jnp.array([300, 800])
@@ -48,13 +48,15 @@ def formats_of_products(function, *arguments) -> tuple[set, set]:
 
 
 def step(model):
-    return lambda params, example: denoise(params, model, X_T, TIMESTEP, prepare(params, model, example, memory=2**30))
+    return lambda params, example: denoise(
+        params, model, X_T, TIMESTEP, prepare(params, model, example, cache_bytes=2**30)
+    )
 
 
 def loss(model):
     key = jax.random.key(0)
     return lambda params, example: training_loss(
-        params, example, key, model=model, schedule=cosine_schedule(), diffusion=DIFFUSION, weights=model.loss
+        params, example, key, model=model, schedule=cosine_schedule(), diffusion=DIFFUSION, weights=LOSS
     )
 
 
@@ -71,8 +73,13 @@ def test_what_leaves_the_networks_is_float32():
     model = tiny_model(compute_dtype="bfloat16")
     params, example = random_params(model), tiny_example()
     made = jax.eval_shape(step(model), params, example)
-    assert made.scene.views.features.dtype == jnp.bfloat16
-    rest = [made.x0, made.rendering, made.estimate, made.scene.replace(features=None)]
+    assert made.signal.views.features.dtype == jnp.bfloat16
+    rest = [
+        made.x0,
+        made.observation,
+        made.estimate,
+        made.signal.replace(views=made.signal.views.replace(features=None)),
+    ]
     assert {str(x.dtype) for x in jax.tree.leaves(rest)} == {"float32", "bool"}
     (value, metrics), gradients = jax.eval_shape(jax.value_and_grad(loss(model), has_aux=True), params, example)
     assert {str(x.dtype) for x in jax.tree.leaves((value, metrics, gradients))} == {"float32"}

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.config import FieldConfig
+from dfm_jax.config import FieldConfig, LossConfig
 from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import denoise, predict, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
-from dfm_jax.losses import observation_terms
 from dfm_jax.training.transfer import plan, transfer
-from tests.tiny import NUM_COARSE, SIZE, assert_trees_close, jit, random_params, tiny_example, tiny_model
+from tests.tiny import NUM_COARSE, SIZE, assert_trees_close, jit, random_params, reconfigured, tiny_example, tiny_model
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 MODEL = tiny_model(num_fine=0, deterministic=True)
+NO_WEIGHTS = LossConfig(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, pixels="random", patch_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_its_loss_is_that_of_the_target_views_alone(params):
     noise = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
     keys = jax.random.split(jax.random.key(1), 2)
     run = jit(lambda p: predict(p, MODEL, cosine_schedule(), example, timestep, noise, keys))
-    terms = observation_terms(MODEL, run(params), jnp.zeros(2, bool))
+    terms = MODEL.loss_terms(example, run(params), NO_WEIGHTS)
     assert terms.keys() == {"target"} and np.all(np.asarray(terms["target"]) > 0)
 
 
@@ -63,9 +63,7 @@ def flatten(tree, path=()):
 def same_samples(model):
     """The model with an estimate that looks at the image as pixelNeRF does: all of its pixels and samples."""
     marching = dataclasses.replace(model.config.ray_marching, num_conditioning=NUM_COARSE)
-    return dataclasses.replace(
-        model, config=dataclasses.replace(model.config, ray_marching=marching, estimate_size=SIZE)
-    )
+    return reconfigured(model, ray_marching=marching, estimate_size=SIZE)
 
 
 def test_the_next_stage_estimates_what_pixelnerf_rendered(params):
@@ -73,7 +71,7 @@ def test_the_next_stage_estimates_what_pixelnerf_rendered(params):
     made, _ = transfer(params, random_params(next_model, seed=1), "pixelnerf")
     example, x_t, clean = tiny_example(), jnp.ones((2, SIZE, SIZE, 3)), jnp.zeros(2, jnp.int32)
     look = lambda p, model: denoise(p, model, x_t, clean, prepare(p, model, example))
-    before = jit(lambda p: look(p, MODEL).rendering)(params)
+    before = jit(lambda p: look(p, MODEL).observation)(params)
     after = jit(lambda p: look(p, next_model).estimate)(made)
     assert_trees_close(before, after.replace(features=before.features))
 
@@ -83,7 +81,7 @@ def test_the_next_stages_noisy_view_is_seen_as_the_image_estimated_for_it(params
     made, _ = transfer(params, random_params(next_model, seed=1), "pixelnerf")
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.normal(size=(1, SIZE, SIZE, 3 + 3 + 1 + 4)), jnp.float32)
-    stem = lambda name, x: next_model.encoder.apply(
+    stem = lambda name, x: next_model.networks.encoder.apply(
         {"params": made["encoder"]}, x, method=lambda encoder, x: getattr(encoder, name)(x)
     )
     np.testing.assert_allclose(stem("noisy_stem", inputs), stem("clean_stem", inputs[..., 3:6]), atol=1e-5)
@@ -122,7 +120,7 @@ def test_arrays_of_another_shape_are_refused_by_name(params, rule):
 
 def shapes_of(name, variant):
     config = read_config(f"{CONFIGS / name}.py:{variant}")
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     return jax.eval_shape(model.init, jax.random.key(0))
 
 
@@ -158,12 +156,12 @@ def test_every_shipped_pixelnerf_has_stages_that_follow_it():
 def test_a_field_of_another_size_begins_anew_as_a_whole_and_an_encoder_is_refused(params):
     field = FieldConfig(width=12, view_blocks=2, joint_blocks=1, density_bias=0.5)
     model = tiny_model(num_fine=0)
-    smaller = dataclasses.replace(model, config=dataclasses.replace(model.config, conditioning_field=field))
+    smaller = reconfigured(model, conditioning_field=field)
     fresh = random_params(smaller, seed=1)
     made, found = transfer(params, fresh, "pixelnerf")
     assert_trees_close(made["conditioning_field"], fresh["conditioning_field"], rtol=0, atol=0)
     assert_trees_close(made["scene_field"], params["scene_field"], rtol=0, atol=0)
     assert "the conditioning field is of another size" in found.report()
-    larger = dataclasses.replace(model, config=dataclasses.replace(model.config, scene_field=field))
+    larger = reconfigured(model, scene_field=field)
     with pytest.raises(UserError, match="scene_field/coarse/out/kernel is"):
         plan(params, random_params(larger, seed=1), "pixelnerf")

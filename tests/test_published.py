@@ -250,7 +250,7 @@ def test_position_codes_are_recomputed_for_another_image_size():
     [
         ("co3d.py:64-lean", "a proposal in its place"),
         ("co3d.py:64-resnet34", "have the encoder 'dit'"),
-        ("co3d.py:pixelnerf", "a pixelNeRF alone"),
+        ("co3d.py:pixelnerf", "this config has 'pixelnerf'"),
     ],
 )
 def test_models_of_another_form_are_refused(file, message):

@@ -20,7 +20,7 @@ RENDERED = MODEL.config.rendered_features
 
 
 def encode(params, *given, model=MODEL, method="encode_clean"):
-    return model.encoder.apply({"params": params}, *given, method=method)
+    return model.networks.encoder.apply({"params": params}, *given, method=method)
 
 
 encode_clean = jit(encode)
@@ -131,7 +131,7 @@ def test_an_images_features_do_not_depend_on_the_rest_of_the_batch():
     np.testing.assert_allclose(together[0], other[0], atol=1e-5)
     assert largest(together[1] - other[1]) > 1e-2
     given = (images, noisy_inputs(images, images), timestep, pose)
-    assert set(jax.eval_shape(MODEL.encoder.init, jax.random.key(0), *given)) == {"params"}
+    assert set(jax.eval_shape(MODEL.networks.encoder.init, jax.random.key(0), *given)) == {"params"}
 
 
 def test_time_and_pose_modulate_every_layer_but_the_first():
@@ -149,7 +149,7 @@ def new():
     """A wider model, and its encoder's new parameters."""
     model = tiny_model(encoder=ResNet34Config("resnet34", base=8, absolute_pose=True, remat=False, init_file=""))
     images, timestep, pose = inputs(1)
-    init = jit(model.encoder.init)(jax.random.key(0), images, noisy_inputs(images, images), timestep, pose)
+    init = jit(model.networks.encoder.init)(jax.random.key(0), images, noisy_inputs(images, images), timestep, pose)
     return model, init["params"]
 
 

@@ -54,7 +54,7 @@ def run(tmp_path_factory):
     # Batches of as many samples as there are scenes: the tests below then share one compilation.
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(batches, "PIXELS_AT_ONCE", SCENES * SIZE**2)
-    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    model = RadianceFieldModel.from_config(config)
     shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:

@@ -34,12 +34,13 @@ SCENE, RAYS = tiny_scene(), some_rays()
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 
-observe = jit(lambda keys: render(PARAMS, MODEL, SCENE, RAYS, keys))
+observe = jit(lambda keys: render(PARAMS, MODEL.networks, SCENE, RAYS, keys))
 
 
 def test_chunks_change_neither_a_keyed_rendering_nor_its_gradients():
     def loss(params, features, model):
-        rendering = render(params, model, SCENE.replace(views=SCENE.views.replace(features=features)), RAYS, KEYS)
+        scene = SCENE.replace(views=SCENE.views.replace(features=features))
+        rendering = render(params, model.networks, scene, RAYS, KEYS)
         total = sum(jnp.sum(jnp.square(x)) for x in (rendering.rgb, rendering.features, rendering.coarse_rgb))
         return total + jnp.sum(rendering.depth), rendering
 
@@ -73,13 +74,13 @@ def test_keys_move_the_samples_of_their_own_scene_only():
 def test_an_image_of_another_size_is_row_major_and_looks_the_same_way():
     camera = random_camera(np.random.default_rng(3), (2,))
     scene = tiny_scene()
-    small = jit(lambda camera: render_image(PARAMS, MODEL, scene, camera, size=2))
+    small = jit(lambda camera: render_image(PARAMS, MODEL.networks, scene, camera, size=2))
     wide = small(camera).rgb
     assert wide.shape == (2, 4, 3)
     # The upper left quarter of the picture, seen alone, has twice the focal length, and its corner at the same place.
     zoom = jnp.array([2.0, 2.0, 1.0]).reshape(1, 3, 1)
     quarter = Camera(camera.camera_to_world, camera.intrinsics * zoom)
-    middle = jit(lambda camera: render_image(PARAMS, MODEL, scene, camera, size=1))
+    middle = jit(lambda camera: render_image(PARAMS, MODEL.networks, scene, camera, size=1))
     for row, column in np.ndindex(2, 2):
         shift = jnp.zeros((1, 3, 3)).at[0, 0, 2].set(column).at[0, 1, 2].set(row)
         cut = quarter.replace(intrinsics=quarter.intrinsics - shift)

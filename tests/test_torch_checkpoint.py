@@ -311,7 +311,7 @@ MISTAKES = {
     "heads": (["check", "--source={file}"], "say it with --num_heads"),
     "heads that do not fit": (["check", "--source={file}", "--num_heads=5"], "multiple of num_heads"),
     "image size": (["check", "--source={file}", f"--num_heads={HEADS}", "--image_size=30"], "multiple of 4"),
-    "pixelNeRF": (["check", "--source={file}", "--config=configs/co3d.py:pixelnerf"], "a pixelNeRF alone"),
+    "pixelNeRF": (["check", "--source={file}", "--config=configs/co3d.py:pixelnerf"], "this config has 'pixelnerf'"),
     "another encoder": (["check", "--source={file}", "--config=configs/co3d.py:64-resnet34"], "has 'resnet34'"),
     "nothing to export": (["export", "--workdir=nowhere", "--target=y.pt"], "there is no checkpoint in"),
 }

@@ -189,7 +189,7 @@ def test_another_kind_of_encoder_is_refused_by_its_name_alone(at, tmp_path):
 def encoder_job(config):
     """The real encoder's parameters, all ones, and steps that leave them alone."""
     job, tx = linear_job(config), make_optimizer(config.train.optimizer)
-    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    model = RadianceFieldModel.from_config(config)
     shapes = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
     step = lambda state, example, key: (
         state.replace(step=state.step + 1),
@@ -209,7 +209,7 @@ def test_a_run_may_start_from_public_weights_but_does_not_go_on_from_them(at, tm
     np.savez(tmp_path / "w.npz", **resnet34_state(2, classes=10))
     loop.train(config, tmp_path / "run")
     assert "taken: clean_stem, layer1_*/conv_*" in capsys.readouterr().err
-    arrays = load_encoder(tmp_path / "w.npz", RadianceFieldModel(config.model, 24, config.loss)).arrays
+    arrays = load_encoder(tmp_path / "w.npz", RadianceFieldModel.from_config(config)).arrays
     for which in ("params", "ema"):
         saved = restore_params(tmp_path / "run", which=which)[0]["encoder"]
         np.testing.assert_array_equal(saved["layer3_0"]["shortcut"]["kernel"], arrays["layer3_0", "shortcut", "kernel"])

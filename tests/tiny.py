@@ -17,9 +17,10 @@ from dfm_jax.config import (
     RayMarchingConfig,
     ResNet34Config,
 )
-from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.structs import Camera, EncodedViews, Example, Scene, Views
 from tests.programs import QUICK_OPTIONS, USERS_OPTIONS
 
@@ -52,7 +53,7 @@ def tiny_model(
     loss: LossConfig = LOSS,
     deterministic: bool = False,
     encoder: EncoderConfig | None = None,
-) -> RadianceFieldModel:
+) -> RenderedScenes:
     """A DiT encoder unless another is given; `remat` and `absolute_pose` are the DiT's."""
     encoder = encoder or DiTConfig(
         "dit",
@@ -68,21 +69,28 @@ def tiny_model(
     field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
     marching = RayMarchingConfig(NUM_COARSE, num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3)
     config = ModelConfig(
-        pixel_grid, compute_dtype, rendered_features=4, estimate_size=8, encoder=encoder,
+        "radiance_field", pixel_grid, compute_dtype, rendered_features=4, estimate_size=8, encoder=encoder,
         conditioning_field=field, scene_field=field, proposal=proposal, ray_marching=marching,
     )  # fmt: skip
     if deterministic:
         marching = dataclasses.replace(marching, num_conditioning=0)
-        config = dataclasses.replace(config, conditioning_field=None, estimate_size=0, ray_marching=marching)
-    return make_model(config, SIZE, loss)
+        changes = {"conditioning_field": None, "estimate_size": 0, "ray_marching": marching}
+        return PixelNeRF.of(dataclasses.replace(config, name="pixelnerf", **changes), SIZE, loss)
+    return RadianceFieldModel.of(config, SIZE, loss)
+
+
+def reconfigured(model: RenderedScenes, **settings: object) -> RenderedScenes:
+    """The model with other settings."""
+    config = dataclasses.replace(model.config, **settings)
+    return dataclasses.replace(model, networks=dataclasses.replace(model.networks, config=config))
 
 
 @functools.cache
-def _shapes(model: RadianceFieldModel) -> Params:
+def _shapes(model: RenderedScenes) -> Params:
     return jax.eval_shape(model.init, jax.random.key(0))
 
 
-def random_params(model: RadianceFieldModel, seed: int = 0) -> Params:
+def random_params(model: RenderedScenes, seed: int = 0) -> Params:
     """Parameters of ordinary size, none of them zero (new ones close every gate), with half transparent fields."""
     rng = np.random.default_rng(seed)
 

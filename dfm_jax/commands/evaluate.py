@@ -95,7 +95,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     result = {
         **numbers,
         "step": step,
-        "deterministic": config.model.conditioning_field is None,
+        "deterministic": config.model.deterministic,
         "skipped": [dataclasses.asdict(skip) for skip in skipped],
         "left_out": networks.left_out | missing,
         "features": networks.extractor.description if networks.extractor else None,
@@ -286,7 +286,7 @@ def _sweep(
 ) -> list[dict[str, Any]]:
     """Total variation over sampling steps, if that is asked for and the model takes any."""
     asked = config.evaluate.sweep_samples
-    if asked == 0 or config.model.conditioning_field is None:
+    if asked == 0 or config.model.deterministic:
         return []
     records = calibrate.sweep(config, params, data, views, store.folder / "sweep")
     if (count := records[0]["num_samples"]) < asked:

@@ -73,7 +73,7 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed}, config, workdir)
     tell_untrained_guidance(saved, config)
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
     with Checkpoints(folder, keep=Retention(1)) as checkpoints:
         checkpoints.save_trees(step, config, ema=params)

@@ -184,7 +184,7 @@ def _summary(
 ) -> Summary:
     return Summary(
         step=source["step"],
-        deterministic=config.model.conditioning_field is None,
+        deterministic=config.model.deterministic,
         settings=dataclasses.asdict(config.sample)
         | {
             "seed": config.seed,

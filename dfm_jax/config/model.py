@@ -77,20 +77,26 @@ class RayMarchingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The paper's model; or, without a conditioning field, the deterministic pixelNeRF that it grew from, which sees no
-    noisy view: nothing is estimated for one."""
+    """The paper's model; or the deterministic pixelNeRF that it grew from, which sees no noisy view: nothing is
+    estimated for one."""
 
+    name: Literal["radiance_field", "pixelnerf"]  # of the forward model
     pixel_grid: Literal["centres", "corners"]  # 'corners': the published corner-aligned grid
     compute_dtype: Literal[DTYPES]  # of the networks
     rendered_features: ChannelsOrNone  # feature channels that a field renders beside colour
     estimate_size: SideOrNone  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
     encoder: EncoderConfig
-    conditioning_field: FieldConfig | None  # renders the deterministic estimate; None: pixelNeRF
+    conditioning_field: FieldConfig | None  # renders the deterministic estimate (pixelNeRF: None)
     scene_field: FieldConfig
     # Small field of densities that says where the scene field is evaluated, in place of a coarse one as large as itself
     # (mip-NeRF 360); the scene field is then evaluated at the `num_fine` places alone. None: the published layout.
     proposal: FieldConfig | None
     ray_marching: RayMarchingConfig
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the model knows one answer only, and has no denoising steps."""
+        return self.name == "pixelnerf"
 
     def rules(self) -> list[tuple[bool, str]]:
         fine, conditioning = self.ray_marching.num_fine, self.ray_marching.num_conditioning
@@ -99,6 +105,10 @@ class ModelConfig:
             (conditioning >= 3, "ray_marching.num_conditioning must be at least 3"),
         ]
         return [
+            (
+                (self.conditioning_field is None) == self.deterministic,
+                "conditioning_field must be None where name='pixelnerf', and only there",
+            ),
             (self.proposal is None or fine > 0, "proposal needs ray_marching.num_fine > 0"),
-            *(with_estimate if self.conditioning_field is not None else []),
+            *([] if self.deterministic else with_estimate),
         ]

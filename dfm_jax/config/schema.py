@@ -60,11 +60,11 @@ class Config:
                 "sample.num_steps must be at most diffusion.num_timesteps",
             ),
         ]
-        return rules + (self._pixelnerf_rules() if model.conditioning_field is None else [])
+        return rules + (self._pixelnerf_rules() if model.deterministic else [])
 
     def _pixelnerf_rules(self) -> list[tuple[bool, str]]:
         """What has no meaning without a noisy view must be switched off, and not look as if it did something."""
-        model, where = self.model, "without model.conditioning_field (pixelNeRF)"
+        model, where = self.model, "with model.name='pixelnerf'"
         off = {
             "model.estimate_size": (model.estimate_size, 0),
             "model.ray_marching.num_conditioning": (model.ray_marching.num_conditioning, 0),

@@ -1,11 +1,18 @@
-"""Which forward model a config describes."""
+"""Which forward models there are, by the name that a config gives them."""
 
-from dfm_jax.config import LossConfig, ModelConfig
+from collections.abc import Callable, Mapping
+
+from dfm_jax.config import Config
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
+from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 
+MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
+    "radiance_field": RadianceFieldModel.from_config,
+    "pixelnerf": PixelNeRF.from_config,
+}
 
-def make_model(config: ModelConfig, image_size: int, loss: LossConfig) -> RadianceFieldModel:
-    """The model that a config describes: the paper's, or pixelNeRF where it has no conditioning field."""
-    kind = PixelNeRF if config.conditioning_field is None else RadianceFieldModel
-    return kind(config, image_size, loss)
+
+def make_model(config: Config) -> ForwardModel:
+    """The model that `config.model.name` names."""
+    return MODELS[config.model.name](config)

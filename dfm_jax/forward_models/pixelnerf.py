@@ -5,38 +5,31 @@ it is the average of all scenes that they could show. Training, sampling and eva
 one denoising step is enough, since the noisy image is never looked at.
 """
 
-from typing import Any
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Key, Num
 
-from dfm_jax.forward_models.protocol import Params
-from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.protocol import Inference, Params
+from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.structs import Example, Rays, Scene
 
 
-class PixelNeRF(RadianceFieldModel):
+@dataclasses.dataclass(frozen=True)
+class PixelNeRF(RenderedScenes):
     """A scene from clean views only. Parameters: `encoder`, without the stem for noisy views, and `scene_field`."""
 
     def init(self, key: Key[Array, ""]) -> Params:
-        keys = jax.random.split(key)
-        return {"encoder": self._init_encoder(keys[0]), "scene_field": self._init_scene_field(keys[1])}
-
-    def _init_encoder(self, key: Key[Array, ""]) -> Params:
-        image = jnp.zeros((1, self.image_size, self.image_size, 3))
-        variables = self.encoder.init(key, image, jnp.zeros((1,)), jnp.eye(4)[None, :3], method="encode_clean")
-        return variables["params"]
+        nets, keys = self.networks, jax.random.split(key)
+        return {"encoder": nets.init_encoder(keys[0], noisy=False), "scene_field": nets.init_scene_field(keys[1])}
 
     def encode_context(self, params: Params, example: Example) -> Example:
-        """The context itself: it is encoded with the noise level."""
+        """The example itself: its context is encoded with the noise level."""
         return example
 
-    def prepare_query(self, params: Params, context: Example, query: Rays, memory: int) -> Rays:
-        return self.share(query)  # there is one denoising step
-
-    def infer(self, params: Params, context: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
+    def infer(self, params: Params, context: Example, x_t: Array, timestep: Num[Array, "b"]) -> Inference:
         """The scene seen in the context views; no estimate.
 
         The views are clean, but the networks are told the noise level of `x_t`: they learn to ignore it. A diffusion
@@ -45,8 +38,9 @@ class PixelNeRF(RadianceFieldModel):
         """
         del x_t
         levels = jnp.broadcast_to(timestep[:, None], context.context.valid.shape)
-        views = self.encode_views(self.bind_encoder(params), context.context, levels)
-        return Scene(views, context.near, context.far), None
+        encoder = self.networks.bind_encoder(params)
+        views = self.networks.encode_views(encoder, context.context, levels)
+        return Inference(Scene(views, context.near, context.far), None)
 
-    def infer_from(self, params: Params, example: Example, x_t: Array, timestep: Num[Array, "b"]) -> tuple[Scene, Any]:
-        return self.infer(params, example, x_t, timestep)
+    def cache(self, params: Params, context: Example, query: Rays, cache_bytes: int) -> Rays:
+        return query  # there is one denoising step

@@ -95,8 +95,8 @@ def check_form(model: ModelConfig) -> None:
     Raises:
       StateDictError: it is a pixelNeRF, or has another encoder or a proposal field.
     """
-    if model.conditioning_field is None:
-        raise StateDictError("published checkpoints are of the paper's model: this config describes a pixelNeRF alone")
+    if model.name != "radiance_field":
+        raise StateDictError(f"published checkpoints are of the model 'radiance_field': this config has '{model.name}'")
     if not isinstance(model.encoder, DiTConfig):
         raise StateDictError(f"published checkpoints have the encoder 'dit': this config has '{model.encoder.name}'")
     if model.proposal is not None:

@@ -102,7 +102,7 @@ def import_checkpoint(source: Source, config: Config, workdir: pathlib.Path) -> 
       UserError: the state dict is not that of the config's model, or there are checkpoints in `workdir`.
     """
     check_empty(workdir)
-    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    model = RadianceFieldModel.from_config(config)
     params = published.import_params(source.state, model)
     kept = {name: np.array(array) for name, array in published.leftovers(source.state, model).items()}
     kept |= {BOOKKEEPING + name: array for name, array in source.bookkeeping.items()}
@@ -150,7 +150,7 @@ def run_export(args: argparse.Namespace) -> dict[str, Any]:
     params, step, values = restore_params(args.workdir, args.weights)
     config = from_dict(values)
     check_form(config.model)
-    model = RadianceFieldModel(config.model, config.image_size, config.loss)
+    model = RadianceFieldModel.from_config(config)
     kept = restore_leftovers(args.workdir, step)
     bookkeeping = {k.removeprefix(BOOKKEEPING): kept.pop(k) for k in list(kept) if k.startswith(BOOKKEEPING)}
     state = published.export_state(params, model, kept)
@@ -169,7 +169,7 @@ def run_export(args: argparse.Namespace) -> dict[str, Any]:
 def run_check(args: argparse.Namespace, changes: Sequence[str]) -> dict[str, Any]:
     source = read_source(args.source, args.weights)
     config, _ = _configure(args, changes, read_sizes(source.state))
-    return check(source.state, RadianceFieldModel(config.model, config.image_size, config.loss))
+    return check(source.state, RadianceFieldModel.from_config(config))
 
 
 def check(state: Mapping[str, np.ndarray], model: RadianceFieldModel) -> dict[str, Any]:

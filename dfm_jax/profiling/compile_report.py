@@ -88,7 +88,7 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     """One denoising step (guided, if the config samples so) of `scenes` scenes on each device, and the shapes of its
     arguments."""
     number, split = scenes * mesh.size, sharding.batch_sharding(mesh)
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     sampler = jax.eval_shape(lambda key: DiffusionSampler.from_config(config, model.init(key)), jax.random.key(0))
     prepared = jax.eval_shape(DiffusionSampler.prepare, sampler, abstract_example(config, number))
     x_t = jax.ShapeDtypeStruct((number, config.image_size, config.image_size, 3), jnp.float32, sharding=split)

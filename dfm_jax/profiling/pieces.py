@@ -82,11 +82,13 @@ def chained_products(made: Inference) -> Part:
     def function(x_t: Array) -> Array:
         # Of the input, so that the compiler cannot know them.
         numbers = jnp.arange(layers * width**2, dtype=jnp.float32) * (1 + x_t[0, 0, 0, 0])
-        kernels = (jnp.sin(numbers).reshape(layers, width, width) * (2 / width) ** 0.5).astype(made.model.dtype)
+        kernels = (jnp.sin(numbers).reshape(layers, width, width) * (2 / width) ** 0.5).astype(
+            made.model.networks.dtype
+        )
 
         def chain(pixels: Array) -> Array:
             rows = pixels[:, :, :1] * jnp.arange(1.0, samples + 1)[None, None]
-            x = jnp.sin(rows.reshape(-1, 1) * jnp.arange(1.0, width + 1)[None]).astype(made.model.dtype)
+            x = jnp.sin(rows.reshape(-1, 1) * jnp.arange(1.0, width + 1)[None]).astype(made.model.networks.dtype)
             for layer in range(layers):
                 x = jax.nn.relu(x @ kernels[layer])
             return jnp.max(x.reshape(*pixels.shape[:2], samples * width), axis=-1, keepdims=True)

@@ -48,7 +48,7 @@ class Inference:
 
     def __init__(self, config: Config):
         self.config = config
-        self.model = make_model(config.model, config.image_size, config.loss)
+        self.model = make_model(config)
         self.parts = inference_parts(config, self.model)
         self._shapes: dict[str, Any] = {}
 
@@ -140,7 +140,7 @@ def _encode(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Arr
 
 
 def _render(model: RadianceFieldModel, params: Any, scene: Scene, prepared: Prepared) -> Rendering:
-    return model.forward(params, scene, prepared.query)
+    return model.observe(params, scene, prepared.query)
 
 
 class Training:

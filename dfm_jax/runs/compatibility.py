@@ -28,6 +28,7 @@ INCIDENTAL = (
 BEFORE = {
     "init_rule": "same",
     "data.view_sampling.again_probability": 0.0,
+    "model.name": "radiance_field",  # or 'pixelnerf', see `_model_name`
     "model.encoder.name": "dit",
     "model.encoder.init_file": "",
     "model.encoder.position_grid": 0,
@@ -82,7 +83,7 @@ ABSENT = "(absent)"
 def complete(saved: dict[str, Any]) -> dict[str, Any]:
     """Saved settings (nested), and those that could not be made when they were saved, as the run did without them."""
     settings = copy.deepcopy(saved)
-    for name, value in (BEFORE | _before_by_rule(saved)).items():
+    for name, value in (BEFORE | _before_by_rule(saved) | _model_name(saved)).items():
         *path, field = name.split(".")
         group = settings
         for part in path:
@@ -98,6 +99,13 @@ def _before_by_rule(saved: Any) -> dict[str, Any]:
         return BEFORE_BY_RULE.get(saved["data"]["view_sampling"]["rule"], {})
     except (KeyError, TypeError):  # no settings of a run: left for `from_dict` to refuse
         return {}
+
+
+def _model_name(saved: Any) -> dict[str, Any]:
+    """Models had no name: pixelNeRF was the one without a conditioning field."""
+    model = saved.get("model") if isinstance(saved, Mapping) else None
+    deterministic = isinstance(model, Mapping) and model.get("conditioning_field", ABSENT) is None
+    return {"model.name": "pixelnerf"} if deterministic else {}
 
 
 def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:

@@ -14,9 +14,8 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dfm_jax.forward_models.protocol import Params
-from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.structs import Rays, Rendering
+from dfm_jax.forward_models.protocol import ForwardModel, Params
+from dfm_jax.structs import Rays
 
 DATA, RAYS = "data", "rays"
 
@@ -64,27 +63,27 @@ def _compiled(body: Callable, mesh: Mesh, arguments: tuple, results: P) -> Calla
     return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False))
 
 
-def split_rays(model: RadianceFieldModel, parts: int) -> RadianceFieldModel:
+def split_rays(model: ForwardModel, parts: int) -> ForwardModel:
     """The model, in a program of which each device along 'rays' renders one of `parts` parts of the target's rays."""
-    if parts == 1:
-        return model
-    settings = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    return _splitting(type(model))(**settings, parts=parts)
+    return model if parts == 1 else SplitRays(model, parts)
 
 
-@functools.cache
-def _splitting(kind: type[RadianceFieldModel]) -> type[RadianceFieldModel]:
-    @dataclasses.dataclass(frozen=True)
-    class Splitting(kind):
-        parts: int
+@dataclasses.dataclass(frozen=True)
+class SplitRays:
+    """A model of which each device observes a part of the target, a query of rays; all else is the model's."""
 
-        def share(self, query: Rays) -> Rays:
-            size = query.origins.shape[1] // self.parts
-            first = jax.lax.axis_index(RAYS) * size
-            return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size, axis=1), query)
+    model: ForwardModel
+    parts: int
 
-        def forward(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Rendering:
-            rendering = super().forward(params, signal, query, keys)
-            return jax.tree.map(lambda x: jax.lax.all_gather(x, RAYS, axis=1, tiled=True), rendering)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
-    return Splitting
+    def target(self, example: Any) -> tuple[Array, Rays]:
+        x0, query = self.model.target(example)
+        size = query.origins.shape[1] // self.parts
+        first = jax.lax.axis_index(RAYS) * size
+        return x0, jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size, axis=1), query)
+
+    def observe(self, params: Params, signal: Any, query: Any, keys: Array | None = None) -> Any:
+        observation = self.model.observe(params, signal, query, keys)
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, RAYS, axis=1, tiled=True), observation)

@@ -61,7 +61,7 @@ class DiffusionSampler:
     @classmethod
     def from_config(cls, config: Config, params: Params, settings: SampleConfig | None = None) -> "DiffusionSampler":
         """Samples as the config says, or with other `settings`."""
-        model = make_model(config.model, config.image_size, config.loss)
+        model = make_model(config)
         return cls(model, params, cosine_schedule(config.diffusion.num_timesteps), settings or config.sample)
 
     def on_devices(self, num_pairs: int) -> "DiffusionSampler":
@@ -96,8 +96,8 @@ class DiffusionSampler:
     def prepare(self, example: Any) -> Prepared:
         """What the denoising steps of examples [b] share; of twice as many, if they are guided."""
         at_once = jax.tree.leaves(example)[0].shape[0] * (1 + self.guided)
-        memory = int(self.settings.context_memory * 1e9) // at_once
-        return prepare(self.params, self.model, example, guided=self.guided, memory=memory)
+        cache_bytes = int(self.settings.context_memory * 1e9) // at_once
+        return prepare(self.params, self.model, example, guided=self.guided, cache_bytes=cache_bytes)
 
     def denoise_fn(self, prepared: Prepared) -> RememberingFn:
         """The denoiser of (prepared) examples [b], guided as the settings say: a function of `x_t [b, ...]`, timesteps

@@ -13,7 +13,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.structs import Camera, Rendering, Scene
 
@@ -30,13 +30,13 @@ class RenderedViews:
 
 
 def render_views(
-    params: Params, scene: Scene, camera: Camera, *, model: RadianceFieldModel, height: int, width: int
+    params: Params, scene: Scene, camera: Camera, *, model: RenderedScenes, height: int, width: int
 ) -> RenderedViews:
     """What cameras [b, k] see of scenes [b]: views [b, k, h, w]."""
     num_cameras = camera.intrinsics.shape[1]
     rays = image_rays(camera, height, width, model.config.pixel_grid)  # [b, k, r]
     rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
-    rendering = render(params, model, scene, rays, outputs="colour", coarse_colour=False)
+    rendering = render(params, model.networks, scene, rays, outputs="colour", coarse_colour=False)
     return to_views(rendering, scene.far, (num_cameras, height, width))
 
 
@@ -52,7 +52,7 @@ def to_views(rendering: Rendering, far: Float[Array, "b"], shape: tuple[int, int
     return RenderedViews(rgb=split(rendering.rgb), distance=split(distance), opacity=split(opacity))
 
 
-def estimated_view(estimate: Rendering, far: Float[Array, "b"], model: RadianceFieldModel) -> RenderedViews:
+def estimated_view(estimate: Rendering, far: Float[Array, "b"], model: RenderedScenes) -> RenderedViews:
     """The deterministic estimate [b, s * s] as views [b, h, w] of the model's image size, resized if it was rendered
     smaller."""
     rendered, size = model.config.estimate_size, model.image_size

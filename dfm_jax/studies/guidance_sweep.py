@@ -78,7 +78,7 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
       UserError: the model knows no guidance, there is no checkpoint or data set, another process is at it, or the
         folder cannot be written.
     """
-    if config.model.conditioning_field is None or config.diffusion.guidance_dropout == 0:
+    if config.model.deterministic or config.diffusion.guidance_dropout == 0:
         raise UserError(
             "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "
             "when it is trained as well"

@@ -57,7 +57,7 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
       UserError: the model is deterministic, there is no checkpoint or data set, another process is at it, or the
         folder cannot be written.
     """
-    if config.model.conditioning_field is None:
+    if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     require_checkpoints(workdir)
     with replacing(local_folder(workdir) / "steps", OURS, "measuring steps") as folder:

@@ -43,7 +43,7 @@ def build(config: Config, frozen: tuple | None = None) -> Job:
     """
     if frozen is None:
         frozen = (_load_lpips(config),) if config.loss.lpips else ()
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
     tx = make_optimizer(optimizer)

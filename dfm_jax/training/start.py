@@ -74,7 +74,7 @@ def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
     """The encoder's arrays that the config takes from a file of public weights, by their paths."""
     if not config.model.encoder.init_file:
         return {}
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     weights = imagenet.load_encoder(config.model.encoder.init_file, model)
     say(weights.report)
     return weights.arrays

@@ -76,7 +76,7 @@ def trained() -> SimpleNamespace:
 
     workdir = Folder(tempfile.mkdtemp()) / "run"
     config = from_dict(tiny_config(workdir.parent / "data"))
-    model = make_model(config.model, config.image_size, config.loss)
+    model = make_model(config)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)

@@ -20,11 +20,22 @@ from dfm_jax.structs import Camera, EncodedViews, Views
 ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
 
 
+class Held:
+    """An encoder bound to parameters, which one function hands on to the next in a struct. Both must be called in one
+    piece: where jax takes the struct apart, it holds none any more."""
+
+    def __init__(self, encoder: Encoder | None = None, params: Params | None = None):
+        self.encoder, self.params = encoder, params
+
+
+jax.tree_util.register_pytree_node(Held, lambda held: ((), None), lambda *_: Held())
+
+
 @dataclasses.dataclass(frozen=True)
 class SceneNetworks:
     """Frozen and hashable: it holds settings only. Parameters are a plain dict of the parts `encoder`,
-    `conditioning_field` (its single MLP) and `scene_field` (`coarse`, or the `proposal` in its place, and, with
-    importance sampling, `fine`).
+    `conditioning_field` (its single MLP; not of pixelNeRF) and `scene_field` (`coarse`, or the `proposal` in its place,
+    and, with importance sampling, `fine`).
     """
 
     config: ModelConfig
@@ -53,36 +64,33 @@ class SceneNetworks:
         sizes = getattr(self.config, name)
         return RadianceField(sizes, self.config.rendered_features, self.config.pixel_grid, self.dtype)
 
-    def init(self, key: Key[Array, ""]) -> Params:
-        """New parameters, float32."""
-        keys = jax.random.split(key, 3)
-        return {
-            "encoder": self._init_encoder(keys[0]),
-            "conditioning_field": self._init_field("conditioning_field", keys[1]),
-            "scene_field": self._init_scene_field(keys[2]),
-        }
-
-    def _init_encoder(self, key: Key[Array, ""]) -> Params:
+    def init_encoder(self, key: Key[Array, ""], *, noisy: bool) -> Params:
+        """New parameters of the encoder, with or without the stem for noisy views."""
         channels = 3 + 3 + 1 + self.config.rendered_features
         images = jnp.zeros((1, self.image_size, self.image_size, channels))
-        return self.encoder.init(key, images[..., :3], images, jnp.zeros((1,)), jnp.eye(4)[None, :3])["params"]
+        inputs = (images[..., :3], images) if noisy else (images[..., :3],)
+        method = "__call__" if noisy else "encode_clean"
+        return self.encoder.init(key, *inputs, jnp.zeros((1,)), jnp.eye(4)[None, :3], method=method)["params"]
 
-    def _init_field(self, name: str, key: Key[Array, ""]) -> Params:
+    def init_field(self, name: str, key: Key[Array, ""]) -> Params:
         camera = Camera(jnp.eye(4)[None, None], jnp.eye(3)[None, None])
         features = jnp.zeros((1, 1, 4, 4, self.config.encoder.features))
         ones = jnp.ones((1, 1))
         views = EncodedViews(features, camera, ones, ones > 0)
         return self.field(name).init(key, views, jnp.zeros((1, 1, 1, 3)))["params"]
 
-    def _init_scene_field(self, key: Key[Array, ""]) -> Params:
+    def init_scene_field(self, key: Key[Array, ""]) -> Params:
         keys = jax.random.split(key, len(self.scene_parts))
         names = ("proposal" if part == "proposal" else "scene_field" for part in self.scene_parts)
-        return {part: self._init_field(name, k) for part, name, k in zip(self.scene_parts, names, keys, strict=True)}
+        return {part: self.init_field(name, k) for part, name, k in zip(self.scene_parts, names, keys, strict=True)}
 
-    def bind_encoder(self, params: Params) -> Encoder:
-        """The encoder with its parameters. All that one function encodes is to be encoded by one of these: then the
-        gradients are added up in place."""
-        return self.encoder.bind({"params": params["encoder"]}, mutable=[THREADED_PARAMS])
+    def bind_encoder(self, params: Params, after: Held | None = None) -> Encoder:
+        """The encoder with its parameters. All that one function encodes is to be encoded by one of these, or by one
+        that is bound `after` it: then the gradients are added up in place."""
+        variables = {"params": params["encoder"]}
+        if after is not None and after.params is params:
+            variables = after.encoder.variables
+        return self.encoder.bind(variables, mutable=[THREADED_PARAMS])
 
     def encode_views(self, encoder: Encoder, views: Views, timestep: Num[Array, "b v"]) -> EncodedViews:
         """One feature map for every view, by a bound encoder."""

@@ -1,0 +1,101 @@
+"""What models of scenes have in common: signals are radiance fields, and observing is volume rendering."""
+
+import dataclasses
+from functools import partial
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Bool, Float, Key
+
+from dfm_jax.config import Config, LossConfig, ModelConfig
+from dfm_jax.forward_models.protocol import Params, Prediction
+from dfm_jax.forward_models.radiance_field.losses import rendering_terms
+from dfm_jax.forward_models.radiance_field.networks import SceneNetworks
+from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
+from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_pixels
+from dfm_jax.forward_models.terms import Terms, mean_squared_error
+from dfm_jax.geometry import cast_rays, pixel_grid
+from dfm_jax.models.lpips import Distance
+from dfm_jax.structs import Example, Rays, Rendering, Scene
+
+MID_GREY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedScenes:
+    """Base of the models of scenes, which infer them from views in different ways."""
+
+    networks: SceneNetworks
+    trained_on: Supervision
+
+    @classmethod
+    def of(cls, model: ModelConfig, image_size: int, loss: LossConfig) -> Self:
+        """With these settings."""
+        return cls(SceneNetworks(model, image_size), Supervision.of(loss))
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls.of(config.model, config.image_size, config.loss)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.networks.config
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that diffusion runs on, pixels."""
+        return self.networks.image_size
+
+    def observe(
+        self, params: Params, signal: Scene, query: Rays | tuple[Rays, ...], keys: Key[Array, "b"] | None = None
+    ) -> Rendering:
+        """Colour (and depth) along rays, or several sets of them joined."""
+        coarse_colour = self.trained_on.coarse_colour
+        return render(params, self.networks, signal, query, keys, outputs="colour", coarse_colour=coarse_colour)
+
+    def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
+        """Target view 0 in [-1, 1], and the rays of its pixels."""
+        camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
+        size = self.image_size
+        return 2 * example.target.images[:, 0] - 1, image_rays(camera, size, size, self.config.pixel_grid)
+
+    def to_x0(self, observation: Rendering) -> Float[Array, "b r 3"]:
+        return 2 * observation.rgb - 1
+
+    def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
+        """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""
+        num_views, size = example.target.images.shape[1], self.image_size
+        draw = partial(draw_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
+        pixels = jax.vmap(draw)(keys)
+        rows = rearrange(example.target.images, "b t h w c -> b t (h w) c")
+        truth = jnp.take_along_axis(rows, pixels[..., None], axis=2)
+        xy = rearrange(pixel_grid(size, size, self.config.pixel_grid), "h w xy -> (h w) xy")[pixels]
+        rays = cast_rays(example.target.camera, xy)
+        flat = lambda x: rearrange(x, "b t r c -> b (t r) c")
+        return jax.tree.map(flat, rays), 2 * flat(truth) - 1
+
+    def drop_context(self, example: Example, dropped: Bool[Array, "b"]) -> Example:
+        """Context views are mid-grey where they are dropped."""
+        images = jnp.where(dropped[:, None, None, None, None], MID_GREY, example.context.images)
+        return example.replace(context=example.context.replace(images=images))
+
+    def loss_terms(
+        self, example: Example, prediction: Prediction, weights: LossConfig, perceptual: Distance | None = None
+    ) -> Terms:
+        """`target`; `estimate` of models that make one; and what only renderings have, see `rendering_terms`."""
+        terms = {"target": mean_squared_error(self.to_x0(prediction.observation), prediction.truth)}
+        if prediction.estimate is not None:
+            terms["estimate"] = mean_squared_error(self.to_x0(prediction.estimate), self.estimate_truth(example))
+        rendering, truth = prediction.observation, prediction.truth
+        return terms | rendering_terms(rendering, truth, example.near, example.far, weights, perceptual)
+
+    def estimate_truth(self, example: Example) -> Float[Array, "b r 3"]:
+        """The target view in [-1, 1], at the size of the deterministic estimate."""
+        size = self.config.estimate_size
+        image = 2 * example.target.images[:, 0] - 1
+        if size != self.image_size:
+            image = jax.image.resize(image, (image.shape[0], size, size, 3), "bilinear")
+        return rearrange(image, "b h w c -> b (h w) c")
