@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 
 import jax
 from absl import app, flags
@@ -90,9 +91,10 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
     # Imported when needed: a mistake in the flags is answered at once.
     if mode == "train":
         from dfm_jax.data.make_toy import with_data_set
+        from dfm_jax.training.data import PosedScenes
         from dfm_jax.training.loop import train
 
-        return train(config, workdir, prepare_data=with_data_set)
+        return train(config, workdir, open_data=partial(PosedScenes.open, prepare=with_data_set))
     if mode == "benchmark":
         from dfm_jax.profiling.benchmark import benchmark
 

@@ -1,5 +1,6 @@
 """A linear model and made-up batches, for the loop around the step."""
 
+import dataclasses
 import importlib.util
 import pathlib
 from functools import partial
@@ -13,6 +14,7 @@ from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.train_state import create
 from dfm_jax.training import loop
 from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.setup import TrainSetup
 from dfm_jax.training.step import train_step
 
 # What `fingerprints.of_split` says of the data set that batches are said to come from.
@@ -36,29 +38,40 @@ class Batches:
         pass
 
 
-def linear_job(config):
+@dataclasses.dataclass
+class LinearData:
+    """A `TrainData`."""
+
+    at: dict = dataclasses.field(default_factory=dict)
+    fingerprint: dict = dataclasses.field(default_factory=lambda: dict(SPLIT))
+
+    def batches(self, start_step):
+        return Batches(start_step, self.at)
+
+    def scene_names(self, step):
+        return [f"scene of batch {step - 1}"]
+
+    def evaluation_example(self, num_scenes):
+        return "example"
+
+
+def linear_setup(config):
     tx = make_optimizer(config.train.optimizer)
 
     def loss(params, example, key):
         noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])
         return jnp.mean((example["x"] @ params["w"] - 1 + noise) ** 2), {"noise": jnp.mean(noise)}
 
-    return loop.Job(
+    return TrainSetup(
         init=lambda key: create({"w": jax.random.normal(key, (3,))}, tx),
         step=partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.9, ema_every=1),
         preview=lambda params, example, key: np.full((2, 2, 3), 7, np.uint8),
     )
 
 
-def install(monkeypatch):
-    """Puts the linear job in place of the real one; returns what to do at which batch, to be filled in."""
-    at = {}
-    monkeypatch.setattr(loop, "build", linear_job)
-    monkeypatch.setattr(loop, "_prepare_data", lambda config, _: (config, dict(SPLIT)))
-    monkeypatch.setattr(loop.pipeline, "training_batches", lambda *_, start_step, **__: Batches(start_step, at))
-    monkeypatch.setattr(loop.pipeline, "evaluation_examples", lambda *_, **__: ("examples", ["a scene"]))
-    monkeypatch.setattr(loop.pipeline, "scene_names", lambda *_, step, **__: [f"scene of batch {step}"])
-    return at
+def train(config, workdir, at=None, make_setup=linear_setup):
+    """The real loop around the linear model; `at` maps batch numbers to something to do when they are read."""
+    return loop.train(config, workdir, make_setup=make_setup, open_data=lambda _: LinearData(at or {}))
 
 
 def settings(**train):

@@ -24,7 +24,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.models import lpips
 from dfm_jax.profiling import compile_report, compile_table, tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
-from dfm_jax.training import job, sharding
+from dfm_jax.training import setup, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -237,7 +237,7 @@ def test_weights_need_not_be_there_to_compile(monkeypatch):
     needed = sorted(lpips.shapes().values())
     assert sorted(x.shape for x in jax.tree.leaves(arguments[3])) == needed
     with pytest.raises(UserError, match=r"no LPIPS weights at nowhere\.npz"):
-        job.build(from_dict(config))
+        setup.make_train_setup(from_dict(config))
 
 
 def test_bytes_on_a_device_are_those_of_its_part():

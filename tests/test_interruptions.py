@@ -20,16 +20,17 @@ import pytest
 from dfm_jax.errors import UserError
 from dfm_jax.runs import checkpoint_files, checksums, metric_writers, workdirs
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.train_state import TrainState
 from dfm_jax.training import interruptions, loop
 from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
-from dfm_jax.training.stopwatch import Stopwatch
-from tests.linear_run import install, parameters, settings, steps
+from dfm_jax.training.stopwatch import Stopwatch, peak_flops
+from tests.linear_run import parameters, settings, steps, train
 
 
 @pytest.fixture
-def at(monkeypatch):
+def at():
     """What to do at which batch."""
-    return install(monkeypatch)
+    return {}
 
 
 # --- damaged checkpoints ----------------------------------------------------------------------------------------------
@@ -57,12 +58,12 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, at, tmp_path, capsys):
-    loop.train(settings(), tmp_path / "whole")
-    loop.train(settings(num_steps=4), tmp_path / "run")
+    train(settings(), tmp_path / "whole", at)
+    train(settings(num_steps=4), tmp_path / "run", at)
     assert steps(tmp_path / "run") == [2, 4]
     DAMAGE[damage](tmp_path / "run" / "checkpoints" / "4")
     capsys.readouterr()
-    assert loop.train(settings(), tmp_path / "run") == loop.EXIT_DONE
+    assert train(settings(), tmp_path / "run", at) == loop.EXIT_DONE
     errors = capsys.readouterr().err
     assert "warning: the checkpoint of step 4 is damaged: " in errors
     assert "going on from step 2" in errors
@@ -71,18 +72,18 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, at
 
 
 def test_if_all_checkpoints_are_damaged_nothing_is_touched(at, tmp_path):
-    loop.train(settings(num_steps=4), tmp_path)
+    train(settings(num_steps=4), tmp_path, at)
     for step in (2, 4):
         flip_a_bit(largest_file(tmp_path / "checkpoints" / str(step) / "params" / "d"))
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read") as error:
-        loop.train(settings(), tmp_path)
+        train(settings(), tmp_path, at)
     assert "step 4 is damaged: params/d/" in str(error.value)
     assert "step 2 is damaged: params/d/" in str(error.value)
     assert steps(tmp_path) == [2, 4]
 
 
 def test_sampling_goes_back_to_the_one_before_and_looks_at_what_it_needs_only(at, tmp_path, capsys):
-    loop.train(settings(num_steps=4), tmp_path)
+    train(settings(num_steps=4), tmp_path, at)
     flip_a_bit(largest_file(tmp_path / "checkpoints" / "4" / "opt_state" / "d"))
     assert restore_params(tmp_path)[1] == 4
     flip_a_bit(largest_file(tmp_path / "checkpoints" / "4" / "ema" / "d"))
@@ -92,9 +93,9 @@ def test_sampling_goes_back_to_the_one_before_and_looks_at_what_it_needs_only(at
 
 
 def test_checkpoints_without_checksums_are_taken_as_they_are(at, tmp_path):
-    loop.train(settings(num_steps=4), tmp_path)
+    train(settings(num_steps=4), tmp_path, at)
     (tmp_path / "checkpoints" / "4" / checksums.FILE).unlink()
-    assert loop.train(settings(), tmp_path) == loop.EXIT_DONE
+    assert train(settings(), tmp_path, at) == loop.EXIT_DONE
     assert not (tmp_path / "damaged").exists()
 
 
@@ -113,7 +114,7 @@ def test_checksums_are_those_of_the_files(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_path, monkeypatch):
-    loop.train(settings(), tmp_path / "whole")
+    train(settings(), tmp_path / "whole", at)
     write = checksums.write
 
     def write_if_there_is_room(folder):
@@ -123,13 +124,12 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_pa
 
     monkeypatch.setattr(checksums, "write", write_if_there_is_room)
     with pytest.raises(UserError, match=r"step 4 could not be written to .* \(.*No space left on device.*step 2"):
-        loop.train(settings(), tmp_path / "run")
+        train(settings(), tmp_path / "run", at)
     assert [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()] == [
         tmp_path / "run" / "checkpoints" / "2"
     ]
     monkeypatch.undo()
-    install(monkeypatch)
-    assert loop.train(settings(), tmp_path / "run") == loop.EXIT_DONE
+    assert train(settings(), tmp_path / "run", at) == loop.EXIT_DONE
     np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
 
 
@@ -148,7 +148,7 @@ def small_disk(tmp_path):
 def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     at, small_disk, tmp_path, capsys
 ):
-    loop.train(settings(), tmp_path / "whole")
+    train(settings(), tmp_path / "whole", at)
     filling = small_disk / "filling"
 
     def fill():
@@ -159,13 +159,13 @@ def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_th
 
     at[2] = fill  # after the checkpoint of step 2
     with pytest.raises(UserError, match=r"could not be written to .*No space left on device.*see that the disk"):
-        loop.train(settings(), small_disk / "run")
+        train(settings(), small_disk / "run", at)
     assert checkpoint_files.steps(small_disk / "run" / "checkpoints") == [2]
     at.clear()
     with pytest.raises(UserError, match=r"cannot be written .*No space left on device"):
-        loop.train(settings(), small_disk / "run")
+        train(settings(), small_disk / "run", at)
     filling.unlink()
-    assert loop.train(settings(), small_disk / "run") == loop.EXIT_DONE
+    assert train(settings(), small_disk / "run", at) == loop.EXIT_DONE
     assert "going on from step 2" in capsys.readouterr().err
     np.testing.assert_array_equal(parameters(small_disk / "run"), parameters(tmp_path / "whole"))
 
@@ -191,7 +191,7 @@ def test_numbers_that_cannot_be_written_are_one_error_without_a_traceback(tmp_pa
 def test_a_workdir_that_cannot_be_written_is_one_clear_error_at_once(workdir, at, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"cannot be written .*give a --workdir"):
-        loop.train(settings(), tmp_path / workdir)
+        train(settings(), tmp_path / workdir, at)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -199,18 +199,18 @@ def test_a_workdir_that_cannot_be_written_is_one_clear_error_at_once(workdir, at
 
 @pytest.mark.parametrize("error", [UserError("shard 3 is gone"), RuntimeError("Traceback ...\nshard 3 is gone")])
 def test_if_a_batch_cannot_be_read_what_was_reached_is_saved(error, at, tmp_path, capsys):
-    loop.train(settings(), tmp_path / "whole")
+    train(settings(), tmp_path / "whole", at)
 
     def fail():
         raise error
 
     at[3] = fail
     with pytest.raises(UserError, match="shard 3 is gone"):
-        loop.train(settings(checkpoint_every=100), tmp_path / "run")
+        train(settings(checkpoint_every=100), tmp_path / "run", at)
     assert steps(tmp_path / "run") == [3]
     assert "ended at step 3 of 6: an error" in capsys.readouterr().err
     at.clear()
-    loop.train(settings(checkpoint_every=100), tmp_path / "run")
+    train(settings(checkpoint_every=100), tmp_path / "run", at)
     np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
 
 
@@ -230,13 +230,13 @@ def test_time_saves_too_and_begins_anew_with_each_save():
 
 
 def test_a_run_saves_when_the_time_has_come(at, tmp_path):
-    loop.train(settings(checkpoint_every=1000, checkpoint_minutes=1e-9, keep_checkpoints=10), tmp_path)
+    train(settings(checkpoint_every=1000, checkpoint_minutes=1e-9, keep_checkpoints=10), tmp_path, at)
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
 def state(value):
     tree = {"w": jnp.full(3, value)}
-    return loop.TrainState(step=jnp.int32(0), params=tree, opt_state=tree, ema=tree)
+    return TrainState(step=jnp.int32(0), params=tree, opt_state=tree, ema=tree)
 
 
 def test_the_last_those_of_every_so_many_steps_and_the_best_stay(tmp_path):
@@ -252,11 +252,11 @@ def test_the_last_those_of_every_so_many_steps_and_the_best_stay(tmp_path):
 
 def test_a_metric_that_there_is_not_is_one_clear_error(at, tmp_path):
     with pytest.raises(UserError, match=r"keep_best='psnr' is no metric; there are: .*loss"):
-        loop.train(settings(keep_best="psnr"), tmp_path)
+        train(settings(keep_best="psnr"), tmp_path, at)
 
 
 def test_a_run_keeps_its_best(at, tmp_path):
-    loop.train(settings(num_steps=8, checkpoint_every=1, keep_checkpoints=1, keep_best="loss", log_every=1), tmp_path)
+    train(settings(num_steps=8, checkpoint_every=1, keep_checkpoints=1, keep_best="loss", log_every=1), tmp_path, at)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     best = min(lines, key=lambda line: line["loss"])["step"]
     assert steps(tmp_path) == sorted({best, 8})
@@ -286,7 +286,7 @@ def test_before_the_first_step_a_run_ends_at_once(number, code, left):
 def test_the_second_ctrl_c_ends_at_once_and_only_that(left, monkeypatch):
     monkeypatch.setattr(interruptions, "SAME_PRESS_SECONDS", 0.0)
     with stop_request(left) as stop:
-        stop.stepped()
+        stop.requested(0)
         os.kill(os.getpid(), signal.SIGTERM)
         wait_until(lambda: stop.requested(1))
         os.kill(os.getpid(), signal.SIGTERM)  # launchers may repeat it
@@ -300,7 +300,7 @@ def test_the_second_ctrl_c_ends_at_once_and_only_that(left, monkeypatch):
 def test_one_ctrl_c_that_comes_twice_is_one(left):
     """A terminal tells all its programs, and one that started another may hand it on."""
     with stop_request(left) as stop:
-        stop.stepped()
+        stop.requested(0)
         os.kill(os.getpid(), signal.SIGINT)
         wait_until(lambda: stop.requested(1))
         os.kill(os.getpid(), signal.SIGINT)
@@ -311,7 +311,7 @@ def test_one_ctrl_c_that_comes_twice_is_one(left):
 def test_a_long_step_is_answered_for(left, capfd, monkeypatch):
     monkeypatch.setattr(interruptions, "QUIET_SECONDS", 0.01)
     with stop_request(left) as stop:
-        stop.stepped()
+        stop.requested(0)
         os.kill(os.getpid(), signal.SIGINT)
         told = []
         wait_until(lambda: told.append(capfd.readouterr().err) or any("Ctrl-C again ends at once" in x for x in told))
@@ -321,7 +321,7 @@ def test_what_nohup_ignores_stays_ignored(left):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_request(left) as stop:
-            stop.stepped()
+            stop.requested(0)
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.1)
             assert not stop.requested(1)
@@ -344,7 +344,7 @@ def test_the_watchdog_tells_where_a_run_hangs_and_asks_for_a_restart(tmp_path, c
     with Watchdog(0.001, tmp_path, leave=codes.append) as watchdog:
         time.sleep(0.2)
         assert not codes, "it watches from the first step on"
-        watchdog.seen()
+        watchdog.heartbeat()
         wait_until(lambda: codes)
     hanging.set()
     thread.join()
@@ -359,7 +359,7 @@ def test_the_watchdog_lets_a_run_go_on(tmp_path):
     codes = []
     with Watchdog(0.01, tmp_path, leave=codes.append) as watchdog:
         for _ in range(20):
-            watchdog.seen()
+            watchdog.heartbeat()
             time.sleep(0.05)
     time.sleep(0.7)
     assert codes == []
@@ -385,12 +385,12 @@ def test_goodput_is_what_is_left_of_the_time():
         now[0] += 1
     assert watch.goodput() == pytest.approx(0.8)
     assert watch.shares() == "data 10 %, checkpoints 10 %"
-    assert watch.take_interval() == {"data": 1, "checkpoints": 1}
-    assert watch.take_interval() == {}
+    assert watch.pop_interval() == {"data": 1, "checkpoints": 1}
+    assert watch.pop_interval() == {}
 
 
 def test_a_run_logs_where_its_time_goes_and_ends_with_one_line(at, tmp_path, capsys):
-    loop.train(settings(), tmp_path)
+    train(settings(), tmp_path, at)
     last = json.loads((pathlib.Path(tmp_path) / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= last["data_wait"] <= 1
     assert last["checkpoint_seconds"] >= 0
@@ -401,7 +401,7 @@ def test_a_run_logs_where_its_time_goes_and_ends_with_one_line(at, tmp_path, cap
 
 
 def test_devices_have_a_peak_or_none():
-    assert jax.local_devices()[0].platform != "cpu" or loop.peak_flops(1) is None
+    assert jax.local_devices()[0].platform != "cpu" or peak_flops(1) is None
 
 
 # --- buckets ----------------------------------------------------------------------------------------------------------

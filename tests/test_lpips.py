@@ -17,6 +17,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.interop.lpips_weights import CONVOLUTIONS, PLACES, from_state_dicts
 from dfm_jax.models import lpips
 from dfm_jax.training import loop
+from dfm_jax.training.setup import make_train_setup
 from tests.tiny import jit, tiny_example
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -198,13 +199,13 @@ def settings(**loss: float | str) -> Config:
 def test_training_takes_lpips_as_an_argument_and_trains_no_part_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv(lpips.ENVIRONMENT, str(tmp_path / "weights.npz"))
     lpips.save(lpips.default_path(), random_weights())
-    job, plain = loop.build(settings(lpips=1.0)), loop.build(settings(lpips=0.0))
-    assert plain.frozen == ()
+    setup, plain = make_train_setup(settings(lpips=1.0)), make_train_setup(settings(lpips=0.0))
+    assert plain.frozen_params == ()
     key = jax.random.key(0)
-    state = jax.eval_shape(job.init, key)
+    state = jax.eval_shape(setup.init, key)
     assert jax.tree.structure(state) == jax.tree.structure(jax.eval_shape(plain.init, key))
-    arguments = state, tiny_example(v=1), key, *job.frozen
-    program, (after, metrics) = jax.make_jaxpr(job.step, return_shape=True)(*arguments)
+    arguments = state, tiny_example(v=1), key, *setup.frozen_params
+    program, (after, metrics) = jax.make_jaxpr(setup.step, return_shape=True)(*arguments)
     assert "lpips" in metrics
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert sum(np.size(constant) for constant in program.consts) < 1e5
@@ -215,7 +216,7 @@ def test_lpips_is_computed_as_the_networks_are(tmp_path, monkeypatch):
     lpips.save(lpips.default_path(), random_weights())
     config = settings(lpips=1.0)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype="bfloat16"))
-    assert loop.build(config).frozen[0].dtype == "bfloat16"
+    assert make_train_setup(config).frozen_params[0].dtype == "bfloat16"
 
 
 def test_without_weights_training_stops_before_it_begins(tmp_path, monkeypatch):

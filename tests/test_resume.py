@@ -16,8 +16,8 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import sharding
-from dfm_jax.training.job import build
-from dfm_jax.training.start import first_state
+from dfm_jax.training.initialization import initial_state
+from dfm_jax.training.setup import make_train_setup
 from tests.programs import PATIENCE, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -122,9 +122,9 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bits(folder,
 def test_a_run_begins_with_its_average_where_the_config_says(folder):
     small = [f"--config.{name}={value}" for name, value in SETTINGS.items()]
     config = read_config(f"{ROOT}/configs/toy.py:tiny", [*small, "--config.train.optimizer.ema_memory=host"])
-    job, mesh = build(config), sharding.make_mesh(config.train.mesh)
+    setup, mesh = make_train_setup(config), sharding.make_mesh(config.train.mesh)
     with Checkpoints(folder / "new", keep=Retention(1)) as checkpoints:
-        state = first_state(config, job.init, checkpoints, mesh, jax.random.key(0), start=0)
+        state = initial_state(config, setup.init, checkpoints, mesh, jax.random.key(0), start_step=0)
     kinds = lambda tree: {x.sharding.memory_kind for x in jax.tree.leaves(tree)}
     assert kinds(state.ema) == {"pinned_host"}
     assert kinds((state.params, state.opt_state)) == {"device"}

@@ -13,7 +13,7 @@ from dfm_jax.runs.train_state import create
 from dfm_jax.training import loop
 from dfm_jax.training.optimizers import MEAN_OVER, MOST_IN_A_ROW, skip_spikes
 from dfm_jax.training.step import train_step
-from tests.linear_run import install, parameters, settings
+from tests.linear_run import parameters, settings, train
 from tests.tiny import jit
 
 FACTOR = 4.0
@@ -77,12 +77,11 @@ def test_what_lasts_is_no_spike(settled):
     assert skipped == [True] * MOST_IN_A_ROW + [False]
 
 
-def test_a_run_says_and_counts_what_it_leaves_out(monkeypatch, tmp_path, capsys):
-    at = install(monkeypatch)
-    at[MEAN_OVER + 20] = lambda: 1e6
+def test_a_run_says_and_counts_what_it_leaves_out(tmp_path, capsys):
+    at = {MEAN_OVER + 20: lambda: 1e6}
     optimizer = {"skip_spikes": 50.0, "learning_rate": 1e-3, "decay_steps": 1000}
     run = settings(num_steps=MEAN_OVER + 40, checkpoint_every=1000, log_every=20, optimizer=optimizer)
-    assert loop.train(run, tmp_path) == loop.EXIT_DONE
+    assert train(run, tmp_path, at) == loop.EXIT_DONE
     errors = capsys.readouterr().err
     assert f"step {MEAN_OVER + 21} is left out: its gradient norm, " in errors
     assert f"scenes scene of batch {MEAN_OVER + 20}" in errors

@@ -14,7 +14,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import loop
-from dfm_jax.training.start import compare_position_codes
+from dfm_jax.training.initialization import compare_position_codes
 
 SIZE = 8
 

@@ -22,20 +22,20 @@ from dfm_jax.runs.train_state import create
 from dfm_jax.training import loop
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration
 from dfm_jax.training.optimizers import make_optimizer
-from tests.linear_run import install, linear_job, parameters, settings, steps
+from tests.linear_run import linear_setup, parameters, settings, steps, train
 from tests.torchvision_state import resnet34_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def at(monkeypatch):
+def at():
     """What to do at which batch."""
-    return install(monkeypatch)
+    return {}
 
 
 def test_a_run_leaves_checkpoints_a_curve_and_pictures(at, tmp_path):
-    assert loop.train(settings(sample_every=3), tmp_path) == loop.EXIT_DONE
+    assert train(settings(sample_every=3), tmp_path, at) == loop.EXIT_DONE
     assert steps(tmp_path) == [4, 6]  # two are kept
     lines = metric_writers.read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [2, 4, 6]
@@ -47,16 +47,16 @@ def test_a_run_leaves_checkpoints_a_curve_and_pictures(at, tmp_path):
 
 
 def test_a_run_in_two_parts_ends_as_one(at, tmp_path):
-    loop.train(settings(), tmp_path / "whole")
-    loop.train(settings(num_steps=3), tmp_path / "parts")
-    loop.train(settings(), tmp_path / "parts")
+    train(settings(), tmp_path / "whole", at)
+    train(settings(num_steps=3), tmp_path / "parts", at)
+    train(settings(), tmp_path / "parts", at)
     np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "parts"))
 
 
 def test_a_finished_run_says_so(at, tmp_path, capsys):
-    loop.train(settings(), tmp_path)
+    train(settings(), tmp_path, at)
     capsys.readouterr()
-    assert loop.train(settings(), tmp_path) == loop.EXIT_DONE
+    assert train(settings(), tmp_path, at) == loop.EXIT_DONE
     assert "has reached step 6 of 6 already" in capsys.readouterr().err
 
 
@@ -67,7 +67,7 @@ def test_a_finished_run_says_so(at, tmp_path, capsys):
 def test_a_signal_saves_the_step_and_says_by_the_code_what_to_do(number, code, cause, at, tmp_path, capsys):
     at[2] = lambda: os.kill(os.getpid(), number)
     before = signal.getsignal(number)
-    assert loop.train(settings(num_steps=10**5, checkpoint_every=10**5, log_every=10**5), tmp_path) == code
+    assert train(settings(num_steps=10**5, checkpoint_every=10**5, log_every=10**5), tmp_path, at) == code
     assert signal.getsignal(number) == before
     (step,) = steps(tmp_path)
     assert step >= 3  # and not far beyond; a thread hears of it, which may have to wait for a processor
@@ -75,11 +75,11 @@ def test_a_signal_saves_the_step_and_says_by_the_code_what_to_do(number, code, c
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(at, tmp_path):
-    loop.train(settings(), tmp_path / "whole")
+    train(settings(), tmp_path / "whole", at)
     at[2] = lambda: os.kill(os.getpid(), signal.SIGINT)
-    loop.train(settings(checkpoint_every=100), tmp_path / "stopped")
+    train(settings(checkpoint_every=100), tmp_path / "stopped", at)
     at.clear()
-    assert loop.train(settings(), tmp_path / "stopped") == loop.EXIT_DONE
+    assert train(settings(), tmp_path / "stopped", at) == loop.EXIT_DONE
     np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "stopped"))
 
 
@@ -88,11 +88,11 @@ def test_a_second_run_in_a_workdir_is_refused_and_the_first_is_not_harmed(at, tm
 
     def start_another():
         with pytest.raises(UserError, match=f"is in use: process {os.getpid()} on .* has been training") as error:
-            loop.train(settings(num_steps=9), tmp_path)
+            train(settings(num_steps=9), tmp_path, at)
         refused.append(error)
 
     at[3] = start_another
-    assert loop.train(settings(), tmp_path) == loop.EXIT_DONE
+    assert train(settings(), tmp_path, at) == loop.EXIT_DONE
     assert refused and steps(tmp_path) == [4, 6]
     assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2, 4, 6]
 
@@ -101,7 +101,7 @@ def test_a_second_run_in_a_workdir_is_refused_and_the_first_is_not_harmed(at, tm
 def test_non_finite_numbers_stop_the_run_and_are_never_saved(at, tmp_path, bad_batch):
     at[bad_batch] = lambda: np.nan
     with pytest.raises(NonFiniteError) as error:
-        loop.train(settings(), tmp_path)
+        train(settings(), tmp_path, at)
     message = str(error.value)
     assert f"in step {bad_batch + 1}: " in message
     assert "loss nan" in message
@@ -111,12 +111,12 @@ def test_non_finite_numbers_stop_the_run_and_are_never_saved(at, tmp_path, bad_b
 
 
 def test_another_configs_checkpoint_is_refused(at, tmp_path):
-    loop.train(settings(), tmp_path)
+    train(settings(), tmp_path, at)
     config = settings()
     encoder = dataclasses.replace(config.model.encoder, depth=9)
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
     with pytest.raises(UserError, match=r"config\.model\.encoder\.depth: 2 -> 9"):
-        loop.train(other, tmp_path)
+        train(other, tmp_path, at)
 
 
 def changed(config, **optimizer):
@@ -125,47 +125,37 @@ def changed(config, **optimizer):
 
 
 def test_a_setting_that_changes_what_the_optimiser_keeps_is_named_and_others_may_change(at, tmp_path, capsys):
-    loop.train(settings(num_steps=2), tmp_path)
+    train(settings(num_steps=2), tmp_path, at)
     with pytest.raises(UserError, match=r"skip_spikes was 0\.0 in this run and is 3\.0 now") as error:
-        loop.train(changed(settings(), skip_spikes=3.0), tmp_path)
+        train(changed(settings(), skip_spikes=3.0), tmp_path, at)
     assert "\n" not in str(error.value) and "--config.train.optimizer.skip_spikes=0.0" in str(error.value)
     others = {"learning_rate": 1e-4, "decay_steps": 0, "b1": 0.5, "clip_norm": 3.0, "first_moment_dtype": "bfloat16"}
     capsys.readouterr()
-    assert loop.train(changed(settings(), **others), tmp_path) == loop.EXIT_DONE
+    assert train(changed(settings(), **others), tmp_path, at) == loop.EXIT_DONE
     said = capsys.readouterr().err
     assert [name for name in others if f"another config.train.optimizer.{name}: " not in said] == []
 
 
 def test_a_metric_that_does_not_exist_is_noticed_before_the_first_step(at, tmp_path, monkeypatch):
     traced, stepped = [], []
-    monkeypatch.setattr(loop, "build", lambda config: counting(linear_job(config), traced))
+    setup = linear_setup(settings())
+    counted = dataclasses.replace(setup, step=lambda *arguments: (traced.append(1), setup.step(*arguments))[1])
     monkeypatch.setattr(loop.Monitor, "add", lambda *_: stepped.append(1))
     with pytest.raises(UserError, match=r"keep_best='los' is no metric; there are: .*loss, noise"):
-        loop.train(settings(keep_best="los"), tmp_path)
+        train(settings(keep_best="los"), tmp_path, at, lambda _: counted)
     assert not stepped
     monkeypatch.undo()
-    install(monkeypatch)
-    monkeypatch.setattr(loop, "build", lambda config: counting(linear_job(config), traced))
     monkeypatch.setattr(loop, "count_flops", lambda *_: 0.0)
-    traced.clear()
-    assert loop.train(settings(keep_best="loss"), tmp_path) == loop.EXIT_DONE
+    assert train(settings(keep_best="loss"), tmp_path, at, lambda _: counted) == loop.EXIT_DONE
     assert len(traced) == 1  # to look at the names costs no second look at the step
 
 
-def counting(job, traced):
-    def step(*arguments):
-        traced.append(1)
-        return job.step(*arguments)
-
-    return dataclasses.replace(job, step=step)
-
-
 def test_a_run_may_start_from_anothers_average(at, tmp_path):
-    loop.train(settings(), tmp_path / "first")
+    train(settings(), tmp_path / "first", at)
     config = dataclasses.replace(settings(), init_from=str(tmp_path / "first"))
     optimizer = dataclasses.replace(config.train.optimizer, learning_rate=0.0)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer=optimizer))
-    loop.train(config, tmp_path / "second")
+    train(config, tmp_path / "second", at)
     average, _, _ = restore_params(tmp_path / "first", which="ema")
     np.testing.assert_array_equal(parameters(tmp_path / "second"), average["w"])
 
@@ -173,22 +163,22 @@ def test_a_run_may_start_from_anothers_average(at, tmp_path):
 def test_starting_from_nothing_is_refused(at, tmp_path):
     config = dataclasses.replace(settings(), init_from=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"there is no checkpoint in .*nowhere"):
-        loop.train(config, tmp_path / "run")
+        train(config, tmp_path / "run", at)
 
 
 def test_another_kind_of_encoder_is_refused_by_its_name_alone(at, tmp_path):
-    loop.train(settings(), tmp_path)
+    train(settings(), tmp_path, at)
     config = settings()
     resnet = ResNet34Config("resnet34", base=8, absolute_pose=False, remat=False, init_file="")
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=resnet))
     with pytest.raises(UserError, match=r"model\.encoder\.name: 'dit' -> 'resnet34'") as error:
-        loop.train(other, tmp_path)
+        train(other, tmp_path, at)
     assert str(error.value).count("config.model.encoder") == 1
 
 
-def encoder_job(config):
+def encoder_setup(config):
     """The real encoder's parameters, all ones, and steps that leave them alone."""
-    job, tx = linear_job(config), make_optimizer(config.train.optimizer)
+    setup, tx = linear_setup(config), make_optimizer(config.train.optimizer)
     model = RadianceFieldModel.from_config(config)
     shapes = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
     step = lambda state, example, key: (
@@ -196,18 +186,17 @@ def encoder_job(config):
         {"loss": jnp.float32(0), "finite": jnp.bool_(True)},
     )
     init = lambda key: create({"encoder": jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)}, tx)
-    return dataclasses.replace(job, init=init, step=step)
+    return dataclasses.replace(setup, init=init, step=step)
 
 
 def test_a_run_may_start_from_public_weights_but_does_not_go_on_from_them(at, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "build", encoder_job)
     config = settings(num_steps=1)
     encoder = ResNet34Config("resnet34", base=2, absolute_pose=False, remat=False, init_file=str(tmp_path / "w.npz"))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
     with pytest.raises(UserError, match=r"there is no file .*w\.npz"):
-        loop.train(config, tmp_path / "run")
+        train(config, tmp_path / "run", at, encoder_setup)
     np.savez(tmp_path / "w.npz", **resnet34_state(2, classes=10))
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run", at, encoder_setup)
     assert "taken: clean_stem, layer1_*/conv_*" in capsys.readouterr().err
     arrays = load_encoder(tmp_path / "w.npz", RadianceFieldModel.from_config(config)).arrays
     for which in ("params", "ema"):
@@ -217,7 +206,7 @@ def test_a_run_may_start_from_public_weights_but_does_not_go_on_from_them(at, tm
         assert np.all(saved["layer3_0"]["film"]["kernel"] == 1)
     (tmp_path / "w.npz").unlink()
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=2))
-    assert loop.train(longer, tmp_path / "run") == loop.EXIT_DONE
+    assert train(longer, tmp_path / "run", at, encoder_setup) == loop.EXIT_DONE
 
 
 def test_metrics_are_averaged_over_the_interval_and_read_a_step_late():
@@ -230,12 +219,12 @@ def test_metrics_are_averaged_over_the_interval_and_read_a_step_late():
     for step in range(1, 5):
         monitor.add(step, {"loss": jnp.float32(step), "finite": jnp.bool_(True)})
     assert [(step, scalars["loss"]) for step, scalars in writer] == [(2, 1.5)]
-    monitor.settle()
+    monitor.flush()
     assert writer[-1][0] == 4
     assert writer[-1][1]["loss"] == 3.5
     monitor.add(5, {"loss": jnp.float32(1), "finite": jnp.bool_(False)})
     with pytest.raises(NonFiniteError, match="step 5: loss 1; its batch holds 5"):
-        monitor.settle()
+        monitor.flush()
 
 
 def test_a_resumed_run_rewrites_what_it_repeats(tmp_path):
@@ -273,7 +262,7 @@ def test_nothing_is_compiled_after_the_first_steps(at, tmp_path, monkeypatch):
     add = Monitor.add
     monkeypatch.setattr(Monitor, "add", lambda self, *args: (after_step.append(len(compiled)), add(self, *args))[1])
     try:
-        loop.train(settings(), tmp_path)
+        train(settings(), tmp_path, at)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert after_step[0] > 0 and len(after_step) == 6
@@ -281,16 +270,16 @@ def test_nothing_is_compiled_after_the_first_steps(at, tmp_path, monkeypatch):
 
 
 def test_what_a_run_left_whose_checkpoints_are_gone_is_kept_apart(at, tmp_path, capsys):
-    loop.train(settings(sample_every=3), tmp_path)
+    train(settings(sample_every=3), tmp_path, at)
     curve = (tmp_path / "metrics.jsonl").read_bytes()
     shutil.rmtree(tmp_path / "checkpoints")
     capsys.readouterr()
-    loop.train(settings(num_steps=2), tmp_path)
+    train(settings(num_steps=2), tmp_path, at)
     kept = tmp_path / "earlier-run-1"
     assert f"its metrics.jsonl, images, tensorboard are kept in {kept}" in capsys.readouterr().err
     assert (kept / "metrics.jsonl").read_bytes() == curve and len(list((kept / "images" / "samples").iterdir())) == 2
     assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2]
     assert not (tmp_path / "images").exists() and len(list((tmp_path / "tensorboard").iterdir())) == 1
-    loop.train(settings(num_steps=4), tmp_path)  # a run that goes on keeps its own
+    train(settings(num_steps=4), tmp_path, at)  # a run that goes on keeps its own
     assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2, 4]
     assert not (tmp_path / "earlier-run-2").exists()

@@ -14,8 +14,9 @@ import numpy as np
 from dfm_jax.runs.train_state import create
 from dfm_jax.training import cluster, loop
 from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.setup import TrainSetup
 from dfm_jax.training.step import train_step
-from tests.linear_run import SPLIT, settings
+from tests.linear_run import LinearData, settings
 
 BATCH, INPUTS, HIDDEN = 8, 64, 1024  # 64 x 1024 numbers are the fewest that are split
 
@@ -40,7 +41,12 @@ class Share:
         pass
 
 
-def job(config):
+class WideData(LinearData):
+    def batches(self, start_step):
+        return Share(start_step, jax.process_index(), jax.process_count())
+
+
+def wide_setup(config):
     tx = make_optimizer(config.train.optimizer)
 
     def init(key):
@@ -54,7 +60,7 @@ def job(config):
         error = jnp.einsum("bd,d->b", hidden, params["out"]["kernel"]) - example["y"] + 0.1 * noise
         return jnp.mean(error**2), {}
 
-    return loop.Job(
+    return TrainSetup(
         init=init,
         step=partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.9, ema_every=1),
         preview=lambda params, example, key: np.full((2, 2, 3), jnp.sum(params["in"]["kernel"]) > 0, np.uint8),
@@ -62,13 +68,7 @@ def job(config):
 
 
 def run(workdir, num_steps, data, fsdp):
-    """Trains; the pictures are drawn at the end."""
-    loop.build = job
-    loop._prepare_data = lambda config, _: (config, SPLIT)
-    loop.pipeline.training_batches = lambda *_, start_step, process_index, process_count, **__: Share(
-        start_step, process_index, process_count
-    )
-    loop.pipeline.evaluation_examples = lambda *_, **__: ("examples", ["a scene"])
+    """Trains; the pictures are sampled at the end."""
     optimizer = {"learning_rate": 1e-3, "decay_steps": 1000}
     config = settings(
         num_steps=num_steps,
@@ -81,7 +81,7 @@ def run(workdir, num_steps, data, fsdp):
         mesh={"data": data, "fsdp": fsdp},
         optimizer=optimizer,
     )
-    return loop.train(config, workdir)
+    return loop.train(config, workdir, make_setup=wide_setup, open_data=lambda _: WideData())
 
 
 if __name__ == "__main__":

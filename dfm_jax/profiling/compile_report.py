@@ -29,7 +29,7 @@ from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.runs.log import say
 from dfm_jax.sampling.batches import pairs_at_once
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
-from dfm_jax.training import job, sharding
+from dfm_jax.training import setup, sharding
 
 GIB = 2**30
 
@@ -75,11 +75,11 @@ def compile_report(config: Config, topology: str, num_slices: int = 1) -> None:
 def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
     """The training step as `loop.train` compiles it, and the shapes of its arguments."""
     frozen = (lpips.abstract(config.model.compute_dtype),) if config.loss.lpips else ()
-    made = job.build(config, frozen)
+    made = setup.make_train_setup(config, frozen)
     state = sharding.abstract_state(made.init, mesh, config.train.optimizer.ema_memory)
     example = abstract_example(config, config.train.batch_size, sharding.batch_sharding(mesh))
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
-    frozen = _placed(made.frozen, sharding.replicated(mesh))
+    frozen = _placed(made.frozen_params, sharding.replicated(mesh))
     step = sharding.compile_train_step(made.step, state, mesh, frozen)
     return step, (state, example, key, *frozen)
 

@@ -24,8 +24,8 @@ from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.views import render_views
 from dfm_jax.structs import Example, Rendering, Scene
 from dfm_jax.training import sharding
-from dfm_jax.training.job import Job, build
 from dfm_jax.training.optimizers import make_optimizer
+from dfm_jax.training.setup import TrainSetup, make_train_setup
 
 PRODUCT_SIDE = {"cpu": 2048}  # of square matrices whose product shows what the device can do; elsewhere:
 PRODUCT_SIDE_ACCELERATOR = 8192
@@ -146,34 +146,34 @@ def _render(model: RadianceFieldModel, params: Any, scene: Scene, prepared: Prep
 class Training:
     """The training step of a config, on all devices."""
 
-    def __init__(self, config: Config, job: Job | None = None):
+    def __init__(self, config: Config, setup: TrainSetup | None = None):
         """
         Raises:
           UserError: the loss needs weights that are not there, or the devices do not fit the mesh or the batch.
         """
-        self.config, self.job = config, job or build(config)
+        self.config, self.setup = config, setup or make_train_setup(config)
         self.mesh = sharding.make_mesh(config.train.mesh)
         sharding.check_batch_size(config.train.batch_size, config.train.accumulate, self.mesh)
 
     def init(self, key: Array) -> TrainState:
         """A state with made-up parameters."""
-        params = made_up_parameters(lambda key: self.job.init(key).params, key)
+        params = made_up_parameters(lambda key: self.setup.init(key).params, key)
         return create(params, make_optimizer(self.config.train.optimizer))
 
     def compile(self, **settings: Any) -> Compiled:
         config, mesh = self.config, self.mesh
         state = sharding.abstract_state(self.init, mesh, config.train.optimizer.ema_memory)
-        step = sharding.compile_train_step(self.job.step, state, mesh, self.job.frozen)
+        step = sharding.compile_train_step(self.setup.step, state, mesh, self.setup.frozen_params)
         batch = jax.eval_shape(lambda: synthetic_example(config, config.train.batch_size))
         key = jax.eval_shape(lambda: jax.random.key(0))
-        compiled = compile_program(step, state, batch, key, *self.job.frozen, **settings)
+        compiled = compile_program(step, state, batch, key, *self.setup.frozen_params, **settings)
         return dataclasses.replace(compiled, flops=compiled.flops // mesh.size)
 
     def program(self, compiled: Compiled) -> Program:
         """With the state and a batch, which take their memory from here on."""
         config, mesh = self.config, self.mesh
         key = sharding.replicate(jax.random.key(config.seed), mesh)
-        frozen = sharding.replicate(self.job.frozen, mesh)
+        frozen = sharding.replicate(self.setup.frozen_params, mesh)
         batch = sharding.shard_batch(synthetic_example(config, config.train.batch_size), mesh)
         # Donated in every step.
         held = [sharding.initialize(self.init, key, mesh, config.train.optimizer.ema_memory)]

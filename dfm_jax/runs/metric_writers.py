@@ -4,21 +4,27 @@ This is the only module that knows clu, whose writers run in the background. clu
 TensorFlow; ours, on tensorboardX, takes its place before clu's writers are imported.
 """
 
+import contextlib
+import dataclasses
 import json
 import os
 import pathlib
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import tensorboardX
 from clu.asynclib import AsyncError
 from PIL import Image
 
+from dfm_jax.config import Config
+from dfm_jax.errors import UserError
 from dfm_jax.runs import earlier_results
 from dfm_jax.runs.log import say
+from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.runs.workdirs import is_remote, path_of
 
 METRICS_FILE = "metrics.jsonl"
@@ -171,6 +177,29 @@ def create_writer(workdir: str | pathlib.Path, *, start_step: int = 0, enabled: 
     return writers.AsyncMultiWriter(
         [FolderWriter(folder, start_step), TensorBoardWriter(folder / "tensorboard", start_step)]
     )
+
+
+@contextlib.contextmanager
+def writing_metrics(config: Config, workdir: str | pathlib.Path, start_step: int) -> Iterator[Any]:
+    """A writer (see `create_writer`) that begins with the settings, and is closed at the end.
+
+    Raises:
+      UserError: something cannot be written, and nothing else has ended the run.
+    """
+    try:
+        writer = create_writer(workdir, start_step=start_step, enabled=jax.process_index() == 0)
+        try:
+            writer.write_texts(start_step, {"config": f"```\n{json.dumps(dataclasses.asdict(config), indent=2)}\n```"})
+            yield writer
+        except BaseException:
+            with contextlib.suppress(*ERRORS):  # what ended the run is what the user must know
+                writer.close()
+            raise
+        writer.close()
+    except ERRORS as error:
+        raise UserError(
+            f"numbers and pictures could not be written to {workdir} ({error}): {cure_of(error)}"
+        ) from error
 
 
 def _set_aside_earlier_run(workdir: pathlib.Path) -> None:

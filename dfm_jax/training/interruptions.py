@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,10 +54,6 @@ class StopRequest:
         self._ended.set()
         self._hearing.__exit__(*exception)
 
-    def stepped(self) -> None:
-        """The run has made a step: from now on there is something to save."""
-        self._stepping = True
-
     def _hear(self, number: int) -> None:
         if self._received is not None:
             if number == signal.SIGINT and time.monotonic() - self._at > SAME_PRESS_SECONDS:
@@ -80,7 +77,9 @@ class StopRequest:
             print(message, file=sys.stderr, flush=True)
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step; to be asked once a step, by all processes."""
+        """Whether to stop after this step; to be asked once a step, by all processes. From the first time on, there is
+        something to save."""
+        self._stepping = True
         if self._alone:
             return self._received is not None
         if not multihost_utils.reached_preemption_sync_point(step):
@@ -132,13 +131,13 @@ class Watchdog:
     """Ends the process with `EXIT_RESTART` where a step takes longer than `minutes`, as when a device or another host
     hangs, after the stacks of all threads; a context manager. Every process has its own, so that all hosts tell.
 
-    It watches from the first `seen` on: compiling may take long.
+    It watches from the first `heartbeat` on: compiling may take long.
     """
 
     def __init__(self, minutes: float, workdir: str | pathlib.Path, leave: Callable[[int], None] = os._exit):
         """`minutes` 0: it never does."""
         self._minutes, self._workdir, self._leave = minutes, workdir, leave
-        self._seen: float | None = None
+        self._last_beat: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -150,13 +149,18 @@ class Watchdog:
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
 
-    def seen(self) -> None:
-        """The run goes on."""
-        self._seen = time.monotonic()
+    def __call__(self, step: int, state: Any, metrics: Any, *, last: bool) -> None:
+        """A hook of the training loop."""
+        del step, state, metrics, last
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """The run goes on: a step is done."""
+        self._last_beat = time.monotonic()
 
     def _watch(self) -> None:
         while not self._ended.wait(min(10.0, 60 * self._minutes / 4)):
-            if self._seen is not None and time.monotonic() - self._seen > 60 * self._minutes:
+            if self._last_beat is not None and time.monotonic() - self._last_beat > 60 * self._minutes:
                 self._report()
                 self._leave(EXIT_RESTART)
                 return

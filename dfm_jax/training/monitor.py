@@ -53,16 +53,21 @@ class Monitor:
         self._interval: list[Mapping[str, np.ndarray]] = []
         self._since: tuple[int, float] | None = None  # step and time that speed is measured from
 
+    def __call__(self, step: int, state: Any, metrics: Mapping[str, Array], *, last: bool) -> None:
+        """A hook of the training loop."""
+        del state, last
+        self.add(step, metrics)
+
     def add(self, step: int, metrics: Mapping[str, Array]) -> None:
         """Takes the metrics of step `step` (counted from 1), and looks at those of the step before.
 
         Raises:
           NonFiniteError: if that step's loss or gradients were not finite.
         """
-        self.settle()
+        self.flush()
         self._pending = (step, metrics)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Waits for the last step, and looks at its metrics. Only after this may its state be saved.
 
         Raises:
@@ -91,12 +96,12 @@ class Monitor:
         if self._since is None:
             # The first step's time is mostly compilation.
             self._since = (step, time.monotonic())
-            self._stopwatch.all_was("starting")
+            self._stopwatch.restart("starting")
         if step % self._log_every == 0 or step == self._num_steps:
             self._report(step)
 
-    def take_means(self) -> dict[str, float]:
-        """Of all metrics since the last call; to be called after `settle`."""
+    def pop_means(self) -> dict[str, float]:
+        """Of all metrics since the last call; to be called after `flush`."""
         means, self._since_saved = _means(self._since_saved), []
         return means
 
@@ -108,7 +113,7 @@ class Monitor:
             seconds = time.monotonic() - began
             rate = (step - first) / seconds
             self._since = (step, time.monotonic())
-            spent = self._stopwatch.take_interval()
+            spent = self._stopwatch.pop_interval()
             means["data_wait"] = spent.get("data", 0.0) / seconds
             means["checkpoint_seconds"] = spent.get("checkpoints", 0.0)
             if self._peak_share is not None:

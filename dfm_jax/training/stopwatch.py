@@ -41,15 +41,15 @@ class Stopwatch:
             self._total[name] += seconds
             self._interval[name] += seconds
 
-    def all_was(self, name: str) -> None:
-        """All time until now went into this."""
+    def restart(self, name: str) -> None:
+        """All time until now went into `name`."""
         self._total, self._interval = collections.Counter({name: self.elapsed()}), collections.Counter()
 
     def elapsed(self) -> float:
         """Seconds since it was made."""
         return self._clock() - self._began
 
-    def take_interval(self) -> dict[str, float]:
+    def pop_interval(self) -> dict[str, float]:
         """Seconds of each kind since the last call."""
         interval, self._interval = dict(self._interval), collections.Counter()
         return interval

@@ -1,4 +1,4 @@
-"""What a config makes, as functions: the model with its loss and optimiser, ready to be compiled."""
+"""What training a config needs, as functions: the model with its loss and optimiser, ready to be compiled."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,26 +23,26 @@ from dfm_jax.training.step import train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What a config makes, as functions."""
+class TrainSetup:
+    """What a training run computes, as functions."""
 
     init: Callable[[Array], TrainState]  # key -> state before the first step
-    step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen
+    step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen_params
     preview: Callable[[Any, Example, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
-    frozen: tuple = ()  # pytrees that the step needs, and that nobody trains or saves
+    frozen_params: tuple = ()  # pytrees that the step needs, and that nobody trains or saves: those of LPIPS
 
 
-def build(config: Config, frozen: tuple | None = None) -> Job:
+def make_train_setup(config: Config, frozen_params: tuple | None = None) -> TrainSetup:
     """Puts model, loss and optimiser together.
 
     Args:
-      frozen: that of the job, or its shapes; None: it is loaded.
+      frozen_params: those of the setup, or their shapes; None: they are loaded.
 
     Raises:
       UserError: the loss needs the weights of LPIPS, and they are not there.
     """
-    if frozen is None:
-        frozen = (_load_lpips(config),) if config.loss.lpips else ()
+    if frozen_params is None:
+        frozen_params = (_load_lpips(config),) if config.loss.lpips else ()
     model = make_model(config)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
@@ -62,13 +62,13 @@ def build(config: Config, frozen: tuple | None = None) -> Job:
             ema_on_host=optimizer.ema_memory == "host",
         )
 
-    return Job(
+    return TrainSetup(
         init=lambda key: create(model.init(key), tx),
         step=step,
         preview=lambda params, example, key: preview(
             DiffusionSampler(model, params, schedule, config.sample), example, key
         ),
-        frozen=frozen,
+        frozen_params=frozen_params,
     )
 
 

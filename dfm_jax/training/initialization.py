@@ -21,25 +21,25 @@ from dfm_jax.training import sharding
 from dfm_jax.training.transfer import transfer
 
 
-def first_state(
+def initial_state(
     config: Config,
     init: Callable[[Array], TrainState],
     checkpoints: Checkpoints,
     mesh: sharding.Mesh,
     key: Array,
-    start: int,
+    start_step: int,
 ) -> TrainState:
-    """The state to go on from: the checkpoint of step `start`; or, where that is 0, a new one from `init(key)`, with
-    parameters of another run or of public weights where the config names them.
+    """The state to start from: the checkpoint of step `start_step`; or, where that is 0, a new one from `init(key)`,
+    with parameters of another run or of public weights where the config names them.
 
     Raises:
       UserError: what the config names cannot be read, or does not fit this model.
     """
     ema_memory = config.train.optimizer.ema_memory
     target = sharding.abstract_state(init, mesh, ema_memory)
-    if start:
-        say(f"going on from step {start} in {checkpoints.directory}")
-        return checkpoints.restore(start, target)
+    if start_step:
+        say(f"going on from step {start_step} in {checkpoints.directory}")
+        return checkpoints.restore(start_step, target)
     encoder = _public_encoder(config)
     state = _with_encoder(sharding.initialize(init, key, mesh, ema_memory), encoder)
     if not config.init_from:
