@@ -46,7 +46,7 @@ class PosedScenes:
         config = prepare(config)
         return cls(config, pipeline.open_dataset(config.data.dir, config.data.name, config.data.split).fingerprint())
 
-    def batches(self, start_step: int) -> pipeline.Batches:
+    def batches(self, start_step: int) -> pipeline.BatchIterator:
         return pipeline.training_batches(
             self.config.data,
             image_size=self.config.image_size,

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import jax
 from jax import Array
-from jax.sharding import Mesh
 
 from dfm_jax.config import Config
 from dfm_jax.runs import barriers
@@ -90,7 +89,7 @@ class LogPreviews:
         monitor: Monitor,
         writer: Any,
         key: Array,
-        mesh: Mesh,
+        mesh: sharding.Mesh,
         stopwatch: Stopwatch,
     ):
         """

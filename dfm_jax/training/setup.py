@@ -62,6 +62,9 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
             ema_on_host=optimizer.ema_memory == "host",
         )
 
+    def show(params: Any, example: Example, key: Array) -> np.ndarray:
+        return preview(DiffusionSampler(model, params, schedule, config.sample), example, key)
+
     return TrainSetup(
         init=lambda key: create(model.init(key), tx),
         step=step,
