@@ -1,6 +1,7 @@
 """The paper's stages on toy data, as small as they go: pixelNeRF, diffusion from it, and again at more pixels."""
 
 import copy
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,9 +15,12 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import loop
+from dfm_jax.training.data import PosedScenes
 from dfm_jax.training.initialization import compare_position_codes
 
 SIZE = 8
+
+open_data = partial(PosedScenes.open, prepare=with_data_set)
 
 
 def stage(folder, variant="", **settings):
@@ -51,7 +55,7 @@ def chain(tmp_path_factory):
     third = stage(folder, init_from=str(folder / "small"), train=frozen)
     third.image_size, third.data.dir = 2 * SIZE, str(folder / "more_pixels")
     for name, config in (("pixelnerf", first), ("small", second), ("large", third)):
-        assert loop.train(from_dict(config), folder / name, with_data_set) == loop.EXIT_DONE
+        assert loop.train(from_dict(config), folder / name, open_data=open_data) == loop.EXIT_DONE
     return folder
 
 
