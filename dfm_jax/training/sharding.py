@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from dfm_jax.config import MeshConfig
 from dfm_jax.errors import UserError
-from dfm_jax.models import placement
+from dfm_jax.models.constraints import constrain_activations
 
 Rules = Sequence[tuple[str, P]]
 
@@ -180,13 +180,13 @@ def _split_by_example(step: Callable, mesh: Mesh) -> Callable:
     """The step, with what layers return split along the leading axis: examples, or examples by views."""
     split = batch_sharding(mesh)
 
-    def place(x: Array) -> Array:
+    def constrain(x: Array) -> Array:
         whole = x.ndim > 1 and x.shape[0] % mesh.size == 0
         return jax.lax.with_sharding_constraint(x, split) if whole else x
 
     @functools.wraps(step)
-    def placed_step(*arguments: Any) -> Any:
-        with placement.placed(place):
+    def constrained_step(*arguments: Any) -> Any:
+        with constrain_activations(constrain):
             return step(*arguments)
 
-    return placed_step
+    return constrained_step

@@ -1,4 +1,4 @@
-"""A hook on what layers return, through which whoever compiles a model says where it lies."""
+"""A hook on what layers return, through which whoever compiles a model constrains its sharding."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,15 +10,15 @@ from jax import Array
 
 
 @contextlib.contextmanager
-def placed(place: Callable[[Array], Array]) -> Iterator[None]:
-    """While a model is traced in this context, every array that one of its layers returns passes through `place`.
+def constrain_activations(constrain: Callable[[Array], Array]) -> Iterator[None]:
+    """While a model is traced in this context, every array that one of its layers returns passes through `constrain`.
 
     A compiler that is told nothing may split layers instead of examples, and send activations between devices.
     """
 
     def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         result = call(*args, **kwargs)
-        return place(result) if context.method_name == "__call__" and isinstance(result, jax.Array) else result
+        return constrain(result) if context.method_name == "__call__" and isinstance(result, jax.Array) else result
 
     with nn.intercept_methods(intercept):
         yield
