@@ -3,6 +3,8 @@
 Notation: `xy` and `uv` are image coordinates normalised to [0, 1] (x right, y down); `p` is a point; a pose is a 4x4
 `camera_to_world`. Cameras follow OpenCV. Distances run along unit rays, not along the optical axis.
 
+`pixel_grid` and `to_pixels` are all that knows where in an image its pixels lie.
+
 All products are float32-exact on every backend: a TPU would round the inputs of a default product to bfloat16, which
 moves a camera by pixels.
 """
@@ -15,6 +17,7 @@ from dfm_jax.structs import Camera, Rays
 
 # Keeps the division finite for points in the camera plane (value of the published model).
 DEPTH_EPSILON = 1e-9
+UNKNOWN_GRID = "unknown pixel grid {!r}: 'centres' or 'corners'"
 
 
 def _matvec(matrix: Float[Array, "*#batch i j"], vectors: Float[Array, "*#batch n j"]) -> Float[Array, "*batch n i"]:
@@ -62,8 +65,18 @@ def pixel_grid(height: int, width: int, grid: str) -> Float[Array, "h w 2"]:
     elif grid == "corners":
         x, y = (jnp.linspace(0.0, 1.0, n) for n in (width, height))
     else:
-        raise ValueError(f"unknown pixel grid {grid!r}: 'centres' or 'corners'")
+        raise ValueError(UNKNOWN_GRID.format(grid))
     return jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1)
+
+
+def to_pixels(uv: Float[Array, "*batch 2"], height: int, width: int, grid: str) -> Float[Array, "*batch 2"]:
+    """Normalised image points in pixels, (x, y): the inverse of `pixel_grid`, in which pixel i lies at i."""
+    size = jnp.array([width, height], uv.dtype).reshape(*[1] * (uv.ndim - 1), 2)
+    if grid == "centres":
+        return uv * size - 0.5
+    if grid == "corners":
+        return uv * (size - 1)
+    raise ValueError(UNKNOWN_GRID.format(grid))
 
 
 def cast_rays(camera: Camera, xy: Float[Array, "*#batch r 2"]) -> Rays:

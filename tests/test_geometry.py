@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfm_jax.geometry import cast_rays, invert_intrinsics, invert_pose, pixel_grid, project, relative_poses, unproject
+from dfm_jax.geometry import (
+    cast_rays,
+    invert_intrinsics,
+    invert_pose,
+    pixel_grid,
+    project,
+    relative_poses,
+    to_pixels,
+    unproject,
+)
 from dfm_jax.structs import Camera
 from tests.tiny import jit, random_camera
 
@@ -51,11 +60,14 @@ def test_pixel_grid_is_x_then_y_at_the_documented_places(grid):
     for row in range(height):
         for column in range(width):
             np.testing.assert_allclose(xy[row, column], [place(column, width), place(row, height)], atol=1e-6)
+            np.testing.assert_allclose(to_pixels(xy[row, column], height, width, grid), [column, row], atol=1e-6)
 
 
 def test_an_unknown_grid_is_refused():
     with pytest.raises(ValueError, match="middles"):
         pixel_grid(2, 2, "middles")
+    with pytest.raises(ValueError, match="middles"):
+        to_pixels(jnp.zeros(2), 2, 2, "middles")
 
 
 @examples

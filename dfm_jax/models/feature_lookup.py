@@ -4,11 +4,15 @@ Letters: `b` scene, `v` feature view, `p` places (pixels) of a map, `k` the four
 channels.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax, vmap
 from jaxtyping import Float, Int
+
+from dfm_jax.geometry import to_pixels
 
 # Gradients that are added to a map at once. For a TPU they are sorted by place first, and its compiler is slow with
 # long sorts: it computes for 14 s over one of 65536, for 2 s over one of 16384.
@@ -22,65 +26,69 @@ def lookup_features(maps: Float[Array, "b v h w c"], uv: Float[Array, "b v n 2"]
     Args:
       grid: where pixels lie in [0, 1]: 'centres' or 'corners', see `geometry.pixel_grid`.
     """
-    height, width = maps.shape[2:4]
-    size = jnp.array([width, height], uv.dtype).reshape(1, 1, 1, 2)
-    if grid == "centres":
-        xy = uv * size - 0.5
-    elif grid == "corners":
-        xy = uv * (size - 1)
-    else:
-        raise ValueError(f"unknown pixel grid {grid!r}: 'centres' or 'corners'")
-    xy = jnp.clip(xy, 0.0, size - 1)
-    corner = jnp.minimum(jnp.floor(xy), jnp.maximum(size - 2, 0))
-    fx, fy = jnp.moveaxis((xy - corner).astype(maps.dtype), -1, 0)
+    index, weights = bilinear_weights(to_pixels(uv, *maps.shape[2:4], grid), *maps.shape[2:4], maps.dtype)
+    return _weighted_rows(rearrange(maps, "b v h w c -> b v (h w) c"), index, weights)
+
+
+def bilinear_weights(
+    xy: Float[Array, "*batch 2"], height: int, width: int, dtype: Any = jnp.float32
+) -> tuple[Int[Array, "k *batch"], Float[Array, "k *batch"]]:
+    """The four pixels around points, as row-major indices, and their weights. Points outside are moved to the border.
+
+    Args:
+      xy: in pixels.
+    """
+    last = jnp.array([width, height], xy.dtype).reshape(*[1] * (xy.ndim - 1), 2) - 1
+    xy = jnp.clip(xy, 0.0, last)
+    corner = jnp.minimum(jnp.floor(xy), jnp.maximum(last - 1, 0))
+    fx, fy = jnp.moveaxis((xy - corner).astype(dtype), -1, 0)
     x, y = jnp.moveaxis(corner.astype(jnp.int32), -1, 0)
     right, below = jnp.minimum(x + 1, width - 1), jnp.minimum(y + 1, height - 1)
     index = jnp.stack([y * width + x, y * width + right, below * width + x, below * width + right])
-    share = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx])
-    return _weighted_rows(rearrange(maps, "b v h w c -> b v (h w) c"), index, share)
+    return index, jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx])
 
 
 @jax.custom_vjp
 def _weighted_rows(
-    table: Float[Array, "b v p c"], index: Int[Array, "k b v n"], share: Float[Array, "k b v n"]
+    table: Float[Array, "b v p c"], index: Int[Array, "k b v n"], weights: Float[Array, "k b v n"]
 ) -> Float[Array, "b v n c"]:
-    """The rows that `index` names, times their shares, summed over k."""
-    return sum(share[k][..., None] * _rows(table, index[k]) for k in range(index.shape[0]))
+    """The rows that `index` names, times their weightss, summed over k."""
+    return sum(weights[k][..., None] * _rows(table, index[k]) for k in range(index.shape[0]))
 
 
 def _rows(table: Float[Array, "b v p c"], index: Int[Array, "b v n"]) -> Float[Array, "b v n c"]:
     return vmap(vmap(lambda table, i: table.at[i].get(mode="promise_in_bounds")))(table, index)
 
 
-def _forward(table: Array, index: Array, share: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return _weighted_rows(table, index, share), (table, index, share)
+def _forward(table: Array, index: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _weighted_rows(table, index, weights), (table, index, weights)
 
 
 def _backward(kept: tuple[Array, Array, Array], gradient: Float[Array, "b v n c"]) -> tuple[Array, None, Array]:
     """The plain gradient; that of the table is added up in a loop over the corners and a few points at a time."""
-    table, index, share = kept
+    table, index, weights = kept
     corners, _, views, _ = index.shape
     places = table.shape[2]
     # Of little cost: where nobody asks for it, it is not computed.
-    of_share = jnp.stack([jnp.sum(gradient * _rows(table, i), axis=-1) for i in index])
+    of_weights = jnp.stack([jnp.sum(gradient * _rows(table, i), axis=-1) for i in index])
     index = rearrange(index + places * jnp.arange(views)[None, None, :, None], "k b v n -> k b (v n)")
-    share = rearrange(share, "k b v n -> k b (v n)")
+    weights = rearrange(weights, "k b v n -> k b (v n)")
     gradient = rearrange(gradient, "b v n c -> b (v n) c")
     size = min(ADDED_AT_ONCE, index.shape[-1])
     pieces = -(-index.shape[-1] // size)
     missing = pieces * size - index.shape[-1]
-    index, share = (jnp.pad(x, [(0, 0), (0, 0), (0, missing)]) for x in (index, share))  # adds 0 to the first place
+    index, weights = (jnp.pad(x, [(0, 0), (0, 0), (0, missing)]) for x in (index, weights))  # adds 0 to the first place
     gradient = jnp.pad(gradient, [(0, 0), (0, missing), (0, 0)])
 
     def add(i: Array, total: Float[Array, "b p c"]) -> Float[Array, "b p c"]:
         k, first = i % corners, i // corners * size
         some = lambda x, axis: lax.dynamic_slice_in_dim(x, first, size, axis)
-        update = some(share[k], 1)[..., None] * some(gradient, 1)
+        update = some(weights[k], 1)[..., None] * some(gradient, 1)
         return vmap(lambda total, i, x: total.at[i].add(x, mode="promise_in_bounds"))(total, some(index[k], 1), update)
 
     total = jnp.zeros((table.shape[0], views * places, table.shape[3]), table.dtype)
     total = lax.fori_loop(0, corners * pieces, add, total)
-    return rearrange(total, "b (v p) c -> b v p c", v=views), None, of_share
+    return rearrange(total, "b (v p) c -> b v p c", v=views), None, of_weights
 
 
 _weighted_rows.defvjp(_forward, _backward)
