@@ -97,3 +97,20 @@ class Rendering:
     distances: Array  # [*batch, r, s], ascending
     coarse_rgb: Array | None  # [*batch, r, 3]
     proposal: tuple[Array, Array] | None = None  # weights and distances [*batch, r, n] of a proposal field
+
+
+@struct.dataclass
+class RenderedViews:
+    """Images that cameras see of scenes, with their depths: from the renderer to the page."""
+
+    rgb: Array  # [*batch, h, w, 3] in [0, 1]
+    depth: Array  # [*batch, h, w] expected distance along the ray, not divided by the opacity
+    opacity: Array  # [*batch, h, w] share of the ray that is stopped, [0, 1]
+
+    def surface_depth(self) -> Array:
+        """Distances [*batch, h, w] of what stops the rays."""
+        return self.depth / self.opacity.clip(1e-3)
+
+    def depth_before(self, far: Array | float) -> Array:
+        """Expected distances [*batch, h, w] with something opaque at `far`, which stops the rest of every ray."""
+        return self.depth + (1.0 - self.opacity) * far

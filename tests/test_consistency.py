@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from dfm_jax.data.loading import toy_scenes
-from dfm_jax.evaluation.consistency import Seen, consistency
-from dfm_jax.structs import Camera
+from dfm_jax.evaluation.consistency import consistency
+from dfm_jax.structs import Camera, RenderedViews
 from tests.tiny import jit
 
 SIZE, VIEWS = 48, 4
@@ -27,11 +27,10 @@ def exact():
     poses = toy_scenes.orbit_pose(np.linspace(0.1, 1.6, VIEWS))
     views = [toy_scenes.render_view(BOX, pose, toy_scenes.intrinsics(), SIZE) for pose in poses]
     hit = np.stack([np.isfinite(depth) for _, depth, _ in views])
-    distance = np.stack([np.where(np.isfinite(depth), depth, toy_scenes.FAR) for _, depth, _ in views])
-    seen = Seen(
-        np.stack([rgb for rgb, _, _ in views]).astype(np.float32),
-        distance.astype(np.float32),
-        hit.astype(np.float32),
+    seen = RenderedViews(
+        rgb=np.stack([rgb for rgb, _, _ in views]).astype(np.float32),
+        depth=np.where(hit, np.stack([depth for _, depth, _ in views]), 0).astype(np.float32),
+        opacity=hit.astype(np.float32),
     )
     camera = Camera(poses.astype(np.float32), np.tile(toy_scenes.intrinsics().astype(np.float32), (VIEWS, 1, 1)))
     return seen, camera, np.ones(VIEWS, bool)
@@ -47,10 +46,10 @@ def test_exact_pictures_agree(exact):
 def test_false_depths_are_found_out(exact):
     seen, camera, valid = exact
     scale = np.float32(1) + 0.03 * np.array([1, -1, 1, -1], np.float32)[:, None, None]
-    wrong = measure(seen.replace(distance=seen.distance * scale), camera, valid, "centres")
+    wrong = measure(seen.replace(depth=seen.depth * scale), camera, valid, "centres")
     assert wrong.reprojection > 3 * measure(*exact, "centres").reprojection
     nearer = np.float32(1) - 0.2 * np.array([1, 0, 0, 0], np.float32)[:, None, None]
-    assert measure(seen.replace(distance=seen.distance * nearer), camera, valid, "centres").contradicted > 0.1
+    assert measure(seen.replace(depth=seen.depth * nearer), camera, valid, "centres").contradicted > 0.1
 
 
 def test_another_colour_in_one_view_is_found_out(exact):
@@ -82,3 +81,10 @@ def test_corner_aligned_pixels_are_understood(exact):
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(measure(*exact, "centres")), strict=True):
         # Depth is read off between pixels of another raster; near an edge a pixel may count in one of them alone.
         np.testing.assert_allclose(ours, theirs, rtol=0.02)
+
+
+def test_depths_of_what_stops_a_ray_and_of_all_that_is_before_the_end():
+    """Half of the ray is stopped at 2, the rest at the end; nothing stops the other."""
+    views = RenderedViews(rgb=np.zeros((1, 1, 2, 3)), depth=np.array([[[1.0, 0.0]]]), opacity=np.array([[[0.5, 0.0]]]))
+    np.testing.assert_allclose(views.surface_depth()[0, 0, 0], 2)
+    np.testing.assert_allclose(views.depth_before(6.0), [[[4, 6]]])

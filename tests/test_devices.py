@@ -48,7 +48,7 @@ for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
         mesh = devices.make_mesh(scenes * samples, config.image_size**2)
         assert count == 1 or mesh.devices.shape == tuple(shape), mesh
         videos = {}
-        keep = lambda i, j, rgb, distance: videos.update({(i, j): (rgb, distance)})
+        keep = lambda i, j, frames: videos.update({(i, j): frames})
         settings = dataclasses.replace(sample, num_samples=samples, num_steps=2)
         sampler = DiffusionSampler(model, params, schedule, settings)
         drawn = sample_scenes(sampler, example, paths, 5, keep)

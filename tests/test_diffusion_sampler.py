@@ -78,7 +78,7 @@ def test_a_scene_is_rendered_at_any_height_and_width():
     camera = jax.tree.map(lambda x: x[:, None], random_camera(np.random.default_rng(3), (2,)))
     render = lambda height, width: jit(lambda scene: made.render(scene, camera, height, width))(tiny_scene())
     wide, square = render(2, 6), render(2, 2)
-    assert wide.rgb.shape == (2, 1, 2, 6, 3) and wide.distance.shape == wide.opacity.shape == (2, 1, 2, 6)
+    assert wide.rgb.shape == (2, 1, 2, 6, 3) and wide.depth.shape == wide.opacity.shape == (2, 1, 2, 6)
     # Of three columns, the middle one looks where one as wide as the three looks.
     for one, other in zip(jax.tree.leaves(wide), jax.tree.leaves(square), strict=True):
         # Another number of pixels is another program: float32's rounding through the field.

@@ -153,7 +153,7 @@ def test_a_sample_depends_on_its_own_numbers_only(run):
         # Another batch is another program: float32's rounding through the sampling steps.
         np.testing.assert_allclose(batch.x0[b], arrays["x0"][j], atol=1e-4)
         np.testing.assert_allclose(batch.views.rgb[b, 1], arrays["samples"][j], atol=1e-4)  # as above
-        assert np.all(batch.views.distance[b] <= run.example.far[i] * 1.001)
+        assert np.all(batch.views.depth_before(run.example.far[i])[b] <= run.example.far[i] * 1.001)
         assert (
             np.abs(arrays["x0"] - arrays["x0"][j]).max(axis=(1, 2, 3)).min(where=np.arange(SAMPLES) != j, initial=1)
             > 1e-3

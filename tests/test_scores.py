@@ -13,9 +13,9 @@ from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation import results
 from dfm_jax.evaluation.calibration import toy_modes
-from dfm_jax.evaluation.scores import SampledViews, SceneScores, measure
+from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import evaluation_page
-from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.structs import Camera, Example, RenderedViews, Views
 from tests.test_consistency import BOX
 
 # --- one scene
@@ -34,15 +34,18 @@ def toy_example(size: int = 24, num_target: int = 2) -> tuple[Example, np.ndarra
     return example, depth[1:]
 
 
-def exact_samples(example: Example, depth: np.ndarray, count: int = 2) -> SampledViews:
+def exact_samples(example: Example, depth: np.ndarray, count: int = 2) -> SceneSamples:
     """As if every sample were the truth; nothing is known of the context's depth."""
     images = np.concatenate([example.context.images, example.target.images])
-    distance = np.concatenate(
-        [np.full_like(depth[:1], toy_scenes.FAR), np.where(np.isfinite(depth), depth, toy_scenes.FAR)]
-    )
-    opacity = (distance < toy_scenes.FAR).astype(np.float32)
+    distance = np.concatenate([np.zeros_like(depth[:1]), np.where(np.isfinite(depth), depth, 0)])
+    opacity = (distance > 0).astype(np.float32)
     repeat = lambda x: np.repeat(x[None], count, axis=0)
-    return SampledViews(repeat(images), repeat(distance), repeat(opacity), repeat(images[1]), example.target.images[0])
+    views = RenderedViews(repeat(images), repeat(distance), repeat(opacity))
+    return SceneSamples(views, repeat(images[1]), example.target.images[0])
+
+
+def with_rgb(samples: SceneSamples, rgb: np.ndarray) -> SceneSamples:
+    return samples.replace(views=samples.views.replace(rgb=rgb))
 
 
 def test_samples_that_are_the_truth_score_perfectly():
@@ -58,17 +61,17 @@ def test_samples_that_are_the_truth_score_perfectly():
 def test_each_number_is_of_its_own_view_and_padding_is_left_out():
     example, depth = toy_example()
     exact = exact_samples(example, depth)
-    rgb, distance = exact.rgb.copy(), exact.distance.copy()
+    rgb, depth_again = exact.views.rgb.copy(), exact.views.depth.copy()
     rgb[1, 2] += 0.1  # second sample, second target
     rgb[:, 3] = 0.7  # padding
-    distance[0, 1] += 0.5
-    drawn = dataclasses.replace(exact, rgb=rgb, distance=distance)
+    depth_again[0, 1] += 0.5 * exact.views.opacity[0, 1]
+    drawn = exact.replace(views=exact.views.replace(rgb=rgb, depth=depth_again))
     scores = measure("a", example, drawn, grid="centres", distance=None, depth=depth)
     # dB: images are float32.
     assert scores.psnr[0] == [99.0, 99.0] and scores.psnr[1] == [99.0, pytest.approx(20.0, abs=1e-3)]
     # Distances of about 4 are float32.
     assert scores.depth_error[0] == [pytest.approx(0.5, abs=1e-4), pytest.approx(0, abs=1e-6)]
-    other = dataclasses.replace(exact, rgb=exact.rgb + 0.1 * np.array([0, 1])[:, None, None, None, None])
+    other = with_rgb(exact, exact.views.rgb + 0.1 * np.array([0, 1])[:, None, None, None, None])
     assert measure("a", example, other, grid="centres", distance=None).variance == pytest.approx(0.0025)
 
 
@@ -80,7 +83,7 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
     matrices = example.target.camera.intrinsics
     depth = toy_modes.true_depth(BOX, pose, matrices, 24)
     exact = exact_samples(example, depth)
-    modes, clean = toy_modes.read_views(BOX, pose, matrices, exact.rgb[:, 1:])
+    modes, clean = toy_modes.read_views(BOX, pose, matrices, exact.views.rgb[:, 1:])
     scores = measure("a", example, exact, grid="centres", distance=None, depth=depth, modes=modes, clean=clean)
     assert modes[:, :2].tolist() == [[toy_modes.UNSEEN] * 2] * 2 and not np.isfinite(depth[1]).any()
     assert scores.depth_error == [[pytest.approx(0, abs=1e-6), None]] * 2 and scores.psnr == [[99.0, 99.0]] * 2
@@ -109,7 +112,7 @@ class MeanDifference:
 def test_diversity_is_the_mean_distance_of_all_pairs():
     example, depth = toy_example()
     exact = exact_samples(example, depth, count=3)
-    shifted = dataclasses.replace(exact, rgb=exact.rgb + np.array([0, 0.1, 0.3])[:, None, None, None, None])
+    shifted = with_rgb(exact, exact.views.rgb + np.array([0, 0.1, 0.3])[:, None, None, None, None])
     scores = measure("a", example, shifted, grid="centres", distance=MeanDifference())
     assert scores.pairwise_lpips == pytest.approx((0.1 + 0.3 + 0.2) / 3, abs=1e-5)
     np.testing.assert_allclose(scores.lpips, [[0, 0], [0.1, 0.1], [0.3, 0.3]], atol=1e-5)

@@ -29,7 +29,7 @@ from dfm_jax.evaluation.calibration import calibrate, toy_modes
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.results import SceneStore, summarise, write_scene_table
-from dfm_jax.evaluation.scores import SampledViews, measure
+from dfm_jax.evaluation.scores import SceneSamples, measure
 from dfm_jax.models import lpips
 from dfm_jax.pages.evaluation_page import write_page
 from dfm_jax.runs.checkpoint_files import require_checkpoints
@@ -220,22 +220,22 @@ class _Sampling:
         at_once = min(num_scenes, max(1, num_devices * pairs_at_once(config.image_size) // num_samples))
         return cls(sampler, jax.random.key(config.seed), at_once, num_samples)
 
-    def __call__(self, example: Example) -> list[SampledViews]:
+    def __call__(self, example: Example) -> list[SceneSamples]:
         """All samples of each scene of `example` [at_once]."""
         num_devices, size = self.sampler.mesh.shape[devices.DATA], self.sampler.model.image_size
         pairs = batches(self.at_once, self.num_samples, size, num_devices)
         sample = partial(sample_batch, self.sampler, example, self.key)
         parts = [_images(sample(*np.array(batch, np.int32).T)) for batch in pairs]
         count = self.at_once * self.num_samples
-        joined = [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]
-        scenes = ([x[start : start + self.num_samples] for x in joined] for start in range(0, count, self.num_samples))
-        return [SampledViews(*arrays, estimate=estimate[0]) for *arrays, estimate in scenes]
+        joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        of_scene = lambda start: jax.tree.map(lambda x: x[start : start + self.num_samples], joined)
+        scenes = map(of_scene, range(0, count, self.num_samples))
+        return [scene.replace(estimate=scene.estimate[0]) for scene in scenes]
 
 
-def _images(batch: SampledBatch) -> tuple[np.ndarray, ...]:
-    """In the order of `SampledViews`; an estimate for each sample."""
-    views = batch.views
-    return jax.device_get((views.rgb, views.distance, views.opacity, batch.x0, batch.estimate))
+def _images(batch: SampledBatch) -> SceneSamples:
+    """Of several scenes; an estimate for each sample."""
+    return jax.device_get(SceneSamples(batch.views, batch.x0, batch.estimate))
 
 
 def _measure_and_store(
@@ -244,22 +244,22 @@ def _measure_and_store(
     number: int,
     index: int,
     example: Example,
-    drawn: SampledViews,
+    samples: SceneSamples,
     store: SceneStore,
     networks: _Networks,
 ) -> None:
     known = {}
     num_context = len(example.context.valid)
-    targets = drawn.rgb[:, num_context:]
+    targets = samples.views.rgb[:, num_context:]
     if toy_modes.has_known_odds(data):
         attributes, poses = data.scene(number).attributes, example.target.absolute_pose
         intrinsics = example.target.camera.intrinsics
         known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
         known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
     grid = config.model.pixel_grid
-    scores = measure(data.names[number], example, drawn, grid=grid, distance=networks.lpips, **known)
+    scores = measure(data.names[number], example, samples, grid=grid, distance=networks.lpips, **known)
     valid = np.asarray(example.target.valid)
-    images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": drawn.estimate}
+    images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
     store.write(index, scores, images | {"context": example.context.images[example.context.valid]})
 
 

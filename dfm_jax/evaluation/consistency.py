@@ -15,22 +15,14 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from dfm_jax.geometry import pixel_grid, project, unproject
-from dfm_jax.structs import Camera
+from dfm_jax.geometry import pixel_grid, project, to_pixels, unproject
+from dfm_jax.models.feature_lookup import bilinear_weights
+from dfm_jax.structs import Camera, RenderedViews
 
 # Surfaces whose distances differ by less than this share of them are one surface.
 SAME_SURFACE = 0.05
 # Rays of which less than this share is stopped do not see a surface.
 SOLID = 0.9
-
-
-@struct.dataclass
-class Seen:
-    """Pictures of one scene."""
-
-    rgb: Array  # [k, h, w, 3] in [0, 1]
-    distance: Array  # [k, h, w]
-    opacity: Array  # [k, h, w] share of each ray that is stopped
 
 
 @struct.dataclass
@@ -42,36 +34,37 @@ class Consistency:
     contradicted: Array  # [] share of the points compared that the other view looks through
 
 
-def consistency(seen: Seen, camera: Camera, valid: Array, grid: str) -> Consistency:
+def consistency(rendered: RenderedViews, camera: Camera, valid: Array, grid: str) -> Consistency:
     """Compares all pairs of views.
 
     Args:
+      rendered: [k, h, w].
       camera: [k].
       valid: [k] bool, views that are no padding.
       grid: 'centres' or 'corners', where pixels lie.
     """
-    views = jnp.arange(len(valid))
+    views, surfaces = jnp.arange(len(valid)), rendered.replace(depth=rendered.surface_depth())
 
     def against(a: Array) -> Array:
-        return jax.vmap(lambda b: _compare(seen, camera, a, b, grid) * (valid[a] & valid[b] & (a != b)))(views)
+        return jax.vmap(lambda b: _compare(surfaces, camera, a, b, grid) * (valid[a] & valid[b] & (a != b)))(views)
 
     # One view at a time against all: the memory of a pair is that of some images.
     same, through, shift, difference = jax.lax.map(against, views).sum((0, 1))
     return Consistency(shift / same, jnp.sqrt(difference / same), through / (same + through))
 
 
-def _compare(seen: Seen, camera: Camera, a: Array, b: Array, grid: str) -> Float[Array, "4"]:
+def _compare(seen: RenderedViews, camera: Camera, a: Array, b: Array, grid: str) -> Float[Array, "4"]:
     """Pixels of `a` that `b` sees, those that it looks through; sums of shifts and of squared colour differences over
-    the former."""
-    size = seen.distance.shape[1]
-    xy = rearrange(pixel_grid(size, size, grid), "h w xy -> (h w) xy")
+    the former. `seen` has the depths of surfaces."""
+    size = seen.depth.shape[1:]
+    xy = rearrange(pixel_grid(*size, grid), "h w xy -> (h w) xy")
     flat = lambda x: rearrange(x[a], "h w ... -> (h w) ...")
     camera_a, camera_b = (jax.tree.map(lambda x, i=i: x[i], camera) for i in (a, b))
-    uv, camera_points = project(camera_b, unproject(camera_a, xy, flat(seen.distance)))
+    uv, camera_points = project(camera_b, unproject(camera_a, xy, flat(seen.depth)))
     expected = jnp.linalg.norm(camera_points, axis=-1)
 
-    layers = jnp.concatenate([seen.rgb[b], seen.distance[b][..., None], seen.opacity[b][..., None]], axis=-1)
-    corners, weights, inside = _neighbours(layers, uv, grid)
+    layers = jnp.concatenate([seen.rgb[b], seen.depth[b][..., None], seen.opacity[b][..., None]], axis=-1)
+    corners, weights, inside = _neighbours(layers, to_pixels(uv, *size, grid))
     rgb, found = jnp.split(jnp.einsum("rcl,rc->rl", corners[..., :4], weights), [3], axis=-1)
     found = found[:, 0]
     near, far = corners[..., 3].min(1), corners[..., 3].max(1)
@@ -81,26 +74,17 @@ def _compare(seen: Seen, camera: Camera, a: Array, b: Array, grid: str) -> Float
     through = comparable & (found >= (1 + SAME_SURFACE) * expected)
 
     back, _ = project(camera_a, unproject(camera_b, uv, jnp.where(same, found, 1.0)))
-    pixels = size if grid == "centres" else size - 1
-    shift = pixels * jnp.linalg.norm(back - xy, axis=-1)
+    shift = jnp.linalg.norm(to_pixels(back, *size, grid) - to_pixels(xy, *size, grid), axis=-1)
     difference = jnp.mean(jnp.square(rgb - flat(seen.rgb)), axis=-1)
     over = lambda x: jnp.sum(jnp.where(same, x, 0.0))
     return jnp.stack([jnp.sum(same), jnp.sum(through), over(shift), over(difference)])
 
 
 def _neighbours(
-    image: Float[Array, "h w l"], uv: Float[Array, "r 2"], grid: str
+    image: Float[Array, "h w l"], xy: Float[Array, "r 2"]
 ) -> tuple[Float[Array, "r 4 l"], Float[Array, "r 4"], Array]:
-    """The four pixels around image points, their bilinear weights, and which points lie between four pixels."""
-    size = image.shape[0]
-    at = uv * size - 0.5 if grid == "centres" else uv * (size - 1)
-    inside = jnp.all((at >= 0) & (at <= size - 1), axis=-1)
-    low = jnp.clip(jnp.floor(at), 0, size - 2).astype(jnp.int32)
-    share = jnp.clip(at - low, 0.0, 1.0)
-    corners, weights = [], []
-    for dy in (0, 1):
-        for dx in (0, 1):
-            corners.append(image[low[:, 1] + dy, low[:, 0] + dx])
-            weight = jnp.where(dx, share[:, 0], 1 - share[:, 0]) * jnp.where(dy, share[:, 1], 1 - share[:, 1])
-            weights.append(weight)
-    return jnp.stack(corners, axis=1), jnp.stack(weights, axis=1), inside
+    """The four pixels around points `xy` (in pixels), their bilinear weights, and which lie between four pixels."""
+    height, width = image.shape[:2]
+    index, weights = bilinear_weights(xy, height, width)
+    inside = jnp.all((xy >= 0) & (xy <= jnp.array([[width - 1, height - 1]])), axis=-1)
+    return rearrange(image, "h w l -> (h w) l")[index.T], weights.T, inside

@@ -8,24 +8,23 @@ import itertools
 
 import jax
 import numpy as np
+from flax import struct
 from jax import Array
 from jaxtyping import Float, Int
 
-from dfm_jax.evaluation.consistency import Seen, consistency
+from dfm_jax.evaluation.consistency import consistency
 from dfm_jax.evaluation.image_metrics import SSIM_WINDOW, psnr, ssim
 from dfm_jax.models import lpips
-from dfm_jax.structs import Camera, Example
+from dfm_jax.structs import Camera, Example, RenderedViews
 
 LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
 
 
-@dataclasses.dataclass(frozen=True)
-class SampledViews:
-    """What was drawn of one scene."""
+@struct.dataclass
+class SceneSamples:
+    """All samples of one scene."""
 
-    rgb: np.ndarray  # [n, k, h, w, 3] the sampled scenes at the context and target cameras
-    distance: np.ndarray  # [n, k, h, w]; what a ray does not hit counts as `far`
-    opacity: np.ndarray  # [n, k, h, w]
+    views: RenderedViews  # [n, k, h, w] the sampled scenes at the context and target cameras
     x0: np.ndarray  # [n, h, w, 3] what diffusion ended with, of target view 0
     estimate: np.ndarray  # [h, w, 3] the deterministic estimate of target view 0
 
@@ -54,7 +53,7 @@ class SceneScores:
 def measure(
     name: str,
     example: Example,
-    drawn: SampledViews,
+    samples: SceneSamples,
     *,
     grid: str,
     distance: lpips.Distance | None,
@@ -74,25 +73,26 @@ def measure(
     """
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
     truth = np.asarray(example.target.images)[shown]
-    targets = drawn.rgb[:, num_context:][:, shown]
+    views = samples.views
+    targets = views.rgb[:, num_context:][:, shown]
     given = np.asarray(example.context.valid)
-    contexts, context_truth = drawn.rgb[:, :num_context][:, given], np.asarray(example.context.images)[given]
-    seen = _reproject(_surfaces(drawn, float(example.far)), *_cameras(example), grid=grid)
+    contexts, context_truth = views.rgb[:, :num_context][:, given], np.asarray(example.context.images)[given]
+    seen = _reproject(views, *_cameras(example), grid=grid)
     of_size = lambda smallest: min(truth.shape[1:3]) >= smallest
     error = None
     if depth is not None:
-        error = _depth_error(drawn.distance[:, num_context:][:, shown], depth[shown])
+        error = _depth_error(views.depth_before(float(example.far))[:, num_context:][:, shown], depth[shown])
     perceptual = distance if of_size(lpips.SMALLEST_IMAGE) else None
     against_truth = np.asarray(_against_truth(perceptual, targets, truth)) if perceptual else None
     return SceneScores(
         name=name,
         context_psnr=[_psnr(sample, context_truth) for sample in contexts],
-        scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, drawn.x0, strict=True)],
+        scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, samples.x0, strict=True)],
         psnr=[[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets],
         ssim=ssim(targets, np.broadcast_to(truth, targets.shape)).tolist() if of_size(SSIM_WINDOW) else None,
         lpips=None if against_truth is None else against_truth.tolist(),
         depth_error=error,
-        estimate_psnr=_psnr(drawn.estimate, truth[0]),
+        estimate_psnr=_psnr(samples.estimate, truth[0]),
         reprojection=_numbers(seen.reprojection),
         reprojection_colour=_numbers(seen.colour),
         contradicted=_numbers(seen.contradicted),
@@ -120,23 +120,17 @@ def _depth_error(distances: np.ndarray, truth: np.ndarray) -> list[list[float | 
     return [_numbers(row) for row in error / np.where(hit.any((1, 2)), hit.sum((1, 2)), np.nan)]
 
 
-def _surfaces(drawn: SampledViews, far: float) -> Seen:
-    """Distances of what stops the rays, without the share that goes to `far`."""
-    distance = (drawn.distance - (1 - drawn.opacity) * far) / np.maximum(drawn.opacity, 1e-3)
-    return Seen(drawn.rgb, distance, drawn.opacity)
-
-
 def _cameras(example: Example) -> tuple[Camera, np.ndarray]:
     camera = jax.tree.map(lambda *c: np.concatenate(c), example.context.camera, example.target.camera)
     return camera, np.concatenate([example.context.valid, example.target.valid])
 
 
-def _reproject(seen: Seen, camera: Camera, valid: np.ndarray, *, grid: str) -> jax.Array:
-    return jax.device_get(_consistency(seen, camera, valid, grid=grid))
+def _reproject(views: RenderedViews, camera: Camera, valid: np.ndarray, *, grid: str) -> jax.Array:
+    return jax.device_get(_consistency(views, camera, valid, grid=grid))
 
 
-def _over_samples(seen: Seen, camera: Camera, valid: Array, *, grid: str) -> Array:
-    return jax.lax.map(lambda one: consistency(one, camera, valid, grid), seen)
+def _over_samples(views: RenderedViews, camera: Camera, valid: Array, *, grid: str) -> Array:
+    return jax.lax.map(lambda one: consistency(one, camera, valid, grid), views)
 
 
 _consistency = jax.jit(_over_samples, static_argnames="grid")

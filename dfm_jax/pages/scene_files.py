@@ -11,7 +11,7 @@ import numpy as np
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.sampling.results import SampleResult, SceneResult
 from dfm_jax.sampling.scenes import SampledImages
-from dfm_jax.structs import Example
+from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures
 
 
@@ -23,17 +23,15 @@ def sample_folder(scene: int, sample: int) -> str:
     return f"{scene_folder(scene)}/sample_{sample:02d}"
 
 
-def write_videos(
-    folder: Path, example: Example, scene: int, sample: int, rgb: np.ndarray, distance: np.ndarray
-) -> None:
-    """Writes one sample's videos, of colours [frames, h, w, 3] in [0, 1] and distances [frames, h, w]."""
+def write_videos(folder: Path, example: Example, scene: int, sample: int, frames: RenderedViews) -> None:
+    """Writes one sample's videos, of colours and depths, from its frames [frames, h, w]."""
     own = folder / sample_folder(scene, sample)
     own.mkdir(parents=True)
-    pictures.write_video(own / "rgb.mp4", rgb)
-    depth = pictures.colour_depth(distance, float(example.near[scene]), float(example.far[scene]))
-    pictures.write_video(own / "depth.mp4", depth)
+    pictures.write_video(own / "rgb.mp4", frames.rgb)
+    near, far = float(example.near[scene]), float(example.far[scene])
+    pictures.write_video(own / "depth.mp4", pictures.colour_depth(frames.depth_before(far), near, far))
     # Half way, cameras are farthest from the context's: that is where samples differ.
-    pictures.write_png(own / "poster.png", pictures.enlarge(rgb[len(rgb) // 2]))
+    pictures.write_png(own / "poster.png", pictures.enlarge(frames.rgb[len(frames.rgb) // 2]))
 
 
 def write_scene(

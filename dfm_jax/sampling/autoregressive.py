@@ -19,8 +19,7 @@ from jax import Array
 from dfm_jax.data.loading.examples import pad
 from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples, sample_keys, to_image
-from dfm_jax.sampling.views import RenderedViews
-from dfm_jax.structs import Camera, Example, Scene, Views
+from dfm_jax.structs import Camera, Example, RenderedViews, Scene, Views
 
 
 @struct.dataclass

@@ -12,8 +12,8 @@ from jaxtyping import Int, Key
 
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, sample_keys, to_image
-from dfm_jax.sampling.views import RenderedViews, estimated_view
-from dfm_jax.structs import Example, Scene
+from dfm_jax.sampling.views import estimated_view
+from dfm_jax.structs import Example, RenderedViews, Scene
 
 # Pixels that one call samples: bounds the memory of sampling, whose encoder sees whole images.
 PIXELS_AT_ONCE = 2**14
@@ -58,7 +58,7 @@ def _sample_batch(
     # A model that makes no estimate is deterministic: all that it samples is its estimate.
     estimated = views.rgb[:, example.context.valid.shape[1]]
     if estimate is not None:
-        estimated = estimated_view(estimate, example.far, sampler.model).rgb
+        estimated = estimated_view(estimate, sampler.model).rgb
     return SampledBatch(scene=scene, views=views, x0=to_image(samples.x0), estimate=estimated)
 
 

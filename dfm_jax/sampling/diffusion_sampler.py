@@ -21,8 +21,8 @@ from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.sampling import devices
-from dfm_jax.sampling.views import RenderedViews, render_views
-from dfm_jax.structs import Camera, Scene
+from dfm_jax.sampling.views import render_views
+from dfm_jax.structs import Camera, RenderedViews, Scene
 
 Params = dict[str, Any]
 

@@ -22,7 +22,8 @@ def preview(sampler: DiffusionSampler, example: Example, key: Array) -> np.ndarr
     views, estimate, given = jax.device_get((batch.views, batch.estimate, example))
     cells = []
     for i in range(count):
-        depth = colour_depth(views.distance[i, num_context], given.near[i], given.far[i])
+        sampled = jax.tree.map(lambda x, i=i: x[i, num_context], views)
+        depth = colour_depth(sampled.depth_before(given.far[i]), given.near[i], given.far[i])
         context, truth = given.context.images[i, 0], given.target.images[i, 0]
-        cells.append([context, views.rgb[i, num_context], estimate[i], truth, depth, views.rgb[i, 0]])
+        cells.append([context, sampled.rgb, estimate[i], truth, depth, views.rgb[i, 0]])
     return grid(cells, ["context", "sample", "estimate", "truth", "depth", "context again"], side=96)

@@ -17,8 +17,7 @@ from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import SampledBatch, batches, sample_batch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trajectories import Trajectory
-from dfm_jax.sampling.views import RenderedViews
-from dfm_jax.structs import Camera, Example, Scene
+from dfm_jax.structs import Camera, Example, RenderedViews, Scene
 
 # Pixels that one call renders for a video: these are rendered in chunks anyway, and this is how often progress shows.
 PIXELS_AT_ONCE = 2**17
@@ -40,7 +39,7 @@ def sample_scenes(
     example: Example,
     paths: Sequence[Trajectory],
     seed: int,
-    on_video: Callable[[int, int, np.ndarray, np.ndarray], None],
+    on_video: Callable[[int, int, RenderedViews], None],
     extend: Callable[[DiffusionSampler, SampledBatch, Array, Array], SampledBatch] | None = None,
 ) -> SampledImages:
     """Samples the settings' number of scenes behind each context of `example` [s], and renders them.
@@ -49,8 +48,8 @@ def sample_scenes(
 
     Args:
       paths: a camera path for each scene, all of one length.
-      on_video: called for every sample with the numbers of its scene and sample, and its frames: colours
-        [frames, h, w, 3] in [0, 1] and distances [frames, h, w].
+      on_video: called for every sample with the numbers of its scene and sample, and its frames
+        [frames, h, w].
       extend: what is done with a sampled batch before its scenes are rendered along the paths, given its scene and
         sample numbers [b] (sampling further views, say).
     """
@@ -71,7 +70,7 @@ def sample_scenes(
             bar.update(len(pairs) * steps)
             frames = _render_paths(sampler, batch.scene, [paths[i].camera for i, _ in pairs], zoom, bar)
             for b, (i, j) in enumerate(dict.fromkeys(pairs)):  # without the repetitions that fill up the last batch
-                on_video(i, j, frames.rgb[b][paths[i].order], frames.distance[b][paths[i].order])
+                on_video(i, j, jax.tree.map(lambda x, b=b, i=i: x[b][paths[i].order], frames))
 
     views, x0, estimate = (
         rearrange(np.concatenate(part)[:count], "(s n) ... -> s n ...", s=len(paths))

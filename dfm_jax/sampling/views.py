@@ -9,24 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from flax import struct
 from jax import Array
-from jaxtyping import Float
 
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
-from dfm_jax.structs import Camera, Rendering, Scene
+from dfm_jax.structs import Camera, RenderedViews, Rendering, Scene
 
 Params = dict[str, Any]
-
-
-@struct.dataclass
-class RenderedViews:
-    """Images of scenes, and how far away what they show is."""
-
-    rgb: Array  # [*batch, h, w, 3] in [0, 1]
-    distance: Array  # [*batch, h, w]; what a ray does not hit counts as `far`
-    opacity: Array  # [*batch, h, w] share of the ray that is stopped
 
 
 def render_views(
@@ -37,26 +26,21 @@ def render_views(
     rays = image_rays(camera, height, width, model.config.pixel_grid)  # [b, k, r]
     rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
     rendering = render(params, model.networks, scene, rays, outputs="colour", coarse_colour=False)
-    return to_views(rendering, scene.far, (num_cameras, height, width))
+    return to_views(rendering, num_cameras, height, width)
 
 
-def to_views(rendering: Rendering, far: Float[Array, "b"], shape: tuple[int, int, int]) -> RenderedViews:
-    """Images [b, k, h, w] from the rays of whole images, [b, k * h * w], whose `shape` is (k, h, w).
-
-    A rendering's depth is not divided by the opacity; here the rest of a ray that nothing stops counts as `far`.
-    """
-    num_images, height, width = shape
+def to_views(rendering: Rendering, num_images: int, height: int, width: int) -> RenderedViews:
+    """Images [b, k, h, w] from the rays of whole images, [b, k * h * w]."""
     opacity = jnp.sum(rendering.weights, axis=-1)
-    distance = rendering.depth + (1.0 - opacity) * far[:, None]
     split = partial(rearrange, pattern="b (k h w) ... -> b k h w ...", k=num_images, h=height, w=width)
-    return RenderedViews(rgb=split(rendering.rgb), distance=split(distance), opacity=split(opacity))
+    return RenderedViews(rgb=split(rendering.rgb), depth=split(rendering.depth), opacity=split(opacity))
 
 
-def estimated_view(estimate: Rendering, far: Float[Array, "b"], model: RenderedScenes) -> RenderedViews:
+def estimated_view(estimate: Rendering, model: RenderedScenes) -> RenderedViews:
     """The deterministic estimate [b, s * s] as views [b, h, w] of the model's image size, resized if it was rendered
     smaller."""
     rendered, size = model.config.estimate_size, model.image_size
-    views = jax.tree.map(lambda x: x[:, 0], to_views(estimate, far, (1, rendered, rendered)))
+    views = jax.tree.map(lambda x: x[:, 0], to_views(estimate, 1, rendered, rendered))
 
     def resize(x: Array) -> Array:
         return jax.image.resize(x, (x.shape[0], size, size, *x.shape[3:]), "bilinear")
