@@ -25,6 +25,7 @@ install_import_hook(
         "dfm_jax.diffusion.guidance",
         "dfm_jax.diffusion.process",
         "dfm_jax.diffusion.samplers",
+        "dfm_jax.diffusion.timesteps",
         "dfm_jax.geometry",
         "dfm_jax.rendering",
     ],

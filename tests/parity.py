@@ -14,7 +14,6 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.guidance import classifier_free_guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.diffusion.timesteps import uniform_timesteps
 from dfm_jax.forward_models.protocol import Params
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.forward_models.radiance_field.rendering import render_with_uniforms
@@ -208,19 +208,19 @@ def trajectory_outputs(params: dict, fx: Fixture) -> Outputs:
     context = model.encode_context(params, example)
     query = model.cache(params, context, model.target(example)[1], CACHE_BYTES)
 
-    def denoise(x_t: jax.Array, timestep: jax.Array, step: jax.Array) -> jax.Array:
+    def denoise(x_t: jax.Array, timestep: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         scene, _ = model.infer(params, context, repeated(x_t), repeated(timestep))
         uniforms = None if recorded is None else recorded[step]
         x0 = model.to_x0(render_with_uniforms(params, model.networks, scene, query, uniforms))
         x0 = x0.reshape(branches, *x_t.shape)
-        return x0[0] if branches == 1 else classifier_free_guidance(x0[0], x0[1], scale)
+        guided = x0[0] if branches == 1 else classifier_free_guidance(x0[0], x0[1], scale)
+        return dynamic_threshold(guided, THRESHOLD_QUANTILE), step + 1
 
     x_T = rearrange(jnp.asarray(fx.arrays["inputs/sampling_noise"]), "b c h w -> b h w c") * fx.meta["temperature"]
-    threshold = partial(dynamic_threshold, quantile=THRESHOLD_QUANTILE)
-    _, trajectory = ddim(
-        denoise, x_T, cosine_schedule(1000), fx.meta["ddim_steps"], x0_transform=threshold, return_trajectory=True
-    )
-    yield "ddim_trajectory", rearrange(trajectory, "n b h w c -> b n c h w") / 2 + 0.5
+    schedule = cosine_schedule(1000)
+    times = uniform_timesteps(schedule, fx.meta["ddim_steps"])
+    x0, states = ddim(denoise, x_T, schedule, times, carry=jnp.int32(0), callback=lambda timestep, x_t, x0: x_t)
+    yield "ddim_trajectory", rearrange(jnp.concatenate([states, x0[None]]), "n b h w c -> b n c h w") / 2 + 0.5
 
 
 def sampling_uniforms(fx: Fixture, branches: int) -> jax.Array | None:

@@ -18,8 +18,8 @@ from dfm_jax.config import Config, MeshConfig
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.limits import Range
 from dfm_jax.config.reading import ConfigError, _types, from_dict
-from dfm_jax.diffusion.samplers import log_snr_timesteps, uniform_timesteps
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs.checkpoints import Retention

@@ -32,7 +32,7 @@ def step(made: DiffusionSampler, timestep: int) -> np.ndarray:
     """What its denoiser makes of some noise."""
     x_t = jax.random.normal(jax.random.key(1), (COUNT, 2))
     denoise_fn = made.denoise_fn(made.prepare(EXAMPLE))
-    return np.asarray(denoise_fn(x_t, jnp.full(COUNT, timestep), jnp.int32(0), jnp.zeros_like(x_t))[0])
+    return np.asarray(denoise_fn(x_t, jnp.full(COUNT, timestep), jnp.zeros_like(x_t))[0])
 
 
 def branch(dropped: bool, timestep: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.denoiser import guided_denoise, prepare
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.diffusion.timesteps import uniform_timesteps
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs import fingerprints
@@ -83,11 +84,12 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     def sample(noise):
         schedule = cosine_schedule(config.diffusion.num_timesteps)
 
-        def denoise_fn(x, timestep, _, average):
+        def denoise_fn(x, timestep, average):
             denoised, _ = guided_denoise(params, model, x, timestep, prepared, guide, average)
             return denoised.x0, average
 
-        return ddim(denoise_fn, noise, schedule, settings.num_steps, memory=jnp.zeros_like(noise))
+        times = uniform_timesteps(schedule, settings.num_steps)
+        return ddim(denoise_fn, noise, schedule, times, carry=jnp.zeros_like(noise))
 
     assert settings.guidance != 1 and settings.temperature == 1
     # Another program: float32's rounding, grown by guidance.

@@ -125,7 +125,7 @@ def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs
         example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
         denoise = sampler.denoise_fn(sampler.prepare(example))
         average = jnp.zeros_like(x_t)[None]  # nothing is remembered between steps
-        return denoise(x_t[None], timestep[None], jnp.int32(0), average)[0][0]
+        return denoise(x_t[None], timestep[None], average)[0][0]
 
     def denoiser(params: Inputs, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         return jax.vmap(one, in_axes=(None, 0, 0, 0))(unflatten_dict(dict(params), sep="/"), inputs, x_t, timestep)

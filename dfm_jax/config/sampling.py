@@ -5,8 +5,17 @@ from typing import Annotated, Literal
 
 from dfm_jax.config.limits import CountOrNone, Distance, Number, NumberOrNone, Path, Range, Share
 
-SAMPLERS = ("ddim", "dpm-solver++")  # of `diffusion/samplers.py`
-SPACINGS = ("uniform", "log-snr")  # of `diffusion/samplers.py`
+# The functions behind names, for `pkgutil.resolve_name`: settings are read without importing what does the work.
+SAMPLERS = {
+    "ddim": "dfm_jax.diffusion.samplers:ddim",  # published
+    "ddpm": "dfm_jax.diffusion.samplers:ddpm",  # ancestral: draws noise in every step, and needs many
+    "dpm-solver++": "dfm_jax.diffusion.samplers:dpm_solver",  # 2M: as exact as DDIM in far fewer steps
+    "dpm-solver++3m": "dfm_jax.diffusion.samplers:dpm_solver_3m",
+}
+SPACINGS = {
+    "uniform": "dfm_jax.diffusion.timesteps:uniform_timesteps",  # even in time (published)
+    "log-snr": "dfm_jax.diffusion.timesteps:log_snr_timesteps",  # needs fewer steps
+}
 VIDEO_PATHS = ("interpolate", "orbit", "dataset")  # of `sampling/trajectories.py`
 
 Angle = Annotated[float, Range(-360.0, 360.0)]
@@ -39,9 +48,9 @@ class TargetCameraConfig:
 class SampleConfig:
     num_scenes: Number  # context images to sample from
     num_samples: Number  # samples of each
-    sampler: Literal[SAMPLERS]  # 'ddim', or 'dpm-solver++': as exact in far fewer steps
+    sampler: Literal[tuple(SAMPLERS)]
     num_steps: Number  # denoising steps
-    spacing: Literal[SPACINGS]  # of their noise levels: 'uniform' in time (published), or 'log-snr', which needs fewer
+    spacing: Literal[tuple(SPACINGS)]  # of their noise levels
     guidance: Annotated[float, Range(-1e3, 1e3)]  # 1: none
     # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
     guidance_from: Share
@@ -52,7 +61,7 @@ class SampleConfig:
     guidance_momentum: Momentum  # weight of earlier steps, usually negative; 0: off
     # Largest root mean square of the difference that is amplified, in [-1, 1] units; 0: off.
     guidance_bound: Annotated[float, Range(0.0, 1e6)]
-    temperature: Annotated[float, Range(0.0, 1e3)]  # scales the initial noise
+    temperature: Annotated[float, Range(0.0, 1e3)]  # scales the noise that is drawn
     threshold_quantile: Annotated[float, Range(0.0, 1.0, open_below=True)]  # of dynamic thresholding; 1: none
     # Frames of the camera path from one sampled view to the next, to which it is context: recorded frames where
     # video_path is 'dataset', else frames of the video. 0: target view 0 is the only one.

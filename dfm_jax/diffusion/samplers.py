@@ -1,7 +1,23 @@
-"""Samplers: free functions over any callable that returns the denoised data.
+"""Samplers: free functions over any callable that returns the denoised data, each with the loop of its paper.
 
-Notation. `x_t` data at noise level `t` of T, `x_T` initial noise, `x0` the denoiser's prediction of the clean data,
-`t = -1` clean data; `b` batch, `n` sampling steps.
+Notation, that of the papers. A step goes from noise level `t` to the next lower one, `s`; `t = T - 1` is the noisiest,
+`t = -1` clean data. `x_T` initial noise, `x_t` data at level `t`, `x0` the denoiser's prediction of clean data.
+  alpha_t, sigma_t   signal and noise rate: x_t = alpha_t x0 + sigma_t noise (DDPM and DDIM write sqrt(alpha_bar_t) and
+                     sqrt(1 - alpha_bar_t)); 1 and 0 at t = -1, so that each sampler ends with its last x0
+  lambda_t           log(alpha_t / sigma_t), which grows without bound as t falls to -1
+  h                  lambda_s - lambda_t
+`b` is the batch, `n` the number of steps.
+
+All of them take
+  denoise_fn   `(x_t [b, ...], timestep [b] int32, carry) -> (x0 [b, ...], carry)`
+  x_T          the initial noise, scaled by the temperature if there is one
+  times        [n + 1] falling from T - 1 to -1: `timesteps.py`
+  carry        arrays that `denoise_fn` hands from step to step (the momentum of guidance, say): what the first is given
+  callback     `(timestep [], x_t, x0) -> arrays`, called in every step with what goes into `denoise_fn` and what comes
+               out; traced like the loop around it, so that effects need `jax.debug.callback`
+and return x0; with a callback also what it returned, stacked over the steps [n, ...].
+
+A new sampler is a function here, and a line in `SAMPLERS` of `config/sampling.py`.
 """
 
 from collections.abc import Callable
@@ -11,163 +27,165 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
-from dfm_jax.diffusion.process import noise_from_x0
 from dfm_jax.diffusion.schedule import Schedule
 
-# (x_t [b, ...], timestep [b] int32, step [] int32: 0 for the first denoising step) -> x0 [b, ...]
-DenoiseFn = Callable[[Array, Array, Array], Array]
-# The same with what it carries from step to step: (x_t, timestep, step, memory) -> (x0, memory)
-RememberingFn = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
-# (schedule, num_steps) -> the noise levels that a sampler visits, `num_steps + 1` falling integers from T - 1 to -1
-Spacing = Callable[[Schedule, int], Array | np.ndarray]
-
-# Logarithm of signal over noise below which steps need not be even in it: the signal is lost in 150 times its noise.
-NOISIEST = -5.0
-
-
-def uniform_timesteps(schedule: Schedule, num_steps: int) -> Int[np.ndarray, "levels"]:
-    """The noise levels that a sampler visits, even in time: `n + 1` falling integers from `T - 1` to -1.
-
-    They are `linspace(-1, T - 1, n + 1)`, rounded down (as published), in integer arithmetic: in floats, levels that
-    are whole numbers would come out one too low here and there.
-
-    Raises:
-      ValueError: unless 1 <= num_steps <= T.
-    """
-    total = schedule.num_timesteps
-    if not 1 <= num_steps <= total:
-        raise ValueError(f"the number of sampling steps must lie between 1 and {total}, not {num_steps}")
-    return (np.arange(num_steps, -1, -1) * total // num_steps - 1).astype(np.int32)
-
-
-def log_snr_timesteps(schedule: Schedule, num_steps: int) -> Int[Array, "levels"]:
-    """The same, but even in `lambda = log(signal rate / noise rate)`, in which the solution of the diffusion is smooth
-    (Lu et al., *DPM-Solver*, 2022), down to the level that 50 uniform steps end at.
-
-    Uniform steps make their last prediction at the lower a level, the more of them there are. Here that level is fixed,
-    so that more steps come nearer to one and the same solution. The noisiest levels, at which there is nothing to be
-    seen yet, take one step.
-
-    Raises:
-      ValueError: unless 1 <= num_steps <= T.
-    """
-    total = schedule.num_timesteps
-    uniform = uniform_timesteps(schedule, num_steps)
-    if num_steps < 3:  # there is nothing between the first level and the last
-        return jnp.asarray(uniform)
-    last = min(max(total // 50 - 1, 0), total - num_steps)
-    log_snr = jnp.log(schedule.signal_rate) - jnp.log(schedule.noise_rate)
-    wanted = jnp.linspace(jnp.maximum(log_snr[-1], NOISIEST), log_snr[last], num_steps)
-    nearest = jnp.argmin(jnp.abs(log_snr[:, None] - wanted[None]), axis=0).at[0].set(total - 1)
-    # Where steps are finer than timesteps, the nearest ones repeat: move on to the next, but leave enough for the rest.
-    number = jnp.arange(num_steps)
-    falling = jax.lax.cummin(nearest + number) - number
-    times = jnp.maximum(falling, last + number[::-1])
-    return jnp.append(times, -1).astype(jnp.int32)
+DenoiseFn = Callable[[Array, Array, Any], tuple[Array, Any]]
+Callback = Callable[[Array, Array, Array], Any]
+Times = Int[Array | np.ndarray, "levels"]
+Sampled = Float[Array, "b *data"] | tuple[Float[Array, "b *data"], Any]
 
 
 def ddim(
-    denoise_fn: DenoiseFn | RememberingFn,
+    denoise_fn: DenoiseFn,
     x_T: Float[Array, "b *data"],
     schedule: Schedule,
-    num_steps: int,
+    times: Times,
     *,
-    spacing: Spacing = uniform_timesteps,
-    memory: Any = None,
-    x0_transform: Callable[[Array], Array] = lambda x0: x0,
-    return_trajectory: bool = False,
-) -> Float[Array, "b *data"] | tuple[Float[Array, "b *data"], Float[Array, "states b *data"]]:
-    """Deterministic DDIM (Song et al., *Denoising Diffusion Implicit Models*, 2021, eq. 12 with sigma = 0).
+    carry: Any = None,
+    callback: Callback | None = None,
+) -> Sampled:
+    """Deterministic DDIM (Song et al., *Denoising Diffusion Implicit Models*, 2021, eq. 12 with sigma = 0)."""
+
+    def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
+        (x_t, carry), (t, alpha_t, sigma_t, alpha_s, sigma_s) = state, levels
+        x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
+        noise = (x_t - alpha_t * x0) / sigma_t
+        x_s = alpha_s * x0 + sigma_s * noise
+        return (x_s, carry), callback and callback(t, x_t, x0)
+
+    (x0, _), seen = jax.lax.scan(step, (x_T, carry), _levels(schedule, times))
+    return (x0, seen) if callback else x0
+
+
+def ddpm(
+    denoise_fn: DenoiseFn,
+    x_T: Float[Array, "b *data"],
+    schedule: Schedule,
+    times: Times,
+    *,
+    keys: Key[Array, " b"],
+    temperature: float = 1.0,
+    carry: Any = None,
+    callback: Callback | None = None,
+) -> Sampled:
+    """Ancestral sampling (Ho et al., *Denoising Diffusion Probabilistic Models*, 2020, algorithm 2, with the posterior
+    variance), also over levels that are not neighbours, as DDIM with eta = 1 (Song et al. 2021, eq. 16).
 
     Args:
-      denoise_fn: `(x_t, timestep [b] int32, step [] int32) -> x0`; `step` counts from 0, for keys folded with it.
-      x_T: the initial noise, scaled by the temperature if there is one.
-      num_steps: denoising steps, at most T.
-      spacing: which noise levels they visit.
-      memory: arrays that `denoise_fn` carries from step to step (the momentum of guidance, say): with any, it takes
-        them as fourth argument, and returns `(x0, memory)`.
-      x0_transform: applied to every prediction (dynamic thresholding, say); the noise is computed from its result.
-      return_trajectory: whether to return the states as well.
-    Returns:
-      x0, and with `return_trajectory` the states [num_steps + 1, b, ...], from x_T to x0.
-    Raises:
-      ValueError: unless 1 <= num_steps <= T.
+      keys: of the examples; the noise of each step depends on the example's key and the number of the step only.
+      temperature: scales the noise that is drawn.
     """
-    times = jnp.asarray(spacing(schedule, num_steps))
-    predict = _prediction(denoise_fn, x0_transform, memory)
-    x0, states = _integrate(predict, x_T, memory, schedule, times, jnp.zeros(num_steps))
-    return (x0, states) if return_trajectory else x0
+
+    def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
+        (x_t, carry), (number, t, alpha_t, sigma_t, alpha_s, sigma_s) = state, levels
+        x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
+        kept = alpha_t / alpha_s  # sqrt(1 - beta) of the step
+        share = 1 - (kept * sigma_s / sigma_t) ** 2  # beta / (1 - alpha_bar_t), exactly 1 in the last step
+        mean = alpha_s * share * x0 + kept * (sigma_s / sigma_t) ** 2 * x_t  # eq. 7, as the next line
+        deviation = jnp.sqrt(share) * sigma_s
+        noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x_t.shape[1:]))(keys)
+        return (mean + temperature * deviation * noise, carry), callback and callback(t, x_t, x0)
+
+    levels = _levels(schedule, times)
+    (x0, _), seen = jax.lax.scan(step, (x_T, carry), (jnp.arange(len(times) - 1), *levels))
+    return (x0, seen) if callback else x0
 
 
 def dpm_solver(
-    denoise_fn: DenoiseFn | RememberingFn,
+    denoise_fn: DenoiseFn,
     x_T: Float[Array, "b *data"],
     schedule: Schedule,
-    num_steps: int,
+    times: Times,
     *,
-    spacing: Spacing = uniform_timesteps,
-    memory: Any = None,
-    x0_transform: Callable[[Array], Array] = lambda x0: x0,
-    return_trajectory: bool = False,
-) -> Float[Array, "b *data"] | tuple[Float[Array, "b *data"], Float[Array, "states b *data"]]:
-    """DPM-Solver++(2M) (Lu et al., *DPM-Solver++*, 2022, algorithm 2): DDIM of second order, at the same cost a step.
+    carry: Any = None,
+    callback: Callback | None = None,
+) -> Sampled:
+    """DPM-Solver++(2M) (Lu et al., *DPM-Solver++*, 2022, algorithm 2): second order, at the cost of DDIM.
 
-    Each step extrapolates the prediction from the one before it, linearly in `lambda = log(signal rate / noise rate)`.
-    Arguments, result and errors are those of `ddim`.
+    A step is DDIM's with the prediction `D` in the place of x0: x0 extrapolated to the middle of the step, along the
+    line through the last two predictions over lambda. `sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D` of the paper is
+    the same, but not finite at clean data.
     """
-    times = jnp.asarray(spacing(schedule, num_steps))
-    predict = _prediction(denoise_fn, x0_transform, memory)
-    x0, states = _integrate(predict, x_T, memory, schedule, times, _extrapolation(schedule, times))
-    return (x0, states) if return_trajectory else x0
+    h = _steps_in_lambda(schedule, times)
+    # 1 / (2 r) of the paper; 0 in the first step, which has no last prediction, and in the last, whose h is infinite.
+    half_over_r = jnp.zeros(len(times) - 1).at[1:-1].set(h[1:] / (2 * h[:-1]))
+
+    def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
+        (x_t, last_x0, carry), (half_over_r, t, alpha_t, sigma_t, alpha_s, sigma_s) = state, levels
+        x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
+        D = x0 + half_over_r * (x0 - last_x0)
+        noise = (x_t - alpha_t * D) / sigma_t
+        x_s = alpha_s * D + sigma_s * noise
+        return (x_s, x0, carry), callback and callback(t, x_t, x0)
+
+    levels = (half_over_r, *_levels(schedule, times))
+    (x0, *_), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T), carry), levels)
+    return (x0, seen) if callback else x0
 
 
-def _prediction(
-    denoise_fn: DenoiseFn | RememberingFn, x0_transform: Callable[[Array], Array], memory: Any
-) -> RememberingFn:
-    """The transformed prediction, in the form that carries a memory, even if there is none."""
-
-    def predict(x_t: Array, timestep: Array, step: Array, memory_now: Any) -> tuple[Array, Any]:
-        if memory is None:
-            return x0_transform(denoise_fn(x_t, timestep, step)), None
-        x0, remembered = denoise_fn(x_t, timestep, step, memory_now)
-        return x0_transform(x0), remembered
-
-    return predict
-
-
-def _extrapolation(schedule: Schedule, times: Int[Array, "levels"]) -> Float[Array, "n"]:
-    """How far each step goes beyond its prediction, as a multiple of the change since the last one: `h / (2 h_last)`
-    with `h` the step in lambda. Nothing in the first step; nor in the last, whose `h` is infinite."""
-    rate = jnp.log(schedule.signal_rate[times[:-1]]) - jnp.log(schedule.noise_rate[times[:-1]])
-    h = jnp.diff(rate)
-    return jnp.zeros(len(times) - 1).at[1:-1].set(h[1:] / (2 * h[:-1]))
-
-
-def _integrate(
-    predict: RememberingFn,
+def dpm_solver_3m(
+    denoise_fn: DenoiseFn,
     x_T: Float[Array, "b *data"],
-    memory: Any,
     schedule: Schedule,
-    times: Int[Array, "levels"],
-    extrapolation: Float[Array, "n"],
-) -> tuple[Float[Array, "b *data"], Float[Array, "states b *data"]]:
-    """x0 and all states on the way through the noise levels `times`, `n + 1` of them."""
-    # At t = -1 there is no noise: with rates 1 and 0 the last step returns x0 like any other.
-    next_signal_rate = jnp.append(schedule.signal_rate[times[1:-1]], 1.0)
-    next_noise_rate = jnp.append(schedule.noise_rate[times[1:-1]], 0.0)
+    times: Times,
+    *,
+    carry: Any = None,
+    callback: Callback | None = None,
+) -> Sampled:
+    """DPM-Solver++(3M): third order, at the cost of DDIM (Lu et al., *DPM-Solver++*, 2022, section 4, with
+    k = 3 and the derivatives of x0 by differences of predictions).
 
-    def denoising_step(carry: tuple[Array, Array, Any], inputs: tuple[Array, ...]) -> tuple[tuple, Array]:
-        (x_t, last_x0, memory), (step, time, signal_rate, noise_rate, beyond) = carry, inputs
-        timestep = jnp.full(x_t.shape[0], time)
-        x0, memory = predict(x_t, timestep, step, memory)
-        ahead = x0 + beyond * (x0 - last_x0)
-        noise = noise_from_x0(schedule, x_t, timestep, ahead)
-        x_next = signal_rate * ahead + noise_rate * noise
-        return (x_next, x0, memory), x_next
+    The exact solution is DDIM's step with the average of x0 over it, weighted by exp(lambda), in the place of x0
+    (proposition 4.1). `D` is that average of the parabola through the last three predictions over lambda. The first
+    steps are of lower order, so that the third shows only with steps even in lambda, where x0 hardly changes in them.
+    """
+    newest, older = _third_order_weights(_steps_in_lambda(schedule, times))
 
-    steps = jnp.arange(len(times) - 1, dtype=jnp.int32)
-    inputs = (steps, times[:-1], next_signal_rate, next_noise_rate, extrapolation)
-    (x0, *_), states = jax.lax.scan(denoising_step, (x_T, jnp.zeros_like(x_T), memory), inputs)
-    return x0, jnp.concatenate([x_T[None], states])
+    def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
+        (x_t, x0_1, x0_2, carry), (newest, older, t, alpha_t, sigma_t, alpha_s, sigma_s) = state, levels
+        x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
+        D = x0 + newest * (x0 - x0_1) - older * (x0_1 - x0_2)
+        noise = (x_t - alpha_t * D) / sigma_t
+        x_s = alpha_s * D + sigma_s * noise
+        return (x_s, x0, x0_1, carry), callback and callback(t, x_t, x0)
+
+    start = (x_T, jnp.zeros_like(x_T), jnp.zeros_like(x_T), carry)
+    (x0, *_), seen = jax.lax.scan(step, start, (newest, older, *_levels(schedule, times)))
+    return (x0, seen) if callback else x0
+
+
+# Those that draw noise in every step, and are given `keys` and a `temperature`.
+STOCHASTIC = frozenset({ddpm})
+
+
+def _levels(schedule: Schedule, times: Times) -> tuple[Array, Array, Array, Array, Array]:
+    """What all steps are told, [n] each: t, alpha_t, sigma_t, alpha_s, sigma_s."""
+    t = jnp.asarray(times)[:-1]
+    alpha_t, sigma_t = schedule.signal_rate[t], schedule.noise_rate[t]
+    return t, alpha_t, sigma_t, jnp.append(alpha_t[1:], 1.0), jnp.append(sigma_t[1:], 0.0)
+
+
+def _steps_in_lambda(schedule: Schedule, times: Times) -> Float[Array, "finite"]:
+    """`h` of all steps but the last, which is infinite."""
+    t = jnp.asarray(times)[:-1]
+    return jnp.diff(jnp.log(schedule.signal_rate[t]) - jnp.log(schedule.noise_rate[t]))
+
+
+def _third_order_weights(h: Float[Array, "finite"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """What `x0 - x0_1`, the difference of the last two predictions, and `x0_1 - x0_2` count for in `D`.
+
+    Newton's form of the parabola over u = lambda - lambda_t, through x0 at 0, x0_1 at -h_1 and x0_2 at -h_1 - h_2, is
+      x0 + u slope + u (u + h_1) bend
+    with slope = (x0 - x0_1) / h_1 and bend = (slope - (x0_1 - x0_2) / h_2) / (h_1 + h_2). The first step has no slope,
+    the first two have no bend, and the last, to clean data, has neither.
+    """
+    # Means of u and u^2 over a step, from u = 0 to h, with weight exp(u).
+    mean_u = h / -jnp.expm1(-h) - 1
+    mean_square = h**2 / -jnp.expm1(-h) - 2 * mean_u
+    slope, bend = jnp.zeros(len(h) + 1), jnp.zeros(len(h) + 1)
+    slope = slope.at[1:-1].set(mean_u[1:])
+    bend = bend.at[2:-1].set((mean_square[2:] + h[1:-1] * mean_u[2:]) / (h[1:-1] + h[:-2]))
+    h_1, h_2 = jnp.ones_like(slope).at[1:].set(h), jnp.ones_like(slope).at[2:].set(h[:-1])
+    return (slope + bend) / h_1, bend / h_2

@@ -1,6 +1,7 @@
 """Plots as PNG files."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> Non
 
 def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
     kinds = list(dict.fromkeys((r["sampler"], r["spacing"]) for r in records))
-    for colour, marker, (sampler, spacing) in zip(COLOURS[1:], MARKERS, kinds, strict=False):
+    samplers, spacings = ([*dict.fromkeys(names)] for names in zip(*kinds, strict=True))
+    for sampler, spacing in kinds:
+        colour = COLOURS[1:][samplers.index(sampler) % len(COLOURS[1:])]
+        marker = MARKERS[spacings.index(spacing) % len(MARKERS)]
         mine = [i for i, r in enumerate(records) if (r["sampler"], r["spacing"]) == (sampler, spacing)]
         steps = [records[i]["num_steps"] for i in mine]
         axes.plot(steps, [values[i] for i in mine], marker=marker, color=colour, label=f"{sampler}, {spacing}")
@@ -67,7 +71,7 @@ def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], 
     wanted = {**truth, "diversity": unguided["diversity"]}
     figure, (*every, last) = _figure(3, (11.5, 6.6), rows=2)
     for axes, (name, (title, meaning)) in zip(every, panels.items(), strict=True):
-        for colour, marker, (cure, points) in zip(COLOURS, MARKERS, measured.items(), strict=False):
+        for colour, marker, (cure, points) in zip(cycle(COLOURS), cycle(MARKERS), measured.items(), strict=False):
             scales, values = ([point[key] for point in points] for key in ("scale", name))
             axes.plot(scales, values, marker=marker, ms=5, lw=1.5, color=colour, alpha=0.9, label=cure)
         if name in wanted:

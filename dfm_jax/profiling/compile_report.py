@@ -95,7 +95,7 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
     def step(sampler: DiffusionSampler, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
-        return sampler.denoise_fn(prepared)(x_t, timestep, jnp.int32(0), jnp.zeros_like(x_t))[0]
+        return sampler.denoise_fn(prepared)(x_t, timestep, jnp.zeros_like(x_t))[0]
 
     arguments = (_placed(sampler, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))
     return jax.jit(step, out_shardings=split), arguments

@@ -112,10 +112,10 @@ def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part
     step = ("params", "preparation", "x_t", "timestep")
 
     def denoise(params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Array:
-        return plain(params).denoise_fn(prepared)(x_t, timestep, jnp.int32(0), jnp.zeros_like(x_t))[0]
+        return plain(params).denoise_fn(prepared)(x_t, timestep, jnp.zeros_like(x_t))[0]
 
     def guided_step(params: Any, prepared: Prepared, x_t: Array, timestep: Array, average: Array) -> tuple:
-        return guided(params).denoise_fn(prepared)(x_t, timestep, jnp.int32(0), average)
+        return guided(params).denoise_fn(prepared)(x_t, timestep, average)
 
     return {
         "preparation": Part(lambda params, example: plain(params).prepare(example), ("params", "example")),

@@ -3,7 +3,7 @@
 Letters: `b` the examples that are sampled at once, `k` cameras that look at one scene, `h w` pixels.
 """
 
-from functools import partial
+import pkgutil
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Key
 from dfm_jax.config import SAMPLERS, SPACINGS, Config, SampleConfig
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
-from dfm_jax.diffusion.samplers import RememberingFn, ddim, dpm_solver, log_snr_timesteps, uniform_timesteps
+from dfm_jax.diffusion.samplers import STOCHASTIC, DenoiseFn
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel
@@ -26,12 +26,11 @@ from dfm_jax.structs import Camera, RenderedViews, Scene
 
 Params = dict[str, Any]
 
-SAMPLING = dict(zip(SAMPLERS, (ddim, dpm_solver), strict=True))
-SPACING = dict(zip(SPACINGS, (uniform_timesteps, log_snr_timesteps), strict=True))
-
 # Noise level, as a share of all, that a finished sample is said to have when its scene is inferred. At 0 the model
 # takes every pixel for the truth, its own grain included; told of a little noise, it keeps what the views agree on.
 SCENE_NOISE_LEVEL = 0.03
+# Folded into a sample's key for the noise of its steps. Views along a path fold their numbers into it, which are small.
+STEP_NOISE = 2**31 - 1
 
 
 @struct.dataclass
@@ -99,14 +98,12 @@ class DiffusionSampler:
         cache_bytes = int(self.settings.context_memory * 1e9) // at_once
         return prepare(self.params, self.model, example, guided=self.guided, cache_bytes=cache_bytes)
 
-    def denoise_fn(self, prepared: Prepared) -> RememberingFn:
+    def denoise_fn(self, prepared: Prepared) -> DenoiseFn:
         """The denoiser of (prepared) examples [b], guided as the settings say: a function of `x_t [b, ...]`, timesteps
-        [b], the number of the step, and the average that guidance carries from step to step, 0 in the first; returns
-        x0 and the new average."""
+        [b], and the average that guidance carries from step to step, 0 in the first; returns x0 and the new
+        average."""
 
-        # Rendering is deterministic: there is nothing to fold the step into.
-        def call(x_t: Array, timestep: Array, step: Array, average: Array) -> tuple[Array, Array]:
-            del step
+        def call(x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
             if not self.guided:
                 return denoise(self.params, self.model, x_t, timestep, prepared).x0, average
             denoised, average = guided_denoise(
@@ -129,15 +126,20 @@ class DiffusionSampler:
         shape = jax.eval_shape(self.model.target, example)[0].shape[1:]
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         settings = self.settings
-        x0 = SAMPLING[settings.sampler](
-            self.denoise_fn(prepared),
-            settings.temperature * noise,
-            self.schedule,
-            settings.num_steps,
-            spacing=SPACING[settings.spacing],
-            memory=jnp.zeros_like(noise),
-            x0_transform=partial(dynamic_threshold, quantile=settings.threshold_quantile),
-        )
+        denoise_fn = self.denoise_fn(prepared)
+
+        def thresholded(x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
+            x0, average = denoise_fn(x_t, timestep, average)
+            return dynamic_threshold(x0, settings.threshold_quantile), average
+
+        sampler = pkgutil.resolve_name(SAMPLERS[settings.sampler])
+        times = pkgutil.resolve_name(SPACINGS[settings.spacing])(self.schedule, settings.num_steps)
+        drawn = {}
+        if sampler in STOCHASTIC:
+            step_keys = jax.vmap(lambda key: jax.random.fold_in(key, STEP_NOISE))(keys)
+            drawn = {"keys": step_keys, "temperature": settings.temperature}
+        x_T, carry = settings.temperature * noise, jnp.zeros_like(noise)
+        x0 = sampler(thresholded, x_T, self.schedule, times, carry=carry, **drawn)
         return Samples(x0, prepared.conditional(len(keys)).context)
 
     def scene(self, samples: Samples, noise_level: float = SCENE_NOISE_LEVEL) -> tuple[Any, Any | None]:
