@@ -96,7 +96,7 @@ def guided_denoise(
 
     Args:
       prepared: of guided examples `[2 b]`.
-      average: what guidance remembers of the steps before; 0 in the first.
+      average: what guidance carries from the step before; 0 in the first.
       interval: first and last timestep at which to guide (Kynkäänniemi et al. 2024, *Applying Guidance in a Limited
         Interval*); where no example lies in it, the branch without context is not computed. None: all timesteps.
     """
@@ -108,10 +108,8 @@ def guided_denoise(
         denoised = denoise(params, model, _twice(x_t), _twice(timestep), prepared, doubled)
         conditional = jax.tree.map(lambda x: x[:b], denoised)
         new = guidance(conditional.x0, denoised.x0[b:], average)
-        x0, remembered = (
-            jnp.where(_along(inside, x), x, y) for x, y in zip(new, (conditional.x0, average), strict=True)
-        )
-        return conditional.replace(x0=x0), remembered
+        x0, carried = (jnp.where(_along(inside, x), x, y) for x, y in zip(new, (conditional.x0, average), strict=True))
+        return conditional.replace(x0=x0), carried
 
     if interval is None:
         return guided()

@@ -49,7 +49,7 @@ for fine, scenes, samples, *shape in json.loads(sys.argv[1]):
         assert count == 1 or mesh.devices.shape == tuple(shape), mesh
         videos = {}
         keep = lambda i, j, frames: videos.update({(i, j): frames})
-        settings = dataclasses.replace(sample, num_samples=samples, num_steps=2)
+        settings = dataclasses.replace(sample, num_samples=samples, num_steps=2, sampler="ddpm")
         sampler = DiffusionSampler(model, params, schedule, settings)
         drawn = sample_scenes(sampler, example, paths, 5, keep)
         sheet = preview(sampler, example, jax.random.key(1))

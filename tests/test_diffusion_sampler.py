@@ -1,6 +1,7 @@
 """What a sampler decides: whether steps are guided and where, and which size scenes are rendered at."""
 
 import dataclasses
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from configs import toy
+from dfm_jax.config import SAMPLERS, SPACINGS
 from dfm_jax.config.reading import from_dict
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, sample_keys
+from dfm_jax.sampling.diffusion_sampler import STEP_NOISE, DiffusionSampler, sample_keys
 from tests.test_linear_forward_model import LinearModel, observe
 from tests.tiny import UNCHUNKED, jit, random_camera, random_params, tiny_model, tiny_scene
 
@@ -61,15 +63,41 @@ def test_a_scale_that_is_an_argument_takes_the_place_of_the_settings():
     assert np.abs(step(scaled, 50) - step(sampler(guidance=2.0), 50)).max() > 0.1
 
 
-def test_a_sample_depends_on_its_own_key_only():
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+def test_a_sample_depends_on_its_own_key_only(name):
     keys = sample_keys(jax.random.key(0), jnp.arange(COUNT), jnp.array([0, 0, 1, 2]))
-    made = sampler(num_steps=5, guidance=2.0)
+    made = sampler(sampler=name, num_steps=5, guidance=2.0)
     sample = jax.jit(lambda example, keys: made.sample(example, keys).x0)
     turned = jax.tree.map(lambda x: x[::-1], (EXAMPLE, keys))
     # The scenes stand elsewhere in the batch: float32's rounding through the steps.
     np.testing.assert_allclose(sample(*turned)[::-1], sample(EXAMPLE, keys), rtol=1e-4, atol=1e-5)
     again = sample_keys(jax.random.key(0), jnp.array([2, 3]), jnp.array([1, 2]))
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(keys[2:]))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_is_guided_and_thresholded(name):
+    keys = sample_keys(jax.random.key(0), jnp.arange(COUNT), jnp.int32(0))
+    settings = {"sampler": name, "spacing": "log-snr", "num_steps": 4}
+    sample = lambda **changes: np.asarray(sampler(**settings, **changes).sample(EXAMPLE, keys).x0)
+    plain = sample(guidance=1.0)
+    guided = sample(guidance=2.0, guidance_momentum=-0.5, guidance_to=0.5, threshold_quantile=0.9)
+    assert np.abs(plain).max() > 1 >= np.abs(guided).max()
+    assert np.abs(guided - np.clip(plain, -1, 1)).max() > 1e-3
+
+
+def test_the_noise_of_a_step_is_no_initial_noise_of_a_view():
+    # Views along a path begin with noise from the sample's key, folded with their numbers.
+    key = jax.random.key(0)
+    of_steps = jax.random.fold_in(key, STEP_NOISE)
+    step_noise = {float(jax.random.normal(jax.random.fold_in(of_steps, n))) for n in range(20)}
+    views = {float(jax.random.normal(jax.random.fold_in(key, n))) for n in range(20)}
+    assert len(step_noise | views | {float(jax.random.normal(key))}) == 41
+
+
+def test_names_of_configs_are_functions():
+    for name in (*SAMPLERS.values(), *SPACINGS.values()):
+        assert callable(pkgutil.resolve_name(name))
 
 
 def test_a_scene_is_rendered_at_any_height_and_width():

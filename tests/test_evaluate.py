@@ -91,6 +91,7 @@ def test_the_sweep_covers_every_sampler_and_number_of_steps(run):
 def test_few_steps_are_compared_with_many(run, monkeypatch):
     monkeypatch.setattr(steps_sweep, "STEPS", (1, 3))
     monkeypatch.setattr(steps_sweep, "LONG", 6)
+    monkeypatch.setattr(steps_sweep, "SAMPLERS", ("ddim", "ddpm"))  # of all, one that draws and one that does not
     result = steps_sweep.sweep(run.config, run.workdir)
     records = result["records"]
     assert [r["num_steps"] for r in records] == [1] * 4 + [3] * 4 + [6] * 2

@@ -55,11 +55,11 @@ def export(config: Config, workdir: str | os.PathLike) -> None:
     exported before stays until this is complete.
 
     Raises:
-      UserError: there is no checkpoint, it is of another model, guidance remembers earlier steps, another process
-        exports there, or the folder cannot be written.
+      UserError: there is no checkpoint, it is of another model, guidance carries momentum from step to step, another
+        process exports there, or the folder cannot be written.
     """
     if config.sample.guidance_momentum:
-        raise UserError("an exported denoiser remembers no earlier steps: set config.sample.guidance_momentum=0")
+        raise UserError("an exported denoiser carries nothing from step to step: set config.sample.guidance_momentum=0")
     require_checkpoints(workdir)
     folder = local_folder(workdir) / FOLDER
     with replacing(folder, OURS, "exporting") as building:
@@ -124,7 +124,7 @@ def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs
         sampler = DiffusionSampler(model, params, schedule, settings)
         example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
         denoise = sampler.denoise_fn(sampler.prepare(example))
-        average = jnp.zeros_like(x_t)[None]  # nothing is remembered between steps
+        average = jnp.zeros_like(x_t)[None]  # nothing is carried from step to step
         return denoise(x_t[None], timestep[None], average)[0][0]
 
     def denoiser(params: Inputs, inputs: Inputs, x_t: Array, timestep: Array) -> Array:

@@ -5,7 +5,8 @@
 Draws `sample.num_samples` images behind each of `sample.num_scenes` contexts: by the published way (DDIM, steps even in
 time) in 250 steps, by the same with steps even in log-SNR, and then in few steps by every sampler and spacing. Each is
 compared with the two long solutions: `psnr`, the median over samples, and `lpips`, the mean (if its weights are there);
-`same`, the share of samples nearer than 20 dB, which chose as the long solution did. On toy also the odds of the hidden
+`same`, the share of samples nearer than 20 dB, which chose as the long solution did. A sampler that draws noise in its
+steps (ddpm) ends elsewhere: of it, only the odds say how well it samples. On toy also the odds of the hidden
 colours. Writes `steps.json` and `steps.png` to `<workdir>/steps/`; the last line on standard output is that JSON.
 """
 
