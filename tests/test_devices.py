@@ -22,7 +22,7 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.sampling.preview import preview
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
-from dfm_jax.sampling.scenes import sample_scenes
+from dfm_jax.sampling.videos import sample_scenes
 from dfm_jax.sampling import devices
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.profiling.synthetic import synthetic_example

@@ -22,7 +22,8 @@ SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data.loading", "data.pictures", "sampl
 ENDS = SAMPLING | {"flops", "interop"}
 JUDGING = ENDS | {"evaluation", "platforms"}
 MAY_IMPORT = {
-    "__init__": {"interrupts"},
+    # The public door; nothing behind it is imported before it is used.
+    "__init__": {"interrupts", "errors", "structs", "data.loading", "sampling"},
     "interrupts": set(),
     "runs": LEAVES | {"interrupts"},
     "errors": {"paths"},
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "data": LEAVES | RUNS | {"data.loading", "data.pictures", "data.preparing", "data.builders", "data.inspecting"},
     "visualization": {"errors"},
     # Scenes from pictures, and what shows them; nothing of it knows how a model was trained or is judged.
-    "sampling": SAMPLING,
+    "sampling": SAMPLING | {"platforms"},
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | RUNS,
     "training": ENDS | {"platforms"},
@@ -79,7 +80,7 @@ RESERVED = [
     # The core takes typed settings, and does not know where they come from.
     (
         r"dfm_jax\.config\.reading(\..*)?",
-        r"main|(config|runs|training|commands|studies|profiling|interop)\..*",
+        r"main|(config|runs|training|commands|studies|profiling|interop)\..*|sampling\.load",
     ),
     (r"dfm_jax\.config\.command_line(\..*)?", r"main|(evaluation|commands|studies)\..*|profiling\..*|interop\..*"),
     (r"flax\.linen(\..*)?", r"models\..*"),

@@ -8,7 +8,7 @@ import pytest
 from dfm_jax.pages.sample_page import write_report
 from dfm_jax.pages.scene_files import write_scene
 from dfm_jax.sampling.results import Summary
-from dfm_jax.sampling.scenes import SampledImages
+from dfm_jax.sampling.videos import SampledImages
 from dfm_jax.structs import Camera, Example, Views
 
 SIZE, SAMPLES = 8, 3

@@ -27,6 +27,7 @@ from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.preview import preview
+from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.visualization import pictures
 
 SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
@@ -158,6 +159,16 @@ def test_a_sample_depends_on_its_own_numbers_only(run):
             np.abs(arrays["x0"] - arrays["x0"][j]).max(axis=(1, 2, 3)).min(where=np.arange(SAMPLES) != j, initial=1)
             > 1e-3
         )
+
+
+def test_a_sampler_draws_what_the_command_drew(run):
+    """The same example, seed and number of samples: the same bits."""
+    scenes = restore_trained(run.config, run.workdir).sample(run.example)
+    assert len(scenes) == SCENES * SAMPLES and scenes.target_camera.intrinsics.shape == (SCENES * SAMPLES, 3, 3)
+    for scene in scenes:
+        arrays = np.load(run.folder / run.summary.scenes[scene.source].arrays)
+        np.testing.assert_array_equal(scene.image, arrays["x0"][scene.number])
+    assert [scene.number for scene in scenes] == list(range(SAMPLES)) * SCENES
 
 
 def test_batches_cover_every_sample_once_and_have_one_size(monkeypatch):

@@ -9,7 +9,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
 from dfm_jax.runs.workdirs import local_folder, path_of
 from dfm_jax.sampling import devices
-from dfm_jax.sampling.batches import SampledBatch, batches, pairs_at_once, sample_batch
+from dfm_jax.sampling.batches import SampledBatch, pairs_at_once, sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
@@ -75,7 +74,8 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
 
 def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
-    params, step, _ = restore_trained(config, workdir)
+    trained = restore_trained(config, workdir)
+    params, step = trained.params, trained.step
     networks = _load_networks(config)
     config = with_data_set(config)
     data = _open_data(config)
@@ -222,10 +222,7 @@ class _Sampling:
 
     def __call__(self, example: Example) -> list[SceneSamples]:
         """All samples of each scene of `example` [at_once]."""
-        num_devices, size = self.sampler.mesh.shape[devices.DATA], self.sampler.model.image_size
-        pairs = batches(self.at_once, self.num_samples, size, num_devices)
-        sample = partial(sample_batch, self.sampler, example, self.key)
-        parts = [_images(sample(*np.array(batch, np.int32).T)) for batch in pairs]
+        parts = [_images(batch) for _, batch in sample_in_batches(self.sampler, example, self.num_samples, self.key)]
         count = self.at_once * self.num_samples
         joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
         of_scene = lambda start: jax.tree.map(lambda x: x[start : start + self.num_samples], joined)

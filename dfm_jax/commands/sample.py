@@ -36,9 +36,9 @@ from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.results import HiddenColours, SceneResult, Summary
-from dfm_jax.sampling.scenes import SampledImages, sample_scenes
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
+from dfm_jax.sampling.videos import SampledImages, sample_scenes
 from dfm_jax.structs import Camera, Example
 from dfm_jax.visualization import pictures
 
@@ -70,7 +70,7 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
 def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary:
     """Samples and writes everything to `folder`."""
     seconds, start = {}, time.monotonic()
-    params, step, _ = restore_trained(config, workdir)
+    trained = restore_trained(config, workdir)
     config = with_data_set(config)
     example, names = pipeline.evaluation_examples(
         config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
@@ -79,14 +79,16 @@ def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary
     seconds["loading"] = time.monotonic() - start
 
     start = time.monotonic()
-    sampler, extend = DiffusionSampler.from_config(config, params), _along_path(config, example, names, paths)
-    drawn = sample_scenes(sampler, example, paths, config.seed, partial(write_videos, folder, example), extend)
+    extend = _along_path(config, example, names, paths)
+    drawn = sample_scenes(
+        trained.diffusion(), example, paths, config.seed, partial(write_videos, folder, example), extend
+    )
     seconds["sampling and rendering"] = time.monotonic() - start
 
     colours, hidden = _hidden_part(config, names, example, drawn)
     scenes = [write_scene(folder, i, name, example, drawn, hidden[i]) for i, name in enumerate(names)]
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    source = made_from.model_and_data(params, step, data)
+    source = made_from.model_and_data(trained.params, trained.step, data)
     summary = _summary(config, source, scenes, colours, seconds)
     (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
     write_report(folder, summary, _loss_curve(workdir, summary.step))

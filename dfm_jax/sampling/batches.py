@@ -4,8 +4,11 @@ Letters: `s` scene, `n` sample of it, `b` the (scene, sample) pairs that are com
 views of a scene, `h w` pixels.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 from jaxtyping import Int, Key
@@ -60,6 +63,19 @@ def _sample_batch(
     if estimate is not None:
         estimated = estimated_view(estimate, sampler.model).rgb
     return SampledBatch(scene=scene, views=views, x0=to_image(samples.x0), estimate=estimated)
+
+
+def sample_in_batches(
+    sampler: DiffusionSampler, example: Example, num_samples: int, key: Key[Array, ""]
+) -> Iterator[tuple[list[tuple[int, int]], SampledBatch]]:
+    """Samples `num_samples` of each scene of `example` [s], on the sampler's devices, as many at a time as they take.
+
+    Yields:
+      (scene, sample) pairs, as `batches` lists them, and what was sampled for them.
+    """
+    num_scenes = len(example.near)
+    for pairs in batches(num_scenes, num_samples, sampler.model.image_size, sampler.mesh.shape[devices.DATA]):
+        yield pairs, sample_batch(sampler, example, key, *np.array(pairs, np.int32).T)
 
 
 def pairs_at_once(image_size: int) -> int:

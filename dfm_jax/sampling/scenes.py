@@ -1,101 +1,172 @@
-"""Sampled scenes, rendered along camera paths.
+"""Sampled scenes: rendered at any camera, kept in a file, and read again.
 
-Letters: `s` scene, `n` sample of it, `b` the (scene, sample) pairs that are computed at once, `v t` context and target
-views of a scene, `h w` pixels.
+Letters: `s` scenes that were asked about, `n` samples of each, `b = s * n` sampled scenes, those of one source side by
+side; `h w` pixels.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from einops import rearrange
-from jax import Array
-from tqdm import tqdm
 
-from dfm_jax.sampling import devices
-from dfm_jax.sampling.batches import SampledBatch, batches, sample_batch
+from dfm_jax.errors import UserError
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
-from dfm_jax.sampling.trajectories import Trajectory
+from dfm_jax.sampling.novel_views import render_cameras
+from dfm_jax.sampling.scene_files import write_scenes
+from dfm_jax.sampling.sources import checked_camera
 from dfm_jax.structs import Camera, Example, RenderedViews, Scene
-
-# Pixels that one call renders for a video: these are rendered in chunks anyway, and this is how often progress shows.
-PIXELS_AT_ONCE = 2**17
-# Videos of smaller images are rendered at a multiple of their size: a radiance field has no pixels of its own.
-MIN_VIDEO_SIDE = 48
 
 
 @dataclasses.dataclass(frozen=True)
-class SampledImages:
-    """The images of all sampled scenes, in [0, 1], as in `SampledBatch`."""
+class Sampled:
+    """What sampling leaves, in numpy. Images are in [0, 1]."""
 
-    views: np.ndarray  # [s, n, v + t, h, w, 3]
-    x0: np.ndarray  # [s, n, h, w, 3]
-    estimate: np.ndarray  # [s, h, w, 3]
+    signal: Scene  # [b]
+    x0: np.ndarray  # [b, h, w, 3] target view 0, as diffusion ended
+    estimate: np.ndarray  # [b, h, w, 3] the deterministic estimate of it
+    example: Example  # [s] what was sampled from
+    world: np.ndarray  # [s, 4, 4] pose of the first context view in the source's coordinates
 
 
-def sample_scenes(
-    sampler: DiffusionSampler,
-    example: Example,
-    paths: Sequence[Trajectory],
-    seed: int,
-    on_video: Callable[[int, int, RenderedViews], None],
-    extend: Callable[[DiffusionSampler, SampledBatch, Array, Array], SampledBatch] | None = None,
-) -> SampledImages:
-    """Samples the settings' number of scenes behind each context of `example` [s], and renders them.
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class SampledScene:
+    """One scene behind what was given. Cameras are in the coordinates of the source; of one photograph, these are the
+    photograph's own camera (OpenCV axes, at the origin)."""
 
-    Sample j of scene i depends on (seed, i, j) only: not on how many others are sampled, nor how many at once.
+    sampler: DiffusionSampler  # on the devices to render on
+    sampled: Sampled
+    position: int  # among the `b` sampled scenes
+    source: int  # which of the `s` it is sampled from
+    number: int  # which of its `n` samples it is
 
-    Args:
-      paths: a camera path for each scene, all of one length.
-      on_video: called for every sample with the numbers of its scene and sample, and its frames
-        [frames, h, w].
-      extend: what is done with a sampled batch before its scenes are rendered along the paths, given its scene and
-        sample numbers [b] (sampling further views, say).
+    def render(self, camera: Camera, height: int | None = None, width: int | None = None) -> RenderedViews:
+        """What a camera sees of the scene, in numpy: `rgb [h, w, 3]` in [0, 1], `depth [h, w]` and `opacity [h, w]`; of
+        cameras [k], `rgb [k, h, w, 3]`, and so on.
+
+        Intrinsics are normalised: they hold for any `height` and `width` (by default those the model was trained at).
+
+        >>> camera = dfm_jax.Camera(np.eye(4), np.array([[1.41, 0, 0.5], [0, 1.41, 0.5], [0, 0, 1]]))
+        >>> scenes[0].render(camera, height=8, width=12).rgb.shape
+        (8, 12, 3)
+
+        Raises:
+          UserError: it is no camera, or the size is none.
+        """
+        height, width = (checked_side(side, self.sampler.model.image_size) for side in (height, width))
+        camera = checked_camera(camera)
+        world, single = self.sampled.world[self.source], camera.intrinsics.ndim == 2
+        pose = camera.camera_to_world
+        pose = pose if np.array_equal(world, np.eye(4)) else np.linalg.inv(world) @ pose
+        as_row = lambda x: np.asarray(x, np.float32).reshape(1, -1, *x.shape[-2:])
+        row = jax.tree.map(lambda x: x[self.position][None], self.sampled.signal)
+        views = render_cameras(self.sampler, row, Camera(as_row(pose), as_row(camera.intrinsics)), height, width)
+        return jax.tree.map(lambda x: x[0, 0] if single else x[0], views)
+
+    @property
+    def image(self) -> np.ndarray:
+        """[h, w, 3] the sample that diffusion ended with, at the target camera."""
+        return self.sampled.x0[self.position]
+
+    @property
+    def estimate(self) -> np.ndarray:
+        """[h, w, 3] the deterministic estimate of the target view: the mean of all answers, if the model makes one."""
+        return self.sampled.estimate[self.position]
+
+    @property
+    def target_camera(self) -> Camera:
+        """Where the scene was sampled: what is seen from there is not given."""
+        return self._camera(self.sampled.example.target.camera)
+
+    @property
+    def context_camera(self) -> Camera:
+        """That of the first context view: what is seen from there is given."""
+        return self._camera(self.sampled.example.context.camera)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Distances at which rays start and end."""
+        example = self.sampled.example
+        return float(example.near[self.source]), float(example.far[self.source])
+
+    def _camera(self, cameras: Camera) -> Camera:
+        """The first of cameras [s, v], in the coordinates of the source."""
+        pose, intrinsics = cameras.camera_to_world[self.source, 0], cameras.intrinsics[self.source, 0]
+        world = self.sampled.world[self.source]
+        return Camera(pose if np.array_equal(world, np.eye(4)) else world @ pose, intrinsics)
+
+    def __repr__(self) -> str:
+        near, far = self.bounds
+        return f"SampledScene(sample {self.number} of source {self.source}, from {near:g} to {far:g})"
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Scenes(Sequence):
+    """Sampled scenes: a sequence of `SampledScene`, sample 0, 1, ... of the first source, then of the next."""
+
+    sampler: DiffusionSampler
+    sampled: Sampled
+    made_from: dict[str, Any]  # the model's name and step, the seed and the settings
+
+    @property
+    def num_samples(self) -> int:
+        """Of each source."""
+        return len(self) // len(self.sampled.world)
+
+    def __len__(self) -> int:
+        return len(self.sampled.x0)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        return SampledScene(self.sampler, self.sampled, position, *divmod(position, self.num_samples))
+
+    def __iter__(self) -> Iterator[SampledScene]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def target_camera(self) -> Camera:
+        """The target camera of all scenes; of several sources, one for each scene: [b].
+
+        >>> scenes.target_camera.camera_to_world.shape
+        (4, 4)
+        """
+        cameras = [scene.target_camera for scene in self]
+        if len(self.sampled.world) == 1:
+            return cameras[0]
+        return jax.tree.map(lambda *x: np.stack(x), *cameras)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes an `.npz` from which `dfm_jax.load_scenes` makes the same scenes again, with the same model.
+
+        >>> scenes.save(folder / "scenes.npz")
+        >>> dfm_jax.load_scenes(folder / "scenes.npz", sampler)
+        Scenes(2 samples, at 24 x 24 pixels: toy, step 6000, seed 0)
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        write_scenes(Path(path), vars(self.sampled), self.made_from, self.sampler.params)
+
+    def __repr__(self) -> str:
+        size, sources = self.sampler.model.image_size, len(self.sampled.world)
+        samples = f"{self.num_samples} samples" + (f" of each of {sources} sources" if sources > 1 else "")
+        made = "{name}, step {step}, seed {seed}".format(**self.made_from)
+        return f"Scenes({samples}, at {size} x {size} pixels: {made})"
+
+
+def checked_side(side: Any, default: int) -> int:
+    """Pixels along a side of a rendering.
+
+    Raises:
+      UserError: it is no number above 0.
     """
-    size, num_samples = sampler.model.image_size, sampler.settings.num_samples
-    count, zoom = len(paths) * num_samples, -(-MIN_VIDEO_SIDE // size)
-    sampler = sampler.on_devices(count)
-    parts = batches(len(paths), num_samples, size, sampler.mesh.shape[devices.DATA])
-    steps = sampler.settings.num_steps + 1
-    images_per_pair = steps + len(paths[0].camera.intrinsics) * zoom**2  # of [size, size] pixels
-    example, key = jax.device_put(example), jax.random.key(seed)
-    sampled = []
-    with tqdm(total=sum(map(len, parts)) * images_per_pair, unit="image", desc="sampling scenes") as bar:
-        for pairs in parts:
-            numbers = np.array(pairs).T
-            batch = sample_batch(sampler, example, key, *numbers)
-            batch = extend(sampler, batch, *numbers) if extend else batch
-            sampled.append(jax.device_get((batch.views.rgb, batch.x0, batch.estimate)))
-            bar.update(len(pairs) * steps)
-            frames = _render_paths(sampler, batch.scene, [paths[i].camera for i, _ in pairs], zoom, bar)
-            for b, (i, j) in enumerate(dict.fromkeys(pairs)):  # without the repetitions that fill up the last batch
-                on_video(i, j, jax.tree.map(lambda x, b=b, i=i: x[b][paths[i].order], frames))
-
-    views, x0, estimate = (
-        rearrange(np.concatenate(part)[:count], "(s n) ... -> s n ...", s=len(paths))
-        for part in zip(*sampled, strict=True)
-    )
-    return SampledImages(views, x0, estimate[:, 0])
-
-
-def _render_paths(
-    sampler: DiffusionSampler, scene: Scene, cameras: Sequence[Camera], zoom: int, bar: tqdm
-) -> RenderedViews:
-    """What path cameras [b] of [m] poses see of scenes [b]: views [b, m, side, side], a few poses a call."""
-    side = sampler.model.image_size * zoom
-    camera = jax.tree.map(lambda *c: np.stack(c).astype(np.float32), *cameras)
-    num_poses, num_devices = camera.intrinsics.shape[1], sampler.mesh.size
-    on_each = max(1, PIXELS_AT_ONCE // (len(cameras) * side**2))
-    at_once = num_devices * min(-(-num_poses // num_devices), on_each)
-    render = devices.over_cameras(_render, sampler.mesh, height=side, width=side)
-    views = []
-    for start in range(0, num_poses, at_once):
-        poses = np.minimum(np.arange(start, start + at_once), num_poses - 1)  # calls of one shape: one compilation
-        part = Camera(camera.camera_to_world[:, poses], camera.intrinsics[:, poses])
-        views.append(jax.device_get(render(sampler, scene, part)))
-        bar.update(len(cameras) * min(at_once, num_poses - start) * zoom**2)
-    return jax.tree.map(lambda *p: np.concatenate(p, axis=1)[:, :num_poses], *views)
-
-
-_render = jax.jit(DiffusionSampler.render, static_argnames=("height", "width"))
+    if side is None:
+        return default
+    if not isinstance(side, int | np.integer) or isinstance(side, bool) or side < 1:
+        raise UserError(f"height and width are numbers of pixels, at least 1: not {side!r}")
+    return int(side)

@@ -10,11 +10,12 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
-from dfm_jax.sampling.diffusion_sampler import Params
+from dfm_jax.runs.workdirs import path_of
+from dfm_jax.sampling.sampler import Sampler
 
 
-def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params, int, dict[str, Any]]:
-    """The latest averaged parameters of `workdir`, their step, and the settings that they were trained with.
+def restore_trained(config: Config, workdir: str | os.PathLike) -> Sampler:
+    """The latest averaged parameters of `workdir`, to be sampled as the config says.
 
     The config may have its own seed and data; what the parameters mean may not change.
 
@@ -24,7 +25,7 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> tuple[Params,
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
     tell_untrained_guidance(saved, config)
-    return params, step, saved
+    return Sampler(params, config, step, path_of(workdir).name, saved)
 
 
 def outdated(workdir: str | os.PathLike, results: Mapping[str, Any]) -> str:

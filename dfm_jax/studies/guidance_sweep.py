@@ -90,8 +90,9 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
 
 def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
     """Writes everything to `folder`, and returns the numbers."""
-    params, step, saved = restore_trained(config, workdir)
-    if not saved["diffusion"]["guidance_dropout"]:
+    trained = restore_trained(config, workdir)
+    params, step = trained.params, trained.step
+    if not trained.trained_with["diffusion"]["guidance_dropout"]:
         raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
     config = with_data_set(config)
     example, _ = evaluation_views.evaluation_examples(

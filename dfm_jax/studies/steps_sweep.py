@@ -67,7 +67,8 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
 
 def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
     """Writes everything to `folder`, and returns the numbers."""
-    params, step, _ = restore_trained(config, workdir)
+    trained = restore_trained(config, workdir)
+    params, step = trained.params, trained.step
     config = with_data_set(config)
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     views = evaluation_views.evaluation_views(config.data, num_scenes=config.sample.num_scenes)

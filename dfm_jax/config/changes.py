@@ -1,0 +1,36 @@
+"""Another way to sample with the same model: a config with some of its settings changed, by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dfm_jax.config.reading import from_dict
+from dfm_jax.config.sampling import SampleConfig
+from dfm_jax.config.schema import Config
+from dfm_jax.errors import UserError
+
+SHORT = {"steps": "num_steps"}  # names that a call may use for a setting's own
+
+
+def with_sampling(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The config with other settings of `sample`, or another `seed`; those that are None stay as they are.
+
+    Args:
+      changes: by name, such as {'num_steps': 20, 'seed': 3}; of a group, such as `target_camera`, a mapping with some
+        of its settings.
+
+    Raises:
+      UserError: there is no such setting, or it cannot have this value.
+    """
+    values = dataclasses.asdict(config)
+    known = [field.name for field in dataclasses.fields(SampleConfig)]
+    for name, value in changes.items():
+        setting = SHORT.get(name, name)
+        if setting not in ("seed", *known):
+            raise UserError(f"{name!r} is no setting of sampling: these are {', '.join(['seed', *SHORT, *known])}")
+        if value is None:
+            continue
+        place = values if setting == "seed" else values["sample"]
+        value = value.item() if hasattr(value, "item") else value  # numbers of numpy
+        place[setting] = place[setting] | dict(value) if isinstance(value, Mapping) else value
+    return from_dict(values)

@@ -1,0 +1,108 @@
+"""A trained model to sample scenes with: what `dfm_jax.load` returns, and commands use.
+
+Letters: `s` scenes that are asked about, `n` samples of each, `b = s * n`.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfm_jax.config import Config
+from dfm_jax.config.changes import with_sampling
+from dfm_jax.sampling.batches import sample_in_batches
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
+from dfm_jax.sampling.scenes import Sampled, Scenes
+from dfm_jax.sampling.sources import Placement, to_example
+from dfm_jax.structs import Camera
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Sampler:
+    """A trained model, and how it is sampled.
+
+    >>> sampler = dfm_jax.load("toy")
+    >>> sampler
+    Sampler(toy, step 6000: scenes from photographs of 24 x 24 pixels, dpm-solver++ in 20 steps)
+    """
+
+    params: Params  # averaged over training
+    config: Config  # of the model, and how it is sampled
+    step: int  # of training
+    name: str  # where it was loaded from
+    trained_with: dict[str, Any] = dataclasses.field(default_factory=dict)  # the settings of its run, nested
+
+    def diffusion(self) -> DiffusionSampler:
+        """What is given to compiled programs."""
+        return DiffusionSampler.from_config(self.config, self.params)
+
+    def sampled_with(self, **settings: Any) -> "Sampler":
+        """The same model, sampled otherwise: any setting of `config.sample` by its name, and `seed`.
+
+        >>> sampler.sampled_with(steps=4, guidance=2.0).config.sample.num_steps
+        4
+
+        Raises:
+          UserError: there is no such setting, or it cannot have this value.
+        """
+        return dataclasses.replace(self, config=with_sampling(self.config, settings))
+
+    def sample(
+        self,
+        source: Any,
+        *,
+        num_samples: int | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        camera: Camera | None = None,
+        target_camera: Camera | None = None,
+        near: float | None = None,
+        far: float | None = None,
+        **settings: Any,
+    ) -> Scenes:
+        """Samples scenes that what is given could show, on all devices of this process.
+
+        Sample j of scene i depends on (seed, i, j) only: not on how many others are sampled.
+
+        >>> scenes = sampler.sample(dfm_jax.example_photo("toy"), num_samples=2, seed=0)
+        >>> scenes
+        Scenes(2 samples, at 24 x 24 pixels: toy, step 6000, seed 0)
+
+        Args:
+          source: a photograph (a path, an image of Pillow, or an array [h, w, 3], uint8 or floats in [0, 1]), of which
+            the middle square is taken; a list of photographs of one scene, with `camera`; `Views` [v] of one scene or
+            [s, v] of several; or an `Example`.
+          num_samples: of each scene; like all settings, as in the model's config if it is not given.
+          steps: denoising steps.
+          guidance: 1 is none.
+          camera: of the photographs [v], as viewers show them; without it a photograph has a camera as the config
+            assumes (`sample.photograph`), at the origin.
+          target_camera: where to sample, in the coordinates of the others; without it, as `sample.target_camera` says.
+          near, far: distances between which everything lies that photographs show.
+          settings: any other of `config.sample`.
+
+        Raises:
+          UserError: the source cannot be read, or something that is said of it or of sampling cannot be.
+        """
+        settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
+        chosen = self.sampled_with(**settings)
+        placement = Placement(camera, target_camera, near, far)
+        example, world = to_example(source, chosen.config, placement)
+        count = len(world) * chosen.config.sample.num_samples
+        diffusion, key = chosen.diffusion().on_devices(count), jax.random.key(chosen.config.seed)
+        drawn = sample_in_batches(diffusion, jax.device_put(example), chosen.config.sample.num_samples, key)
+        parts = [jax.device_get((batch.scene, batch.x0, batch.estimate)) for _, batch in drawn]
+        joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        return Scenes(diffusion, Sampled(*joined, example, world), chosen.about())
+
+    def about(self) -> dict[str, Any]:
+        """What scenes are made from, in a form for JSON."""
+        sample = dataclasses.asdict(self.config.sample)
+        return {"name": self.name, "step": self.step, "seed": self.config.seed, "sample": sample}
+
+    def __repr__(self) -> str:
+        size, sample = self.config.image_size, self.config.sample
+        how = f"{sample.sampler} in {sample.num_steps} steps"
+        return f"Sampler({self.name}, step {self.step}: scenes from photographs of {size} x {size} pixels, {how})"
