@@ -123,11 +123,10 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
 
 def _num_parameters(config: Config) -> int:
     from dfm_jax.forward_models.build import make_model
+    from dfm_jax.forward_models.protocol import parameter_shapes
 
     model = make_model(config)
-    # As a function, so that no device is started for the key.
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(config.seed)))
-    return sum(x.size for x in jax.tree.leaves(shapes))
+    return sum(x.size for x in jax.tree.leaves(parameter_shapes(model)))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

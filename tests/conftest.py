@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 from jaxtyping import install_import_hook
 
-from tests.programs import QUICKLY, compiler_flags
+from tests.programs import QUICKLY, compiler_flags, stop_server
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -48,3 +48,8 @@ def pytest_collection_finish():
     """What was imported stays: the collector need not go through it again whenever jax has traced a program."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Whoever measures what the tests took is told of their commands as well."""
+    stop_server()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.forward_models.radiance_field.networks import Held
+from dfm_jax.forward_models.radiance_field.networks import Held, parameter_shapes
 from dfm_jax.models.dit import TransformerBlock, upsample
 from tests.tiny import SIZE, assert_trees_close, jit, random_params, tiny_model
 
@@ -76,7 +76,7 @@ def test_closed_gates_make_a_block_the_identity():
 
 def test_new_parameters_are_float32_and_have_closed_gates():
     model = tiny_model(compute_dtype="bfloat16")
-    shapes = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
+    shapes = parameter_shapes(model)["encoder"]
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     block = TransformerBlock(num_heads=2, dtype=jnp.bfloat16)
     params = jit(block.init)(jax.random.key(0), jnp.zeros((1, 4, 16)), jnp.zeros((1, 16)))["params"]

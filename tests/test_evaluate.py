@@ -5,8 +5,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -23,12 +21,13 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.pages import evaluation_page
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches, trained
 from dfm_jax.studies import compare_evaluations, steps_sweep
-from tests.programs import PATIENCE, environment
+from tests.programs import environment, run_command
 from tests.test_sample import SIZE, tiny_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -38,7 +37,7 @@ SCENES, TARGETS, SAMPLES = 3, 3, 2
 def save_untrained(config, workdir, seed=0):
     """A checkpoint of a model with small random parameters."""
     model = make_model(config)
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(seed)
+    shapes, rng = parameter_shapes(model), np.random.default_rng(seed)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
@@ -254,62 +253,25 @@ def test_what_cannot_be_compared_is_one_clear_error(run, pixelnerf, tmp_path, ca
     assert "were not evaluated on the same views" in printed.err and not printed.out
 
 
-FOUR_DEVICES = """
-import json, os, sys
-from functools import partial
-from pathlib import Path
-import jax
-from dfm_jax.config.reading import from_dict
-from dfm_jax.commands import evaluate
-from dfm_jax.sampling import devices
-from tests.test_evaluate import save_untrained
-from tests.test_sample import tiny_config
-
-make_mesh, used = devices.make_mesh, []
-def mesh_of(count, scenes, rays):
-    used.append(make_mesh(scenes, rays, jax.local_devices()[:count]).devices.shape)
-    return make_mesh(scenes, rays, jax.local_devices()[:count])
-
-folder = Path(sys.argv[1])
-for scenes, samples in ((3, 2), (1, 1)):
-    values = tiny_config(folder / "data", guidance=1.0)
-    values.evaluate.update(num_scenes=scenes, num_target=2, num_samples=samples, sweep_samples=0)
-    config = from_dict(values)
-    for count in (1, 4):
-        devices.make_mesh = partial(mesh_of, count)
-        workdir = folder / f"{scenes}-{count}"
-        save_untrained(config, workdir)
-        evaluate.evaluate(config, workdir)
-print(json.dumps(used))
-"""
-
-
 def test_four_devices_measure_what_one_measures(tmp_path):
-    """Scenes and samples side by side on them, or the rays of a single one."""
-    done = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES, str(tmp_path)],
-        env=environment(devices=4, DFM_JAX_LPIPS=tmp_path / "nowhere.npz"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    """Scenes and samples side by side on them, and, where these are fewer, rays."""
+    variables = environment(devices=4, DFM_JAX_LPIPS=tmp_path / "nowhere.npz")
+    done = run_command("tests.on_four_devices.evaluation", tmp_path, env=variables)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == [[1, 1], [4, 1], [1, 1], [1, 4]]
-    for scenes in (3, 1):
-        one, four = (tmp_path / f"{scenes}-{devices}" / "evaluation" for devices in (1, 4))
-        tables = [list(csv.DictReader((folder / "scenes.csv").open())) for folder in (one, four)]
-        assert len(tables[0]) == len(tables[1]) == scenes
-        for a, b in zip(*tables, strict=True):
-            assert a.pop("scene") == b.pop("scene")
-            numbers = [[float(x) for x in row.values() if x] for row in (a, b)]
-            # Other programs: float32's rounding through sampling and rendering, in dB and in distances.
-            np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-3, atol=1e-4)
-        numbers = [json.loads((folder / "metrics.json").read_text()) for folder in (one, four)]
-        measured = [{name: x for name, x in row.items() if isinstance(x, float)} for row in numbers]
-        assert measured[0].keys() == measured[1].keys() >= {"psnr", "total_variation", "context_psnr"}
-        for name in measured[0].keys() - {"seconds"}:
-            assert measured[1][name] == pytest.approx(measured[0][name], rel=1e-3, abs=1e-4), name  # as above
+    assert json.loads(done.stdout.splitlines()[-1]) == [[1, 1], [4, 1], [2, 2]]
+    one, four, single = (tmp_path / name / "evaluation" for name in ("3-1", "3-4", "1-4"))
+    tables = [list(csv.DictReader((folder / "scenes.csv").open())) for folder in (one, four, single)]
+    assert [len(table) for table in tables] == [3, 3, 1]
+    for a, b in [*zip(*tables[:2], strict=True), (tables[0][0], tables[2][0])]:
+        assert a["scene"] == b["scene"]
+        numbers = [[float(x) for name, x in row.items() if x and name != "scene"] for row in (a, b)]
+        # Other programs: float32's rounding through sampling and rendering, in dB and in distances.
+        np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-3, atol=1e-4)
+    numbers = [json.loads((folder / "metrics.json").read_text()) for folder in (one, four)]
+    measured = [{name: x for name, x in row.items() if isinstance(x, float)} for row in numbers]
+    assert measured[0].keys() == measured[1].keys() >= {"psnr", "total_variation", "context_psnr"}
+    for name in measured[0].keys() - {"seconds"}:
+        assert measured[1][name] == pytest.approx(measured[0][name], rel=1e-3, abs=1e-4), name  # as above
 
 
 def test_the_numbers_of_a_run_in_a_bucket_are_written_here(run, tmp_path, monkeypatch):

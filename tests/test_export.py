@@ -22,6 +22,7 @@ from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.diffusion.timesteps import uniform_timesteps
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
@@ -45,7 +46,7 @@ def exported(tmp_path_factory):
     config = from_dict(tiny_config(workdir / "data"))
     make_toy.ensure_toy(config.data, config.image_size)
     model = make_model(config)
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    shapes, rng = parameter_shapes(model), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)

@@ -1,7 +1,6 @@
 """The GPU report: at tiny sizes on the CPU, and what becomes of measurements that crash, hang or do not fit."""
 
 import json
-import subprocess
 import sys
 import time
 import types
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.profiling import gpu_page, gpu_report, kinds, maths_tests, processes, trace_summary, yardstick
 from dfm_jax.profiling.laboratory import Laboratory, best_chunk, fit
 from dfm_jax.profiling.made_up import made_up_parameters
@@ -28,7 +28,7 @@ from dfm_jax.profiling.plan import (
     make_plan,
     measurements,
 )
-from tests.programs import PATIENCE, environment
+from tests.programs import environment
 from tests.tiny import tiny_model
 
 MEASURED = (
@@ -38,11 +38,8 @@ MEASURED = (
 
 
 def report(out, *arguments, **variables):
-    return subprocess.run(
-        [sys.executable, "-m", "dfm_jax.profiling.gpu_report", f"--out={out}", "--sizes=tiny", *arguments],
-        env=environment(**variables),
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
+    command = "dfm_jax.profiling.gpu_report", f"--out={out}", "--sizes=tiny", *arguments
+    return run_command(*command, env=environment(**variables))
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +289,7 @@ def test_what_takes_long_says_so_while_it_runs(capsys):
 def test_made_up_parameters_have_the_models_shapes_and_an_ordinary_size():
     model = tiny_model()
     made = made_up_parameters(model.init, jax.random.key(0))
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = parameter_shapes(model)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
     kernel = np.asarray(made["scene_field"]["coarse"]["point_in"]["kernel"])
     # Ten standard deviations of a spread that is estimated from 624 numbers.

@@ -151,9 +151,10 @@ def violations(module: str, source: str) -> list[str]:
             imported = part_of(name.removeprefix("dfm_jax").removeprefix(".") or "__init__")
             if imported not in MAY_IMPORT[part] | {part}:
                 problems.append(f"{module}: imports {name}")
+    used = used_names(tree)
     for pattern, allowed in RESERVED:
         if not re.fullmatch(allowed, module):
-            problems += [f"{module}: uses {name}" for name in used_names(tree) if re.fullmatch(pattern, name)]
+            problems += [f"{module}: uses {name}" for name in used if re.fullmatch(pattern, name)]
     if not re.fullmatch(COMPILERS, module):
         constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
         problems += [f"{module}: names the mesh axis {MESH_AXIS!r}"] * constants.count(MESH_AXIS)

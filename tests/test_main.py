@@ -12,7 +12,7 @@ import pytest
 from dfm_jax import main
 from dfm_jax.config import DiTConfig, ResNet34Config
 from dfm_jax.config.reading import ConfigError, from_dict
-from tests.programs import PATIENCE, environment
+from tests.programs import PATIENCE, environment, run_command
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOY = ROOT / "configs" / "toy.py"
@@ -42,15 +42,7 @@ VARIANTS += [("captures", variant) for variant in ("", "64", "tiny")]
 
 
 def run_main(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "dfm_jax.main", *arguments],
-        cwd=cwd,
-        env=environment(DFM_JAX_LPIPS="nowhere.npz"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return run_command("dfm_jax.main", *arguments, cwd=cwd, env=environment(DFM_JAX_LPIPS="nowhere.npz"))
 
 
 def load(name, variant):
@@ -157,6 +149,13 @@ def test_a_mistake_is_answered_by_one_clear_error(mistake, tmp_path):
     assert message in done.stderr[done.stderr.index(errors[0]) :]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_program_is_a_module_that_python_runs(tmp_path):
+    command = [sys.executable, "-m", "dfm_jax.main", f"--config={TOY}"]
+    pipes = {"capture_output": True, "text": True, "timeout": PATIENCE, "check": False}
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), **pipes)
+    assert done.returncode == 1 and done.stderr.startswith("error: --workdir is missing") and not done.stdout
 
 
 @pytest.mark.parametrize("chosen", [True, False])

@@ -9,6 +9,7 @@ import pytest
 from einops import rearrange
 
 from dfm_jax.config import ResNet34Config
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD, ResidualBlock, resize_aligned
 from tests.tiny import RESNET, SIZE, assert_trees_close, jit, random_params, tiny_model
@@ -78,7 +79,7 @@ def test_the_pyramid_is_that_of_torchvisions_network(pretrained, tmp_path):
     network, model = pretrained
     torch.save(network.state_dict(), tmp_path / "resnet34.pth")
     weights = load_encoder(tmp_path / "resnet34.pth", model)
-    params = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(model.init, jax.random.key(0))["encoder"])
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape), parameter_shapes(model)["encoder"])
     for (module, *rest), array in weights.arrays.items():
         layer = params[module] if len(rest) == 1 else params[module][rest[0]]
         layer[rest[-1]] = jnp.asarray(array)

@@ -21,6 +21,7 @@ from dfm_jax.commands.sample import camera_paths, sample
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
@@ -56,7 +57,7 @@ def run(tmp_path_factory):
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(batches, "PIXELS_AT_ONCE", SCENES * SIZE**2)
     model = RadianceFieldModel.from_config(config)
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    shapes, rng = parameter_shapes(model), np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)

@@ -1,8 +1,6 @@
 """Rules for splitting the state, and the same training on one and on four devices."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,70 +11,11 @@ from jax.sharding import PartitionSpec as P
 from dfm_jax.config import MeshConfig
 from dfm_jax.errors import UserError
 from dfm_jax.training import sharding
-from tests.programs import PATIENCE, environment
-
-FOUR_DEVICES = """
-import json, sys
-from functools import partial
-import jax, jax.numpy as jnp, numpy as np, optax
-from dfm_jax.config import MeshConfig
-from dfm_jax.training import sharding
-from dfm_jax.runs.train_state import create
-from dfm_jax.training.step import train_step
-
-def loss(params, example, key, frozen):
-    noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(example["index"])
-    hidden = jnp.tanh(jnp.einsum("bc,cd->bd", example["x"], params["in"]["kernel"]))
-    error = jnp.einsum("bd,d->b", hidden, params["out"]["bias"]) - example["y"] + noise
-    return jnp.mean(error**2) + jnp.sum(hidden * frozen["w"]) / hidden.shape[0], {}
-
-def init(key, tx):
-    return create({"in": {"kernel": jax.random.normal(key, (64, 1024))}, "out": {"bias": jnp.ones(1024)}}, tx)
-
-# Adam with an ordinary `eps` turns a gradient's rounding about zero into a whole step, one way or the other.
-tx = optax.adam(1e-2, eps=1e-2)
-rng = np.random.default_rng(0)
-example = {"x": rng.normal(size=(8, 64)).astype(np.float32), "y": np.arange(8, dtype=np.float32), "index": np.arange(8)}
-def step(state, example, key, frozen, ema_on_host):
-    settings = {"accumulate": 2, "ema_decay": 0.9, "ema_every": 1, "ema_on_host": ema_on_host}
-    return train_step(state, example, key, tx=tx, loss=partial(loss, frozen=frozen), **settings)
-
-results = []
-meshes = ((1, (1, 1)), (4, (4, 1)), (4, (2, 2)), (4, (1, 4)))
-for (devices, mesh_config), ema_memory in [*((mesh, "device") for mesh in meshes), (meshes[2], "host")]:
-    mesh = sharding.make_mesh(MeshConfig(*mesh_config), jax.devices()[:devices])
-    state = sharding.initialize(partial(init, tx=tx), jax.random.key(0), mesh, ema_memory)
-    frozen = sharding.replicate({"w": np.full((1, 1024), 1e-2, np.float32)}, mesh)
-    placed_step = partial(step, ema_on_host=ema_memory == "host")
-    compiled = sharding.compile_train_step(placed_step, state, mesh, (frozen,))
-    before = state
-    state, metrics = compiled(state, sharding.shard_batch(example, mesh), jax.random.key(1), frozen)
-    assert not frozen["w"].is_deleted() and frozen["w"].is_fully_replicated
-    assert before.params["in"]["kernel"].is_deleted(), "the state was not donated"
-    kernel = state.params["in"]["kernel"]
-    results.append({
-        "loss": float(metrics["loss"]),
-        "local": list(kernel.addressable_shards[0].data.shape),
-        "local_moment": list(state.opt_state[0].mu["in"]["kernel"].addressable_shards[0].data.shape),
-        "kernel": np.asarray(kernel).ravel()[::997].tolist(),
-        "ema": np.asarray(state.ema["in"]["kernel"]).ravel()[::997].tolist(),
-        "ema_memory": state.ema["in"]["kernel"].sharding.memory_kind,
-        "local_ema": list(state.ema["in"]["kernel"].addressable_shards[0].data.shape),
-        "fetched": sharding.to_device_memory(state.ema)["in"]["kernel"].sharding.memory_kind,
-    })
-print(json.dumps(results))
-"""
+from tests.programs import environment, run_command
 
 
 def test_one_step_on_four_devices_equals_one_device():
-    done = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES],
-        env=environment(devices=4),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = run_command("tests.on_four_devices.training_step", env=environment(devices=4))
     assert done.returncode == 0, done.stderr
     one, *others = json.loads(done.stdout.splitlines()[-1])
     for other in others:

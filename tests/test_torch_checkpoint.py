@@ -16,6 +16,7 @@ import pytest
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.published import StateDictError, import_params, same_bits
 from dfm_jax.interop.published_config import published_config, read_sizes
@@ -153,7 +154,7 @@ def test_another_image_size_and_recipe_can_be_chosen(flat_file, tmp_path):
 def test_other_runs_start_from_an_imported_checkpoint_and_it_is_not_itself_resumed(flat_file, tmp_path):
     run_import(flat_file, tmp_path)
     # As `init_from` does.
-    target = jax.eval_shape(model_of(CONFIG).init, jax.random.key(0))
+    target = parameter_shapes(model_of(CONFIG))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target)
     assert restore_params(tmp_path, target=target)[1] == 0

@@ -78,10 +78,7 @@ def kill(processes, how, chance):
         time.sleep(0.2)
         for process in processes:
             process.kill()
-    codes = [process.wait(timeout=600) for process in processes]
-    for process in processes:
-        process.stderr.close()
-    return codes
+    return [process.wait(timeout=600) for process in processes]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

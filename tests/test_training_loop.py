@@ -14,6 +14,7 @@ import pytest
 
 from dfm_jax.config import ResNet34Config
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.runs import metric_writers
@@ -180,7 +181,7 @@ def encoder_setup(config):
     """The real encoder's parameters, all ones, and steps that leave them alone."""
     setup, tx = linear_setup(config), make_optimizer(config.train.optimizer)
     model = RadianceFieldModel.from_config(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
+    shapes = parameter_shapes(model)["encoder"]
     step = lambda state, example, key: (
         state.replace(step=state.step + 1),
         {"loss": jnp.float32(0), "finite": jnp.bool_(True)},

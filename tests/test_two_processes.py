@@ -1,10 +1,7 @@
 """Two processes with two devices each train as one process with one device does; a checkpoint of one is the other's."""
 
-import pathlib
 import shutil
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -12,28 +9,19 @@ import pytest
 
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.metric_writers import read_metrics
-from tests.programs import PATIENCE, environment
+from tests.programs import Command, environment
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, HALF = 6, 3
 
 
 def start(workdir, num_steps, data, fsdp, devices, *place):
-    command = [sys.executable, "-m", "tests.wide_run", workdir, num_steps, data, fsdp, *place]
-    return subprocess.Popen(
-        [str(word) for word in command],
-        cwd=ROOT,
-        env=environment(devices),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Command("tests.wide_run", workdir, num_steps, data, fsdp, *place, env=environment(devices))
 
 
 def finish(*processes):
     for process in processes:
-        output, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, output
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
 
 
 def one(workdir, num_steps):

@@ -1,7 +1,6 @@
 """Small models, scenes and cameras that several tests share."""
 
 import dataclasses
-import functools
 from functools import partial
 
 import jax
@@ -85,11 +84,6 @@ def reconfigured(model: RenderedScenes, **settings: object) -> RenderedScenes:
     return dataclasses.replace(model, networks=dataclasses.replace(model.networks, config=config))
 
 
-@functools.cache
-def _shapes(model: RenderedScenes) -> Params:
-    return jax.eval_shape(model.init, jax.random.key(0))
-
-
 def random_params(model: RenderedScenes, seed: int = 0) -> Params:
     """Parameters of ordinary size, none of them zero (new ones close every gate), with half transparent fields."""
     rng = np.random.default_rng(seed)
@@ -103,7 +97,7 @@ def random_params(model: RenderedScenes, seed: int = 0) -> Params:
             bias[3] = 1.0
         return jnp.asarray(bias, jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, _shapes(model))
+    return jax.tree_util.tree_map_with_path(draw, parameter_shapes(model))
 
 
 def random_rotations(rng: np.random.Generator, shape: tuple[int, ...], angle: float) -> np.ndarray:

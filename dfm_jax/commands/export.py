@@ -31,6 +31,7 @@ from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoint_files import require_checkpoints
@@ -104,7 +105,7 @@ def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:
     inputs = jax.eval_shape(to_inputs, abstract_example(config, 1))
     size, (b,) = config.image_size, jax.export.symbolic_shape("b", constraints=["b >= 1"])
     symbolic = lambda x: jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
-    params = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
+    params = flatten_dict(parameter_shapes(model), sep="/")
     arguments = (
         params,
         {name: symbolic(x) for name, x in inputs.items()},

@@ -75,3 +75,13 @@ class ForwardModel(Protocol):
     def cache(self, params: Params, context: Any, query: Any, cache_bytes: int) -> Any:
         """The query of `target` with what all denoising steps would compute alike for it, in at most `cache_bytes` an
         example. A model that has nothing to keep returns the query as it is."""
+
+
+def parameter_shapes(model: ForwardModel) -> Params:
+    """A model's parameters, with shapes and dtypes in the place of arrays; no device is started for it."""
+    return jax.tree.map(lambda leaf: leaf, _parameter_shapes(model))  # a tree of its own for each who asks
+
+
+@functools.lru_cache(maxsize=64)  # tracing a model takes a second, and most commands ask several times
+def _parameter_shapes(model: ForwardModel) -> Params:
+    return jax.eval_shape(lambda: model.init(jax.random.key(0)))

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ResNet34Config
-from dfm_jax.forward_models.protocol import Params
+from dfm_jax.forward_models.protocol import Params, parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.interop.published import State, StateDictError, fill
 from dfm_jax.interop.published_names import LABEL_EMBEDDING, Path, Rule, layer_rules, rules
@@ -58,7 +58,7 @@ def load_encoder(path: str | pathlib.Path, model: RadianceFieldModel) -> Encoder
       UserError: if the file cannot be read, or (StateDictError) lacks arrays, or has others or other shapes.
     """
     state = read_state(path)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
+    shapes = parameter_shapes(model)["encoder"]
     params = {"encoder": jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)}
     is_resnet = isinstance(model.config.encoder, ResNet34Config)
     fill_encoder = _fill_resnet if is_resnet else _fill_dit

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models.protocol import Params
+from dfm_jax.forward_models.protocol import Params, parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.interop.published_names import (
     LABEL_EMBEDDING,
@@ -22,7 +22,6 @@ from dfm_jax.interop.published_names import (
     TO_THEIRS,
     Rule,
     derived_arrays,
-    parameter_shapes,
     published_shape,
     rules,
     taken_shapes,

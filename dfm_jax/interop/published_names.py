@@ -9,7 +9,6 @@ follow from sizes and settings. *Leftovers* are stored there and never read.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 
 from dfm_jax.config import ModelConfig
-from dfm_jax.forward_models.protocol import Params
+from dfm_jax.forward_models.protocol import Params, parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.models.embeddings import token_position_code
 
@@ -107,12 +106,6 @@ def rules(config: ModelConfig) -> list[Rule]:
 # Axes of PyTorch's array in the order of ours, and back, by the number of axes: biases, linear kernels, convolutions.
 TO_OURS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 TO_THEIRS = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
-
-
-@functools.lru_cache(maxsize=4)  # tracing the model takes a second, and every step of a conversion asks
-def parameter_shapes(model: RadianceFieldModel) -> Params:
-    """The tree of our parameters, with shapes in the place of arrays."""
-    return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def targets(params: Params, rule: Rule) -> list[Any]:

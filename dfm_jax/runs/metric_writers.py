@@ -6,6 +6,7 @@ TensorFlow; ours, on tensorboardX, takes its place before clu's writers are impo
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -16,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from clu.asynclib import AsyncError
 from PIL import Image
 
@@ -63,7 +63,7 @@ class TensorBoardWriter:
 
     def __init__(self, logdir: str | pathlib.Path, start_step: int = 0):
         """What the run logged after `start_step` before will not be shown."""
-        self._writer = tensorboardX.SummaryWriter(str(logdir), purge_step=start_step + 1 if start_step else None)
+        self._writer = _tensorboardx().SummaryWriter(str(logdir), purge_step=start_step + 1 if start_step else None)
         events = self._writer.file_writer.event_writer._ev_writer
         self._records = events._py_recordio_writer = _Records(events._py_recordio_writer)
 
@@ -231,6 +231,17 @@ def _parse(line: bytes) -> dict[str, float] | None:
         return values if isinstance(values["step"], int) else None
     except (ValueError, TypeError, LookupError):
         return None
+
+
+def _tensorboardx() -> types.ModuleType:
+    """tensorboardX, without PyTorch, whose tensors it would take as well: importing that takes seconds."""
+    if "tensorboardX" in sys.modules or "torch" in sys.modules:
+        return importlib.import_module("tensorboardX")
+    sys.modules["torch"] = None  # as if it were not installed
+    try:
+        return importlib.import_module("tensorboardX")
+    finally:
+        del sys.modules["torch"]
 
 
 def _clu_metric_writers() -> types.ModuleType:

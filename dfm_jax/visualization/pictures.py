@@ -6,7 +6,7 @@ Images are [h, w, 3], float in [0, 1] or uint8; what goes to a file or a logger 
 import errno
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dfm_jax.errors import UserError
-from dfm_jax.visualization.figures import colormaps
 
 # Pictures smaller than this are enlarged by whole pixels, so that a person (and a video codec) can see them.
 MIN_SIDE = 192
@@ -22,6 +21,13 @@ FRAMES_PER_SECOND = 15
 OTHER_FFMPEG = "pip install --force-reinstall imageio-ffmpeg brings one that does; IMAGEIO_FFMPEG_EXE may name another"
 _PAPER = (255, 255, 255)
 _INK = (40, 40, 48)
+
+
+def _colours(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """matplotlib's colour map of values in [0, 1], in RGBA. It is imported when a picture needs it: that takes long."""
+    from dfm_jax.visualization.figures import colormaps
+
+    return colormaps[name]
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -49,13 +55,13 @@ def colour_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     Coloured by inverse distance, in which equal steps look like equal steps.
     """
     closeness = (1.0 / np.clip(depth, near, far) - 1.0 / far) / (1.0 / near - 1.0 / far)
-    return colormaps["magma"](closeness)[..., :3]
+    return _colours("magma")(closeness)[..., :3]
 
 
 def colour_variance(variance: np.ndarray) -> np.ndarray:
     """Per-pixel variance [h, w, 3], averaged over colours, as a heat map [h, w, 3] in [0, 1]; black is 0, and the
     brightest is 1/8 and more."""
-    return colormaps["inferno"](np.clip(variance.mean(-1) * 8.0, 0.0, 1.0))[..., :3]
+    return _colours("inferno")(np.clip(variance.mean(-1) * 8.0, 0.0, 1.0))[..., :3]
 
 
 def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -66,7 +72,7 @@ def colour_uncertainty(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """
     strength = np.clip(np.sqrt(variance.mean(-1, keepdims=True)) / 0.35, 0.0, 1.0)
     grey = mean.mean(-1, keepdims=True) * 0.55
-    glow = colormaps["inferno"](0.35 + 0.6 * strength[..., 0])[..., :3]
+    glow = _colours("inferno")(0.35 + 0.6 * strength[..., 0])[..., :3]
     return (1.0 - strength) * grey + strength * glow
 
 

@@ -21,6 +21,7 @@ from dfm_jax.data import make_toy
 from dfm_jax.evaluation.results import SAMPLE_MEASURES, SceneStore
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.interop.state_files import write_tree
@@ -78,7 +79,7 @@ def trained() -> SimpleNamespace:
     config = from_dict(tiny_config(workdir.parent / "data"))
     model = make_model(config)
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = parameter_shapes(model)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)

@@ -1,0 +1,1 @@
+"""Programs that tests start with four devices, and what each compares with one of them."""

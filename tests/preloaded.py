@@ -1,0 +1,9 @@
+"""What commands that tests start find imported already: what `dfm_jax.main` and its modes import, but not itself, whose
+flags can be defined only once. Nothing here starts a device: each command has devices of its own."""
+
+import dfm_jax.commands.evaluate
+import dfm_jax.commands.export
+import dfm_jax.commands.sample
+import dfm_jax.profiling.benchmark
+import dfm_jax.training.cluster
+import dfm_jax.training.loop  # noqa: F401
