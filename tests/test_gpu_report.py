@@ -28,7 +28,7 @@ from dfm_jax.profiling.plan import (
     make_plan,
     measurements,
 )
-from tests.programs import environment
+from tests.programs import environment, run_command
 from tests.tiny import tiny_model
 
 MEASURED = (

@@ -73,7 +73,7 @@ def wait_for_step(process, workdir, step):
     while process.poll() is None:
         if (workdir / "metrics.jsonl").exists() and any(line["step"] >= step for line in read_metrics(workdir)):
             return
-        time.sleep(0.01)
+        time.sleep(0.02)
     pytest.fail(f"the run ended before step {step}: {process.communicate()[1]}")
 
 
