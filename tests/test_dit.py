@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.forward_models.radiance_field.networks import Held, parameter_shapes
+from dfm_jax.forward_models.protocol import parameter_shapes
+from dfm_jax.forward_models.radiance_field.networks import Held
 from dfm_jax.models.dit import TransformerBlock, upsample
 from tests.tiny import SIZE, assert_trees_close, jit, random_params, tiny_model
 

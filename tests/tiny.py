@@ -17,7 +17,7 @@ from dfm_jax.config import (
     ResNet34Config,
 )
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
-from dfm_jax.forward_models.protocol import Params
+from dfm_jax.forward_models.protocol import Params, parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.structs import Camera, EncodedViews, Example, Scene, Views

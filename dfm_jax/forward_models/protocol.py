@@ -5,8 +5,10 @@ observations, and observe a signal. The denoiser, the losses and the samplers ar
 resuming, guidance, evaluation and the export of the denoiser with them. `build.py` says which models there are.
 """
 
+import functools
 from typing import Any, NamedTuple, Protocol
 
+import jax
 from jax import Array
 
 from dfm_jax.config import LossConfig
