@@ -9,7 +9,7 @@ from dfm_jax.flops import count_flops
 from dfm_jax.forward_models.radiance_field.rendering import image_rays
 from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.profiling.programs import Inference, Part
-from dfm_jax.rendering.render import in_chunks, render_hierarchical
+from dfm_jax.rendering.ray_marching import in_chunks, render_hierarchical
 from dfm_jax.structs import Example, Rays, Rendering, Scene
 
 DISPARITY = 0.3  # image widths between the first and the last sample of a ray in another view

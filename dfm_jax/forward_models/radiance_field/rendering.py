@@ -13,7 +13,7 @@ from jaxtyping import Float, Key, Num
 from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models.radiance_field import RadianceField
-from dfm_jax.rendering.render import (
+from dfm_jax.rendering.ray_marching import (
     Field,
     even_distances,
     in_chunks,

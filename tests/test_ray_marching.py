@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from einops import rearrange
 
+from dfm_jax.rendering.ray_marching import in_chunks, points_along, render_hierarchical, render_single_pass
 from dfm_jax.rendering.ray_sampling import deterministic_uniforms
-from dfm_jax.rendering.render import in_chunks, points_along, render_hierarchical, render_single_pass
 from dfm_jax.structs import Rays
 from tests.tiny import assert_trees_close, jit, random_camera
 
