@@ -54,16 +54,22 @@ class Example:
 
 @struct.dataclass
 class Rays:
-    """Rays with unit directions, and what may be known of them beforehand.
-
-    `pixel` is given for rays that belong to a scene's last view: all points of one are seen in one place there.
-    `context` is what a scene's other views say at the coarse distances (see `RadianceFieldModel.cache`).
-    """
+    """Rays with unit directions."""
 
     origins: Array  # [*batch, r, 3]
     directions: Array  # [*batch, r, 3], unit length
-    pixel: Array | None = None  # [*batch, r, 2] image point in the last view
-    context: dict[str, Array] | None = None  # by MLP: [*batch, r, s, d]
+
+
+@struct.dataclass
+class RayCache:
+    """What is known beforehand of rays through the pixels of a scene's last view.
+
+    All points of such a ray are seen in one `pixel` of that view. `activations` are what all other views contribute to
+    an MLP at the first `s` distances along the first `m` of the rays; there are none of MLPs that are not named.
+    """
+
+    pixel: Array  # [*batch, r, 2] image point
+    activations: dict[str, Array]  # by MLP: [*batch, m, s, d]
 
 
 @struct.dataclass
@@ -87,16 +93,15 @@ class Scene:
 
 @struct.dataclass
 class Rendering:
-    """What a ray marcher sees. `coarse_rgb` is what the proposal (coarse) field alone renders; it equals `rgb` where
-    there is no fine pass, and is None where nobody asked for it."""
+    """What a ray marcher sees; and, of the two layouts with a fine pass, what led to it."""
 
     rgb: Array  # [*batch, r, 3] in [0, 1]
     depth: Array  # [*batch, r] expected distance, not divided by the opacity
     features: Array  # [*batch, r, c]; no channel where only colour was asked for
     weights: Array  # [*batch, r, s] in [0, 1], at most 1 in sum
     distances: Array  # [*batch, r, s], ascending
-    coarse_rgb: Array | None  # [*batch, r, 3]
-    proposal: tuple[Array, Array] | None = None  # weights and distances [*batch, r, n] of a proposal field
+    coarse_rgb: Array | None = None  # [*batch, r, 3] what the coarse field alone renders; of a single pass: `rgb`
+    proposal: tuple[Array, Array] | None = None  # weights and distances [*batch, r, n] of a proposal
 
 
 @struct.dataclass

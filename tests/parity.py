@@ -206,12 +206,12 @@ def trajectory_outputs(params: dict, fx: Fixture) -> Outputs:
     example = model.drop_context(repeated(fx.example), jnp.repeat(jnp.arange(branches) > 0, b))
     recorded = sampling_uniforms(fx, branches)
     context = model.encode_context(params, example)
-    query = model.cache(params, context, model.target(example)[1], CACHE_BYTES)
+    rays, cache = model.cache(params, context, model.target(example)[1], CACHE_BYTES)
 
     def denoise(x_t: jax.Array, timestep: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         scene, _ = model.infer(params, context, repeated(x_t), repeated(timestep))
         uniforms = None if recorded is None else recorded[step]
-        x0 = model.to_x0(render_with_uniforms(params, model.networks, scene, query, uniforms))
+        x0 = model.to_x0(render_with_uniforms(params, model.networks, scene, rays, uniforms, cache))
         x0 = x0.reshape(branches, *x_t.shape)
         guided = x0[0] if branches == 1 else classifier_free_guidance(x0[0], x0[1], scale)
         return dynamic_threshold(guided, THRESHOLD_QUANTILE), step + 1

@@ -175,13 +175,14 @@ def test_every_view_has_its_own_intrinsics(where):
 
 def test_the_target_is_the_first_target_image_and_its_rays():
     example = tiny_example()
-    x0, rays = MODEL.target(example)
+    x0, (rays, cache) = MODEL.target(example)
     np.testing.assert_allclose(x0, 2 * example.target.images[:, 0] - 1)
     assert rays.origins.shape == (2, SIZE * SIZE, 3)
     uv, _ = project(jax.tree.map(lambda x: x[:, 0], example.target.camera), rays.origins + rays.directions)
     expected = jnp.broadcast_to(pixel_grid(SIZE, SIZE, "centres").reshape(1, -1, 2), uv.shape)
     # Of the image's width: a ray of unit length and back, in float32; a pixel is 0.06.
     np.testing.assert_allclose(uv, expected, atol=1e-4)
+    np.testing.assert_array_equal(cache.pixel, expected)
 
 
 @pytest.mark.parametrize("grid", ["centres", "corners"])
@@ -203,7 +204,7 @@ def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels)
 
 
 def draw_many(pixels: str, num: int = 200) -> np.ndarray:
-    supervision = Supervision(pixels, patch_size=5, coarse_colour=False)
+    supervision = Supervision(pixels, patch_size=5)
     draw = partial(draw_pixels, num_views=2, image_size=8, supervision=supervision)
     return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), num)))
 
@@ -273,11 +274,11 @@ def test_what_is_remembered_of_the_context_changes_nothing(num_fine):
         return {memory: (step(p), p.query) for memory, p in prepared.items()}
 
     made = run(params, example)
-    (plain, query), (partly, sets), (wholly, known) = made[0], made[half], made[10 * half]
-    assert query.context is None
-    assert [rays.origins.shape[1] for rays in sets] == [96, 160]  # two chunks of 48 rays
-    assert sum(x.nbytes for x in jax.tree.leaves(sets[0].context)) == 2 * 96 * bytes_per_ray
-    assert known.context["coarse"].shape == (2, SIZE**2, NUM_COARSE, width)
+    plain, partly, wholly = (made[memory][0] for memory in (0, half, 10 * half))
+    none, some, whole = (made[memory][1][1].activations for memory in (0, half, 10 * half))
+    assert none == {} and some["coarse"].shape == (2, 96, NUM_COARSE, width)  # two chunks of 48 rays
+    assert sum(x.nbytes for x in some.values()) == 2 * 96 * bytes_per_ray
+    assert whole["coarse"].shape == (2, SIZE**2, NUM_COARSE, width)
     for other in (partly, wholly):
         # Sums of the views in another order: points' codes and densities enlarge float32's rounding.
         assert_trees_close(other, plain, rtol=1e-3, atol=1e-4)
@@ -305,7 +306,8 @@ def test_a_proposal_places_the_samples_and_remembers_the_context():
     @jit
     def run(params, example):
         prepared = [prepare(params, model, example, cache_bytes=memory) for memory in (0, 2**30)]
-        return prepared[1].query.context, [denoise(params, model, X_T, TIMESTEP, p, KEYS).observation for p in prepared]
+        _, cache = prepared[1].query
+        return cache.activations, [denoise(params, model, X_T, TIMESTEP, p, KEYS).observation for p in prepared]
 
     context, (plain, remembered) = run(params, example)
     assert context.keys() == {"proposal"}

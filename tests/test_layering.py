@@ -98,7 +98,7 @@ MESH_AXIS = "fsdp"
 
 
 def module_name(path: pathlib.Path) -> str:
-    """'rendering.ray_marching' for dfm_jax/rendering/ray_marching.py, 'rendering' for its __init__, '__init__' for the top one."""
+    """'rendering.render' for dfm_jax/rendering/render.py, 'rendering' for its __init__, '__init__' for the top one."""
     parts = path.relative_to(ROOT / "dfm_jax").with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -267,11 +267,7 @@ def canonical(distribution: str) -> str:
         ("geometry", "from . import models", "relative import of ..models"),
         ("diffusion.process", "from dfm_jax.structs import Camera", "imports dfm_jax.structs.Camera"),
         ("rendering.render", "from dfm_jax.models import dit", "imports dfm_jax.models.dit"),
-        (
-            "data.pipeline",
-            "from dfm_jax.rendering.ray_marching import render",
-            "imports dfm_jax.rendering.render.render",
-        ),
+        ("data.pipeline", "from dfm_jax.rendering.render import render", "imports dfm_jax.rendering.render.render"),
         ("forward_models.protocol", "def f():\n    import dfm_jax.denoiser", "imports dfm_jax.denoiser"),
         ("losses", "from dfm_jax.training import step", "imports dfm_jax.training.step"),
         ("main", "import dfm_jax.data.loading.pipeline", "imports dfm_jax.data.loading.pipeline"),

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from dfm_jax.rendering.ray_marching import in_chunks, points_along, render_hierarchical, render_single_pass
+from dfm_jax.rendering.compositing import composite, volume_weights
+from dfm_jax.rendering.ray_marching import (
+    in_chunks,
+    points_along,
+    render_by_proposal,
+    render_coarse_to_fine,
+    render_single_pass,
+)
 from dfm_jax.rendering.ray_sampling import deterministic_uniforms
 from dfm_jax.structs import Rays
 from tests.tiny import assert_trees_close, jit, random_camera
@@ -45,10 +52,6 @@ def of_rays(field):
     return lambda rays, distances: field(points_along(rays, distances))
 
 
-def densities_only(field):
-    return lambda rays, distances: (field(rays, distances)[0], jnp.zeros((*distances.shape, 0)))
-
-
 def uniform_field(density: float, colour: float):
     return lambda points: (jnp.full(points.shape[:-1], density), jnp.full((*points.shape[:-1], 4), colour))
 
@@ -56,7 +59,7 @@ def uniform_field(density: float, colour: float):
 def render_smooth(rays, uniforms=None, strength=(1.0, 1.0)):
     fields = [of_rays(lambda points, s=s: smooth_field(points, s)) for s in strength]
     settings = {"num_coarse": 7, "num_fine": 6, "background": BACKGROUND}
-    return render_hierarchical(*fields, rays, NEAR, FAR, uniforms, **settings)
+    return render_coarse_to_fine(*fields, rays, NEAR, FAR, uniforms, **settings)
 
 
 hierarchical = jit(render_smooth)
@@ -88,7 +91,7 @@ def test_an_opaque_wall_is_seen_where_it_is():
     hit = (WALL - rays.origins[..., 2]) / rays.directions[..., 2]
     point = rays.origins + hit[..., None] * rays.directions
     settings = {"num_coarse": COARSE, "num_fine": FINE, "background": BACKGROUND}
-    render = partial(render_hierarchical, of_rays(wall_field), of_rays(wall_field), uniforms=None, **settings)
+    render = partial(render_coarse_to_fine, of_rays(wall_field), of_rays(wall_field), uniforms=None, **settings)
     out = jit(render)(rays, NEAR, FAR)
     spacing = float(jnp.max(FAR - NEAR)) / (COARSE - 1)
     np.testing.assert_allclose(jnp.sum(out.weights, axis=-1), np.ones((2, 6)), atol=1e-6)
@@ -132,26 +135,20 @@ def test_the_result_is_the_fine_field_and_coarse_rgb_the_coarse_one():
     np.testing.assert_allclose(out.features, np.einsum("brs,brsc->brc", w, radiance[..., 3:]), atol=1e-5)
 
 
-def test_a_coarse_field_of_densities_only_changes_nothing_else():
+def test_a_proposal_says_where_the_field_is_evaluated():
     rays, field = random_rays(4), of_rays(smooth_field)
     settings = {"num_coarse": 7, "num_fine": 6, "background": BACKGROUND, "uniforms": None}
-    run = jit(lambda coarse: render_hierarchical(coarse, field, rays, NEAR, FAR, **settings), static_argnums=0)
-    without = run(densities_only(field))
-    assert without.coarse_rgb is None
-    assert_trees_close(without, run(field).replace(coarse_rgb=None), rtol=0, atol=1e-6)
-
-
-def test_the_fine_field_may_be_known_in_another_way_at_the_coarse_distances():
-    rays, field = random_rays(4), of_rays(smooth_field)
-    settings = {"num_coarse": 7, "num_fine": 6, "background": BACKGROUND, "uniforms": None}
-
-    def known(rays, distances):
-        even = NEAR[:, None, None] + (FAR - NEAR)[:, None, None] * jnp.linspace(0, 1, 7).reshape(1, 1, 7)
-        return field(rays, jnp.broadcast_to(even, distances.shape))
-
-    render = partial(render_hierarchical, field, field, rays, NEAR, FAR, **settings)
-    run = jit(lambda at: render(fine_field_at_coarse=at), static_argnums=0)
-    assert_trees_close(run(known), run(None))
+    proposal = lambda rays, distances: field(rays, distances)[0]
+    out = jit(lambda rays: render_by_proposal(proposal, field, rays, NEAR, FAR, **settings))(rays)
+    weights, distances = out.proposal
+    assert out.coarse_rgb is None and bool(jnp.all(jnp.diff(out.distances, axis=-1) >= 0))
+    # The same places as coarse to fine, without the coarse ones.
+    everywhere = jnp.sort(jnp.concatenate([distances, out.distances], axis=-1), axis=-1)
+    np.testing.assert_allclose(everywhere, hierarchical(rays).distances, atol=1e-5)
+    np.testing.assert_allclose(weights, single_pass(smooth_field, rays, 7).weights, atol=1e-6)
+    density, radiance = field(rays, out.distances)
+    expected = composite(volume_weights(density, out.distances), radiance)
+    np.testing.assert_allclose(out.features, expected[..., 3:], atol=1e-5)
 
 
 def test_without_uniforms_the_samples_are_evenly_spread_and_repeat():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfm_jax.forward_models.radiance_field.rendering import image_rays, render, render_image
+from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.structs import Camera, Rays
 from tests.tiny import (
     NUM_COARSE,
@@ -41,7 +41,7 @@ def test_chunks_change_neither_a_keyed_rendering_nor_its_gradients():
     def loss(params, features, model):
         scene = SCENE.replace(views=SCENE.views.replace(features=features))
         rendering = render(params, model.networks, scene, RAYS, KEYS)
-        total = sum(jnp.sum(jnp.square(x)) for x in (rendering.rgb, rendering.features, rendering.coarse_rgb))
+        total = sum(jnp.sum(jnp.square(x)) for x in (rendering.rgb, rendering.coarse_rgb))
         return total + jnp.sum(rendering.depth), rendering
 
     compute = jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
@@ -71,18 +71,21 @@ def test_keys_move_the_samples_of_their_own_scene_only():
     assert float(jnp.max(jnp.abs(keyed.distances[1] - other.distances[1]))) > 1e-2
 
 
+def render_image(camera: Camera, height: int, width: int) -> jax.Array:
+    rays = image_rays(camera, height, width, "centres")
+    return render(PARAMS, MODEL.networks, SCENE, rays).rgb.reshape(-1, height, width, 3)
+
+
 def test_an_image_of_another_size_is_row_major_and_looks_the_same_way():
     camera = random_camera(np.random.default_rng(3), (2,))
-    scene = tiny_scene()
-    small = jit(lambda camera: render_image(PARAMS, MODEL.networks, scene, camera, size=2))
-    wide = small(camera).rgb
-    assert wide.shape == (2, 4, 3)
-    # The upper left quarter of the picture, seen alone, has twice the focal length, and its corner at the same place.
-    zoom = jnp.array([2.0, 2.0, 1.0]).reshape(1, 3, 1)
-    quarter = Camera(camera.camera_to_world, camera.intrinsics * zoom)
-    middle = jit(lambda camera: render_image(PARAMS, MODEL.networks, scene, camera, size=1))
-    for row, column in np.ndindex(2, 2):
+    wide = jit(lambda camera: render_image(camera, 2, 3))(camera)
+    assert wide.shape == (2, 2, 3, 3)
+    # A pixel's part of the picture, seen alone, has as many times the focal length, and its corner at the same place.
+    zoom = jnp.array([3.0, 2.0, 1.0]).reshape(1, 3, 1)
+    part = Camera(camera.camera_to_world, camera.intrinsics * zoom)
+    middle = jit(lambda camera: render_image(camera, 1, 1))
+    for row, column in np.ndindex(2, 3):
         shift = jnp.zeros((1, 3, 3)).at[0, 0, 2].set(column).at[0, 1, 2].set(row)
-        cut = quarter.replace(intrinsics=quarter.intrinsics - shift)
+        cut = part.replace(intrinsics=part.intrinsics - shift)
         # Rays are computed from other intrinsics, in float32; the field's codes enlarge that.
-        np.testing.assert_allclose(middle(cut).rgb[:, 0], wide[:, 2 * row + column], atol=1e-4)
+        np.testing.assert_allclose(middle(cut)[:, 0, 0], wide[:, row, column], atol=1e-4)

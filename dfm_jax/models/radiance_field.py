@@ -5,7 +5,7 @@ Letters: `b` scene, `v` feature view, `r` ray, `s` sample along it, `n` points (
 channels, `d` MLP width, `k` blocks.
 
 The first linear layer acts on `[point code | looked-up features]`. It commutes with the bilinear lookup, so each
-feature map is projected once (`prepare`) and the projected map is looked up for every point (`query`).
+feature map is projected once (`project_features`) and the projected map is looked up for every point.
 """
 
 from typing import Any
@@ -27,25 +27,24 @@ from dfm_jax.structs import Camera, EncodedViews
 
 
 @struct.dataclass
-class PreparedField:
+class ProjectedFeatures:
     """All of a field that does not depend on the point."""
 
     maps: Array  # [b, v, h, w, d] projected feature maps
     view_film: Array  # [b, v, k, 2 d]
     joint_film: Array  # [b, k, 2 d]
     camera: Camera  # [b, v]
-    share: Array  # [b, v] weight of each view in the average
+    view_weights: Array  # [b, v] of each view in the average
 
-    def views(self, which: slice) -> "PreparedField":
-        """Some of the views, with the shares that they have among all."""
+    def some_views(self, which: slice) -> "ProjectedFeatures":
+        """Some of the views, with the weights that they have among all."""
         some = lambda tree: jax.tree.map(lambda x: x[:, which], tree)
-        return PreparedField(
-            some(self.maps), some(self.view_film), self.joint_film, some(self.camera), some(self.share)
+        return self.replace(
+            maps=some(self.maps),
+            view_film=some(self.view_film),
+            camera=some(self.camera),
+            view_weights=some(self.view_weights),
         )
-
-
-# The last layer's columns are `[colour 3 | density 1 | features]`; what is not asked for is not computed.
-OUTPUTS = {"density": slice(3, 4), "colour": slice(0, 4), "all": slice(0, None)}
 
 
 class Linear(nn.Dense):
@@ -111,10 +110,10 @@ class ResidualBlock(nn.Module):
         return x + self.fc_1(self.hidden(x, film))
 
 
-def _weighted_sum(share: Float[Array, "b v"], x: Float[Array, "b v n d"]) -> Float[Array, "b n d"]:
+def _weighted_sum(weights: Float[Array, "b v"], x: Float[Array, "b v n d"]) -> Float[Array, "b n d"]:
     """Over the views. Written out: XLA for CPUs would merge a reduction with the whole network before it into one slow
     loop (six times as long for the toy's field)."""
-    return sum(share[:, i, None, None] * x[:, i] for i in range(x.shape[1]))
+    return sum(weights[:, i, None, None] * x[:, i] for i in range(x.shape[1]))
 
 
 class RadianceField(nn.Module):
@@ -138,7 +137,7 @@ class RadianceField(nn.Module):
     def _out_bias(self, _key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jnp.zeros(shape, dtype).at[3].set(self.config.density_bias)
 
-    def prepare(self, views: EncodedViews) -> PreparedField:
+    def project_features(self, views: EncodedViews) -> ProjectedFeatures:
         """Projects the feature maps, and computes the modulation of every view's noise level."""
         code = field_time_code(views.timestep, self.config.width)
         code = self.time_out(nn.gelu(self.time_in(code), approximate=False))
@@ -146,74 +145,97 @@ class RadianceField(nn.Module):
         # The last view is the noisy target (or, where there is none, a context view): its time modulates the rest.
         joint_film = jnp.stack([block.modulation(code[:, -1]) for block in self.joint_blocks], axis=-2)
         maps = self.feature_in(views.features)
-        share = views.valid / jnp.sum(views.valid, axis=1, keepdims=True)
-        return PreparedField(maps, view_film, joint_film, views.camera, share.astype(maps.dtype))
+        view_weights = views.valid / jnp.sum(views.valid, axis=1, keepdims=True)
+        return ProjectedFeatures(maps, view_film, joint_film, views.camera, view_weights.astype(maps.dtype))
 
-    def gather(
-        self, prepared: PreparedField, points: Float[Array, "b r s 3"], pixel: Float[Array, "b r 2"] | None = None
+    def aggregate_views(
+        self, features: ProjectedFeatures, points: Float[Array, "b r s 3"], pixel: Float[Array, "b r 2"] | None = None
     ) -> tuple[Float[Array, "b r s d"], Float[Array, "b r s d"]]:
-        """What the views of `prepared` say about world points, summed with their shares.
+        """The MLP's first half, of every view of `features` at world points, summed with the views' weights.
 
-        That is the MLP's first half but for the last layer of the last block, which commutes with the sum and need not
-        be applied to every view: what enters the block, and what enters that layer.
+        But for the last layer of the last block, which commutes with the sum and need not be applied to every view:
+        what enters the block, and what enters that layer.
 
         Args:
           pixel: where all points of a ray lie in the (only) view, so that it is looked up once a ray.
         """
         flat = rearrange(points, "b r s xyz -> b 1 (r s) xyz")
-        uv, camera_points = project(prepared.camera, flat)
+        uv, camera_points = project(features.camera, flat)
         if pixel is None:
-            looked_up = lookup_features(prepared.maps, uv, self.pixel_grid)
+            looked_up = lookup_features(features.maps, uv, self.pixel_grid)
         else:
-            once = lookup_features(prepared.maps, pixel[:, None], self.pixel_grid)
+            once = lookup_features(features.maps, pixel[:, None], self.pixel_grid)
             looked_up = repeat(once, "b v r d -> b v (r s) d", s=points.shape[2])
         x = self.point_in(point_code(camera_points)) + looked_up
         *blocks, last = self.view_blocks
         for i, block in enumerate(blocks):
-            x = block(x, prepared.view_film[:, :, i])
-        hidden = last.hidden(x, prepared.view_film[:, :, -1])
+            x = block(x, features.view_film[:, :, i])
+        hidden = last.hidden(x, features.view_film[:, :, -1])
         return tuple(
-            rearrange(_weighted_sum(prepared.share, y), "b (r s) d -> b r s d", s=points.shape[2]) for y in (x, hidden)
+            rearrange(_weighted_sum(features.view_weights, y), "b (r s) d -> b r s d", s=points.shape[2])
+            for y in (x, hidden)
         )
 
-    def gather_some(self, views: PreparedField, points: Float[Array, "b r s 3"]) -> Float[Array, "b r s d"]:
-        """The part of some, not all, views in the MLP's first half: what `query` takes as `context`."""
-        x, hidden = self.gather(views, points)
+    def aggregate_context_views(
+        self, features: ProjectedFeatures, points: Float[Array, "b r s 3"]
+    ) -> Float[Array, "b r s d"]:
+        """The contribution of some, not all, views to the MLP's second half: what its outputs take as `context`."""
+        x, hidden = self.aggregate_views(features, points)
         last_layer = self.view_blocks[-1].fc_1
         return x + last_layer(hidden) - last_layer(jnp.zeros((1, 1, 1, x.shape[-1])))  # its bias comes with the rest
 
-    def query(
+    def density(
         self,
-        prepared: PreparedField,
+        features: ProjectedFeatures,
         points: Float[Array, "b r s 3"],
         pixel: Float[Array, "b r 2"] | None = None,
         context: Float[Array, "b r s d"] | None = None,
-        outputs: str = "all",
-    ) -> tuple[Float[Array, "b r s"], Float[Array, "b r s c"]]:
-        """Density (>= 0) and `[colour in [0, 1] | features]` at world points along rays.
+    ) -> Float[Array, "b r s"]:
+        """Density (>= 0) at world points along rays.
 
         Args:
           pixel: for rays of the last view, where each is seen in it.
-          context: what `gather_some` makes of all views but the last at these points, if that is known.
-          outputs: 'density' (no colour, `c = 0`), 'colour' (`c = 3`) or 'all'.
+          context: what `aggregate_context_views` makes of all views but the last at these points, if that is known.
         """
+        return nn.relu(self._outputs(slice(3, 4), features, points, pixel, context)[..., 0])
+
+    def colour(
+        self, features: ProjectedFeatures, points: Array, pixel: Array | None = None, context: Array | None = None
+    ) -> tuple[Float[Array, "b r s"], Float[Array, "b r s 3"]]:
+        """Density and colour in [0, 1], see `density`."""
+        out = self._outputs(slice(0, 4), features, points, pixel, context)
+        return nn.relu(out[..., 3]), nn.sigmoid(out[..., :3])
+
+    def radiance(
+        self, features: ProjectedFeatures, points: Array, pixel: Array | None = None, context: Array | None = None
+    ) -> tuple[Float[Array, "b r s"], Float[Array, "b r s c"]]:
+        """Density and `[colour in [0, 1] | rendered features]`, see `density`."""
+        out = self._outputs(slice(0, None), features, points, pixel, context)
+        return nn.relu(out[..., 3]), jnp.concatenate([nn.sigmoid(out[..., :3]), out[..., 4:]], axis=-1)
+
+    def _outputs(
+        self,
+        columns: slice,
+        features: ProjectedFeatures,
+        points: Float[Array, "b r s 3"],
+        pixel: Float[Array, "b r 2"] | None,
+        context: Float[Array, "b r s d"] | None,
+    ) -> Float[Array, "b r s k"]:
+        """Columns of the last layer, `[colour 3 | density 1 | features]`; the others are not computed."""
         if pixel is None and context is None:
-            x, hidden = self.gather(prepared, points)
+            x, hidden = self.aggregate_views(features, points)
         else:
-            x, hidden = self.gather(prepared.views(slice(-1, None)), points, pixel)
+            x, hidden = self.aggregate_views(features.some_views(slice(-1, None)), points, pixel)
             if context is None:
-                others = self.gather(prepared.views(slice(-1)), points)
+                others = self.aggregate_views(features.some_views(slice(-1)), points)
                 x, hidden = x + others[0], hidden + others[1]
         x = x + self.view_blocks[-1].fc_1(hidden)
         x = x if context is None else x + context
         x = rearrange(x, "b r s d -> b (r s) d")
         for i, block in enumerate(self.joint_blocks):
-            x = block(x, prepared.joint_film[:, i])
-        out = self.out(nn.relu(x), OUTPUTS[outputs]).astype(jnp.float32)
-        out = rearrange(out, "b (r s) k -> b r s k", s=points.shape[2])
-        if outputs == "density":
-            return nn.relu(out[..., 0]), out[..., :0]
-        return nn.relu(out[..., 3]), jnp.concatenate([nn.sigmoid(out[..., :3]), out[..., 4:]], axis=-1)
+            x = block(x, features.joint_film[:, i])
+        out = self.out(nn.relu(x), columns).astype(jnp.float32)
+        return rearrange(out, "b (r s) k -> b r s k", s=points.shape[2])
 
     def __call__(self, views: EncodedViews, points: Float[Array, "b r s 3"]) -> tuple[Array, Array]:
-        return self.query(self.prepare(views), points)
+        return self.radiance(self.project_features(views), points)

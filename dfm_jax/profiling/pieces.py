@@ -7,9 +7,10 @@ from jax import Array
 
 from dfm_jax.flops import count_flops
 from dfm_jax.forward_models.radiance_field.rendering import image_rays
+from dfm_jax.geometry import pixel_grid
 from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.profiling.programs import Inference, Part
-from dfm_jax.rendering.ray_marching import in_chunks, render_hierarchical
+from dfm_jax.rendering.ray_marching import in_chunks, render_coarse_to_fine
 from dfm_jax.structs import Example, Rays, Rendering, Scene
 
 DISPARITY = 0.3  # image widths between the first and the last sample of a ray in another view
@@ -33,8 +34,8 @@ def lookups(made: Inference) -> Part:
 
     def function(scene: Scene, x_t: Array) -> Array:
         maps = scene.views.features[:, :-1]
-        pixel = jnp.stack(jnp.meshgrid(*[(jnp.arange(size) + 0.5) / size] * 2, indexing="xy"), -1)
-        pixel = rearrange(pixel, "h w xy -> 1 (h w) xy") + 1e-6 * x_t.reshape(1, -1, 3)[..., :2]
+        pixel = rearrange(pixel_grid(size, size, "centres"), "h w xy -> 1 (h w) xy")
+        pixel = pixel + 1e-6 * x_t.reshape(1, -1, 3)[..., :2]
 
         def look(pixel: Array) -> Array:
             uv = pixel[:, :, None] + along[None, None]
@@ -61,9 +62,9 @@ def marching(made: Inference) -> Part:
         rays = image_rays(camera, made.config.image_size, made.config.image_size, model.pixel_grid)
 
         def once(rays: Rays) -> Rendering:
-            return render_hierarchical(
+            return render_coarse_to_fine(
                 field, field, rays, example.near, example.far, None, num_coarse=settings.num_coarse,
-                num_fine=settings.num_fine, background=settings.background, fine_field_at_coarse=field,
+                num_fine=settings.num_fine, background=settings.background,
             )  # fmt: skip
 
         return in_chunks(once, settings.chunk_size, rays)

@@ -59,7 +59,7 @@ SMALL = (
 
 # The maths on the device: no data, no training runs, no command lines.
 TESTS_OF_MATHS = (
-    "test_geometry", "test_compositing", "test_ray_sampling", "test_render", "test_diffusion", "test_models",
+    "test_geometry", "test_compositing", "test_ray_sampling", "test_ray_marching", "test_diffusion", "test_models",
     "test_dit", "test_parity", "test_denoiser", "test_linear_forward_model", "test_scene_rendering",
     "test_forward_model", "test_number_formats", "test_resnet", "test_pixelnerf", "test_metrics",
 )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Ray marching through any radiance field.
+"""Ray marching through any radiance field, in one pass or in the two layouts that say where to look: coarse to fine, as
+in NeRF (Mildenhall et al. 2020), or by a proposal, as in mip-NeRF 360 (Barron et al. 2022).
 
 A field is a function of rays and distances along them `[b, r, s]` that returns densities `[b, r, s]` (>= 0) and
-radiance `[b, r, s, 3 + c]`: colour in [0, 1], then `c` features; or nothing, `[b, r, s, 0]`, where only densities are
-asked for. Nothing here knows what the field is made of.
+radiance `[b, r, s, 3 + c]`: colour in [0, 1], then `c` features. A proposal returns densities alone. Nothing here knows
+what they are made of.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dfm_jax.rendering.ray_sampling import coarse_distances, deterministic_unifo
 from dfm_jax.structs import Rays, Rendering
 
 Field = Callable[[Rays, Float[Array, "b r s"]], tuple[Float[Array, "b r s"], Float[Array, "b r s k"]]]
+Proposal = Callable[[Rays, Float[Array, "b r s"]], Float[Array, "b r s"]]
 
 # What a chunk keeps for its backward pass: where it looked. So the coarse pass is not repeated to find out.
 KEPT = "fine_distances"
@@ -36,9 +38,7 @@ def _integrate(density: Array, radiance: Array, distances: Array, background: fl
     values = composite(weights, radiance)
     rgb = add_background(values[..., :3], weights, background)
     depth = jnp.sum(weights * distances, axis=-1)
-    return Rendering(
-        rgb=rgb, depth=depth, features=values[..., 3:], weights=weights, distances=distances, coarse_rgb=rgb
-    )
+    return Rendering(rgb=rgb, depth=depth, features=values[..., 3:], weights=weights, distances=distances)
 
 
 def even_distances(rays: Rays, near: Float[Array, "b"], far: Float[Array, "b"], count: int) -> Float[Array, "b r s"]:
@@ -52,10 +52,11 @@ def render_single_pass(
     """Renders at `num_samples` even distances."""
     distances = even_distances(rays, near, far, num_samples)
     density, radiance = field(rays, distances)
-    return _integrate(density, radiance, distances, background)
+    rendering = _integrate(density, radiance, distances, background)
+    return rendering.replace(coarse_rgb=rendering.rgb)
 
 
-def render_hierarchical(
+def render_coarse_to_fine(
     coarse_field: Field,
     fine_field: Field,
     rays: Rays,
@@ -66,43 +67,56 @@ def render_hierarchical(
     num_coarse: int,
     num_fine: int,
     background: float,
-    fine_field_at_coarse: Field | None = None,
-    fine_only: bool = False,
 ) -> Rendering:
     """Renders with importance sampling (NeRF, section 5.2).
 
-    The coarse field's weights say where the fine samples go; the fine field is evaluated at coarse and fine distances
-    together (or at the fine ones only, as in mip-NeRF 360) and integrated once. No gradient flows through the choice of
-    the distances.
+    The coarse field's weights say where the fine samples go; the fine field is evaluated at the coarse and the fine
+    distances together, in this order, and integrated once. No gradient flows through the choice of the distances.
 
     Args:
-      coarse_field: where it returns densities only, `coarse_rgb` is None.
       uniforms: numbers in [0, 1] that choose the fine distances, `m = num_fine`; None spaces them evenly, so that the
         same scene and camera always give the same image.
-      fine_field_at_coarse: the fine field, where it is known in another way at the coarse distances.
-      fine_only: whether the coarse field is a mere proposal, which is returned with the rendering.
     """
     distances = even_distances(rays, near, far, num_coarse)
     density, radiance = coarse_field(rays, distances)
     weights = volume_weights(density, distances)
-    coarse_rgb = None
-    if radiance.shape[-1]:
-        coarse_rgb = add_background(composite(weights, radiance[..., :3]), weights, background)
+    coarse_rgb = add_background(composite(weights, radiance[..., :3]), weights, background)
+    everywhere = jnp.concatenate([distances, _fine_distances(distances, weights, uniforms, num_fine)], axis=-1)
+    rendering = _integrate_unsorted(*fine_field(rays, everywhere), everywhere, background)
+    return rendering.replace(coarse_rgb=coarse_rgb)
+
+
+def render_by_proposal(
+    proposal: Proposal,
+    field: Field,
+    rays: Rays,
+    near: Float[Array, "b"],
+    far: Float[Array, "b"],
+    uniforms: Float[Array, "b r m"] | None,
+    *,
+    num_coarse: int,
+    num_fine: int,
+    background: float,
+) -> Rendering:
+    """Renders with a proposal (mip-NeRF 360, section 3): its weights at `num_coarse` even distances say where the field
+    is evaluated, and they are returned with the rendering. No gradient flows through the choice of the distances.
+
+    Args:
+      uniforms: see `render_coarse_to_fine`.
+    """
+    distances = even_distances(rays, near, far, num_coarse)
+    weights = volume_weights(proposal(rays, distances), distances)
+    fine = jnp.sort(_fine_distances(distances, weights, uniforms, num_fine), axis=-1)
+    return _integrate(*field(rays, fine), fine, background).replace(proposal=(weights, distances))
+
+
+@jax.named_scope("importance_sampling")
+def _fine_distances(
+    distances: Float[Array, "b r s"], weights: Float[Array, "b r s"], uniforms: Array | None, num_fine: int
+) -> Float[Array, "b r m"]:
     if uniforms is None:
         uniforms = deterministic_uniforms(num_fine)[None, None]
-    with jax.named_scope("importance_sampling"):
-        fine = checkpoint_name(lax.stop_gradient(importance_distances(distances, weights, uniforms)), KEPT)
-    if fine_only:
-        fine = jnp.sort(fine, axis=-1)
-        rendering = _integrate(*fine_field(rays, fine), fine, background)
-        return rendering.replace(coarse_rgb=None, proposal=(weights, distances))
-    everywhere = jnp.concatenate([distances, fine], axis=-1)
-    if fine_field_at_coarse is None:
-        density, radiance = fine_field(rays, everywhere)
-    else:
-        both = (fine_field_at_coarse(rays, distances), fine_field(rays, fine))
-        density, radiance = (jnp.concatenate(parts, axis=-1 - i) for i, parts in enumerate(zip(*both, strict=True)))
-    return _integrate_unsorted(density, radiance, everywhere, background).replace(coarse_rgb=coarse_rgb)
+    return checkpoint_name(lax.stop_gradient(importance_distances(distances, weights, uniforms)), KEPT)
 
 
 @jax.named_scope("compositing")
@@ -114,9 +128,7 @@ def _integrate_unsorted(density: Array, radiance: Array, distances: Array, backg
     values = composite(jnp.take_along_axis(weights, jnp.argsort(order, axis=-1), axis=-1), radiance)
     rgb = add_background(values[..., :3], weights, background)
     depth = jnp.sum(weights * ascending, axis=-1)
-    return Rendering(
-        rgb=rgb, depth=depth, features=values[..., 3:], weights=weights, distances=ascending, coarse_rgb=None
-    )
+    return Rendering(rgb=rgb, depth=depth, features=values[..., 3:], weights=weights, distances=ascending)
 
 
 def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any) -> Any:

@@ -15,7 +15,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dfm_jax.forward_models.protocol import ForwardModel, Params
-from dfm_jax.structs import Rays
 
 DATA, RAYS = "data", "rays"
 
@@ -78,9 +77,9 @@ class SplitRays:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def target(self, example: Any) -> tuple[Array, Rays]:
+    def target(self, example: Any) -> tuple[Array, Any]:
         x0, query = self.model.target(example)
-        size = query.origins.shape[1] // self.parts
+        size = jax.tree.leaves(query)[0].shape[1] // self.parts
         first = jax.lax.axis_index(RAYS) * size
         return x0, jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size, axis=1), query)
 

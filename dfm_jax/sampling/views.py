@@ -25,7 +25,7 @@ def render_views(
     num_cameras = camera.intrinsics.shape[1]
     rays = image_rays(camera, height, width, model.config.pixel_grid)  # [b, k, r]
     rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
-    rendering = render(params, model.networks, scene, rays, outputs="colour", coarse_colour=False)
+    rendering = render(params, model.networks, scene, rays)
     return to_views(rendering, num_cameras, height, width)
 
 

@@ -1,6 +1,7 @@
 """The forward model of the paper: a scene inferred from context views and a noisy target view."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,9 @@ from jaxtyping import Float, Key, Num
 from dfm_jax.forward_models.protocol import Inference, Params
 from dfm_jax.forward_models.radiance_field.networks import Held
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
-from dfm_jax.forward_models.radiance_field.rendering import add_view, estimate_image, gather_context
+from dfm_jax.forward_models.radiance_field.rendering import add_view, cache_context_activations, estimate_image
 from dfm_jax.geometry import pixel_grid
-from dfm_jax.structs import Camera, Example, Rays, Rendering, Scene
+from dfm_jax.structs import Camera, Example, RayCache, Rays, Rendering, Scene
 
 
 @struct.dataclass
@@ -62,14 +63,17 @@ class RadianceFieldModel(RenderedScenes):
         views = add_view(context.scene.views, features, context.camera, timestep)
         return Inference(context.scene.replace(views=views), context.estimate)
 
-    def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
+    def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], tuple[Rays, RayCache]]:
         """Target view 0 in [-1, 1], and the rays of its pixels, which are those of the scene's last view."""
         x0, rays = super().target(example)
         xy = rearrange(pixel_grid(self.image_size, self.image_size, self.config.pixel_grid), "h w xy -> (h w) xy")
-        return x0, rays.replace(pixel=jnp.broadcast_to(xy, (rays.origins.shape[0], *xy.shape)))
+        pixel = jnp.broadcast_to(xy, (rays.origins.shape[0], *xy.shape))
+        return x0, (rays, RayCache(pixel, {}))
 
-    def cache(self, params: Params, context: EncodedContext, query: Rays, cache_bytes: int) -> Rays | tuple[Rays, ...]:
-        """Target rays, and as many as `cache_bytes` hold with what the context views say along them.
+    def cache(
+        self, params: Params, context: EncodedContext, query: tuple[Rays, RayCache], cache_bytes: int
+    ) -> tuple[Rays, RayCache]:
+        """The rays, of which as many as `cache_bytes` hold have what the context views contribute along them.
 
         Context views are clean and the coarse distances never move: the half of the coarse and the fine MLP that looks
         at each of these views, and its average, are the same in all denoising steps.
@@ -79,17 +83,16 @@ class RadianceFieldModel(RenderedScenes):
         parts = nets.scene_parts if self.config.proposal is None else ("proposal",)
         width = sum(nets.part(part).config.width for part in parts)
         bytes_per_ray = marching.num_coarse * width * nets.dtype.itemsize
-        num_rays = query.origins.shape[1]
+        rays, cache = query
+        num_rays = rays.origins.shape[1]
         fitting = min(num_rays, cache_bytes // bytes_per_ray)
         if fitting < num_rays:
             fitting -= fitting % marching.chunk_size  # whole chunks
-        first, rest = (jax.tree.map(lambda x, s=s: x[:, s], query) for s in (slice(fitting), slice(fitting, None)))
         if not fitting:
             return query
-        known = first.replace(
-            context={part: gather_context(params, nets, context.scene, context.camera, first, part) for part in parts}
-        )
-        return known if fitting == num_rays else (known, rest)
+        first = jax.tree.map(lambda x: x[:, :fitting], rays)
+        activate = partial(cache_context_activations, params, nets, context.scene, context.camera, first)
+        return rays, cache.replace(activations={part: activate(part) for part in parts})
 
     def _estimate_channels(self, estimate: Rendering) -> Float[Array, "b h w k"]:
         """`[colour in [-1, 1] 3 | distance 1 | features]`, at the size of the image."""

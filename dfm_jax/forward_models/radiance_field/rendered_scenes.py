@@ -19,7 +19,7 @@ from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models.lpips import Distance
-from dfm_jax.structs import Example, Rays, Rendering, Scene
+from dfm_jax.structs import Example, RayCache, Rays, Rendering, Scene
 
 MID_GREY = 0.5
 
@@ -50,11 +50,11 @@ class RenderedScenes:
         return self.networks.image_size
 
     def observe(
-        self, params: Params, signal: Scene, query: Rays | tuple[Rays, ...], keys: Key[Array, "b"] | None = None
+        self, params: Params, signal: Scene, query: Rays | tuple[Rays, RayCache], keys: Key[Array, "b"] | None = None
     ) -> Rendering:
-        """Colour (and depth) along rays, or several sets of them joined."""
-        coarse_colour = self.trained_on.coarse_colour
-        return render(params, self.networks, signal, query, keys, outputs="colour", coarse_colour=coarse_colour)
+        """Colour (and depth) along rays."""
+        rays, cache = query if isinstance(query, tuple) else (query, None)
+        return render(params, self.networks, signal, rays, keys, cache)
 
     def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
         """Target view 0 in [-1, 1], and the rays of its pixels."""

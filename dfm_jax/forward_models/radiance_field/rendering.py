@@ -1,27 +1,27 @@
 """Rendering of inferred scenes: fields bound to a scene's feature maps, and the ray marcher run on them."""
 
+import dataclasses
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from jax import Array
 from jaxtyping import Float, Key, Num
 
 from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
 from dfm_jax.geometry import cast_rays, pixel_grid
-from dfm_jax.models.radiance_field import RadianceField
+from dfm_jax.models.radiance_field import ProjectedFeatures, RadianceField
 from dfm_jax.rendering.ray_marching import (
-    Field,
     even_distances,
     in_chunks,
     points_along,
-    render_hierarchical,
+    render_by_proposal,
+    render_coarse_to_fine,
     render_single_pass,
 )
-from dfm_jax.structs import Camera, EncodedViews, Rays, Rendering, Scene
+from dfm_jax.structs import Camera, EncodedViews, RayCache, Rays, Rendering, Scene
 
 
 def add_view(
@@ -32,49 +32,70 @@ def add_view(
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, None]], axis=1), views, last)
 
 
-def bind_field(params: Params, net: RadianceField, scene: Scene, outputs: str = "all") -> Callable[[str | None], Field]:
-    """The field as a plain function of rays and distances, bound before anything transforms it.
+@dataclasses.dataclass(frozen=True)
+class BoundField:
+    """One MLP of a field, bound to a scene: functions of rays and distances, as ray marching asks for them."""
 
-    Args:
-      outputs: 'density', 'colour' or 'all', see `RadianceField.query`.
-    Returns:
-      a function that makes the field: of None; or of the name of what `rays.context` knows at the distances that it
-      will be asked about.
-    """
-    variables = {"params": params}
-    prepared = net.apply(variables, scene.views, method="prepare")
+    net: RadianceField
+    params: Params
+    features: ProjectedFeatures
+    pixel: Float[Array, "b r 2"] | None = None  # of the rays that it will be asked about, see `RayCache`
+    cached: Float[Array, "b r n d"] | None = None  # activations at the first `n` of the distances
 
-    def make(known: str | None = None) -> Field:
-        def field(rays: Rays, distances: Float[Array, "b r s"]) -> tuple[Array, Array]:
-            context = rays.context[known] if known and rays.context else None
+    @classmethod
+    def of(cls, params: Params, net: RadianceField, views: EncodedViews) -> "BoundField":
+        """To be called before anything transforms what will ask it: feature maps are projected here."""
+        return cls(net, params, net.apply({"params": params}, views, method="project_features"))
+
+    def along(self, cache: RayCache | None, cached_part: str) -> "BoundField":
+        """The field for the rays of a cache, in which its activations have the name `cached_part`."""
+        if cache is None:
+            return self
+        return dataclasses.replace(self, pixel=cache.pixel, cached=cache.activations.get(cached_part))
+
+    def density(self, rays: Rays, distances: Float[Array, "b r s"]) -> Float[Array, "b r s"]:
+        return self._ask("density", rays, distances)
+
+    def colour(self, rays: Rays, distances: Float[Array, "b r s"]) -> tuple[Array, Array]:
+        """Density and colour."""
+        return self._ask("colour", rays, distances)
+
+    def radiance(self, rays: Rays, distances: Float[Array, "b r s"]) -> tuple[Array, Array]:
+        """Density and `[colour | rendered features]`."""
+        return self._ask("radiance", rays, distances)
+
+    def _ask(self, method: str, rays: Rays, distances: Float[Array, "b r s"]) -> Any:
+        def ask(distances: Array, context: Array | None) -> Any:
             points = points_along(rays, distances)
-            return net.apply(variables, prepared, points, rays.pixel, context, outputs, method="query")
+            return self.net.apply({"params": self.params}, self.features, points, self.pixel, context, method=method)
 
-        return field
+        known = 0 if self.cached is None else self.cached.shape[2]
+        if known in (0, distances.shape[2]):
+            return ask(distances, self.cached)
+        parts = ask(distances[..., :known], self.cached), ask(distances[..., known:], None)
+        return jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *parts)
 
-    return make
 
-
-def gather_context(
-    params: Params, nets: SceneNetworks, clean: Scene, camera: Camera, rays: Rays, part: str
+def cache_context_activations(
+    params: Params, nets: SceneNetworks, context: Scene, camera: Camera, rays: Rays, part: str
 ) -> Float[Array, "b r s d"]:
-    """What the context views say at the coarse distances of target rays, to the MLP `part` of the scene field.
+    """What the context views contribute to the MLP `part` of the scene field at the coarse distances of target rays.
 
     Args:
-      clean: the scene of the context views alone.
+      context: the scene of the context views alone.
       camera: `[b]` of the target.
     """
     net, variables = nets.part(part), {"params": params["scene_field"][part]}
     # The noisy view is not known yet, but it has a weight in the average.
-    blank = jnp.zeros_like(clean.views.features[:, 0])
-    all_views = add_view(clean.views, blank, camera, jnp.zeros(clean.near.shape))
-    views = net.apply(variables, all_views, method="prepare").views(slice(-1))
+    blank = jnp.zeros_like(context.views.features[:, 0])
+    all_views = add_view(context.views, blank, camera, jnp.zeros(context.near.shape))
+    features = net.apply(variables, all_views, method="project_features").some_views(slice(-1))
 
-    def gather(rays: Rays) -> Array:
-        distances = even_distances(rays, clean.near, clean.far, nets.config.ray_marching.num_coarse)
-        return net.apply(variables, views, points_along(rays, distances), method="gather_some")
+    def aggregate(rays: Rays) -> Array:
+        distances = even_distances(rays, context.near, context.far, nets.config.ray_marching.num_coarse)
+        return net.apply(variables, features, points_along(rays, distances), method="aggregate_context_views")
 
-    return in_chunks(gather, nets.config.ray_marching.chunk_size, rays)
+    return in_chunks(aggregate, nets.config.ray_marching.chunk_size, rays)
 
 
 def image_rays(camera: Camera, height: int, width: int, grid: str) -> Rays:
@@ -86,7 +107,7 @@ def image_rays(camera: Camera, height: int, width: int, grid: str) -> Rays:
 def estimate_image(params: Params, nets: SceneNetworks, context: Scene, camera: Camera) -> Rendering:
     """The deterministic estimate: the context alone, through the conditioning field, in a single pass."""
     marching = nets.config.ray_marching
-    field = bind_field(params["conditioning_field"], nets.field("conditioning_field"), context)()
+    field = BoundField.of(params["conditioning_field"], nets.field("conditioning_field"), context.views).radiance
     settings = {"num_samples": marching.num_conditioning, "background": marching.background}
     size = nets.config.estimate_size
     rays = image_rays(camera, size, size, nets.config.pixel_grid)
@@ -98,31 +119,23 @@ def render(
     params: Params,
     nets: SceneNetworks,
     scene: Scene,
-    rays: Rays | tuple[Rays, ...],
+    rays: Rays,
     keys: Key[Array, "b"] | None = None,
-    *,
-    outputs: str = "all",
-    coarse_colour: bool = True,
+    cache: RayCache | None = None,
 ) -> Rendering:
-    """What the scene looks like along `rays [b, r]`, or along several sets of them, joined.
+    """Colour and depth of the scene along `rays [b, r]`.
 
     Args:
       keys: one per scene, for the importance samples; None places them deterministically.
-      outputs: 'all', or 'colour' for a rendering without features.
-      coarse_colour: whether to render what the coarse field alone sees, where there is a fine pass.
+      cache: of these rays.
     """
-    sets = rays if isinstance(rays, tuple) else (rays,)
-    ends = np.cumsum([rays.origins.shape[1] for rays in sets])
-    num_fine = nets.config.ray_marching.num_fine
-    uniforms = [None] * len(sets)
+    num_rays, num_fine = rays.origins.shape[1], nets.config.ray_marching.num_fine
+    uniforms = None
     if keys is not None and num_fine:
-        drawn = jax.vmap(lambda key: jax.random.uniform(key, (ends[-1], num_fine)))(keys)
+        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (num_rays, num_fine)))(keys)
         if nets.config.proposal is not None:  # few samples must not leave gaps: one in each of as many equal parts
-            drawn = (jnp.arange(num_fine).reshape(1, 1, -1) + drawn) / num_fine
-        uniforms = jnp.split(drawn, ends[:-1], axis=1)
-    run = partial(render_with_uniforms, params, nets, scene, outputs=outputs, coarse_colour=coarse_colour)
-    rendered = [run(rays, u) for rays, u in zip(sets, uniforms, strict=True)]
-    return rendered[0] if len(sets) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *rendered)
+            uniforms = (jnp.arange(num_fine).reshape(1, 1, -1) + uniforms) / num_fine
+    return render_with_uniforms(params, nets, scene, rays, uniforms, cache)
 
 
 def render_with_uniforms(
@@ -131,44 +144,42 @@ def render_with_uniforms(
     scene: Scene,
     rays: Rays,
     uniforms: Float[Array, "b r m"] | None,
-    *,
-    outputs: str = "all",
-    coarse_colour: bool = True,
+    cache: RayCache | None = None,
 ) -> Rendering:
-    """`render` along one set of rays, with the importance samples' uniform numbers given (None: deterministic)."""
+    """`render`, with the importance samples' uniform numbers given (None: deterministic)."""
+    march = _ray_marcher(params, nets, scene)
+    run = lambda *inputs: in_chunks(march, nets.config.ray_marching.chunk_size, *inputs)
+    cached = cache.activations.values() if cache else ()
+    num_cached = next((x.shape[1] for x in cached), 0)
+    if num_cached in (0, rays.origins.shape[1]):
+        return run(rays, uniforms, cache)
+    # Activations were kept of the first rays alone.
+    of_rays = (rays, uniforms, cache.replace(activations={}))
+    first, rest = (jax.tree.map(lambda x, s=s: x[:, s], of_rays) for s in (slice(num_cached), slice(num_cached, None)))
+    renderings = run(*first[:2], first[2].replace(activations=cache.activations)), run(*rest)
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *renderings)
+
+
+def _ray_marcher(
+    params: Params, nets: SceneNetworks, scene: Scene
+) -> Callable[[Rays, Array | None, RayCache | None], Rendering]:
+    """What renders the scene along rays `[b, r]`, by uniform numbers `[b, r, m]` and with a cache: in the layout that
+    the networks were made for."""
     marching = nets.config.ray_marching
-    bind = lambda part, outputs: bind_field(params["scene_field"][part], nets.part(part), scene, outputs)
-    first, with_proposal = nets.scene_parts[0], nets.config.proposal is not None
-    if not marching.num_fine:
-        single = partial(render_single_pass, num_samples=marching.num_coarse, background=marching.background)
-        field = bind("coarse", outputs)("coarse")
-        return in_chunks(lambda r: single(field, r, scene.near, scene.far), marching.chunk_size, rays)
-    coarse_outputs = "colour" if coarse_colour and not with_proposal else "density"
-    coarse, fine = bind(first, coarse_outputs), bind("fine", outputs)
-    double = partial(
-        render_hierarchical,
-        coarse(first),
-        fine(None),
-        near=scene.near,
-        far=scene.far,
-        num_coarse=marching.num_coarse,
-        num_fine=marching.num_fine,
-        background=marching.background,
-        fine_field_at_coarse=fine("fine") if rays.context and not with_proposal else None,
-        fine_only=with_proposal,
-    )
-    return in_chunks(lambda r, u: double(r, uniforms=u), marching.chunk_size, rays, uniforms)
+    parts = {
+        part: BoundField.of(params["scene_field"][part], nets.part(part), scene.views) for part in nets.scene_parts
+    }
+    settings = {"near": scene.near, "far": scene.far, "background": marching.background}
+    fine_settings = settings | {"num_coarse": marching.num_coarse, "num_fine": marching.num_fine}
 
+    def march(rays: Rays, uniforms: Array | None, cache: RayCache | None) -> Rendering:
+        fields = {part: field.along(cache, part) for part, field in parts.items()}
+        if "fine" not in fields:
+            return render_single_pass(fields["coarse"].colour, rays, num_samples=marching.num_coarse, **settings)
+        if "proposal" in fields:
+            proposal, field = fields["proposal"].density, fields["fine"].colour
+            return render_by_proposal(proposal, field, rays, uniforms=uniforms, **fine_settings)
+        coarse, fine = fields["coarse"].colour, fields["fine"].colour
+        return render_coarse_to_fine(coarse, fine, rays, uniforms=uniforms, **fine_settings)
 
-def render_image(
-    params: Params,
-    nets: SceneNetworks,
-    scene: Scene,
-    camera: Camera,
-    keys: Key[Array, "b"] | None = None,
-    size: int | None = None,
-) -> Rendering:
-    """The whole square image of `camera [b]`, row-major, `r = size * size` (default: the model's image size)."""
-    size = size or nets.image_size
-    rays = image_rays(camera, size, size, nets.config.pixel_grid)
-    return render(params, nets, scene, rays, keys)
+    return march

@@ -20,11 +20,10 @@ class Supervision:
 
     pixels: str  # 'patch' or 'random', see `LossConfig`
     patch_size: int
-    coarse_colour: bool  # whether it compares what the coarse field alone sees
 
     @classmethod
     def of(cls, loss: LossConfig) -> "Supervision":
-        return cls(loss.pixels, loss.patch_size, loss.coarse > 0)
+        return cls(loss.pixels, loss.patch_size)
 
 
 def draw_pixels(key: Key[Array, ""], *, num_views: int, image_size: int, supervision: Supervision) -> Num[Array, "t r"]:
