@@ -17,12 +17,12 @@ from dfm_jax.sampling.batches import sample_batch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, recorded_key_cameras
 from dfm_jax.structs import Camera
-from tests.tiny import SIZE, UNCHUNKED, random_params, tiny_example, tiny_model
+from tests.tiny import LOSS, SIZE, UNCHUNKED, random_params, tiny_example, tiny_model
 
-MODEL = tiny_model(chunk_size=UNCHUNKED, num_fine=0, loss=dataclasses.replace(tiny_model().loss, coarse=0.0))
+MODEL = tiny_model(chunk_size=UNCHUNKED, num_fine=0, loss=dataclasses.replace(LOSS, coarse=0.0))
 PARAMS = random_params(MODEL)
 SCHEDULE = cosine_schedule(100)
-SAMPLE = dataclasses.replace(from_dict(toy_config.get_config()).sample, num_steps=2)
+SAMPLE = dataclasses.replace(from_dict(toy_config.get_config()).sample, sampler="ddpm", num_steps=2)
 SAMPLER = DiffusionSampler(MODEL, PARAMS, SCHEDULE, SAMPLE)
 KEY = jax.random.key(0)
 
