@@ -23,7 +23,6 @@ from functools import partial
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
 from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
@@ -35,7 +34,7 @@ NEEDED = {"benchmark": {}, "compile": {"topology": "--topology=v5e:4x4"}}
 
 DISTRIBUTED_MODES = ("train",)
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py or FILE.py:variant.")
+_CONFIG = command_line.define_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
 MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -131,7 +130,7 @@ def _num_parameters(config: Config) -> int:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are no flags; a mistake is a UserError."""
-    return command_line.parse(flags.FLAGS, _CONFIG, argv)
+    return command_line.parse(flags.FLAGS, argv)
 
 
 def _cache_compilations() -> None:

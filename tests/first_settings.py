@@ -73,6 +73,42 @@ FIRST = {
     },
 }
 
+# What runs did before each of these settings could be made.
+ADDED = {
+    "init_rule": "same",
+    "data.view_sampling.again_probability": 0.0,
+    "model.name": "radiance_field",
+    "model.encoder.name": "dit",
+    "model.encoder.init_file": "",
+    "model.encoder.position_grid": 0,
+    "model.proposal": None,
+    "loss.interlevel": 0.0,
+    "loss.lpips": 0.0,
+    "train.checkpoint_minutes": 0.0,
+    "train.keep_every": 0,
+    "train.keep_best": "",
+    "train.watchdog_minutes": 0.0,
+    "train.optimizer.ema_memory": "device",
+    "train.optimizer.first_moment_dtype": "float32",
+    "train.optimizer.skip_spikes": 0.0,
+    "sample.sampler": "ddim",
+    "sample.spacing": "uniform",
+    "sample.guidance_from": 0.0,
+    "sample.guidance_to": 1.0,
+    "sample.guidance_rescale": 0.0,
+    "sample.guidance_parallel": 1.0,
+    "sample.guidance_momentum": 0.0,
+    "sample.guidance_bound": 0.0,
+    "sample.autoregressive_step": 0,
+    "sample.context_memory": 0.0,
+    "evaluate.protocol": "",
+    "evaluate.num_scenes": 1,
+    "evaluate.num_target": 1,
+    "evaluate.num_samples": 1,
+    "evaluate.inception_file": "",
+    "evaluate.sweep_samples": 0,
+}
+
 
 def forget_settings(checkpoint, *names):
     """Makes a checkpoint one of a run that knew nothing of these settings, nor of checksums."""

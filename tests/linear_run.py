@@ -1,7 +1,6 @@
 """A linear model and made-up batches, for the loop around the step."""
 
 import dataclasses
-import importlib.util
 import pathlib
 from functools import partial
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import toy
 from dfm_jax.config.reading import from_dict
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.train_state import create
@@ -75,10 +75,7 @@ def train(config, workdir, at=None, make_setup=linear_setup):
 
 
 def settings(**train):
-    spec = importlib.util.spec_from_file_location("toy", ROOT / "configs" / "toy.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("tiny")
+    config = toy.get_config("tiny")
     config.train.update(num_steps=6, batch_size=4, checkpoint_every=2, log_every=2, sample_every=0)
     config.train.update(train)
     config.train.optimizer.warmup_steps = 0

@@ -38,9 +38,6 @@ def config(tmp_path_factory):
         min_context=1,
         max_context=2,
         num_target=2,
-        flip_probability=0.0,
-        scale_jitter=0.0,
-        again_probability=0.0,
     )
     return DataConfig(
         name="held",
@@ -49,10 +46,8 @@ def config(tmp_path_factory):
         eval_split="train",
         near=0.0,
         far=0.0,
-        toy_scenes=0,
         view_sampling=sampling,
         num_threads=1,
-        num_workers=0,
         prefetch=1,
     )
 

@@ -27,7 +27,7 @@ from dfm_jax.runs.checkpoints import Retention
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import sharding
 from dfm_jax.training.optimizers import learning_rate_schedule, make_optimizer
-from tests.test_main import VARIANTS, load
+from tests.test_configs import VARIANTS, load
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 VALUES = (-1, 0, math.nan, math.inf, 10**30)

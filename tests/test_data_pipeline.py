@@ -35,7 +35,6 @@ def config(tmp_path_factory):
         num_target=2,
         flip_probability=0.5,
         scale_jitter=0.2,
-        again_probability=0.0,
     )
     return DataConfig(
         name="toy",
@@ -47,7 +46,6 @@ def config(tmp_path_factory):
         toy_scenes=NUM_SCENES,
         view_sampling=sampling,
         num_threads=2,
-        num_workers=0,
         prefetch=2,
     )
 

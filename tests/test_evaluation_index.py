@@ -7,7 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from dfm_jax.config import DataConfig, ViewSamplingConfig
+from configs import toy as toy_config
+from dfm_jax.config import DataConfig
+from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
 from dfm_jax.data.builders import toy
 from dfm_jax.data.loading import evaluation_views, pipeline
@@ -20,12 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> DataConfig:
-    views = ViewSamplingConfig(
-        "toy", 1, 1, 1, 1, num_target=2, flip_probability=0.0, scale_jitter=0.0, again_probability=0.0
-    )
-    data_dir = str(tmp_path_factory.mktemp("data"))
-    config = DataConfig("toy", data_dir, "train", "test", 2.6, 5.5, 4, views, num_threads=0, num_workers=0, prefetch=1)
-    return make_toy.ensure_toy(config, image_size=8)
+    values = toy_config.get_config("tiny")
+    values.data.update(dir=str(tmp_path_factory.mktemp("data")), toy_scenes=4, num_threads=0, prefetch=1)
+    return make_toy.ensure_toy(from_dict(values).data, image_size=8)
 
 
 @pytest.fixture(scope="module")

@@ -32,12 +32,20 @@ REAL = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "reales
 BLACK, FRAMES = (0, 0, 0), 6
 OPTIONS = posed_scenes.StoreOptions(image_size=0, min_frames=3)
 SUBSETS = [removed for k in range(4) for removed in itertools.combinations(range(FRAMES), k)]
-VIEWS = ViewSamplingConfig("realestate10k", 2, 3, 1, 1, 2, flip_probability=0, scale_jitter=0, again_probability=0)
+VIEWS = ViewSamplingConfig("realestate10k", 2, 3, 1, 1, num_target=2)
 
 
 def config_of(directory, **changes):
     config = DataConfig(
-        "clips", str(directory), "train", "train", 1, 9, 0, VIEWS, num_threads=0, num_workers=0, prefetch=1
+        name="clips",
+        dir=str(directory),
+        split="train",
+        eval_split="train",
+        near=1,
+        far=9,
+        view_sampling=VIEWS,
+        num_threads=0,
+        prefetch=1,
     )
     return dataclasses.replace(config, **changes)
 

@@ -76,7 +76,7 @@ RESERVED = [
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
     (r"jax\.lax\.(psum|pmean|pmax|pmin|all_gather|axis_index|with_sharding_constraint)", COMPILERS),
     (r"jax\.distributed(\..*)?", r"training\..*"),
-    (r"ml_collections(\..*)?", r"main|config\.command_line"),
+    (r"ml_collections(\..*)?", r"config\.(command_line|files)"),
     # The core takes typed settings, and does not know where they come from.
     (
         r"dfm_jax\.config\.reading(\..*)?",
@@ -228,9 +228,18 @@ def test_the_loader_imports_no_importer_and_preparing_imports_all(package):
     assert builders <= reached(package, "data.prepare")
 
 
+# What a config may import: it is read before anything is known to work, and copied by users into folders of their own.
+OF_CONFIGS = r"ml_collections(\..*)?|dfm_jax\.config\.variants\.combine|\.published(\..*)?"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
-def test_configs_import_nothing_but_ml_collections(path):
-    assert {name.split(".")[0] for name in imported_names(ast.parse(path.read_text()))} == {"ml_collections"}
+def test_configs_import_their_form_and_what_they_share(path):
+    names = imported_names(ast.parse(path.read_text()))
+    assert names and [name for name in names if not re.fullmatch(OF_CONFIGS, name)] == []
+
+
+def test_variants_import_no_more_than_errors(package):
+    assert package["config.variants"] == {"errors"}
 
 
 def test_every_library_that_is_imported_is_required():
@@ -302,7 +311,7 @@ def test_checker_accepts_what_is_allowed():
     allowed = {
         "training.sharding": "import jax\nfrom jax.sharding import PartitionSpec as P\njax.jit(f, P('fsdp'))",
         "losses": "import jax.numpy as jnp\nfrom dfm_jax.denoiser import predict\nfrom dfm_jax.rendering import render",
-        "main": "from ml_collections import config_flags\ndef f():\n    from dfm_jax.training.loop import train",
+        "main": "from dfm_jax.config import command_line\ndef f():\n    from dfm_jax.training.loop import train",
         "models.dit": "import flax.linen as nn\nfrom flax import struct",
     }
     for module, source in allowed.items():

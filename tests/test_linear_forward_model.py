@@ -154,17 +154,8 @@ def trained() -> Trained:
         training_loss,
         model=model,
         schedule=schedule,
-        diffusion=DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5, high_noise_fraction=0.0, high_noise_from=0),
-        weights=LossConfig(
-            estimate=1.0,
-            coarse=0.0,
-            interlevel=0.0,
-            distortion=0.0,
-            smoothness=0.0,
-            lpips=0.0,
-            pixels="random",
-            patch_size=1,
-        ),
+        diffusion=DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5),
+        weights=LossConfig(estimate=1.0),
     )
     tx = make_optimizer(
         OptimizerConfig(
@@ -175,10 +166,6 @@ def trained() -> Trained:
             b2=0.99,
             clip_norm=10.0,
             ema_decay=0.99,
-            ema_every=1,
-            ema_memory="device",
-            first_moment_dtype="float32",
-            skip_spikes=0.0,
         )
     )
     step = partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.99, ema_every=1)

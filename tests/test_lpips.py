@@ -1,7 +1,6 @@
 """LPIPS: the laws of a distance, agreement with the `lpips` package, and its place in a training run."""
 
 import dataclasses
-import importlib.util
 import pathlib
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 from flax import traverse_util
 from PIL import Image
 
+from configs import realestate10k
 from dfm_jax.config import Config
 from dfm_jax.config.reading import ConfigError, from_dict
 from dfm_jax.errors import UserError
@@ -186,10 +186,7 @@ def test_the_published_weights_give_the_packages_distance_of_photographs(package
 
 def settings(**loss: float | str) -> Config:
     """A small config whose images are those of `tiny_example`."""
-    spec = importlib.util.spec_from_file_location("paper", ROOT / "configs" / "realestate10k.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("tiny")
+    config = realestate10k.get_config("tiny")
     config.image_size = 16
     config.model.estimate_size = 8
     config.loss.update({"patch_size": 16, "smoothness": 0.0} | loss)

@@ -23,8 +23,8 @@ from dfm_jax.interop.published_config import published_config, read_sizes
 from dfm_jax.interop.published_names import POSITION_CODE, TIME_BIAS
 from dfm_jax.interop.state_files import read_state, read_tree, write_tree
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.runs.compatibility import BEFORE, check_same_config
-from tests.first_settings import forget_settings
+from dfm_jax.runs.compatibility import check_same_config
+from tests.first_settings import ADDED, forget_settings
 from tests.published_state import CONFIGS, HEADS, made_up_state, model_of, small_config
 
 ROOT = CONFIGS.parent
@@ -109,7 +109,7 @@ def test_a_released_file_becomes_a_checkpoint_and_the_same_file_again(released_f
 
 def test_a_run_from_before_settings_existed_is_exported(flat_file, state, tmp_path):
     report = run_import(flat_file, tmp_path / "run")
-    forget_settings(pathlib.Path(report["checkpoint"]), *BEFORE)
+    forget_settings(pathlib.Path(report["checkpoint"]), *ADDED)
     run("export", workdir=tmp_path / "run", target=tmp_path / "again.safetensors")
     assert_same_state(read_state(tmp_path / "again.safetensors"), state)
 

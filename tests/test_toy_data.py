@@ -16,11 +16,22 @@ from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
 
 SIZE = 8
-SAMPLING = ViewSamplingConfig("toy", 1, 1, 1, 1, 2, flip_probability=0.0, scale_jitter=0.0, again_probability=0.0)
+SAMPLING = ViewSamplingConfig("toy", 1, 1, 1, 1, num_target=2)
 
 
 def asking_for(data_dir, scenes, name="toy"):
-    return DataConfig(name, str(data_dir), "train", "test", 2.6, 5.5, scenes, SAMPLING, 0, 0, 1)
+    return DataConfig(
+        name=name,
+        dir=str(data_dir),
+        split="train",
+        eval_split="test",
+        near=2.6,
+        far=5.5,
+        toy_scenes=scenes,
+        view_sampling=SAMPLING,
+        num_threads=0,
+        prefetch=1,
+    )
 
 
 def make(data_dir, scenes, size=SIZE, seed=0, name="toy", **options):

@@ -22,10 +22,6 @@ OPTIMIZER = OptimizerConfig(
     b2=0.99,
     clip_norm=1.0,
     ema_decay=0.9,
-    ema_every=1,
-    ema_memory="device",
-    first_moment_dtype="float32",
-    skip_spikes=0.0,
 )
 
 

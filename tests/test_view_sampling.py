@@ -19,9 +19,6 @@ CONFIG = ViewSamplingConfig(
     min_context=1,
     max_context=3,
     num_target=2,
-    flip_probability=0.0,
-    scale_jitter=0.0,
-    again_probability=0.0,
 )
 
 

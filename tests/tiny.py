@@ -29,15 +29,13 @@ NUM_COARSE, NUM_FINE = 6, 5
 CHUNK = 48
 UNCHUNKED = 10_000
 NEAR, FAR = 0.5, 4.0
-LOSS = LossConfig(
-    estimate=1.0, coarse=0.5, interlevel=0.0, distortion=0.1, smoothness=0.2, lpips=0.0, pixels="patch", patch_size=6
-)
+LOSS = LossConfig(estimate=1.0, coarse=0.5, distortion=0.1, smoothness=0.2, pixels="patch", patch_size=6)
 
 # The tests spend their time compiling: what runs on small arrays is not worth optimising. What runs for long is.
 jit = partial(jax.jit, compiler_options=QUICK_OPTIONS)
 optimised_jit = partial(jax.jit, compiler_options=USERS_OPTIONS)
 
-RESNET = ResNet34Config("resnet34", base=2, absolute_pose=True, remat=False, init_file="")
+RESNET = ResNet34Config("resnet34", base=2, absolute_pose=True)
 
 
 def tiny_model(
@@ -55,21 +53,15 @@ def tiny_model(
 ) -> RenderedScenes:
     """A DiT encoder unless another is given; `remat` and `absolute_pose` are the DiT's."""
     encoder = encoder or DiTConfig(
-        "dit",
-        depth=2,
-        width=16,
-        num_heads=2,
-        features=8,
-        absolute_pose=absolute_pose,
-        position_grid=0,
-        remat=remat,
-        init_file="",
+        "dit", depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat
     )
     field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
-    marching = RayMarchingConfig(NUM_COARSE, num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3)
+    marching = RayMarchingConfig(
+        num_coarse=NUM_COARSE, num_fine=num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3
+    )
     config = ModelConfig(
-        "radiance_field", pixel_grid, compute_dtype, rendered_features=4, estimate_size=8, encoder=encoder,
-        conditioning_field=field, scene_field=field, proposal=proposal, ray_marching=marching,
+        name="radiance_field", pixel_grid=pixel_grid, compute_dtype=compute_dtype, rendered_features=4, estimate_size=8,
+        encoder=encoder, conditioning_field=field, scene_field=field, proposal=proposal, ray_marching=marching,
     )  # fmt: skip
     if deterministic:
         marching = dataclasses.replace(marching, num_conditioning=0)

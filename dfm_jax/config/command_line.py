@@ -3,25 +3,44 @@
 A ConfigDict lives here only: what comes out is a typed `Config`.
 """
 
-import pathlib
 import re
 import shlex
-import traceback
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from dfm_jax.config import files
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
-from dfm_jax.paths import expand_argument, expand_home, shipped
+from dfm_jax.paths import expand_argument, expand_home
 
 OPTION = "--config"
 
 
-def parse(values: flags.FlagValues, config: flags.FlagHolder, argv: Sequence[str]) -> list[str]:
-    """Parses `argv` (with the program's name first) into `values`, to which the flag `config` belongs.
+class _FileParser(flags.ArgumentParser):
+    """`FILE.py` or `FILE.py:variant`, as a ConfigDict of all settings."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        file, *variant = argument.split(":", 1)
+        return files.load(file, *variant).lock()
+
+
+def define_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None) -> flags.FlagHolder:
+    """The flag `--config`, to be read by `parse`; its value is a ConfigDict.
+
+    Args:
+      argv: the command line in which overrides are looked for; None: the program's own.
+    """
+    said = "Settings: FILE.py, FILE.py:variant or FILE.py:variant,variant."
+    flag = config_flags.DEFINE_config_file(OPTION.strip("-"), None, said, flag_values=values, sys_argv=argv)
+    values[flag.name].parser = _FileParser()
+    return flag
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Parses `argv` (with the program's name first) into `values`, which have the flag of `define_flag`.
 
     Returns:
       the arguments that are no flags.
@@ -30,18 +49,12 @@ def parse(values: flags.FlagValues, config: flags.FlagHolder, argv: Sequence[str
       UserError: for a flag or setting that does not exist, a value of the wrong type, or a config that does not load.
     """
     argv = [_found(argument) for argument in map(expand_argument, _joined(argv))]
-    file = next((a.partition("=")[2].partition(":")[0] for a in argv if a.startswith(f"{OPTION}=")), "")
     try:
-        arguments = values(argv)
-        loaded = config.value
-        lock = getattr(loaded, "lock", None)  # what went wrong when it was loaded shows on the first use only
+        return values(argv)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:
-        raise UserError(_mistake(error, file)) from error
-    if file and not isinstance(loaded, ConfigDict):
-        raise UserError(f"get_config() of {file} must return a ConfigDict of ml_collections, not {loaded!r}")
-    if file:
-        lock()
-    return arguments
+        raise UserError(_mistake(error)) from error
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -56,31 +69,19 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 
 def _found(argument: str) -> str:
-    """An argument; of the one that names a config, with the file that comes with the package where there is no other.
-
-    Raises:
-      UserError: there is no such file.
-    """
+    """An argument; of the one that names a config, with the file that is meant."""
     name, separator, value = argument.partition("=")
     if name not in (OPTION, OPTION[1:]) or not separator:
         return argument
     file, colon, variant = value.partition(":")
-    if not pathlib.Path(file).is_file():
-        theirs = shipped(file)
-        if theirs is None or theirs.suffix != ".py":
-            known = ", ".join(f"configs/{path.name}" for path in sorted(shipped("configs").glob("*.py")))
-            raise UserError(f"there is no config file {file!r}; those that come with the package: {known}")
-        file = str(theirs)
-    return f"{OPTION}={file}{colon}{variant}"
+    return f"{OPTION}={files.find(file)}{colon}{variant}"
 
 
-def _mistake(error: BaseException, file: str) -> str:
-    """What is wrong with a command line or with its config file, from what was raised by parsing it."""
+def _mistake(error: BaseException) -> str:
+    """What is wrong with a command line, from what was raised by parsing it."""
     cause = error.args[0] if error.args else error
     text = str(cause.args[0] if isinstance(cause, KeyError) else cause)
-    if place := _place_in(file, error):
-        return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, flags.Error | OSError) and not text.startswith("Type <class 'NoneType'>"):
+    if isinstance(error, flags.Error) and not text.startswith("Type <class 'NoneType'>"):
         return text.strip().splitlines()[-1].strip()  # ml_collections may have put a traceback before it
     text = " ".join(text.split())
     if absent := re.match(r"Type <class 'NoneType'> of field config\.(\S+)|Override (\S+) can not be applied", text):
@@ -88,33 +89,19 @@ def _mistake(error: BaseException, file: str) -> str:
             f"config.{absent[1] or absent[2]} cannot be set: it is, or belongs to, a part that is None in this config; "
             "choose a config or a variant whose model has it"
         )
-    if isinstance(error, AttributeError | KeyError) and "get_config" not in text:
-        return f"an override names a setting that the config does not have: {text}"
-    return f"{file}: {text}"
-
-
-def _place_in(file: str, error: BaseException) -> str:
-    """Where in a config file an error arose, 'FILE, line N'; '' if it is not from there."""
-    if isinstance(error, SyntaxError) and error.filename and _same(error.filename, file):
-        return f"{file}, line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same(frame.filename, file)]
-    return f"{file}, line {lines[-1]}" if lines else ""
-
-
-def _same(a: str, b: str) -> bool:
-    return bool(b) and pathlib.Path(a).resolve() == pathlib.Path(b).resolve()
+    return f"an override names a setting that the config does not have: {text}"
 
 
 def read_config(file: str, overrides: Sequence[str] = ()) -> Config:
-    """The settings of `FILE.py` or `FILE.py:variant`, with overrides such as '--config.train.num_steps=30'.
+    """The settings of `FILE.py` or `FILE.py:variant,variant`, with overrides such as '--config.train.num_steps=30'.
 
     Raises:
       UserError: as `parse`, and for a setting that is missing or inconsistent.
     """
     argv = ["", f"{OPTION}={expand_home(file)}", *overrides]
     values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=argv)
-    strays = parse(values, config, argv)[1:]
+    config = define_flag(values, argv)
+    strays = parse(values, argv)[1:]
     if strays:
         raise UserError(f"cannot make sense of {strays[0]!r}: options begin with -- (see --help)")
     return from_dict(config.value)

@@ -26,12 +26,12 @@ class ViewSamplingConfig:
     min_context: Views  # fewest context views
     max_context: Views  # most context views; fewer are padded and masked
     num_target: Views  # target views; the first is noised, the others are only supervised
-    flip_probability: Share  # chance to mirror all images (and cameras) of an example
+    flip_probability: Share = 0.0  # chance to mirror all images (and cameras) of an example
     # Relative range of a random scaling of the world; 0.2 is +-20 %.
-    scale_jitter: Annotated[float, Range(0.0, 1.0, open_above=True)]
+    scale_jitter: Annotated[float, Range(0.0, 1.0, open_above=True)] = 0.0
     # Chance that, in training, the last target view is the first context view once more: what was given must be seen in
     # the scene again. 0 as published.
-    again_probability: Share
+    again_probability: Share = 0.0
 
     def rules(self) -> list[tuple[bool, str]]:
         return [
@@ -44,7 +44,7 @@ class ViewSamplingConfig:
         ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     name: str  # data set (folder) below `dir`
     dir: Path  # where prepared data sets lie
@@ -53,10 +53,10 @@ class DataConfig:
     near: Distance  # where rays start, units of the prepared scene; 0, like far: as stored with each scene
     far: Distance  # where rays end
     # Of the data set 'toy', which is generated where it is missing; 0: whatever is there.
-    toy_scenes: Annotated[int, Range(0, 10**6)]
+    toy_scenes: Annotated[int, Range(0, 10**6)] = 0
     view_sampling: ViewSamplingConfig
     num_threads: Annotated[int, Range(0, 1024)]  # reading threads; 0 reads ahead of nothing
-    num_workers: Annotated[int, Range(0, 1024)]  # reading processes; 0 reads in this one
+    num_workers: Annotated[int, Range(0, 1024)] = 0  # reading processes; 0 reads in this one
     prefetch: Annotated[int, Range(0, 10**4)]  # batches held ready
 
     def rules(self) -> list[tuple[bool, str]]:

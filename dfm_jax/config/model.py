@@ -20,12 +20,12 @@ class DiTConfig:
     width: Channels  # channels of a token
     num_heads: Channels
     features: Channels  # channels of a feature map
-    absolute_pose: bool  # whether the view's absolute pose modulates the transformer (CO3D)
+    absolute_pose: bool = False  # whether the view's absolute pose modulates the transformer (CO3D)
     # Tokens a side that position codes count, whatever the image's size: with those of the run that this one starts
     # from, places keep their codes. 0: as many as there are (the published code).
-    position_grid: SideOrNone
-    remat: bool  # recompute transformer blocks in the backward pass
-    init_file: Path  # ImageNet weights to start from, 'DiT-XL-2-256x256.pt'; '': none
+    position_grid: SideOrNone = 0
+    remat: bool = False  # recompute transformer blocks in the backward pass
+    init_file: Path = ""  # ImageNet weights to start from, 'DiT-XL-2-256x256.pt'; '': none
 
     def rules(self) -> list[tuple[bool, str]]:
         return [
@@ -40,9 +40,9 @@ class ResNet34Config:
 
     name: str  # 'resnet34'
     base: Annotated[int, Range(1, 2**11)]  # channels of the first convolution; 64 is ResNet34
-    absolute_pose: bool  # whether the view's absolute pose modulates the residual blocks (CO3D)
-    remat: bool  # recompute residual blocks in the backward pass
-    init_file: Path  # ImageNet weights to start from, torchvision's 'resnet34-b627a593.pth'; '': none
+    absolute_pose: bool = False  # whether the view's absolute pose modulates the residual blocks (CO3D)
+    remat: bool = False  # recompute residual blocks in the backward pass
+    init_file: Path = ""  # ImageNet weights to start from, torchvision's 'resnet34-b627a593.pth'; '': none
 
     @property
     def features(self) -> int:
@@ -63,34 +63,34 @@ class FieldConfig:
     view_blocks: Layers  # residual blocks run for every view, before the views are averaged
     joint_blocks: Layers  # residual blocks run after it
     # Initial bias of the density output, so that the field starts half transparent.
-    density_bias: Annotated[float, Range(-1e4, 1e4)]
+    density_bias: Annotated[float, Range(-1e4, 1e4)] = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RayMarchingConfig:
     num_coarse: Samples  # of the coarse pass
-    num_fine: SamplesOrNone  # importance samples; 0: the coarse field is the result
-    num_conditioning: SamplesOrNone  # of the deterministic estimate (single pass; pixelNeRF: 0)
+    num_fine: SamplesOrNone = 0  # importance samples; 0: the coarse field is the result
+    num_conditioning: SamplesOrNone = 0  # of the deterministic estimate (single pass; pixelNeRF: 0)
     chunk_size: Annotated[int, Range(1, 2**30)]  # rays rendered at once, per scene
-    background: Share  # colour behind the scene, [0, 1]
+    background: Share = 0.0  # colour behind the scene, [0, 1]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The paper's model; or the deterministic pixelNeRF that it grew from, which sees no noisy view: nothing is
     estimated for one."""
 
     name: Literal["radiance_field", "pixelnerf"]  # of the forward model
-    pixel_grid: Literal["centres", "corners"]  # 'corners': the published corner-aligned grid
-    compute_dtype: Literal[DTYPES]  # of the networks
+    pixel_grid: Literal["centres", "corners"] = "centres"  # 'corners': the published corner-aligned grid
+    compute_dtype: Literal[DTYPES] = "float32"  # of the networks
     rendered_features: ChannelsOrNone  # feature channels that a field renders beside colour
-    estimate_size: SideOrNone  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
+    estimate_size: SideOrNone = 0  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
     encoder: EncoderConfig
-    conditioning_field: FieldConfig | None  # renders the deterministic estimate (pixelNeRF: None)
+    conditioning_field: FieldConfig | None = None  # renders the deterministic estimate (pixelNeRF: None)
     scene_field: FieldConfig
     # Small field of densities that says where the scene field is evaluated, in place of a coarse one as large as itself
     # (mip-NeRF 360); the scene field is then evaluated at the `num_fine` places alone. None: the published layout.
-    proposal: FieldConfig | None
+    proposal: FieldConfig | None = None
     ray_marching: RayMarchingConfig
 
     @property

@@ -1,5 +1,6 @@
 """Settings from a config file: `configs/*.py` are plain `ml_collections` documents, and `from_dict` turns one into a
 `Config`. It refuses, by name, every field that is missing, unknown or of the wrong type, and what does not go together.
+`with_defaults` fills in what a file does not state.
 """
 
 import dataclasses
@@ -28,13 +29,28 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         are none, the first that do not go together.
     """
     problems: list[str] = []
-    config = _build(Config, values, "", problems)
+    config = _build(Config, with_defaults(values), "", problems)
     problems = problems or _broken_rules(config)[:1]
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
         raise ConfigError("the config cannot be used:\n  " + "\n  ".join(problems))
     return config
+
+
+def with_defaults(values: Any, section: type = Config) -> Any:
+    """A (nested) mapping of settings with those that are not stated as they are by default, as dicts. What is no group
+    of settings, and fields that there are not, stay for `from_dict` to refuse."""
+    if not hasattr(values, "items"):
+        return values
+    types, complete = _types(section), dict(values.items())
+    for field in dataclasses.fields(section):
+        if field.default is not dataclasses.MISSING:
+            group = dataclasses.is_dataclass(field.default)
+            complete.setdefault(field.name, dataclasses.asdict(field.default) if group else field.default)
+        if kind := _group(types[field.name], value := complete.get(field.name)):
+            complete |= {} if value is None else {field.name: with_defaults(value, kind)}
+    return complete
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -62,7 +78,7 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
             problems.append(f"{where} is missing")
         elif hint == EncoderConfig:
             made[name] = _build_encoder(values[name], f"{prefix}{name}.", problems)
-        elif group := _group(hint):
+        elif group := _group(hint, values[name]):
             absent = values[name] is None and group is not hint  # an optional group
             made[name] = None if absent else _build(group, values[name], f"{prefix}{name}.", problems)
         else:
@@ -77,15 +93,21 @@ def _types(cls: type) -> dict[str, Any]:
 
 def _build_encoder(values: Any, prefix: str, problems: list[str]) -> EncoderConfig | None:
     """The kind of encoder whose name the values give."""
-    kind = values.get("name") if hasattr(values, "get") else None
-    if kind in list(ENCODERS):  # a list takes what cannot be hashed, too
-        return _build(ENCODERS[kind], values, prefix, problems)
-    problems.append(f"config.{prefix}name must be one of {', '.join(ENCODERS)}, not {kind!r}")
+    if group := _group(EncoderConfig, values):
+        return _build(group, values, prefix, problems)
+    problems.append(f"config.{prefix}name must be one of {', '.join(ENCODERS)}, not {_name(values)!r}")
     return None
 
 
-def _group(kind: Any) -> type | None:
-    """The dataclass of a field that is a group of fields, also an optional one; None for all others."""
+def _name(values: Any) -> Any:
+    return values.get("name") if hasattr(values, "get") else None
+
+
+def _group(kind: Any, value: Any) -> type | None:
+    """The dataclass of a field that is a group of fields, also an optional one; None for all others. Of several kinds
+    it is the one that the `name` in the value says."""
+    if kind == EncoderConfig:
+        return next((group for name, group in ENCODERS.items() if name == _name(value)), None)
     options = (kind, *typing.get_args(kind))
     groups = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     return groups[0] if groups else None

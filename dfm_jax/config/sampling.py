@@ -38,39 +38,39 @@ class PhotographConfig:
 class TargetCameraConfig:
     """The target camera of such a photograph: the photograph's own, turned about a point ahead of it, then moved."""
 
-    azimuth: Angle  # degrees to the right around the point, as seen from above
-    elevation: Angle  # degrees by which the photograph is taken from above: the axis of the turn is upright
-    distance: Distance  # of the point, along the photograph's optical axis
-    forward: Annotated[float, Range(-1e9, 1e9)]  # how far the turned camera moves along its own optical axis
+    azimuth: Angle = 0.0  # degrees to the right around the point, as seen from above
+    elevation: Angle = 0.0  # degrees by which the photograph is taken from above: the axis of the turn is upright
+    distance: Distance = 0.0  # of the point, along the photograph's optical axis
+    forward: Annotated[float, Range(-1e9, 1e9)] = 0.0  # how far the turned camera moves along its own optical axis
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleConfig:
     num_scenes: Number  # context images to sample from
     num_samples: Number  # samples of each
-    sampler: Literal[tuple(SAMPLERS)]
+    sampler: Literal[tuple(SAMPLERS)] = "ddim"
     num_steps: Number  # denoising steps
-    spacing: Literal[tuple(SPACINGS)]  # of their noise levels
-    guidance: Annotated[float, Range(-1e3, 1e3)]  # 1: none
+    spacing: Literal[tuple(SPACINGS)] = "uniform"  # of their noise levels
+    guidance: Annotated[float, Range(-1e3, 1e3)] = 1.0  # 1: none
     # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
-    guidance_from: Share
-    guidance_to: Share
+    guidance_from: Share = 0.0
+    guidance_to: Share = 1.0
     # Cures for the high saturation of strong guidance (docs/evaluation.md): of these all can be combined.
-    guidance_rescale: Share  # share of the conditional prediction's contrast that is restored; 0: off
-    guidance_parallel: Share  # share of the part along the conditional prediction that is kept; 1: off
-    guidance_momentum: Momentum  # weight of earlier steps, usually negative; 0: off
+    guidance_rescale: Share = 0.0  # share of the conditional prediction's contrast that is restored; 0: off
+    guidance_parallel: Share = 1.0  # share of the part along the conditional prediction that is kept; 1: off
+    guidance_momentum: Momentum = 0.0  # weight of earlier steps, usually negative; 0: off
     # Largest root mean square of the difference that is amplified, in [-1, 1] units; 0: off.
-    guidance_bound: Annotated[float, Range(0.0, 1e6)]
-    temperature: Annotated[float, Range(0.0, 1e3)]  # scales the noise that is drawn
-    threshold_quantile: Annotated[float, Range(0.0, 1.0, open_below=True)]  # of dynamic thresholding; 1: none
+    guidance_bound: Annotated[float, Range(0.0, 1e6)] = 0.0
+    temperature: Annotated[float, Range(0.0, 1e3)] = 1.0  # scales the noise that is drawn
+    threshold_quantile: Annotated[float, Range(0.0, 1.0, open_below=True)] = 1.0  # of dynamic thresholding; 1: none
     # Frames of the camera path from one sampled view to the next, to which it is context: recorded frames where
     # video_path is 'dataset', else frames of the video. 0: target view 0 is the only one.
-    autoregressive_step: CountOrNone
+    autoregressive_step: CountOrNone = 0
     video_frames: Annotated[int, Range(1, 10**5)]
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
-    context_memory: Annotated[float, Range(0.0, 1e6)]
+    context_memory: Annotated[float, Range(0.0, 1e6)] = 0.0
     # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
-    video_path: Literal[VIDEO_PATHS]
+    video_path: Literal[VIDEO_PATHS] = "interpolate"
     photograph: PhotographConfig
     target_camera: TargetCameraConfig
 
@@ -78,13 +78,13 @@ class SampleConfig:
         return [(self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to")]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
 
-    protocol: Path  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
+    protocol: Path = ""  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
     num_scenes: Number  # scenes to draw; an index file has its own
     num_target: Annotated[int, Range(1, 1000)]  # target views of each that are drawn; an index file has its own
     num_samples: Number  # samples of each scene
-    inception_file: Path  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
-    sweep_samples: NumberOrNone  # samples behind each point of total variation over sampling steps (toy); 0: none
+    inception_file: Path = ""  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
+    sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps (toy); 0: none

@@ -1,7 +1,9 @@
 """Typed, frozen settings: what a ConfigDict becomes at the border of the program (`reading.py`).
 
-No field has a default: a config says all that it does. The type of a field says which values it takes (`limits.py`),
-`rules` of a section what must hold between its fields.
+What is off has a default, here and nowhere else; all else a config must state. A new setting is one line of its
+section, with the default that means what the program did before: checkpoints that are older than a setting have its
+default, so a default never changes. The type of a field says which values it takes (`limits.py`), `rules` of a section
+what must hold between its fields.
 """
 
 import dataclasses
@@ -16,12 +18,13 @@ from dfm_jax.config.training import DiffusionConfig, LossConfig, TrainConfig
 INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     seed: Annotated[int, Range(0, 2**32 - 1)]  # of noise, order and parameters; jax and grain take 32 bits
     image_size: Side  # side of the square images, pixels
-    init_from: Path  # workdir whose averaged parameters to start from; '': none
-    init_rule: Literal[INIT_RULES]  # how they map to this model's: 'pixelnerf' is from its deterministic stage
+    init_from: Path = ""  # workdir whose averaged parameters to start from; '': none
+    # How they map to this model's: 'pixelnerf' is from its deterministic stage.
+    init_rule: Literal[INIT_RULES] = "same"
     data: DataConfig
     model: ModelConfig
     diffusion: DiffusionConfig

@@ -66,10 +66,18 @@ class Setting:
             num_target=self.num_target,
             flip_probability=0.5,
             scale_jitter=0.2,
-            again_probability=0.0,
         )
-        split = "train"
-        return DataConfig(name, str(data_dir), split, split, 1.0, 10.0, 0, sampling, num_threads, 0, prefetch=4)
+        return DataConfig(
+            name=name,
+            dir=str(data_dir),
+            split="train",
+            eval_split="train",
+            near=1.0,
+            far=10.0,
+            view_sampling=sampling,
+            num_threads=num_threads,
+            prefetch=4,
+        )
 
 
 SETTINGS = {

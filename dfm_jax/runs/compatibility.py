@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from dfm_jax.config import Config
-from dfm_jax.config.reading import flatten
+from dfm_jax.config.reading import flatten, with_defaults
 from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoint_files import directory_of
 from dfm_jax.runs.log import say
@@ -23,42 +23,14 @@ INCIDENTAL = (
     "model.encoder.init_file",
     "model.ray_marching.chunk_size",
 )
-# What runs did before a setting could be made, by its name. A setting that is new in `config/` belongs here, too:
-# older checkpoints could not be exported or unpacked without, nor gone on from if it is of the model.
+# What runs did before a setting could be made, by its name, where that is not its default in `config/`.
 BEFORE = {
-    "init_rule": "same",
-    "data.view_sampling.again_probability": 0.0,
     "model.name": "radiance_field",  # or 'pixelnerf', see `_model_name`
     "model.encoder.name": "dit",
-    "model.encoder.init_file": "",
-    "model.encoder.position_grid": 0,
-    "model.proposal": None,
-    "loss.interlevel": 0.0,
-    "loss.lpips": 0.0,
-    "train.checkpoint_minutes": 0.0,
-    "train.keep_every": 0,
-    "train.keep_best": "",
-    "train.watchdog_minutes": 0.0,
-    "train.optimizer.ema_memory": "device",
-    "train.optimizer.first_moment_dtype": "float32",
-    "train.optimizer.skip_spikes": 0.0,
-    "sample.sampler": "ddim",
-    "sample.spacing": "uniform",
-    "sample.guidance_from": 0.0,
-    "sample.guidance_to": 1.0,
-    "sample.guidance_rescale": 0.0,
-    "sample.guidance_parallel": 1.0,
-    "sample.guidance_momentum": 0.0,
-    "sample.guidance_bound": 0.0,
-    "sample.autoregressive_step": 0,
-    "sample.context_memory": 0.0,
     # Nothing was evaluated; the least that can be.
-    "evaluate.protocol": "",
     "evaluate.num_scenes": 1,
     "evaluate.num_target": 1,
     "evaluate.num_samples": 1,
-    "evaluate.inception_file": "",
-    "evaluate.sweep_samples": 0,
 }
 # The same of photographs without a camera, by the rule that the views of the data set are drawn by.
 _PHOTOGRAPH = ("photograph.focal_length", "photograph.near", "photograph.far")
@@ -73,7 +45,6 @@ BEFORE_BY_RULE = {
     rule: {f"sample.{name}": value for name, value in zip((*_PHOTOGRAPH, *_TARGET_CAMERA), values, strict=True)}
     for rule, values in _OF_PHOTOGRAPHS.items()
 }
-OF_DIT = ("model.encoder.position_grid",)  # that other encoders do not have
 ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
 # Settings that add arrays to the optimiser's state, by whether they are 0.
 SHAPING = ("train.optimizer.skip_spikes",)
@@ -89,9 +60,9 @@ def complete(saved: dict[str, Any]) -> dict[str, Any]:
         for part in path:
             group = group.setdefault(part, {}) if isinstance(group, dict) else None
         # What is no group of settings is left for `from_dict` to refuse.
-        if isinstance(group, dict) and (name not in OF_DIT or group["name"] == "dit"):
+        if isinstance(group, dict):
             group.setdefault(field, value)
-    return settings
+    return with_defaults(settings)
 
 
 def _before_by_rule(saved: Any) -> dict[str, Any]:
