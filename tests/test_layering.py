@@ -229,7 +229,7 @@ def test_the_loader_imports_no_importer_and_preparing_imports_all(package):
 
 
 # What a config may import: it is read before anything is known to work, and copied by users into folders of their own.
-OF_CONFIGS = r"ml_collections(\..*)?|dfm_jax\.config\.variants\.combine|\.published(\..*)?"
+OF_CONFIGS = r"ml_collections(\..*)?|dfm_jax\.config\.variants\.combine|\.+published(\..*)?"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
