@@ -259,8 +259,8 @@ def test_the_model_is_a_value():
 
 
 @pytest.mark.parametrize("num_fine", [0, NUM_FINE])
-def test_what_is_remembered_of_the_context_changes_nothing(num_fine):
-    """Neither all of it nor what fits a smaller memory, in whole chunks; padding views and random samples included."""
+def test_the_cache_changes_nothing(num_fine):
+    """Neither of all rays nor of those that fit fewer bytes, in whole chunks; with padding views and random samples."""
     model = tiny_model(num_fine=num_fine)
     params, example = random_params(model), with_padding(tiny_example(), 10.0)
     width, parts = model.config.scene_field.width, 2 if num_fine else 1
@@ -284,7 +284,7 @@ def test_what_is_remembered_of_the_context_changes_nothing(num_fine):
         assert_trees_close(other, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_a_step_that_remembers_computes_less():
+def test_a_step_with_a_cache_computes_less():
     model = tiny_model()
     example = tiny_example()
     step = lambda prepared: denoise(PARAMS, model, X_T, TIMESTEP, prepared).x0
@@ -298,7 +298,7 @@ PROPOSAL = FieldConfig(width=8, view_blocks=1, joint_blocks=1, density_bias=0.5)
 LEAN_LOSS = dataclasses.replace(LOSS, coarse=0.0, interlevel=1.0)
 
 
-def test_a_proposal_places_the_samples_and_remembers_the_context():
+def test_a_proposal_places_the_samples_and_has_a_cache():
     model = tiny_model(proposal=PROPOSAL, loss=LEAN_LOSS)
     params, example = random_params(model), tiny_example()
     assert params["scene_field"].keys() == {"proposal", "fine"}
@@ -309,12 +309,12 @@ def test_a_proposal_places_the_samples_and_remembers_the_context():
         _, cache = prepared[1].query
         return cache.activations, [denoise(params, model, X_T, TIMESTEP, p, KEYS).observation for p in prepared]
 
-    context, (plain, remembered) = run(params, example)
-    assert context.keys() == {"proposal"}
+    activations, (plain, cached) = run(params, example)
+    assert activations.keys() == {"proposal"}
     assert plain.weights.shape == (2, SIZE**2, NUM_FINE) and plain.proposal[0].shape == (2, SIZE**2, NUM_COARSE)
     assert bool(jnp.all(jnp.diff(plain.distances, axis=-1) >= 0))
     # Sums of the views in another order: points' codes and densities enlarge float32's rounding.
-    assert_trees_close(remembered, plain, rtol=1e-3, atol=1e-4)
+    assert_trees_close(cached, plain, rtol=1e-3, atol=1e-4)
 
 
 def test_the_interlevel_loss_reaches_the_proposal_and_colours_do_not():

@@ -45,7 +45,7 @@ class SampledScene:
 
     def render(self, camera: Camera, height: int | None = None, width: int | None = None) -> RenderedViews:
         """What a camera sees of the scene, in numpy: `rgb [h, w, 3]` in [0, 1], `depth [h, w]` and `opacity [h, w]`; of
-        cameras [k], `rgb [k, h, w, 3]`, and so on.
+        cameras [k], `rgb [k, h, w, 3]`, and so on. Where a surface is seen, it lies at `surface_depth()` along the ray.
 
         Intrinsics are normalised: they hold for any `height` and `width` (by default those the model was trained at).
 

@@ -69,10 +69,10 @@ class BoundField:
             points = points_along(rays, distances)
             return self.net.apply({"params": self.params}, self.features, points, self.pixel, context, method=method)
 
-        known = 0 if self.cached is None else self.cached.shape[2]
-        if known in (0, distances.shape[2]):
+        num_cached = 0 if self.cached is None else self.cached.shape[2]
+        if num_cached in (0, distances.shape[2]):
             return ask(distances, self.cached)
-        parts = ask(distances[..., :known], self.cached), ask(distances[..., known:], None)
+        parts = ask(distances[..., :num_cached], self.cached), ask(distances[..., num_cached:], None)
         return jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *parts)
 
 
