@@ -2,7 +2,7 @@
 
     python -m dfm_jax.data.prepare --format=transforms --source=DIR --data_dir=data --name=captures
     python -m dfm_jax.main --config=configs/captures.py --workdir=runs/captures
-    python -m dfm_jax.main --config=configs/captures.py --workdir=runs/captures --mode=sample
+    python -m dfm_jax.main --workdir=runs/captures --mode=sample
 
 `--format=colmap` and `--format=middlebury` go the same way. Every 8th photograph of a capture is kept from training
 (`prepare --holdout`); `--mode=sample` shows photographs next to it, and compares what it makes with the truth:

@@ -6,7 +6,7 @@ Three stages: a deterministic pixelNeRF, then diffusion at 64 and at 128 pixels,
     python -m dfm_jax.main --config=configs/co3d.py:64 --workdir=runs/co3d_64 \
         --config.init_from=runs/co3d_pixelnerf --config.init_rule=pixelnerf
     python -m dfm_jax.main --config=configs/co3d.py:128 --workdir=runs/co3d_128 --config.init_from=runs/co3d_64
-    python -m dfm_jax.main --config=configs/co3d.py:128 --workdir=runs/co3d_128 --mode=sample
+    python -m dfm_jax.main --workdir=runs/co3d_128 --mode=sample
 
 Needs a data set `data/co3d` of one category with a `train` and a `test` split, its scenes divided by their scale (the
 mean over frames of the median foreground depth) and multiplied by 10, accelerators of 80 GB, and the weights of LPIPS

@@ -4,7 +4,7 @@
     python -m dfm_jax.main --config=configs/realestate10k.py:64 --workdir=runs/realestate10k_64
     python -m dfm_jax.main --config=configs/realestate10k.py:128 --workdir=runs/realestate10k_128 \
         --config.init_from=runs/realestate10k_64
-    python -m dfm_jax.main --config=configs/realestate10k.py:64 --workdir=runs/realestate10k_64 --mode=sample
+    python -m dfm_jax.main --workdir=runs/realestate10k_64 --mode=sample
 
 Needs the camera files and the frames (640 x 360 as published) of the clips, a `train` and a `test` split, accelerators
 of 80 GB, and the weights of LPIPS (`make lpips-weights`; or train without, --config.loss.lpips=0); the published runs

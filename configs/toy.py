@@ -1,7 +1,7 @@
 """Procedural scenes on two CPU cores: the embedded default.
 
     python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy
-    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
+    python -m dfm_jax.main --workdir=runs/toy --mode=sample
 
 Needs nothing: the data set (a box on a disc, whose back has a random colour that the front does not tell) is generated
 in `data.dir` in seconds, under a name that says what is in it, `toy-2000-24px`; one that `prepare --format=toy` made is

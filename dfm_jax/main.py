@@ -1,16 +1,17 @@
 """Trains a model; samples scenes from a trained one, evaluates or exports it; or says how fast a config runs here, or
 whether it would fit a TPU.
 
-    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy
-    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=sample
-    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=evaluate
-    python -m dfm_jax.main --config=configs/toy.py --workdir=runs/toy --mode=export
+    python -m dfm_jax.main --config=configs/toy.py                 # trains in runs/toy, or in --workdir=DIR
+    python -m dfm_jax.main --workdir=runs/toy --mode=sample        # or a model that is shipped: --workdir=toy
+    python -m dfm_jax.main --workdir=runs/toy --mode=evaluate
+    python -m dfm_jax.main --workdir=runs/toy --mode=export
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
     python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
 
-Settings are overridden as in --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after
-SIGTERM or SIGHUP and to be started again, 130 ended after Ctrl-C (training: saved). On TPU pods, SLURM (srun), Open MPI
-and Kubernetes, the processes of a run find each other; --nodistributed goes alone.
+The config of a trained model is the checkpoint's, unless --config names another. Settings are overridden as in
+--config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after SIGTERM or SIGHUP and to be
+started again, 130 ended after Ctrl-C (training: saved). On TPU pods, SLURM (srun), Open MPI and Kubernetes, the
+processes of a run find each other; --nodistributed goes alone.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import logging
 import os
 import sys
 from functools import partial
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -28,14 +30,19 @@ from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
+from dfm_jax.paths import workdir_of_config
 
-# What modes need beside --config, and examples; all others need a --workdir.
-NEEDED = {"benchmark": {}, "compile": {"topology": "--topology=v5e:4x4"}}
+logger = logging.getLogger("dfm_jax.main")  # its name as a program is another
 
+# Examples of what a mode needs. A --workdir that is not said follows from the config, and the config of a trained model
+# from the --workdir.
+CONFIG, WORKDIR = "--config=configs/toy.py", "--workdir=runs/toy (or --workdir=toy, the model that is shipped)"
+WRITING_MODES = ("sample", "evaluate", "export")
 DISTRIBUTED_MODES = ("train",)
 
 _CONFIG = command_line.define_flag()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples; or a shipped model.")
+_OUT = flags.DEFINE_string("out", None, "Folder for results (sample, evaluate, export), if not the run's.")
 MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
@@ -55,18 +62,25 @@ def run(arguments: list[str]) -> int:
     """Does what the (parsed) flags say; returns the exit code."""
     if len(arguments) > 1:
         raise UserError(f"cannot make sense of {arguments[1]!r}: options are --config --workdir --mode, or --help")
-    needed = {"config": "--config=configs/toy.py", **NEEDED.get(_MODE.value, {"workdir": "--workdir=runs/toy"})}
-    for name in needed:
-        if not flags.FLAGS[name].value:
-            raise UserError(f"--{name} is missing: for instance {' '.join(needed.values())}")
+    mode, workdir = _MODE.value, _WORKDIR.value
+    if not _CONFIG.value:
+        missing = ("config", CONFIG) if mode not in WRITING_MODES else ("workdir", WORKDIR)
+        raise UserError("--{} is missing: for instance {}".format(*missing))
+    if mode == "compile" and not _TOPOLOGY.value:
+        raise UserError("--topology is missing: for instance --topology=v5e:4x4")
+    if _OUT.value and mode not in WRITING_MODES:
+        raise UserError(f"--out is for the results of {', '.join(WRITING_MODES)}: --mode={mode} has none")
     config = from_dict(_CONFIG.value)
+    if not workdir and mode in ("train", *WRITING_MODES):
+        workdir = workdir_of_config(flags.FLAGS["config"].config_filename)
+        logger.info("the run's --workdir is %s", workdir)
     platforms.skip_absent_tpu()
     _cache_compilations()
     allocator.reuse_memory(_num_parameters(config))
-    with join_others(_MODE.value), platforms.memory_told():
-        if _MODE.value != "compile":  # which is for devices that are not there
+    with join_others(mode), platforms.memory_told():
+        if mode != "compile":  # which is for devices that are not there
             platforms.start()
-        return _dispatch(_MODE.value, config, _WORKDIR.value)
+        return _dispatch(mode, config, workdir, _OUT.value)
 
 
 def join_others(mode: str) -> contextlib.AbstractContextManager:
@@ -86,7 +100,7 @@ def join_others(mode: str) -> contextlib.AbstractContextManager:
     return cluster.leaving_after_errors()
 
 
-def _dispatch(mode: str, config: Config, workdir: str) -> int:
+def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
     # Imported when needed: a mistake in the flags is answered at once.
     if mode == "train":
         from dfm_jax.data.make_toy import with_data_set
@@ -102,7 +116,7 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
     if mode == "evaluate":
         from dfm_jax.commands.evaluate import evaluate
 
-        print(json.dumps(evaluate(config, workdir)), flush=True)
+        print(json.dumps(evaluate(config, workdir, out)), flush=True)
         return 0
     if mode == "compile":
         from dfm_jax.profiling.compile_report import compile_report
@@ -112,11 +126,11 @@ def _dispatch(mode: str, config: Config, workdir: str) -> int:
     if mode == "export":
         from dfm_jax.commands.export import export
 
-        export(config, workdir)
+        export(config, workdir, out)
         return 0
     from dfm_jax.commands.sample import sample
 
-    sample(config, workdir)
+    sample(config, workdir, out)
     return 0
 
 
@@ -130,7 +144,24 @@ def _num_parameters(config: Config) -> int:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are no flags; a mistake is a UserError."""
-    return command_line.parse(flags.FLAGS, argv)
+    return command_line.parse(flags.FLAGS, argv, _settings_in_workdir(argv))
+
+
+def _settings_in_workdir(argv: list[str]) -> dict[str, Any] | None:
+    """Those of the checkpoint in --workdir, for what is done with a trained model; None where a config is named, or no
+    workdir."""
+    if command_line.names_config(argv):
+        return None
+    first = flags.FlagValues()
+    workdir = flags.DEFINE_string("workdir", None, "", flag_values=first)
+    mode = flags.DEFINE_string("mode", "train", "", flag_values=first)
+    with contextlib.suppress(flags.Error):  # mistakes are told when all flags are parsed
+        first(argv, known_only=True)
+        if workdir.value and mode.value in MODES[1:]:
+            from dfm_jax.runs.saved_settings import saved_settings
+
+            return saved_settings(workdir.value)
+    return None
 
 
 def _cache_compilations() -> None:

@@ -5,6 +5,7 @@ import pathlib
 import re
 
 PACKAGE = pathlib.Path(__file__).parent
+RUNS = pathlib.Path("runs")  # where workdirs lie that nothing else is said of
 # The copy of the folder `configs/` that is installed with the package; in a checkout, the folder itself.
 CONFIGS = (PACKAGE / "_configs", PACKAGE.parent / "configs")
 
@@ -35,3 +36,10 @@ def shipped(path: str) -> pathlib.Path | None:
         return None
     candidates = [folder.joinpath(*parts[1:]) for folder in CONFIGS if (folder / "toy.py").is_file()]
     return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def workdir_of_config(config: str) -> str:
+    """The workdir of a command that names none: 'runs/co3d-128' of configs/co3d.py:128."""
+    file, _, variant = config.partition(":")
+    words = [pathlib.PurePath(file).stem, *re.findall(r"[\w.]+", variant)]
+    return str(RUNS / "-".join(words))

@@ -50,8 +50,8 @@ def exported(tmp_path_factory):
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
         checkpoints.save(7, create(params, optax.sgd(0.1)), config)
-    export(config, workdir)
-    return config, model, params, workdir / "export"
+    export(config, workdir, workdir / "elsewhere")
+    return config, model, params, workdir / "elsewhere"
 
 
 def test_the_script_is_short_and_imports_nothing_of_ours():

@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "studies": JUDGING | {"pages", "data"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "commands", "pages", "platforms", "renamed"},
-    "main": LEAVES | {"allocator", "platforms", "forward_models", "training", "commands", "profiling", "data"},
+    "main": LEAVES | {"allocator", "platforms", "forward_models", "training", "commands", "profiling", "data", "runs"},
 }
 DATA_ROOMS = {part for part in MAY_IMPORT if part.startswith("data.")}
 # What makes data sets of sources, and who must not know it: whoever trains, samples or measures reads what was made.

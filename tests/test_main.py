@@ -9,7 +9,10 @@ import pytest
 
 from dfm_jax import main
 from dfm_jax.config import DiTConfig, ResNet34Config
-from dfm_jax.config.reading import ConfigError, from_dict
+from dfm_jax.config.command_line import names_config, read_config
+from dfm_jax.config.reading import ConfigError, flatten, from_dict
+from dfm_jax.paths import workdir_of_config
+from dfm_jax.runs.saved_settings import saved_settings
 from tests.programs import PATIENCE, environment, run_command
 from tests.test_configs import load
 
@@ -73,7 +76,20 @@ MISTAKES = {
         "there is no config file 'nowhere.py'; those that come with the package: configs/captures.py",
     ),
     "no config": ([WORKDIR], "--config is missing"),
-    "no workdir": ([f"--config={TOY}"], "--workdir is missing"),
+    "neither": (["--mode=sample"], "--workdir is missing"),
+    "no run of this config": (
+        [f"--config={TOY}:lean", "--mode=sample"],
+        "runs/toy-lean/checkpoints: is this the --workdir",
+    ),
+    "other parameters": (
+        ["--workdir=toy", "--mode=sample", "--config.model.encoder.width=32"],
+        "(saved -> now): config.model.encoder.width: 96 -> 32; ",
+    ),
+    "unknown override of a checkpoint": (
+        ["--workdir=toy", "--mode=export", "--config.sample.num_stepz=3"],
+        "num_stepz",
+    ),
+    "results of training elsewhere": ([f"--config={TOY}", "--out=x"], "--out is for the results of sample"),
     "unknown mode": (
         [f"--config={TOY}", WORKDIR, "--mode=dance"],
         "should be one of <train|sample|evaluate|export|benchmark|compile>",
@@ -101,10 +117,34 @@ def test_a_mistake_is_answered_by_one_clear_error(mistake, tmp_path):
 
 
 def test_the_program_is_a_module_that_python_runs(tmp_path):
-    command = [sys.executable, "-m", "dfm_jax.main", f"--config={TOY}"]
+    command = [sys.executable, "-m", "dfm_jax.main", "--mode=sample"]
     pipes = {"capture_output": True, "text": True, "timeout": PATIENCE, "check": False}
     done = subprocess.run(command, cwd=tmp_path, env=environment(), **pipes)
     assert done.returncode == 1 and done.stderr.startswith("error: --workdir is missing") and not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir"),
+    [
+        ("configs/co3d.py", "runs/co3d"),
+        ("/a/b/co3d.py:128", "runs/co3d-128"),
+        ("co3d.py:128,lean", "runs/co3d-128-lean"),
+        ("toy.py:pixelnerf-resnet34", "runs/toy-pixelnerf-resnet34"),
+    ],
+)
+def test_a_run_without_a_workdir_is_named_by_its_config(config, workdir):
+    assert workdir_of_config(config) == workdir
+
+
+def test_without_a_config_it_is_the_checkpoints():
+    saved = saved_settings("toy")
+    overrides = ["--config.sample.num_steps=7", "--config.sample.target_camera.azimuth=90", "--config.data.dir=there"]
+    changed = flatten(read_config("", overrides, saved))
+    named = {"sample.num_steps": 7, "sample.target_camera.azimuth": 90.0, "data.dir": "there"}
+    assert changed == flatten(saved) | named
+    assert names_config(["main", "--workdir=toy", "--config.sample.num_steps=7"]) == ""
+    for argv in (["--config=a.py:b"], ["--config", "a.py:b"], ["-config=a.py:b"]):
+        assert names_config(["main", *argv]) == "a.py:b"
 
 
 @pytest.mark.parametrize("chosen", [True, False])

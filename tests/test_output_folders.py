@@ -53,6 +53,17 @@ def test_complete_results_take_the_place_of_those_of_before_and_nothing_elses(fo
     assert contents(folder) == REPLACED
 
 
+def test_what_is_of_something_else_is_not_replaced(tmp_path):
+    output_folders.check_ours(tmp_path / "new", OURS, "numbers.json")
+    fill(tmp_path, "mine", ["mine.txt"])
+    output_folders.check_ours(tmp_path, OURS, "numbers.json")
+    fill(tmp_path, "mine", ["index.html"])
+    with pytest.raises(UserError, match=r"holds index\.html of something else"):
+        output_folders.check_ours(tmp_path, OURS, "numbers.json")
+    fill(tmp_path, "ours", ["numbers.json"])
+    output_folders.check_ours(tmp_path, OURS, "numbers.json")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a fault"), UserError("bad input")])
 def test_an_error_leaves_what_was_there(folder, error):
     with pytest.raises(type(error)) as raised, replacing(folder) as building:

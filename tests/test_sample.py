@@ -211,6 +211,12 @@ def test_samples_of_before_stay_where_new_ones_cannot_be_made(run, tmp_path, mon
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
+def test_pictures_of_something_else_are_not_replaced(run, tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(UserError, match=r"holds index\.html of something else"):
+        sample(run.config, run.workdir, tmp_path)
+
+
 def interrupted(config, workdir, folder):
     (folder / "index.html").write_text("half")
     raise KeyboardInterrupt

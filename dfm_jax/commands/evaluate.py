@@ -33,13 +33,16 @@ from dfm_jax.models import lpips
 from dfm_jax.pages.evaluation_page import write_page
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
-from dfm_jax.runs.output_folders import check_room, replacing_files, writing_to
-from dfm_jax.runs.workdirs import local_folder, path_of
+from dfm_jax.runs.output_folders import check_ours, check_room, replacing_files, writing_to
+from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import SampledBatch, pairs_at_once, sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
+
+# What is written when all scenes are evaluated.
+PAGES = ("index.html", "scenes.csv", "protocol.json", "metrics.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +54,9 @@ class _Networks:
     left_out: dict[str, str]
 
 
-def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Evaluates the latest averaged parameters of `workdir`; returns the numbers, which are `metrics.json` too.
+def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> dict[str, Any]:
+    """Evaluates the latest averaged parameters of `workdir`; returns the numbers, which are `metrics.json` too, in
+    `out` (by default `<workdir>/evaluation`).
 
     Sample j of example i depends on (config.seed, i, j) only: not on the number of devices, nor on interruptions.
 
@@ -66,7 +70,9 @@ def evaluate(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
             "--mode=evaluate runs in one process, on all of its devices: start it once, with --nodistributed"
         )
     require_checkpoints(workdir)
-    folder = local_folder(workdir) / "evaluation"
+    folder = results_folder(workdir, "evaluation", out)
+    if out:
+        check_ours(folder, PAGES, "metrics.json")
     stays = f"the scenes in {folder} that are done stay, and the same command goes on with the others"
     with writing_to(folder, "evaluating", stays):
         return _evaluate(config, workdir, folder)

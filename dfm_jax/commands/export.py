@@ -35,12 +35,12 @@ from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
+from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.log import say
-from dfm_jax.runs.output_folders import check_room, replacing
-from dfm_jax.runs.workdirs import local_folder
+from dfm_jax.runs.output_folders import check_ours, check_room, replacing
+from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Camera, Example, Views
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -51,9 +51,9 @@ NUM_EXAMPLES = 4
 Inputs = Mapping[str, Array]
 
 
-def export(config: Config, workdir: str | os.PathLike) -> None:
-    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`. What was
-    exported before stays until this is complete.
+def export(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> None:
+    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`, to `out` (by
+    default `<workdir>/export`). What was exported before stays until this is complete.
 
     Raises:
       UserError: there is no checkpoint, it is of another model, guidance carries momentum from step to step, another
@@ -62,7 +62,9 @@ def export(config: Config, workdir: str | os.PathLike) -> None:
     if config.sample.guidance_momentum:
         raise UserError("an exported denoiser carries nothing from step to step: set config.sample.guidance_momentum=0")
     require_checkpoints(workdir)
-    folder = local_folder(workdir) / FOLDER
+    folder = results_folder(workdir, FOLDER, out)
+    if out:
+        check_ours(folder, OURS, "export.json")
     with replacing(folder, OURS, "exporting") as building:
         step = _export(config, workdir, building)
         names = ", ".join(sorted(path.name for path in building.iterdir()))
@@ -71,9 +73,8 @@ def export(config: Config, workdir: str | os.PathLike) -> None:
 
 def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) -> int:
     """Writes everything to `folder`; returns the step of the parameters."""
-    params, step, saved = restore_params(workdir)
-    check_same_config({**saved, "seed": config.seed}, config, workdir)
-    tell_untrained_guidance(saved, config)
+    trained = restore_trained(config, workdir)
+    params, step = trained.params, trained.step
     model = make_model(config)
     check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
     with Checkpoints(folder, keep=Retention(1)) as checkpoints:

@@ -30,8 +30,8 @@ from dfm_jax.pages.scene_files import write_scene, write_videos
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
-from dfm_jax.runs.output_folders import replacing
-from dfm_jax.runs.workdirs import local_folder, path_of
+from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
@@ -46,9 +46,9 @@ PAGE = "index.html"
 OURS = ("scene_*", "samples.json", PAGE)
 
 
-def sample(config: Config, workdir: str | os.PathLike) -> Summary:
-    """Samples scenes with the latest averaged parameters of `workdir` and writes `<workdir>/samples/`, whose earlier
-    samples stay until these are complete.
+def sample(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> Summary:
+    """Samples scenes with the latest averaged parameters of `workdir` and writes `out`, by default `<workdir>/samples`;
+    earlier samples there stay until these are complete.
 
     Sample j of scene i depends on (config.seed, i, j) only.
 
@@ -59,7 +59,9 @@ def sample(config: Config, workdir: str | os.PathLike) -> Summary:
     if jax.process_count() > 1:
         raise UserError("--mode=sample runs in one process: start it once, with --nodistributed")
     require_checkpoints(workdir)
-    folder = local_folder(workdir) / "samples"
+    folder = results_folder(workdir, "samples", out)
+    if out:
+        check_ours(folder, OURS, "samples.json")
     with replacing(folder, OURS, "sampling", _least_bytes(config)) as building:
         pictures.check_video_encoder(building)
         summary = _sample(config, workdir, building)
@@ -212,10 +214,12 @@ def _loss_curve(workdir: str | os.PathLike, until: int) -> list[tuple[int, float
 
 
 def _commands() -> tuple[str, ...]:
-    """This program's command lines for training and for sampling, as a person would type them; none if it was not
-    started as a command."""
+    """This program's command lines for training (where a config is named) and for sampling, as a person would type
+    them; none if it was not started as a command."""
     _, *arguments = sys.orig_argv
     if "dfm_jax.main" not in arguments:
         return ()
     sampling = shlex.join(["python", *arguments])
-    return re.sub(r" --?mode[= ]\S+", "", sampling), sampling
+    if not any(re.match("--?config(=|$)", argument) for argument in arguments):
+        return (sampling,)
+    return re.sub(r" --?(mode|out)[= ]\S+", "", sampling), sampling

@@ -5,7 +5,8 @@ A ConfigDict lives here only: what comes out is a typed `Config`.
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -17,6 +18,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.paths import expand_argument, expand_home
 
 OPTION = "--config"
+SAVED = "the checkpoint's"  # in the place of a file
 
 
 class _FileParser(flags.ArgumentParser):
@@ -25,6 +27,17 @@ class _FileParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
         file, *variant = argument.split(":", 1)
         return files.load(file, *variant).lock()
+
+
+class _SavedParser(flags.ArgumentParser):
+    """A config whose settings (nested) are known, whatever it is called."""
+
+    def __init__(self, settings: Mapping[str, Any]):
+        self._settings = settings
+
+    def parse(self, argument: str) -> ConfigDict:
+        del argument
+        return ConfigDict(dict(self._settings)).lock()
 
 
 def define_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None) -> flags.FlagHolder:
@@ -39,8 +52,11 @@ def define_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None =
     return flag
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+def parse(values: flags.FlagValues, argv: Sequence[str], saved: Mapping[str, Any] | None = None) -> list[str]:
     """Parses `argv` (with the program's name first) into `values`, which have the flag of `define_flag`.
+
+    Args:
+      saved: settings (nested) in the place of a file, for an `argv` that names none; overrides change them.
 
     Returns:
       the arguments that are no flags.
@@ -49,12 +65,21 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
       UserError: for a flag or setting that does not exist, a value of the wrong type, or a config that does not load.
     """
     argv = [_found(argument) for argument in map(expand_argument, _joined(argv))]
+    if saved is not None:
+        values[OPTION.strip("-")].parser = _SavedParser(saved)
+        argv = [*argv[:1], f"{OPTION}={SAVED}", *argv[1:]]
     try:
         return values(argv)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
         raise UserError(_mistake(error)) from error
+
+
+def names_config(argv: Sequence[str]) -> str:
+    """The config that a command line names, FILE.py or FILE.py:variant; '' if it names none."""
+    named = [a.partition("=")[2] for a in _joined(argv) if a.partition("=")[0] in (OPTION, OPTION[1:])]
+    return named[-1] if named else ""
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -92,16 +117,17 @@ def _mistake(error: BaseException) -> str:
     return f"an override names a setting that the config does not have: {text}"
 
 
-def read_config(file: str, overrides: Sequence[str] = ()) -> Config:
-    """The settings of `FILE.py` or `FILE.py:variant,variant`, with overrides such as '--config.train.num_steps=30'.
+def read_config(file: str, overrides: Sequence[str] = (), saved: Mapping[str, Any] | None = None) -> Config:
+    """The settings of `FILE.py` or `FILE.py:variant,variant`, or `saved` ones (nested) where no file is named, with
+    overrides such as '--config.train.num_steps=30'.
 
     Raises:
       UserError: as `parse`, and for a setting that is missing or inconsistent.
     """
-    argv = ["", f"{OPTION}={expand_home(file)}", *overrides]
+    argv = ["", *([f"{OPTION}={expand_home(file)}"] if file else []), *overrides]
     values = flags.FlagValues()
     config = define_flag(values, argv)
-    strays = parse(values, argv)[1:]
+    strays = parse(values, argv, saved)[1:]
     if strays:
         raise UserError(f"cannot make sense of {strays[0]!r}: options begin with -- (see --help)")
     return from_dict(config.value)

@@ -10,7 +10,6 @@ import jax
 from dfm_jax.config import Config
 from dfm_jax.config.reading import flatten, with_defaults
 from dfm_jax.errors import UserError
-from dfm_jax.runs.checkpoint_files import directory_of
 from dfm_jax.runs.log import say
 from dfm_jax.runs.train_state import Params
 
@@ -92,10 +91,10 @@ def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | p
     lines = {name: f"config.{name}: {old.get(name, ABSENT)!r} -> {new.get(name, ABSENT)!r}" for name in names}
     fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, INCIDENTAL)]
     if fatal:
+        told = f" {fatal[0]}; " if len(fatal) == 1 else "\n  " + "\n  ".join(fatal) + "\n"
         raise UserError(
-            f"{directory_of(workdir)} holds a checkpoint of another config (saved -> now):\n  "
-            + "\n  ".join(fatal)
-            + "\nchoose another --workdir, or go on with the saved settings"
+            f"{workdir} holds a checkpoint of another config (saved -> now):{told}choose another --workdir, or leave "
+            "the saved settings as they are"
         )
     return [lines[name] for name in names]
 

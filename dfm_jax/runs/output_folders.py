@@ -55,6 +55,21 @@ def replacing(folder: Path, ours: Sequence[str], doing: str, num_bytes: int = 0)
             shutil.rmtree(building, ignore_errors=True)
 
 
+def check_ours(folder: Path, ours: Sequence[str], mark: str) -> None:
+    """Sees that what is to be replaced in a folder that someone named is of an earlier command of this kind.
+
+    Args:
+      ours: patterns of names, as in `replacing`.
+      mark: the file that is there if it is.
+
+    Raises:
+      UserError: it is something else.
+    """
+    found = sorted(path.name for each in ours for path in folder.glob(each))
+    if found and not (folder / mark).exists():
+        raise UserError(f"{folder} holds {found[0]} of something else, which would be replaced: give another --out")
+
+
 @contextlib.contextmanager
 def writing_to(folder: Path, doing: str, stays: str, num_bytes: int = 0) -> Iterator[None]:
     """Within it, nobody else writes results to the folder, which is made if it is missing.

@@ -8,9 +8,7 @@ import pathlib
 
 from etils import epath
 
-from dfm_jax.paths import PACKAGE, expand_home
-
-RUNS = pathlib.Path("runs")  # where workdirs lie that nothing else is said of
+from dfm_jax.paths import PACKAGE, RUNS, expand_home
 
 
 def is_remote(workdir: str | pathlib.Path) -> bool:
@@ -40,3 +38,8 @@ def local_folder(workdir: str | pathlib.Path) -> pathlib.Path:
     if shipped_model(workdir):
         return RUNS / str(workdir)
     return pathlib.Path(path_of(workdir).name) if is_remote(workdir) else pathlib.Path(expand_home(str(workdir)))
+
+
+def results_folder(workdir: str | pathlib.Path, name: str, out: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Where results of a run go: `out`, if that is given, or else the folder `name` of the run."""
+    return pathlib.Path(expand_home(str(out))) if out else local_folder(workdir) / name

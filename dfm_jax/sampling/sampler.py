@@ -24,7 +24,7 @@ class Sampler:
 
     >>> sampler = dfm_jax.load("toy")
     >>> sampler
-    Sampler(toy, step 6000: scenes from photographs of 24 x 24 pixels, dpm-solver++ in 20 steps)
+    Sampler(toy, step 6000: scenes from photographs of 24 x 24 pixels, dpm-solver++ in 15 steps)
     """
 
     params: Params  # averaged over training

@@ -1,6 +1,6 @@
 """What guidance does to colours, and which cure to take: saturation, contrast and diversity of samples over the scale.
 
-    python -m dfm_jax.studies.guidance_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
+    python -m dfm_jax.studies.guidance_sweep --workdir=runs/toy [--config.FIELD=VALUE ...]
 
 The model must have been trained with `diffusion.guidance_dropout` above 0. Scenes and samples are as many as
 `sample.num_scenes` and `sample.num_samples` say, and all begin with the same noise. Writes to `<workdir>/guidance/`
@@ -41,8 +41,9 @@ from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import LARGEST_PSNR
 from dfm_jax.pages import guidance_page, plots
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.output_folders import replacing
-from dfm_jax.runs.workdirs import local_folder
+from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
@@ -71,7 +72,7 @@ SAMPLES_SHOWN = 2
 OURS = ("index.html", "guidance.png", "guidance_samples.png", "guidance.json")
 
 
-def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
+def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
     """Measures every cure at every scale, writes the plots, and returns the numbers.
 
     Raises:
@@ -84,8 +85,8 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
             "when it is trained as well"
         )
     require_checkpoints(workdir)
-    with replacing(local_folder(workdir) / "guidance", OURS, "measuring guidance") as folder:
-        return _sweep(config, workdir, folder)
+    with replacing(folder, OURS, "measuring guidance") as building:
+        return _sweep(config, workdir, building)
 
 
 def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
@@ -185,19 +186,24 @@ def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> 
 
 def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="FILE.py or FILE.py:variant")
-    parser.add_argument("--workdir", required=True, help="of a trained model")
+    parser.add_argument("--workdir", required=True, help="of a trained model, or the name of one that is shipped")
+    parser.add_argument("--config", default="", help="FILE.py or FILE.py:variant; without, the checkpoint's")
+    parser.add_argument("--out", help="folder for the results; without, <workdir>/guidance")
     try:
         arguments, overrides = parser.parse_known_args(argv)
-        config = read_config(arguments.config, overrides)
+        saved = None if arguments.config else saved_settings(arguments.workdir)
+        config = read_config(arguments.config, overrides, saved)
+        folder = results_folder(arguments.workdir, "guidance", arguments.out)
+        if arguments.out:
+            check_ours(folder, OURS, "guidance.json")
         platforms.start()
         with platforms.memory_told():
-            result = sweep(config, arguments.workdir)
+            result = sweep(config, arguments.workdir, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(result["advice"], file=sys.stderr)
-    print(f"look at {local_folder(arguments.workdir) / 'guidance' / 'index.html'}", file=sys.stderr)
+    print(f"look at {folder / 'index.html'}", file=sys.stderr)
     print(json.dumps(result))
     return 0
 

@@ -1,6 +1,6 @@
 """How few sampling steps are enough: samples in few steps against a solution in many, from the same noise.
 
-    python -m dfm_jax.studies.steps_sweep --config=configs/toy.py --workdir=runs/toy [--config.FIELD=VALUE ...]
+    python -m dfm_jax.studies.steps_sweep --workdir=runs/toy [--config.FIELD=VALUE ...]
 
 Draws `sample.num_samples` images behind each of `sample.num_scenes` contexts: by the published way (DDIM, steps even in
 time) in 250 steps, by the same with steps even in log-SNR, and then in few steps by every sampler and spacing. Each is
@@ -40,8 +40,9 @@ from dfm_jax.models import lpips
 from dfm_jax.pages import plots
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
-from dfm_jax.runs.output_folders import replacing
-from dfm_jax.runs.workdirs import local_folder
+from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.trained import restore_trained
 
 LONG = 250
@@ -51,7 +52,7 @@ HIGHEST_PSNR = 99.0  # of equal images
 OURS = ("steps.png", "steps.json")
 
 
-def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
+def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
     """Measures every sampler, spacing and number of steps, writes the plot, and returns the numbers.
 
     Raises:
@@ -61,8 +62,8 @@ def sweep(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     require_checkpoints(workdir)
-    with replacing(local_folder(workdir) / "steps", OURS, "measuring steps") as folder:
-        return _sweep(config, workdir, folder)
+    with replacing(folder, OURS, "measuring steps") as building:
+        return _sweep(config, workdir, building)
 
 
 def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
@@ -145,18 +146,23 @@ def _perceptual_distance(image_size: int) -> lpips.Distance | None:
 
 def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="FILE.py or FILE.py:variant")
-    parser.add_argument("--workdir", required=True, help="of a trained model")
+    parser.add_argument("--workdir", required=True, help="of a trained model, or the name of one that is shipped")
+    parser.add_argument("--config", default="", help="FILE.py or FILE.py:variant; without, the checkpoint's")
+    parser.add_argument("--out", help="folder for the results; without, <workdir>/steps")
     try:
         arguments, overrides = parser.parse_known_args(argv)
-        config = read_config(arguments.config, overrides)
+        saved = None if arguments.config else saved_settings(arguments.workdir)
+        config = read_config(arguments.config, overrides, saved)
+        folder = results_folder(arguments.workdir, "steps", arguments.out)
+        if arguments.out:
+            check_ours(folder, OURS, "steps.json")
         platforms.start()
         with platforms.memory_told():
-            result = sweep(config, arguments.workdir)
+            result = sweep(config, arguments.workdir, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"look at {local_folder(arguments.workdir) / 'steps' / 'steps.png'}", file=sys.stderr)
+    print(f"look at {folder / 'steps.png'}", file=sys.stderr)
     print(json.dumps(result))
     return 0
 
