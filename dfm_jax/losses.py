@@ -1,5 +1,6 @@
 """What training minimises, whatever the forward model: its terms (`ForwardModel.loss_terms`), weighted and averaged."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,6 @@ from dfm_jax.config import DiffusionConfig, LossConfig
 from dfm_jax.denoiser import Params, predict
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_models.protocol import ForwardModel
-from dfm_jax.models.lpips import Distance
 
 Metrics = dict[str, Array]
 
@@ -34,7 +34,7 @@ def training_loss(
     schedule: Schedule,
     diffusion: DiffusionConfig,
     weights: LossConfig,
-    perceptual: Distance | None = None,
+    perceptual: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The loss of a batch, and its terms, each averaged over the batch.
 

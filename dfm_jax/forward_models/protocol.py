@@ -6,7 +6,7 @@ resuming, guidance, evaluation and the export of the denoiser with them. `build.
 """
 
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax import Array
@@ -32,6 +32,7 @@ class Prediction(NamedTuple):
     estimate: Any | None
 
 
+@runtime_checkable
 class ForwardModel(Protocol):
     """A pair of functions, `signal = infer(observations)` and `observation = observe(signal, query)`, and what ties
     them to an example. Diffusion runs on observations, in a range of about [-1, 1]; `b` is the batch.

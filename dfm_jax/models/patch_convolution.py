@@ -13,7 +13,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 
-def patches(x: Float[Array, "n h w c"], size: int, stride: int) -> Float[Array, "n i j size*size*c"]:
+def patches(x: Float[Array, "n h w c"], size: int, stride: int) -> Float[Array, "n i j {size}*{size}*c"]:
     """What a square kernel sees at each of its places, rows first; `size // 2` pixels around the image are 0."""
     n, height, width, channels = x.shape
     border = size // 2

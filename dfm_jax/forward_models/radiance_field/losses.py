@@ -3,6 +3,7 @@
 Letters: `b` example, `t` target view, `r` ray, `s` sample. `w` rendering weights, `d` distances along the ray.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -13,7 +14,6 @@ from jaxtyping import Float
 
 from dfm_jax.config import LossConfig
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
-from dfm_jax.models.lpips import Distance
 from dfm_jax.rendering.compositing import sample_lengths
 from dfm_jax.structs import Rendering
 
@@ -87,7 +87,7 @@ def rendering_terms(
     near: Float[Array, "b"],
     far: Float[Array, "b"],
     weights: LossConfig,
-    perceptual: Distance | None = None,
+    perceptual: Callable[[Array, Array], Array] | None = None,
 ) -> Terms:
     """Terms that only a rendering has: `coarse`, `interlevel`, `distortion`, `smoothness`, `lpips`, each `[b]`, where
     their weight is not 0; for the last, `perceptual` is needed.

@@ -1,8 +1,8 @@
 """What models of scenes have in common: signals are radiance fields, and observing is volume rendering."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_pixels
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
 from dfm_jax.geometry import cast_rays, pixel_grid
-from dfm_jax.models.lpips import Distance
 from dfm_jax.structs import Example, RayCache, Rays, Rendering, Scene
 
 MID_GREY = 0.5
@@ -32,12 +31,12 @@ class RenderedScenes:
     trained_on: Supervision
 
     @classmethod
-    def of(cls, model: ModelConfig, image_size: int, loss: LossConfig) -> Self:
+    def of(cls, model: ModelConfig, image_size: int, loss: LossConfig) -> "RenderedScenes":
         """With these settings."""
         return cls(SceneNetworks(model, image_size), Supervision.of(loss))
 
     @classmethod
-    def from_config(cls, config: Config) -> Self:
+    def from_config(cls, config: Config) -> "RenderedScenes":
         return cls.of(config.model, config.image_size, config.loss)
 
     @property
@@ -83,7 +82,11 @@ class RenderedScenes:
         return example.replace(context=example.context.replace(images=images))
 
     def loss_terms(
-        self, example: Example, prediction: Prediction, weights: LossConfig, perceptual: Distance | None = None
+        self,
+        example: Example,
+        prediction: Prediction,
+        weights: LossConfig,
+        perceptual: Callable[[Array, Array], Array] | None = None,
     ) -> Terms:
         """`target`; `estimate` of models that make one; and what only renderings have, see `rendering_terms`."""
         terms = {"target": mean_squared_error(self.to_x0(prediction.observation), prediction.truth)}
