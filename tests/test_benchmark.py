@@ -15,7 +15,8 @@ from tests.test_main import ROOT, run_main
 
 SMALL = (
     "--config.model.encoder.depth=1", "--config.sample.num_steps=2", "--config.train.batch_size=4",
-    "--config.model.ray_marching.num_coarse=4", "--config.image_size=16",
+    "--config.model.ray_marching.num_coarse=4", "--config.image_size=16", "--config.model.encoder.width=16",
+    "--config.model.scene_field.view_blocks=1", "--config.model.conditioning_field.view_blocks=1",
 )  # fmt: skip
 PARTS = {"matrix product", "preparation", "encoder", "denoising step", "sample", "video frame", "training step"}
 

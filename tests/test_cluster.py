@@ -5,8 +5,6 @@ import http.server
 import json
 import pathlib
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from dfm_jax.errors import UserError
 from dfm_jax.training import cluster
 from dfm_jax.training.cluster import Place, choose, find
-from tests.programs import PATIENCE
+from tests.programs import Command, run_command
 from tests.programs import environment as environment_of_tests
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -190,25 +188,7 @@ def clean_environment(**variables):
 
 
 def test_other_modes_than_training_refuse_to_be_one_of_several(tmp_path):
-    script = """
-import sys
-from dfm_jax import main
-main.parse_flags(sys.argv)
-for mode in main.MODES:
-    if mode != "train":
-        try:
-            main.join_others(mode)
-        except main.UserError as error:
-            print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=clean_environment(**BATCH | STEP),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = run_command("tests.launched", "modes", env=clean_environment(**BATCH | STEP))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"--mode={mode} is not for one of 8 processes (SLURM): start it once, with --nodistributed"
@@ -218,15 +198,7 @@ for mode in main.MODES:
 
 def test_a_mode_for_one_process_is_refused_with_one_line(tmp_path):
     arguments = [f"--config={ROOT}/configs/toy.py:tiny", "--workdir=run", "--mode=evaluate"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dfm_jax.main", *arguments],
-        cwd=tmp_path,
-        env=clean_environment(**BATCH | STEP),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = run_command("dfm_jax.main", *arguments, cwd=tmp_path, env=clean_environment(**BATCH | STEP))
     assert done.returncode == 1
     assert done.stderr.startswith("error: --mode=evaluate is not for one of 8 processes (SLURM)")
     assert len(done.stderr.splitlines()) == 1
@@ -266,39 +238,21 @@ def slurm(rank, port):
     return job | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(rank), "SLURM_STEP_NODELIST": "localhost"}
 
 
-JOIN = """
-import json
-from dfm_jax.training import cluster
-cluster.join(cluster.choose(None, "", None, None))
-import jax
-print(json.dumps([jax.process_index(), jax.process_count(), jax.device_count()]))
-"""
-
-
 def start_both(command, launcher, cwd):
     port = free_port(cluster.PORTS)
-    return [
-        subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=clean_environment(**launcher(rank, port)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    environments = [clean_environment(**launcher(rank, port)) for rank in range(2)]
+    return [Command(*command, cwd=cwd, env=environment) for environment in environments]
 
 
 def both(command, launcher, cwd):
     """Standard outputs, errors and exit codes of two processes of a launcher."""
     pair = start_both(command, launcher, cwd)
-    return [(*process.communicate(timeout=600), process.returncode) for process in pair]
+    return [(*process.communicate(), process.returncode) for process in pair]
 
 
 @pytest.mark.parametrize("launcher", [open_mpi_4, open_mpi_5, slurm])
 def test_two_processes_find_each_other_by_what_their_launcher_says(launcher, tmp_path):
-    ends = both([sys.executable, "-c", JOIN], launcher, tmp_path)
+    ends = both(["tests.launched", "join"], launcher, tmp_path)
     for rank, (out, errors, code) in enumerate(ends):
         assert code == 0, errors
         assert json.loads(out.splitlines()[-1]) == [rank, 2, 2]
@@ -306,21 +260,8 @@ def test_two_processes_find_each_other_by_what_their_launcher_says(launcher, tmp
     assert f"joined: 2 processes ({name})" in ends[0][1]
 
 
-FAIL = """
-import sys, time
-from dfm_jax.errors import UserError
-from dfm_jax.training import cluster
-place = cluster.choose(None, "", None, None)
-cluster.join(place)
-with cluster.leaving_after_errors():
-    if sys.argv[1] in ("both", str(place.process_id)):
-        raise UserError(f"shard {place.process_id} is gone")
-    time.sleep(1000)
-"""
-
-
 def test_a_process_with_an_error_tells_it_and_does_not_wait_for_the_others(tmp_path):
-    other, failing = start_both([sys.executable, "-c", FAIL, "1"], slurm, tmp_path)
+    other, failing = start_both(["tests.launched", "fail", "1"], slurm, tmp_path)
     _, errors = failing.communicate(timeout=200)  # jax itself would wait for 300 seconds, and crash then
     assert (failing.returncode, errors.splitlines()[-1]) == (1, "error: shard 1 is gone")
     other.kill()
@@ -328,7 +269,7 @@ def test_a_process_with_an_error_tells_it_and_does_not_wait_for_the_others(tmp_p
 
 
 def test_processes_that_fail_alike_all_tell_it(tmp_path):
-    for rank, (_, errors, code) in enumerate(both([sys.executable, "-c", FAIL, "both"], slurm, tmp_path)):
+    for rank, (_, errors, code) in enumerate(both(["tests.launched", "fail", "both"], slurm, tmp_path)):
         # jax may add lines of its own.
         assert code == 1 and f"error: shard {rank} is gone" in errors.splitlines(), errors
 
@@ -338,8 +279,6 @@ def test_the_program_trains_in_two_processes_of_mpirun_without_being_told(tmp_pa
     overrides = {"train.num_steps": 2, "train.batch_size": 2, "data.dir": tmp_path / "data", "data.toy_scenes": 16}
     settings = [f"--config.{name}={value}" for name, value in overrides.items()]
     command = [
-        sys.executable,
-        "-m",
         "dfm_jax.main",
         f"--config={ROOT}/configs/toy.py:tiny",
         f"--workdir={tmp_path}/run",
