@@ -104,10 +104,10 @@ def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
     # Imported when needed: a mistake in the flags is answered at once.
     if mode == "train":
         from dfm_jax.data.make_toy import with_data_set
-        from dfm_jax.training.data import PosedScenes
+        from dfm_jax.training.data import open_data
         from dfm_jax.training.loop import train
 
-        return train(config, workdir, open_data=partial(PosedScenes.open, prepare=with_data_set))
+        return train(config, workdir, open_data=partial(open_data, prepare=with_data_set))
     if mode == "benchmark":
         from dfm_jax.profiling.benchmark import benchmark
 
@@ -144,6 +144,8 @@ def _num_parameters(config: Config) -> int:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are no flags; a mistake is a UserError."""
+    from dfm_jax.forward_models import build  # noqa: F401  (forward models enter the settings that they take)
+
     return command_line.parse(flags.FLAGS, argv, _settings_in_workdir(argv))
 
 

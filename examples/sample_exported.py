@@ -17,11 +17,12 @@ try:
             raise ValueError(f"{name} is damaged")
     denoise = jax.jit(jax.export.deserialize((folder / "denoiser.jax_export").read_bytes()).call)
     params, inputs = (dict(np.load(folder / f"{name}.npz")) for name in ("params", "inputs"))
-    size, a = about["image_size"], np.append(about["alpha_bar"], 1.0).astype(np.float32)  # a[-1]: clean
-    x = about["temperature"] * np.random.default_rng(0).normal(size=(len(inputs["near"]), size, size, 3)).astype("f")
+    shape = len(next(iter(inputs.values()))), *about["shape"]
+    a = np.append(about["alpha_bar"], 1.0).astype(np.float32)  # a[-1]: clean
+    x = about["temperature"] * np.random.default_rng(0).normal(size=shape).astype("f")
     for t, after in itertools.pairwise(np.arange(about["num_steps"], -1, -1) * (len(a) - 1) // about["num_steps"] - 1):
         x0 = denoise(params, inputs, x, np.full(len(x), t, np.int32))
         x = a[after] ** 0.5 * x0 + ((1 - a[after]) / (1 - a[t])) ** 0.5 * (x - a[t] ** 0.5 * x0)  # DDIM
 except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
     sys.exit(f"error: {folder} holds no whole export ({error!r}): write it again with --mode=export")
-np.save(folder / "samples.npy", x)  # [b, h, w, 3] in [-1, 1]
+np.save(folder / "samples.npy", x)  # [b, h, w, 3] in [-1, 1], or of another shape

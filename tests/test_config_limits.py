@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.config import Config, MeshConfig
+from dfm_jax.config import Config, ForwardModelConfig, MeshConfig
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.limits import Range
+from dfm_jax.config.model import MODELS
 from dfm_jax.config.reading import ConfigError, _types, from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
@@ -76,7 +77,8 @@ def test_a_number_that_cannot_be_used_is_one_line_that_names_it(name, variant):
 def limits(section=Config, path=()):
     """The ranges of all numbers of a config by their paths; of a part that may be of several kinds, those of each."""
     for name, hint in _types(section).items():
-        groups = [g for g in (hint, *typing.get_args(hint)) if isinstance(g, type) and dataclasses.is_dataclass(g)]
+        kinds = set(MODELS.values()) if hint == ForwardModelConfig else (hint, *typing.get_args(hint))
+        groups = [g for g in kinds if isinstance(g, type) and dataclasses.is_dataclass(g)]
         for group in groups:
             yield from limits(group, (*path, name))
         kind, *notes = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)

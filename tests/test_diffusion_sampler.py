@@ -13,14 +13,14 @@ from dfm_jax.config import SAMPLERS, SPACINGS
 from dfm_jax.config.reading import from_dict
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.sampling.diffusion_sampler import STEP_NOISE, DiffusionSampler, sample_keys
-from tests.test_linear_forward_model import LinearModel, observe
 from tests.tiny import UNCHUNKED, jit, random_camera, random_params, tiny_model, tiny_scene
 
 STEPS, COUNT = 100, 4
 MODEL = LinearModel(STEPS)
-PARAMS = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), MODEL.init())
-EXAMPLE = observe(jax.random.key(0), COUNT)
+PARAMS = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), MODEL.init(jax.random.key(0)))
+EXAMPLE = jax.tree.map(jnp.asarray, MODEL.generate(0, np.arange(COUNT)))
 CURES = {"guidance_rescale": 0.0, "guidance_parallel": 1.0, "guidance_momentum": 0.0, "guidance_bound": 0.0}
 
 

@@ -120,7 +120,7 @@ def test_inputs_are_what_the_denoiser_needs_of_an_example(exported):
     config, model, params, _ = exported
     data = toy_data.find_toy(config.data, config.image_size)
     example, _ = pipeline.evaluation_examples(data, image_size=config.image_size, num_scenes=2)
-    again = to_example(to_inputs(example), num_target=2)
+    again = to_example(to_inputs(example), example)
     context = jit(lambda example: model.encode_context(params, example))
     jax.tree.map(np.testing.assert_array_equal, context(example), context(again))
 

@@ -18,7 +18,8 @@ LEAVES = {"structs", "config", "errors", "paths"}
 SCENE = LEAVES | {"geometry", "rendering", "models", "forward_models"}
 DIFFUSION_OF_SCENES = SCENE | {"diffusion", "denoiser", "losses"}
 RUNS = {"interrupts", "runs"}  # what commands need that write results
-SAMPLING = DIFFUSION_OF_SCENES | RUNS | {"data.loading", "data.pictures", "sampling", "visualization"}
+READING = {"data.loading", "data.pictures", "examples"}
+SAMPLING = DIFFUSION_OF_SCENES | RUNS | READING | {"sampling", "visualization"}
 ENDS = SAMPLING | {"flops", "interop"}
 JUDGING = ENDS | {"evaluation", "platforms"}
 MAY_IMPORT = {
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "rendering": {"structs", "geometry"},
     "models": LEAVES | {"geometry"},
     "forward_models": LEAVES | {"geometry", "rendering", "models"},
+    "examples": SCENE | {"data.loading"},  # where those of a config come from
     "denoiser": SCENE | {"diffusion"},
     "losses": SCENE | {"diffusion", "denoiser"},
     # Training and reading import the first of these rooms only; a source becomes a data set in the others.

@@ -1,145 +1,40 @@
-"""A second forward model, whose posterior is known: the method must draw from it.
+"""The linear forward model, whose posterior is known: the method must sample it.
 
-The signal `s` is a Gaussian vector in R^3. It is observed through linear operators: one number of it is the context,
-two others are the target that diffusion noises, and one along a direction of its own for every example is supervised
-as well. Training sees these projections only, never a signal; context and target together determine it. So the
-sampled signals must follow p(s | context), which has a closed form, in every projection, also in unseen ones.
+Training sees projections of signals only, never a signal; the sampled signals must follow p(s | context), which has a
+closed form, in every projection, also in unseen ones. See `forward_models/linear.py`.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Key
 
-from configs import toy
-from dfm_jax.config import DiffusionConfig, LossConfig, OptimizerConfig
-from dfm_jax.config.reading import from_dict
+from dfm_jax.config import Config
+from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
-from dfm_jax.forward_models.protocol import Inference, Prediction
-from dfm_jax.forward_models.terms import Terms, mean_squared_error
-from dfm_jax.losses import training_loss
-from dfm_jax.runs.train_state import create
+from dfm_jax.evaluation.signal_scores import observation_scores, posterior_scores
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.linear import CONTEXT, COVARIANCE, MEAN, TARGET, LinearModel, Projections
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples
-from dfm_jax.training.optimizers import make_optimizer
-from dfm_jax.training.step import train_step
+from dfm_jax.training.setup import make_train_setup
 from tests.tiny import optimised_jit
 
-MEAN = np.array([0.2, -0.1, 0.3])
-COVARIANCE = np.array([[0.30, 0.12, -0.06], [0.12, 0.25, 0.08], [-0.06, 0.08, 0.20]])
-CONTEXT = np.array([[0.8, 0.0, 0.6]])  # operators, one row a number observed
-TARGET = np.array([[1.0, 0.0, 0.0], [0.0, 0.6, -0.8]])
 UNSEEN = np.array([[0.5, 0.5, 0.7], [0.3, -0.9, 0.1]])  # no training query has these directions
 
-BATCH, TRAINING_STEPS, SAMPLES = 1024, 2000, 8192
+SAMPLES = 8192
 SAMPLING_STEPS = 1000  # DDIM narrows what it samples: with 100 steps, the covariance of `UNSEEN` is off by 0.1
-PLAIN = {
-    "sampler": "ddim",
-    "num_steps": SAMPLING_STEPS,
-    "spacing": "uniform",
-    "guidance": 1.0,
-    "temperature": 1.0,
-    "threshold_quantile": 1.0,
-}
-
-
-@struct.dataclass
-class Projections:
-    """What is observed of some signals."""
-
-    context: Float[Array, "b 1"]
-    has_context: Bool[Array, " b"]
-    target: Float[Array, "b 2"]
-    extra_query: Float[Array, "b 1 3"]  # a direction of unit length
-    extra: Float[Array, "b 1"]
-    index: Int[Array, " b"]
-
-
-@dataclasses.dataclass(frozen=True)
-class LinearModel:
-    """`infer` is affine in the context and the noisy target, with coefficients that depend on the timestep: linear
-    interpolation in a table. For Gaussian signals the best denoiser has this form."""
-
-    num_timesteps: int
-    num_knots: int = 33
-
-    def init(self) -> dict[str, Array]:
-        # [without or with context, knot, coefficient of (1, context, x_t), signal]
-        return {"signal": jnp.zeros((2, self.num_knots, 4, 3)), "estimate": jnp.zeros((2, 2, 3))}
-
-    def encode_context(self, params: dict, example: Projections) -> Projections:
-        return example
-
-    def cache(self, params: dict, context: Projections, query: Array, cache_bytes: int) -> Array:
-        return query
-
-    def infer(
-        self, params: dict, example: Projections, x_t: Float[Array, "b 2"], timestep: Int[Array, " b"]
-    ) -> Inference:
-        known = jnp.concatenate([jnp.ones_like(example.context), example.context], axis=1)
-        knots = jnp.linspace(0, self.num_timesteps - 1, self.num_knots)
-        nearness = jnp.maximum(0, 1 - jnp.abs(timestep[:, None] - knots[None]) / (knots[1] - knots[0]))
-        of_case = lambda either: jnp.where(example.has_context[:, None, None], either[:, 1], either[:, 0])
-        coefficients = of_case(jnp.einsum("bk,ckis->bcis", nearness, params["signal"]))
-        signal = jnp.einsum("bi,bis->bs", jnp.concatenate([known, x_t], axis=1), coefficients)
-        estimate = jnp.einsum("bi,bis->bs", known, of_case(params["estimate"][None]))
-        return Inference(signal, self.observe(params, estimate, self._target_query(example)))
-
-    def observe(
-        self, params: dict, signal: Float[Array, "b 3"], query: Float[Array, "b q 3"], keys: Array | None = None
-    ) -> Float[Array, "b q"]:
-        return jnp.einsum("bqs,bs->bq", query, signal)
-
-    def target(self, example: Projections) -> tuple[Float[Array, "b 2"], Float[Array, "b 2 3"]]:
-        return example.target, self._target_query(example)
-
-    def supervision(
-        self, example: Projections, keys: Key[Array, " b"]
-    ) -> tuple[Float[Array, "b 3 3"], Float[Array, "b 3"]]:
-        query = jnp.concatenate([self._target_query(example), example.extra_query], axis=1)
-        return query, jnp.concatenate([example.target, example.extra], axis=1)
-
-    def loss_terms(self, example: Projections, prediction: Prediction, weights: LossConfig, perceptual=None) -> Terms:
-        target = mean_squared_error(prediction.observation, prediction.truth)
-        return {"target": target, "estimate": mean_squared_error(prediction.estimate, example.target)}
-
-    def to_x0(self, observation: Float[Array, "b q"]) -> Float[Array, "b q"]:
-        return observation
-
-    def drop_context(self, example: Projections, dropped: Bool[Array, " b"]) -> Projections:
-        context = jnp.where(dropped[:, None], 0.0, example.context)
-        return example.replace(context=context, has_context=example.has_context & ~dropped)
-
-    def _target_query(self, example: Projections) -> Float[Array, "b 2 3"]:
-        return jnp.broadcast_to(jnp.asarray(TARGET, jnp.float32), (example.index.shape[0], 2, 3))
-
-
-def observe(key: Key[Array, ""], count: int) -> Projections:
-    """Projections of `count` new signals, which do not leave this function."""
-    signal_key, query_key = jax.random.split(key)
-    root = jnp.asarray(np.linalg.cholesky(COVARIANCE), jnp.float32)
-    signal = jnp.asarray(MEAN, jnp.float32)[None] + jax.random.normal(signal_key, (count, 3)) @ root.T
-    direction = jax.random.normal(query_key, (count, 1, 3))
-    direction = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
-    return Projections(
-        context=signal @ jnp.asarray(CONTEXT.T, jnp.float32),
-        has_context=jnp.ones(count, bool),
-        target=signal @ jnp.asarray(TARGET.T, jnp.float32),
-        extra_query=direction,
-        extra=jnp.einsum("bqs,bs->bq", direction, signal),
-        index=jnp.arange(count),
-    )
+PLAIN = {"sampler": "ddim", "spacing": "uniform", "num_steps": SAMPLING_STEPS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
+    config: Config
     params: dict
     model: LinearModel
     schedule: Schedule
@@ -147,50 +42,26 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    """The linear model, trained by the project's own denoiser, loss, optimiser and step."""
-    schedule = cosine_schedule()
-    model = LinearModel(schedule.num_timesteps)
-    loss = partial(
-        training_loss,
-        model=model,
-        schedule=schedule,
-        diffusion=DiffusionConfig(num_timesteps=1000, guidance_dropout=0.5),
-        weights=LossConfig(estimate=1.0),
-    )
-    tx = make_optimizer(
-        OptimizerConfig(
-            learning_rate=0.03,
-            warmup_steps=50,
-            decay_steps=TRAINING_STEPS - 50,
-            b1=0.9,
-            b2=0.99,
-            clip_norm=10.0,
-            ema_decay=0.99,
-        )
-    )
-    step = partial(train_step, tx=tx, loss=loss, accumulate=1, ema_decay=0.99, ema_every=1)
-    data_key, noise_key = jax.random.split(jax.random.key(0))
-
-    @optimised_jit
-    def train(state):
-        def body(state, n):
-            return step(state, observe(jax.random.fold_in(data_key, n), BATCH), noise_key)[0], None
-
-        return jax.lax.scan(body, state, jnp.arange(TRAINING_STEPS))[0]
-
-    return Trained(train(create(model.init(), tx)).ema, model, schedule)
+    """The linear model, trained as its config says."""
+    config = read_config("configs/linear.py")
+    model, setup = make_model(config), make_train_setup(config)
+    init_key, noise_key = jax.random.split(jax.random.key(0))
+    state, step, size = setup.init(init_key), optimised_jit(setup.step, donate_argnums=0), config.train.batch_size
+    for n in range(config.train.num_steps):
+        state, _ = step(state, model.generate(config.seed, np.arange(n * size, (n + 1) * size)), noise_key)
+    return Trained(config, state.ema, model, cosine_schedule(config.diffusion.num_timesteps))
 
 
 def context_of(value: float, count: int) -> Projections:
     """An example that knows the context only: all else is NaN."""
-    unknown = observe(jax.random.key(0), count)
-    unknown = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x, unknown)
+    unknown = LinearModel(1000).generate(0, np.arange(count))
+    unknown = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan) if x.dtype == np.float32 else jnp.asarray(x), unknown)
     return unknown.replace(context=jnp.full((count, 1), value))
 
 
 def sampler_of(trained: Trained, **changes: Any) -> DiffusionSampler:
     """That of scenes, with as many steps as there are and nothing switched on, but for the changes."""
-    settings = dataclasses.replace(from_dict(toy.get_config()).sample, **(PLAIN | changes))
+    settings = dataclasses.replace(trained.config.sample, **(PLAIN | changes))
     return DiffusionSampler(trained.model, trained.params, trained.schedule, settings)
 
 
@@ -212,9 +83,8 @@ def sampled_signals(trained: Trained, example: Projections, **changes: Any) -> n
 
 def posterior(context: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean [3] and covariance [3, 3] of the signal, given its context projection."""
-    gain = COVARIANCE @ CONTEXT.T @ np.linalg.inv(CONTEXT @ COVARIANCE @ CONTEXT.T)
-    mean = MEAN + gain @ (context - CONTEXT @ MEAN)
-    return mean, COVARIANCE - gain @ CONTEXT @ COVARIANCE
+    mean, covariance = LinearModel(1000).posterior(context_of(context, 1))
+    return mean[0], covariance[0]
 
 
 def moment_errors(observed: np.ndarray, query: np.ndarray, truth: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -280,3 +150,50 @@ def test_deterministic_regression_has_the_mean_but_not_the_covariance(trained):
     mean_error, covariance_error = moment_errors(np.asarray(estimate), TARGET, posterior(CONTEXTS[0]))
     assert mean_error < TOLERANCE
     assert covariance_error > 2 * TOLERANCE
+
+
+# --- the model's own truth, and the scores that are made of it
+
+
+def test_the_posterior_is_that_of_the_signals_that_examples_are_made_of():
+    """By regression: signals are seen in three directions, which tell them."""
+    example = LinearModel(1000).generate(0, np.arange(100_000))
+    operators = np.concatenate([CONTEXT, TARGET])
+    signals = np.concatenate([example.context, example.target], axis=1) @ np.linalg.inv(operators).T
+    np.testing.assert_allclose(np.einsum("bqs,bs->bq", example.extra_query, signals), example.extra, atol=1e-4)
+    mean, covariance = LinearModel(1000).posterior(example)
+    rest = signals - mean
+    # Five standard errors of the moments of 100 000 signals whose variances are at most 0.3.
+    np.testing.assert_allclose(rest.mean(0), 0, atol=0.009)
+    np.testing.assert_allclose(rest.T @ example.context / len(rest), 0, atol=0.009)
+    np.testing.assert_allclose(np.cov(rest.T), covariance[0], atol=0.007)
+    dropped = example.replace(has_context=np.zeros(len(rest), bool))
+    np.testing.assert_allclose(LinearModel(1000).posterior(dropped)[0], np.broadcast_to(MEAN, mean.shape))
+    np.testing.assert_allclose(LinearModel(1000).posterior(dropped)[1][0], COVARIANCE)
+
+
+def test_examples_are_functions_of_the_seed_and_their_number():
+    generate = LinearModel(1000).generate
+    some, again = generate(3, np.arange(1000, 1100)), generate(3, np.array([1023, 1024, 1099]))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[[23, 24, 99]], y), some, again)
+    for other in (generate(4, np.arange(1000, 1100)), generate(3, np.arange(1000, 1100), held_out=True)):
+        assert np.abs(other.target - some.target).min() > 0
+
+
+def test_scores_know_exact_samples_from_others():
+    rng, count = np.random.default_rng(0), 2000
+    example = LinearModel(1000).generate(0, np.arange(40), held_out=True)
+    mean, covariance = LinearModel(1000).posterior(example)
+    root = np.linalg.cholesky(covariance + 1e-12 * np.eye(3))
+    exact = mean[:, None] + rng.normal(size=(40, count, 3)) @ np.moveaxis(root, 1, 2)
+    scores = posterior_scores(exact, mean, covariance)
+    assert scores["mean_error"] < 1.5 / np.sqrt(count) and scores["covariance_error"] < 0.06
+    shifted = posterior_scores(exact + 0.3, mean, covariance)
+    assert shifted["mean_error"] > 0.5 and shifted["covariance_error"] == pytest.approx(scores["covariance_error"])
+    narrow = posterior_scores(mean[:, None] + 0.7 * (exact - mean[:, None]), mean, covariance)
+    assert narrow["covariance_error"] == pytest.approx(0.51, abs=0.03) and narrow["mean_error"] < scores["mean_error"]
+    honest = observation_scores(exact @ TARGET.T, example.target)
+    # 80 truths: 1.6 / sqrt(80) is exceeded by one honest set in a hundred, and this one is always the same.
+    assert honest["calibration_error"] < 0.18
+    average = mean[:, None] + 0.2 * (exact - mean[:, None])
+    assert observation_scores(average @ TARGET.T, example.target)["calibration_error"] > 0.3

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from dfm_jax.commands import signals
 from dfm_jax.config import Config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
@@ -29,6 +30,8 @@ from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_dis
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.results import SceneStore, summarise, write_scene_table
 from dfm_jax.evaluation.scores import SceneSamples, measure
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.models import lpips
 from dfm_jax.pages.evaluation_page import write_page
 from dfm_jax.runs.checkpoint_files import require_checkpoints
@@ -65,6 +68,8 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
         config names are not what they should be, this is one of several processes, another process evaluates there, or
         the folder cannot be written.
     """
+    if not isinstance(make_model(config), SceneModel):
+        return signals.evaluate(config, workdir, out)
     if jax.process_count() > 1:
         raise UserError(
             "--mode=evaluate runs in one process, on all of its devices: start it once, with --nodistributed"

@@ -6,8 +6,9 @@
     export.json                       what is in there, and how it is called
 
 The denoiser is a function of flat dictionaries `(params, inputs, x_t [b, h, w, 3], timestep [b] int32) -> x0`, images
-`x` in [-1, 1], for any number `b` of scenes; `inputs` are the context (images in [0, 1], cameras and bounds) and the
-target's camera, named as in `structs.Example`. Guidance is part of it, thresholding is not.
+`x` in [-1, 1] (of models without images, observations of another `shape`), for any number `b` of scenes; `inputs` are
+the context (images in [0, 1], cameras and bounds) and the target's camera, named as in `structs.Example`. Guidance is
+part of it, thresholding is not.
 `examples/sample_exported.py` samples with it.
 """
 
@@ -26,13 +27,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import pipeline, toy_data
-from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
+from dfm_jax.examples import abstract_example, held_out_examples
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import parameter_shapes
-from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.protocol import ForwardModel, parameter_shapes
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
@@ -86,7 +85,8 @@ def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) ->
     if inputs is not None:
         np.savez(folder / "inputs.npz", **inputs)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
-    about = _description(config, step, schedule.alpha_bar)
+    shape = jax.eval_shape(model.target, abstract_example(config, 1))[0].shape[1:]
+    about = _description(config, step, schedule.alpha_bar, shape)
     about |= {"parameters": fingerprints.of_arrays(params), "sha256": _checksums(folder)}
     (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
     return step
@@ -101,30 +101,31 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
     return checksums
 
 
-def export_denoiser(config: Config, model: RadianceFieldModel) -> bytes:
+def export_denoiser(config: Config, model: ForwardModel) -> bytes:
     """One denoising step, for all `PLATFORMS` and any number of scenes, as jax reads it back."""
-    inputs = jax.eval_shape(to_inputs, abstract_example(config, 1))
-    size, (b,) = config.image_size, jax.export.symbolic_shape("b", constraints=["b >= 1"])
+    example = abstract_example(config, 1)
+    inputs = jax.eval_shape(to_inputs, example)
+    (b,) = jax.export.symbolic_shape("b", constraints=["b >= 1"])
     symbolic = lambda x: jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
     params = flatten_dict(parameter_shapes(model), sep="/")
     arguments = (
         params,
         {name: symbolic(x) for name, x in inputs.items()},
-        jax.ShapeDtypeStruct((b, size, size, 3), jnp.float32),
+        symbolic(jax.eval_shape(model.target, example)[0]),
         jax.ShapeDtypeStruct((b,), jnp.int32),
     )
     exported = jax.export.export(jax.jit(flat_denoiser(config, model)), platforms=PLATFORMS)(*arguments)
     return bytes(exported.serialize())
 
 
-def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs, Inputs, Array, Array], Array]:
+def flat_denoiser(config: Config, model: ForwardModel) -> Callable[[Inputs, Inputs, Array, Array], Array]:
     """The function that is exported: guided as the config samples, for each scene by itself."""
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     settings = dataclasses.replace(config.sample, context_memory=0.0)  # there is one step
 
     def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         sampler = DiffusionSampler(model, params, schedule, settings)
-        example = to_example(jax.tree.map(lambda x: x[None], inputs), config.data.view_sampling.num_target)
+        example = to_example(jax.tree.map(lambda x: x[None], inputs), abstract_example(config, 1))
         denoise = sampler.denoise_fn(sampler.prepare(example))
         average = jnp.zeros_like(x_t)[None]  # nothing is carried from step to step
         return denoise(x_t[None], timestep[None], average)[0][0]
@@ -135,8 +136,10 @@ def flat_denoiser(config: Config, model: RadianceFieldModel) -> Callable[[Inputs
     return denoiser
 
 
-def to_inputs(example: Example) -> dict[str, Array]:
-    """What the denoiser needs of an example [b], flat."""
+def to_inputs(example: Any) -> dict[str, Array]:
+    """What the denoiser needs of an example [b], flat; of one that is not of posed images, all."""
+    if not isinstance(example, Example):
+        return _by_path(example)
     context, target = example.context, example.target
     return {
         "context/images": context.images,
@@ -152,9 +155,17 @@ def to_inputs(example: Example) -> dict[str, Array]:
     }
 
 
-def to_example(inputs: Inputs, num_target: int = 1) -> Example:
-    """The example [b] with such inputs. Its target's pictures are black: the denoiser does not look at them."""
-    images = inputs["context/images"]
+def _by_path(tree: Any) -> dict[str, Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def to_example(inputs: Inputs, like: Any) -> Any:
+    """The example [b] with such inputs, of another's form. Pictures of its targets are black: the denoiser does not
+    look at them."""
+    if not isinstance(like, Example):
+        return jax.tree.unflatten(jax.tree.structure(like), [inputs[name] for name in _by_path(like)])
+    images, num_target = inputs["context/images"], like.target.valid.shape[1]
     target = lambda name: jnp.repeat(inputs[f"target/{name}"][:, None], num_target, axis=1)
     return Example(
         context=Views(
@@ -179,22 +190,23 @@ def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
     """Of the first evaluation scenes; None where the data set is not here."""
     number = min(NUM_EXAMPLES, config.sample.num_scenes)
     try:
-        data = toy_data.find_toy(config.data, config.image_size)
-        example, _ = pipeline.evaluation_examples(data, image_size=config.image_size, num_scenes=number)
+        example, _ = held_out_examples(config, number)
     except UserError as error:
         say(f"without inputs.npz: {error}")
         return None
     return {name: np.asarray(x) for name, x in to_inputs(example).items()}
 
 
-def _description(config: Config, step: int, alpha_bar: Array) -> dict[str, Any]:
+def _description(config: Config, step: int, alpha_bar: Array, shape: tuple[int, ...]) -> dict[str, Any]:
+    """`shape`: of one observation."""
     return {
         "step": step,
         "platforms": PLATFORMS,
         "image_size": config.image_size,
+        "shape": shape,
         "guidance": config.sample.guidance,
         "temperature": config.sample.temperature,
         "num_steps": config.sample.num_steps,
-        "call": "denoiser(params, inputs, x_t [b, h, w, 3] in [-1, 1], timestep [b] int32) -> x0 [b, h, w, 3]",
+        "call": "denoiser(params, inputs, x_t [b, *shape] in [-1, 1], timestep [b] int32) -> x0 [b, *shape]",
         "alpha_bar": np.asarray(alpha_bar, np.float64).tolist(),
     }

@@ -19,12 +19,15 @@ import jax
 import numpy as np
 from jax import Array
 
+from dfm_jax.commands import signals
 from dfm_jax.config import Config
 from dfm_jax.data.loading import pipeline
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.sample_page import write_report
 from dfm_jax.pages.scene_files import write_scene, write_videos
 from dfm_jax.runs.checkpoint_files import require_checkpoints
@@ -46,7 +49,9 @@ PAGE = "index.html"
 OURS = ("scene_*", "samples.json", PAGE)
 
 
-def sample(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> Summary:
+def sample(
+    config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None
+) -> Summary | dict[str, Any]:
     """Samples scenes with the latest averaged parameters of `workdir` and writes `out`, by default `<workdir>/samples`;
     earlier samples there stay until these are complete.
 
@@ -56,6 +61,8 @@ def sample(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | 
       UserError: there is no checkpoint, it is of another model, the data set is missing, this is one of several
         processes, another process samples there, or videos or anything else cannot be written.
     """
+    if not isinstance(make_model(config), SceneModel):
+        return signals.sample(config, workdir, out)
     if jax.process_count() > 1:
         raise UserError("--mode=sample runs in one process: start it once, with --nodistributed")
     require_checkpoints(workdir)

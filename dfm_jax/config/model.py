@@ -1,7 +1,12 @@
-"""Settings of the model: everything that its parameters depend on, and how it renders."""
+"""Settings of forward models: everything that their parameters depend on, and how they observe.
+
+Those of the models of scenes are here. A model of another kind has its own beside it, in `forward_models/`: a subclass
+of `ForwardModelConfig` that is entered in `MODELS` by `settings_of`.
+"""
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from dfm_jax.config.limits import Channels, ChannelsOrNone, Path, Range, Share, SideOrNone
 
@@ -9,6 +14,42 @@ DTYPES = ("float32", "bfloat16")
 Layers = Annotated[int, Range(1, 100)]
 Samples = Annotated[int, Range(3, 2**14)]  # along a ray
 SamplesOrNone = Annotated[int, Range(0, 2**14)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForwardModelConfig:
+    """What all forward models have; the field `name` of `model` says which one a config has, and so which settings."""
+
+    deterministic: ClassVar[bool] = False  # whether it knows one answer only, and has no denoising steps
+    init_file: ClassVar[str] = ""  # public weights of its encoder to start from; '': none
+    posed_images: ClassVar[bool] = False  # whether its examples are posed images of scenes, the config's `data`
+
+    name: str
+
+    def rules_with(self, config: Any) -> list[tuple[bool, str]]:
+        """What must hold between the model's settings and the other sections of a `Config`."""
+        return []
+
+
+MODELS: dict[str, type[ForwardModelConfig]] = {}
+
+
+def settings_of(*names: str) -> Callable[[type], type]:
+    """Makes a class the (frozen) settings of the forward models of these names."""
+
+    def enter(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        MODELS.update(dict.fromkeys(names, cls))
+        return cls
+
+    return enter
+
+
+def model_name(values: Mapping[str, Any]) -> Any:
+    """The name in a model's settings. Models had none at first: then pixelNeRF is the one without a conditioning
+    field."""
+    unnamed = "pixelnerf" if values.get("conditioning_field", ...) is None else "radiance_field"
+    return values.get("name", unnamed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +116,14 @@ class RayMarchingConfig:
     background: Share = 0.0  # colour behind the scene, [0, 1]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+@settings_of("radiance_field", "pixelnerf")
+class ModelConfig(ForwardModelConfig):
     """The paper's model; or the deterministic pixelNeRF that it grew from, which sees no noisy view: nothing is
     estimated for one."""
 
-    name: Literal["radiance_field", "pixelnerf"]  # of the forward model
+    posed_images = True
+
+    name: Literal["radiance_field", "pixelnerf"]
     pixel_grid: Literal["centres", "corners"] = "centres"  # 'corners': the published corner-aligned grid
     compute_dtype: Literal[DTYPES] = "float32"  # of the networks
     rendered_features: ChannelsOrNone  # feature channels that a field renders beside colour
@@ -98,6 +141,10 @@ class ModelConfig:
         """Whether the model knows one answer only, and has no denoising steps."""
         return self.name == "pixelnerf"
 
+    @property
+    def init_file(self) -> str:
+        return self.encoder.init_file
+
     def rules(self) -> list[tuple[bool, str]]:
         fine, conditioning = self.ray_marching.num_fine, self.ray_marching.num_conditioning
         with_estimate = [
@@ -111,4 +158,54 @@ class ModelConfig:
             ),
             (self.proposal is None or fine > 0, "proposal needs ray_marching.num_fine > 0"),
             *([] if self.deterministic else with_estimate),
+        ]
+
+    def rules_with(self, config: Any) -> list[tuple[bool, str]]:
+        loss, sample = config.loss, config.sample
+        rules = [
+            (
+                not isinstance(self.encoder, DiTConfig) or config.image_size % 4 == 0,
+                "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)",
+            ),
+            (
+                not (config.init_from and self.encoder.init_file),
+                "init_from brings an encoder of its own: leave model.encoder.init_file empty",
+            ),
+            (loss.patch_size <= config.image_size, "loss.patch_size must be at most image_size"),
+            (
+                loss.coarse == 0 or self.ray_marching.num_fine > 0,
+                "loss.coarse needs model.ray_marching.num_fine > 0",
+            ),
+            (
+                (loss.interlevel > 0) == (self.proposal is not None),
+                "loss.interlevel trains model.proposal: both or neither must be there",
+            ),
+            (
+                self.proposal is None or loss.coarse == 0,
+                "loss.coarse must be 0 with model.proposal, which has no colour",
+            ),
+            (
+                sample.photograph is not None and sample.target_camera is not None,
+                "sample.photograph and sample.target_camera must be there: they are for photographs without a camera",
+            ),
+        ]
+        return rules + (self._pixelnerf_rules(config) if self.deterministic else [])
+
+    def _pixelnerf_rules(self, config: Any) -> list[tuple[bool, str]]:
+        """What has no meaning without a noisy view must be switched off, and not look as if it did something."""
+        off = {
+            "model.estimate_size": (self.estimate_size, 0),
+            "model.ray_marching.num_conditioning": (self.ray_marching.num_conditioning, 0),
+            "loss.estimate": (config.loss.estimate, 0.0),
+            "diffusion.guidance_dropout": (config.diffusion.guidance_dropout, 0.0),
+            "diffusion.high_noise_fraction": (config.diffusion.high_noise_fraction, 0.0),
+            "sample.num_samples": (config.sample.num_samples, 1),
+            "evaluate.num_samples": (config.evaluate.num_samples, 1),
+            "sample.num_steps": (config.sample.num_steps, 1),
+            "sample.guidance": (config.sample.guidance, 1.0),
+            "sample.autoregressive_step": (config.sample.autoregressive_step, 0),
+        }
+        return [
+            (value == needed, f"{name} must be {needed} with model.name='pixelnerf'")
+            for name, (value, needed) in off.items()
         ]

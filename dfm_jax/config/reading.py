@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from dfm_jax.config.limits import IsPath
-from dfm_jax.config.model import ENCODERS, EncoderConfig
+from dfm_jax.config.model import ENCODERS, MODELS, EncoderConfig, ForwardModelConfig, model_name
 from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
 from dfm_jax.paths import expand_home
+
+# Parts that are of one of several kinds, whose `name` says which.
+KINDS = {EncoderConfig: ("encoder", ENCODERS), ForwardModelConfig: ("model", MODELS)}
 
 
 class ConfigError(UserError):
@@ -48,6 +51,8 @@ def with_defaults(values: Any, section: type = Config) -> Any:
         if field.default is not dataclasses.MISSING:
             group = dataclasses.is_dataclass(field.default)
             complete.setdefault(field.name, dataclasses.asdict(field.default) if group else field.default)
+        if types[field.name] == ForwardModelConfig and hasattr(complete.get(field.name), "items"):
+            complete[field.name] = {**complete[field.name], "name": model_name(complete[field.name])}
         if kind := _group(types[field.name], value := complete.get(field.name)):
             complete |= {} if value is None else {field.name: with_defaults(value, kind)}
     return complete
@@ -66,8 +71,8 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(values, Mapping) and not hasattr(values, "keys"):
         problems.append(f"{f'config.{prefix}'.rstrip('.')} must be a group of fields, not {values!r}")
         return None
-    kind = f" of encoder {values['name']!r}" if cls in ENCODERS.values() else ""
     types = _types(cls)
+    kind = "".join(f" of {what} {values['name']!r}" for what, kinds in KINDS.values() if cls in kinds.values())
     problems += [
         f"config.{prefix}{k} is not a setting{kind} (known here: {', '.join(types)})" for k in values if k not in types
     ]
@@ -76,8 +81,8 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
         where = f"config.{prefix}{name}"
         if name not in values:
             problems.append(f"{where} is missing")
-        elif hint == EncoderConfig:
-            made[name] = _build_encoder(values[name], f"{prefix}{name}.", problems)
+        elif hint in KINDS:
+            made[name] = _build_kind(hint, values[name], f"{prefix}{name}.", problems)
         elif group := _group(hint, values[name]):
             absent = values[name] is None and group is not hint  # an optional group
             made[name] = None if absent else _build(group, values[name], f"{prefix}{name}.", problems)
@@ -88,14 +93,18 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
 
 @functools.cache
 def _types(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    return {name: hint for name, hint in typing.get_type_hints(cls, include_extras=True).items() if name in fields}
 
 
-def _build_encoder(values: Any, prefix: str, problems: list[str]) -> EncoderConfig | None:
-    """The kind of encoder whose name the values give."""
-    if group := _group(EncoderConfig, values):
+def _build_kind(hint: Any, values: Any, prefix: str, problems: list[str]) -> Any:
+    """The one of several kinds of settings whose name the values give."""
+    if not hasattr(values, "get"):
+        problems.append(f"config.{prefix.rstrip('.')} must be a group of fields, not {values!r}")
+    elif group := _group(hint, values):
         return _build(group, values, prefix, problems)
-    problems.append(f"config.{prefix}name must be one of {', '.join(ENCODERS)}, not {_name(values)!r}")
+    else:
+        problems.append(f"config.{prefix}name must be one of {', '.join(KINDS[hint][1])}, not {_name(values)!r}")
     return None
 
 
@@ -106,8 +115,8 @@ def _name(values: Any) -> Any:
 def _group(kind: Any, value: Any) -> type | None:
     """The dataclass of a field that is a group of fields, also an optional one; None for all others. Of several kinds
     it is the one that the `name` in the value says."""
-    if kind == EncoderConfig:
-        return next((group for name, group in ENCODERS.items() if name == _name(value)), None)
+    if kind in KINDS:
+        return next((group for name, group in KINDS[kind][1].items() if name == _name(value)), None)
     options = (kind, *typing.get_args(kind))
     groups = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     return groups[0] if groups else None

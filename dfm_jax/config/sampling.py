@@ -66,13 +66,13 @@ class SampleConfig:
     # Frames of the camera path from one sampled view to the next, to which it is context: recorded frames where
     # video_path is 'dataset', else frames of the video. 0: target view 0 is the only one.
     autoregressive_step: CountOrNone = 0
-    video_frames: Annotated[int, Range(1, 10**5)]
+    video_frames: Annotated[int, Range(1, 10**5)] = 1
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
     context_memory: Annotated[float, Range(0.0, 1e6)] = 0.0
     # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
     video_path: Literal[VIDEO_PATHS] = "interpolate"
-    photograph: PhotographConfig
-    target_camera: TargetCameraConfig
+    photograph: PhotographConfig | None = None  # of scenes
+    target_camera: TargetCameraConfig | None = None  # of scenes
 
     def rules(self) -> list[tuple[bool, str]]:
         return [(self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to")]
@@ -84,7 +84,7 @@ class EvaluateConfig:
 
     protocol: Path = ""  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
     num_scenes: Number  # scenes to draw; an index file has its own
-    num_target: Annotated[int, Range(1, 1000)]  # target views of each that are drawn; an index file has its own
+    num_target: Annotated[int, Range(1, 1000)] = 1  # target views of each that are drawn; an index file has its own
     num_samples: Number  # samples of each scene
     inception_file: Path = ""  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
     sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps (toy); 0: none

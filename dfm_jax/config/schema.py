@@ -10,8 +10,8 @@ import dataclasses
 from typing import Annotated, Literal
 
 from dfm_jax.config.data import DataConfig
-from dfm_jax.config.limits import Path, Range, Side
-from dfm_jax.config.model import DiTConfig, ModelConfig
+from dfm_jax.config.limits import Path, Range, SideOrNone
+from dfm_jax.config.model import ForwardModelConfig
 from dfm_jax.config.sampling import EvaluateConfig, SampleConfig
 from dfm_jax.config.training import DiffusionConfig, LossConfig, TrainConfig
 
@@ -21,12 +21,12 @@ INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     seed: Annotated[int, Range(0, 2**32 - 1)]  # of noise, order and parameters; jax and grain take 32 bits
-    image_size: Side  # side of the square images, pixels
+    image_size: SideOrNone = 0  # side of the square images, pixels; 0: observations are no images
     init_from: Path = ""  # workdir whose averaged parameters to start from; '': none
     # How they map to this model's: 'pixelnerf' is from its deterministic stage.
     init_rule: Literal[INIT_RULES] = "same"
-    data: DataConfig
-    model: ModelConfig
+    data: DataConfig | None = None  # of models that are trained on posed images; others make their own examples
+    model: ForwardModelConfig
     diffusion: DiffusionConfig
     loss: LossConfig
     train: TrainConfig
@@ -35,49 +35,17 @@ class Config:
 
     def rules(self) -> list[tuple[bool, str]]:
         """What must hold between sections."""
-        model, loss = self.model, self.loss
-        rules = [
+        posed_images = self.model.posed_images
+        return [
             (
-                not isinstance(model.encoder, DiTConfig) or self.image_size % 4 == 0,
-                "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)",
+                (self.data is not None) == (self.image_size > 0) == posed_images,
+                f"model.name={self.model.name!r} needs data and image_size"
+                if posed_images
+                else f"model.name={self.model.name!r} makes its own examples: data must be None, and image_size 0",
             ),
-            (
-                not (self.init_from and model.encoder.init_file),
-                "init_from brings an encoder of its own: leave model.encoder.init_file empty",
-            ),
-            (loss.patch_size <= self.image_size, "loss.patch_size must be at most image_size"),
-            (
-                loss.coarse == 0 or model.ray_marching.num_fine > 0,
-                "loss.coarse needs model.ray_marching.num_fine > 0",
-            ),
-            (
-                (loss.interlevel > 0) == (model.proposal is not None),
-                "loss.interlevel trains model.proposal: both or neither must be there",
-            ),
-            (
-                model.proposal is None or loss.coarse == 0,
-                "loss.coarse must be 0 with model.proposal, which has no colour",
-            ),
+            *(self.model.rules_with(self)),
             (
                 self.sample.num_steps <= self.diffusion.num_timesteps,
                 "sample.num_steps must be at most diffusion.num_timesteps",
             ),
         ]
-        return rules + (self._pixelnerf_rules() if model.deterministic else [])
-
-    def _pixelnerf_rules(self) -> list[tuple[bool, str]]:
-        """What has no meaning without a noisy view must be switched off, and not look as if it did something."""
-        model, where = self.model, "with model.name='pixelnerf'"
-        off = {
-            "model.estimate_size": (model.estimate_size, 0),
-            "model.ray_marching.num_conditioning": (model.ray_marching.num_conditioning, 0),
-            "loss.estimate": (self.loss.estimate, 0.0),
-            "diffusion.guidance_dropout": (self.diffusion.guidance_dropout, 0.0),
-            "diffusion.high_noise_fraction": (self.diffusion.high_noise_fraction, 0.0),
-            "sample.num_samples": (self.sample.num_samples, 1),
-            "evaluate.num_samples": (self.evaluate.num_samples, 1),
-            "sample.num_steps": (self.sample.num_steps, 1),
-            "sample.guidance": (self.sample.guidance, 1.0),
-            "sample.autoregressive_step": (self.sample.autoregressive_step, 0),
-        }
-        return [(value == needed, f"{name} must be {needed} {where}") for name, (value, needed) in off.items()]

@@ -22,7 +22,7 @@ class DiffusionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights. The loss on the target views has weight 1; the other terms are off where nothing is said."""
+    """Weights. The loss on the target has weight 1; the other terms are off where nothing is said."""
 
     estimate: Weight = 0.0  # deterministic estimate, mean squared error
     coarse: Weight = 0.0  # colour of the coarse field, mean squared error

@@ -1,8 +1,13 @@
-"""Which forward models there are, by the name that a config gives them."""
+"""Which forward models there are, by the name that a config gives them.
+
+Another one is a file beside this one, with the model and its settings (`config.model.settings_of`), a line here, and a
+config file; `linear.py` is the smallest example. `tests/test_forward_models.py` holds every model to the same laws.
+"""
 
 from collections.abc import Callable, Mapping
 
 from dfm_jax.config import Config
+from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
@@ -10,6 +15,7 @@ from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
     "radiance_field": RadianceFieldModel.from_config,
     "pixelnerf": PixelNeRF.from_config,
+    "linear": LinearModel.from_config,
 }
 
 

@@ -2,17 +2,20 @@
 
 `ForwardModel` is what diffusion with forward models needs of one (Tewari et al. 2023, section 3): infer a signal from
 observations, and observe a signal. The denoiser, the losses and the samplers are written against it, and training,
-resuming, guidance, evaluation and the export of the denoiser with them. `build.py` says which models there are.
+resuming, guidance, evaluation and the export of the denoiser with them. What only some models can do has a smaller
+protocol of its own: `SceneModel`, `GeneratingModel`, `KnownPosterior`. `build.py` says which models there are.
 """
 
 import functools
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jax import Array
 
 from dfm_jax.config import LossConfig
 from dfm_jax.forward_models.terms import Terms
+from dfm_jax.structs import Camera, RenderedViews
 
 Params = dict[str, Any]
 
@@ -78,6 +81,39 @@ class ForwardModel(Protocol):
     def cache(self, params: Params, context: Any, query: Any, cache_bytes: int) -> Any:
         """The query of `target` with what all denoising steps would compute alike for it, in at most `cache_bytes` an
         example. A model that has nothing to keep returns the query as it is."""
+
+
+@runtime_checkable
+class SceneModel(ForwardModel, Protocol):
+    """A model whose signals are scenes: cameras can look at them, and its examples are posed images (`Example`)."""
+
+    image_size: int  # side of the images that diffusion runs on, pixels
+
+    def render(self, params: Params, signal: Any, camera: Camera, height: int, width: int) -> RenderedViews:
+        """What cameras [b, k] see of scenes [b]: views [b, k, height, width]."""
+
+    def estimated_view(self, estimate: Any) -> RenderedViews:
+        """The deterministic estimate of target view 0, as views [b, h, w] of the model's image size."""
+
+
+@runtime_checkable
+class GeneratingModel(ForwardModel, Protocol):
+    """A model that makes its own examples, in the place of a data set."""
+
+    def generate(self, seed: int, index: np.ndarray, *, held_out: bool = False) -> Any:
+        """The examples of these numbers [b], numpy arrays: each a function of the seed and its own number alone.
+
+        Args:
+          held_out: whether they are to judge by; they do not repeat those of training.
+        """
+
+
+@runtime_checkable
+class KnownPosterior(ForwardModel, Protocol):
+    """A model whose signals are vectors, and whose posterior has a closed form."""
+
+    def posterior(self, example: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [b, d] and covariance [b, d, d] of the signals, given the contexts of examples."""
 
 
 def parameter_shapes(model: ForwardModel) -> Params:

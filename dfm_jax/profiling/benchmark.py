@@ -25,7 +25,7 @@ from dfm_jax.profiling.measure import (
     resident_peak_bytes,
     run_interleaved,
 )
-from dfm_jax.profiling.programs import Inference, Training, compile_quickly, matrix, matrix_products
+from dfm_jax.profiling.programs import Inference, Training, compile_quickly, compute_dtype, matrix, matrix_products
 from dfm_jax.runs.log import say
 from dfm_jax.training.monitor import format_duration
 
@@ -137,7 +137,7 @@ def _measure_inference(config: Config, names: Collection[str]) -> tuple[dict[str
         compiled = inference.compile(name)
         return Program(compiled, partial(compiled.call, *map(arrays, inference.parts[name].arguments)))
 
-    product = compile_quickly(partial(matrix, config.model.compute_dtype))
+    product = compile_quickly(partial(matrix, compute_dtype(config)))
     _try(RATE, lambda: _product_program(product), programs, failed)
     for name in inference.parts:
         if name in names:
@@ -183,6 +183,9 @@ def _announce(programs: Mapping[str, Program], num_steps: int) -> None:
 def _loading_rate(config: Config) -> float | None:
     """Views a second that this process reads, in batches of training; None where the data set is not there."""
     size = config.train.batch_size
+    if config.data is None:
+        say("reading is not measured: this model makes its own examples")
+        return None
     try:
         data = toy_data.find_toy(config.data, config.image_size)
         batches = pipeline.training_batches(data, image_size=config.image_size, batch_size=size, seed=config.seed)

@@ -18,16 +18,17 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.denoiser import Prepared
 from dfm_jax.errors import UserError
+from dfm_jax.examples import abstract_example
 from dfm_jax.flops import count_flops
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.models import lpips
 from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.runs.log import say
-from dfm_jax.sampling.batches import pairs_at_once
+from dfm_jax.sampling import batches, signals
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import setup, sharding
 
@@ -90,8 +91,9 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     number, split = scenes * mesh.size, sharding.batch_sharding(mesh)
     model = make_model(config)
     sampler = jax.eval_shape(lambda key: DiffusionSampler.from_config(config, model.init(key)), jax.random.key(0))
-    prepared = jax.eval_shape(DiffusionSampler.prepare, sampler, abstract_example(config, number))
-    x_t = jax.ShapeDtypeStruct((number, config.image_size, config.image_size, 3), jnp.float32, sharding=split)
+    example = abstract_example(config, number)
+    prepared = jax.eval_shape(DiffusionSampler.prepare, sampler, example)
+    x_t = _placed(jax.eval_shape(model.target, example)[0], split)
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
     def step(sampler: DiffusionSampler, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
@@ -103,7 +105,10 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
 
 def denoised_per_device(config: Config) -> int:
     """Scenes that `--mode=sample` draws at once."""
-    return pairs_at_once(config.image_size)
+    model = make_model(config)
+    if isinstance(model, SceneModel):
+        return batches.pairs_at_once(config.image_size)
+    return signals.pairs_at_once(jax.eval_shape(model.target, abstract_example(config, 1))[0])
 
 
 def _placed(shapes: Any, placed: NamedSharding) -> Any:

@@ -15,14 +15,12 @@ from jax import Array
 from dfm_jax.config import Config
 from dfm_jax.denoiser import Prepared
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
 from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
-from dfm_jax.sampling.views import render_views
-from dfm_jax.structs import Example, Rendering, Scene
 from dfm_jax.training import sharding
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.setup import TrainSetup, make_train_setup
@@ -54,25 +52,24 @@ class Inference:
 
     def given(self, name: str) -> Any:
         """Arguments that no part makes, to be called by one that compiles or evaluates shapes."""
-        config, size = self.config, self.config.image_size
-        key = jax.random.key(config.seed)
+        config, key = self.config, jax.random.key(self.config.seed)
         if name == "params":
             return made_up_parameters(self.model.init, key)
         if name == "cast params":
             params = made_up_parameters(self.model.init, key)
-            return jax.tree.map(lambda x: x.astype(config.model.compute_dtype), params)
+            return jax.tree.map(lambda x: x.astype(compute_dtype(config)), params)
         if name == "keys":
             return jax.random.split(key, 1)
         if name == "camera":
             return jax.tree.map(lambda x: x[:, :1], self.example.target.camera)
         if name in ("x_t", "average"):
-            return jax.random.normal(key, (1, size, size, 3))
+            return jax.random.normal(key, jax.eval_shape(self.model.target, self.example)[0].shape)
         if name == "timestep":
             return jnp.full(1, config.diffusion.num_timesteps // 2, jnp.int32)
         raise KeyError(name)
 
     @property
-    def example(self) -> Example:
+    def example(self) -> Any:
         return synthetic_example(self.config, 1)
 
     def shapes(self, name: str) -> Any:
@@ -104,8 +101,8 @@ class Inference:
         return self.example if name == "example" else compile_quickly(partial(self.given, name))
 
 
-def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part]:
-    as_configured, size = partial(DiffusionSampler.from_config, config), config.image_size
+def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
+    as_configured = partial(DiffusionSampler.from_config, config)
     plain = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=1.0))
     scale = 2.0 if config.sample.guidance == 1 else config.sample.guidance
     guided = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=scale))
@@ -117,7 +114,7 @@ def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part
     def guided_step(params: Any, prepared: Prepared, x_t: Array, timestep: Array, average: Array) -> tuple:
         return guided(params).denoise_fn(prepared)(x_t, timestep, average)
 
-    return {
+    parts = {
         "preparation": Part(lambda params, example: plain(params).prepare(example), ("params", "example")),
         "guided preparation": Part(lambda params, example: guided(params).prepare(example), ("params", "example")),
         "encoder": Part(partial(_encode, model), step),
@@ -129,18 +126,24 @@ def inference_parts(config: Config, model: RadianceFieldModel) -> dict[str, Part
         "sample": Part(
             lambda params, example, keys: as_configured(params).sample(example, keys).x0, ("params", "example", "keys")
         ),
-        "video frame": Part(
-            partial(render_views, model=model, height=size, width=size), ("params", "encoder", "camera")
-        ),
     }
+    if isinstance(model, SceneModel):
+        frame = partial(model.render, height=model.image_size, width=model.image_size)
+        parts["video frame"] = Part(frame, ("params", "encoder", "camera"))
+    return parts
 
 
-def _encode(model: RadianceFieldModel, params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Scene:
-    return model.infer(params, prepared.context, x_t, timestep)[0]
+def _encode(model: ForwardModel, params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Any:
+    return model.infer(params, prepared.context, x_t, timestep).signal
 
 
-def _render(model: RadianceFieldModel, params: Any, scene: Scene, prepared: Prepared) -> Rendering:
-    return model.observe(params, scene, prepared.query)
+def _render(model: ForwardModel, params: Any, signal: Any, prepared: Prepared) -> Any:
+    return model.observe(params, signal, prepared.query)
+
+
+def compute_dtype(config: Config) -> str:
+    """Of the model's networks; those that know no other are float32."""
+    return getattr(config.model, "compute_dtype", "float32")
 
 
 class Training:

@@ -1,10 +1,14 @@
 """An example of random images seen by plausible cameras: input for measuring, where no data set is needed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.config import Config
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import GeneratingModel
 from dfm_jax.structs import Camera, Example, Views
 
 FOCAL_LENGTH = 1.2  # image widths
@@ -13,8 +17,12 @@ NEAR, FAR = 0.5, 20.0
 STEP = 0.1  # between neighbouring cameras, as a share of the near distance
 
 
-def synthetic_example(config: Config, batch_size: int, seed: int = 0) -> Example:
-    """A batch of the config's shapes, with all context views there; cameras look the same way, side by side."""
+def synthetic_example(config: Config, batch_size: int, seed: int = 0) -> Any:
+    """A batch of the config's shapes, with all context views there; cameras look the same way, side by side. (A model
+    that makes its own examples makes these, too.)"""
+    model = make_model(config)
+    if isinstance(model, GeneratingModel):
+        return jax.tree.map(jnp.asarray, model.generate(seed, np.arange(batch_size)))
     rng, views = np.random.default_rng(seed), config.data.view_sampling
     near, far = (config.data.near, config.data.far) if config.data.near else (NEAR, FAR)
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from dfm_jax.config import Config
+from dfm_jax.config.model import model_name
 from dfm_jax.config.reading import flatten, with_defaults
 from dfm_jax.errors import UserError
 from dfm_jax.runs.log import say
@@ -44,7 +45,8 @@ BEFORE_BY_RULE = {
     rule: {f"sample.{name}": value for name, value in zip((*_PHOTOGRAPH, *_TARGET_CAMERA), values, strict=True)}
     for rule, values in _OF_PHOTOGRAPHS.items()
 }
-ENCODER, ENCODER_NAME = "model.encoder", "model.encoder.name"
+OF_SCENES = ("radiance_field", "pixelnerf")  # models; others are younger than any setting of the model here
+KINDS = ("model", "model.encoder")  # groups whose settings depend on their name
 # Settings that add arrays to the optimiser's state, by whether they are 0.
 SHAPING = ("train.optimizer.skip_spikes",)
 ABSENT = "(absent)"
@@ -53,7 +55,10 @@ ABSENT = "(absent)"
 def complete(saved: dict[str, Any]) -> dict[str, Any]:
     """Saved settings (nested), and those that could not be made when they were saved, as the run did without them."""
     settings = copy.deepcopy(saved)
-    for name, value in (BEFORE | _before_by_rule(saved) | _model_name(saved)).items():
+    before = BEFORE | _before_by_rule(saved) | _model_name(saved)
+    if before.get("model.name") not in OF_SCENES:
+        before = {name: value for name, value in before.items() if not _below(name, ("model",))}
+    for name, value in before.items():
         *path, field = name.split(".")
         group = settings
         for part in path:
@@ -72,10 +77,9 @@ def _before_by_rule(saved: Any) -> dict[str, Any]:
 
 
 def _model_name(saved: Any) -> dict[str, Any]:
-    """Models had no name: pixelNeRF was the one without a conditioning field."""
+    """Of settings that are none of a run: as if they were of scenes, for `from_dict` to refuse."""
     model = saved.get("model") if isinstance(saved, Mapping) else None
-    deterministic = isinstance(model, Mapping) and model.get("conditioning_field", ABSENT) is None
-    return {"model.name": "pixelnerf"} if deterministic else {}
+    return {"model.name": model_name(model)} if isinstance(model, Mapping) else {}
 
 
 def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
@@ -86,8 +90,9 @@ def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | p
     """
     new, old = flatten(config), flatten(saved)
     names = [name for name in {**old, **new} if old.get(name, ABSENT) != new.get(name, ABSENT)]
-    if ENCODER_NAME in names:  # no setting of one kind of encoder can be compared with another kind's
-        names = [name for name in names if name == ENCODER_NAME or not _below(name, (ENCODER,))]
+    for kind in KINDS:  # no setting of one kind of encoder (or of model) can be compared with another kind's
+        if f"{kind}.name" in names:
+            names = [name for name in names if name == f"{kind}.name" or not _below(name, (kind,))]
     lines = {name: f"config.{name}: {old.get(name, ABSENT)!r} -> {new.get(name, ABSENT)!r}" for name in names}
     fatal = [lines[name] for name in names if _below(name, DEFINING) and not _below(name, INCIDENTAL)]
     if fatal:

@@ -15,7 +15,6 @@ from jaxtyping import Int, Key
 
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, sample_keys, to_image
-from dfm_jax.sampling.views import estimated_view
 from dfm_jax.structs import Example, RenderedViews, Scene
 
 # Pixels that one call samples: bounds the memory of sampling, whose encoder sees whole images.
@@ -61,7 +60,7 @@ def _sample_batch(
     # A model that makes no estimate is deterministic: all that it samples is its estimate.
     estimated = views.rgb[:, example.context.valid.shape[1]]
     if estimate is not None:
-        estimated = estimated_view(estimate, sampler.model).rgb
+        estimated = sampler.model.estimated_view(estimate).rgb
     return SampledBatch(scene=scene, views=views, x0=to_image(samples.x0), estimate=estimated)
 
 

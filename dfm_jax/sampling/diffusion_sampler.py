@@ -19,9 +19,8 @@ from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import STOCHASTIC, DenoiseFn
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import ForwardModel
+from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
 from dfm_jax.sampling import devices
-from dfm_jax.sampling.views import render_views
 from dfm_jax.structs import Camera, RenderedViews, Scene
 
 Params = dict[str, Any]
@@ -65,7 +64,8 @@ class DiffusionSampler:
 
     def on_devices(self, num_pairs: int) -> "DiffusionSampler":
         """The same on all devices of this process that `num_pairs` pairs of a scene and a sample can use."""
-        mesh = devices.make_mesh(num_pairs, self.model.image_size**2)
+        num_rays = self.model.image_size**2 if isinstance(self.model, SceneModel) else 1
+        mesh = devices.make_mesh(num_pairs, num_rays)
         return self.replace(params=devices.replicate(self.params, mesh), mesh=mesh)
 
     @property
@@ -158,7 +158,7 @@ class DiffusionSampler:
 
     def render(self, scene: Scene, camera: Camera, height: int, width: int) -> RenderedViews:
         """What cameras [b, k] see of scenes [b]: views [b, k, height, width]."""
-        return render_views(self.params, scene, camera, model=self.model, height=height, width=width)
+        return self.model.render(self.params, scene, camera, height, width)
 
 
 def sample_keys(key: Key[Array, ""], scene: Int[Array, "b"], sample: Int[Array, "b"]) -> Key[Array, "b"]:

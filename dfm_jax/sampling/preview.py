@@ -1,17 +1,36 @@
 """The pictures that training logs: samples of a few scenes."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax import Array
 
+from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import sample_batch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.structs import Example
+from dfm_jax.visualization.observations import observation_sheet
 from dfm_jax.visualization.pictures import colour_depth, grid
 
+NUM_POINTS = 256  # samples of each context, where they are shown as points
 
-def preview(sampler: DiffusionSampler, example: Example, key: Array) -> np.ndarray:
+
+def preview(sampler: DiffusionSampler, example: Any, key: Array) -> np.ndarray:
+    """A sheet for the training log, uint8 [H, W, 3], of what `example` [b] is the context of."""
+    return (preview_scenes if isinstance(sampler.model, SceneModel) else preview_signals)(sampler, example, key)
+
+
+def preview_signals(sampler: DiffusionSampler, example: Any, key: Array) -> np.ndarray:
+    """A row an example: samples of the target beside the truth, and the deterministic estimate if there is one."""
+    sampled = sample_signals(sampler, example, min(NUM_POINTS, sampler.settings.num_samples), key)
+    truth = np.asarray(sampler.model.target(example)[0])
+    return observation_sheet(sampled.x0, truth, sampled.estimate)
+
+
+def preview_scenes(sampler: DiffusionSampler, example: Example, key: Array) -> np.ndarray:
     """A sheet for the training log, uint8 [H, W, 3]: a row a scene of `example` [b], in the columns context, a sample
     at the target camera, the deterministic estimate, the truth, the sample's depth, the context rendered again."""
     count, num_context = example.context.valid.shape

@@ -23,7 +23,7 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> Sampler:
       UserError: there is no checkpoint, or it is of another model.
     """
     params, step, saved = restore_params(workdir)
-    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config.data)}, config, workdir)
+    check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config)["data"]}, config, workdir)
     tell_untrained_guidance(saved, config)
     return Sampler(params, config, step, path_of(workdir).name, saved)
 

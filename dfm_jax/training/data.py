@@ -1,13 +1,18 @@
 """The data of a training run: batches, what was in them, and examples for the pictures."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from dfm_jax.config import Config
 from dfm_jax.data.loading import pipeline, toy_data
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import GeneratingModel
+from dfm_jax.runs import fingerprints
 from dfm_jax.structs import Example
 
 
@@ -24,6 +29,42 @@ class TrainData(Protocol):
 
     def evaluation_example(self, num_scenes: int) -> Any:
         """An example [num_scenes] of held-out scenes."""
+
+
+def open_data(config: Config, prepare: Callable[[Config], Config] = toy_data.with_toy_folder) -> TrainData:
+    """What a config's model is trained on: its data set, or examples of the model's own making.
+
+    Raises:
+      UserError: as `PosedScenes.open`.
+    """
+    model = make_model(config)
+    return GeneratedExamples(config, model) if isinstance(model, GeneratingModel) else PosedScenes.open(config, prepare)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedExamples:
+    """Examples that a model makes itself, as they are asked for."""
+
+    config: Config
+    model: GeneratingModel
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        settings = fingerprints.of_json(dataclasses.asdict(self.config.model))
+        return {"scenes": 0, "frames": 0, "holdout": 0, "index": settings, "files": None}
+
+    def batches(self, start_step: int) -> Iterator[Any]:
+        size = self.config.train.batch_size // jax.process_count()
+        for step in itertools.count(start_step):
+            first = step * self.config.train.batch_size + jax.process_index() * size
+            yield self.model.generate(self.config.seed, np.arange(first, first + size))
+
+    def scene_names(self, step: int) -> list[str]:
+        size = self.config.train.batch_size
+        return [f"{(step - 1) * size} to {step * size - 1}, of the model's own making"]
+
+    def evaluation_example(self, num_scenes: int) -> Any:
+        return self.model.generate(self.config.seed, np.arange(num_scenes), held_out=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,18 +64,18 @@ def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str
 
 def _position_grid(settings: Mapping[str, Any]) -> int:
     """Tokens a side that position codes count; 0 for encoders that have none."""
-    encoder = settings["model"]["encoder"]
-    if encoder["name"] != "dit":
+    encoder = settings["model"].get("encoder")
+    if encoder is None or encoder["name"] != "dit":
         return 0
     return encoder["position_grid"] or settings["image_size"] // TOKEN_SIDE
 
 
 def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
     """The encoder's arrays that the config takes from a file of public weights, by their paths."""
-    if not config.model.encoder.init_file:
+    if not config.model.init_file:
         return {}
     model = make_model(config)
-    weights = imagenet.load_encoder(config.model.encoder.init_file, model)
+    weights = imagenet.load_encoder(config.model.init_file, model)
     say(weights.report)
     return weights.arrays
 

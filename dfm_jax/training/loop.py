@@ -24,8 +24,9 @@ from dfm_jax.runs.metric_writers import writing_metrics
 from dfm_jax.runs.train_state import TrainState
 from dfm_jax.runs.trained_on import follow
 from dfm_jax.runs.workdirs import path_of
+from dfm_jax.training import data as training_data
 from dfm_jax.training import sharding
-from dfm_jax.training.data import PosedScenes, TrainData
+from dfm_jax.training.data import TrainData
 from dfm_jax.training.ending import Progress, ending_told
 from dfm_jax.training.hooks import Hook, LogPreviews, SaveCheckpoints
 from dfm_jax.training.initialization import initial_state
@@ -43,7 +44,7 @@ def train(
     workdir: str | pathlib.Path,
     *,
     make_setup: Callable[[Config], TrainSetup] = make_train_setup,
-    open_data: Callable[[Config], TrainData] = PosedScenes.open,
+    open_data: Callable[[Config], TrainData] = training_data.open_data,
 ) -> int:
     """Trains until `config.train.num_steps`, from the last checkpoint in `workdir` if there is one.
 

@@ -13,8 +13,6 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs.log import say
 from dfm_jax.training.stopwatch import Stopwatch, memory_in_use
 
-PROGRESS_METRICS = ("steps_per_second", "rays_per_second")
-
 
 class NonFiniteError(UserError):
     """The loss or its gradients are not finite."""
@@ -32,7 +30,7 @@ class Monitor:
         *,
         num_steps: int,
         log_every: int,
-        rays_per_step: int,
+        rays_per_step: int | None,
         describe_batch: Callable[[int], str],
         stopwatch: Stopwatch | None = None,
         peak_share: float | None = None,
@@ -40,6 +38,7 @@ class Monitor:
         """
         Args:
           writer: has clu's `write_scalars`.
+          rays_per_step: None: the model does not render.
           describe_batch: names what was in the batch of a step.
           stopwatch: what the run's time is measured with.
           peak_share: share of the devices' peak that one step a second would be; None: not known.
@@ -119,9 +118,12 @@ class Monitor:
             if self._peak_share is not None:
                 means["peak_share"] = rate * self._peak_share
                 line += f"  {100 * means['peak_share']:.1f} % of peak"
-            means |= dict(zip(PROGRESS_METRICS, (rate, rate * self._rays_per_step), strict=True))
-            left = format_duration((self._num_steps - step) / rate)
-            line += f"  {rate:.2f} steps/s  {rate * self._rays_per_step:.0f} rays/s  {left} left"
+            means["steps_per_second"] = rate
+            line += f"  {rate:.2f} steps/s"
+            if self._rays_per_step is not None:
+                means["rays_per_second"] = rate * self._rays_per_step
+                line += f"  {rate * self._rays_per_step:.0f} rays/s"
+            line += f"  {format_duration((self._num_steps - step) / rate)} left"
         self._writer.write_scalars(step, means | memory_in_use())
         say(line)
 

@@ -17,7 +17,6 @@ from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.preview import preview
-from dfm_jax.structs import Example
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.step import train_step
 
@@ -28,7 +27,7 @@ class TrainSetup:
 
     init: Callable[[Array], TrainState]  # key -> state before the first step
     step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen_params
-    preview: Callable[[Any, Example, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
+    preview: Callable[[Any, Any, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
     frozen_params: tuple = ()  # pytrees that the step needs, and that nobody trains or saves: those of LPIPS
 
 
@@ -49,7 +48,7 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
     tx = make_optimizer(optimizer)
     loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
 
-    def step(state: TrainState, example: Example, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
+    def step(state: TrainState, example: Any, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
         return train_step(
             state,
             example,
@@ -62,15 +61,13 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
             ema_on_host=optimizer.ema_memory == "host",
         )
 
-    def show(params: Any, example: Example, key: Array) -> np.ndarray:
+    def show(params: Any, example: Any, key: Array) -> np.ndarray:
         return preview(DiffusionSampler(model, params, schedule, config.sample), example, key)
 
     return TrainSetup(
         init=lambda key: create(model.init(key), tx),
         step=step,
-        preview=lambda params, example, key: preview(
-            DiffusionSampler(model, params, schedule, config.sample), example, key
-        ),
+        preview=show,
         frozen_params=frozen_params,
     )
 
@@ -84,7 +81,10 @@ def _load_lpips(config: Config) -> lpips.Distance:
         ) from error
 
 
-def rays_per_step(config: Config) -> int:
-    """Rays that a training step renders: the supervised pixels of all targets, and the estimate."""
+def rays_per_step(config: Config) -> int | None:
+    """Rays that a training step renders: the supervised pixels of all targets, and the estimate; None: the model does
+    not render."""
+    if not config.model.posed_images:
+        return None
     pixels = config.data.view_sampling.num_target * config.loss.patch_size**2
     return config.train.batch_size * (pixels + config.model.estimate_size**2)

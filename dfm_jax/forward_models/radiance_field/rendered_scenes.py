@@ -18,7 +18,7 @@ from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_pixels
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
 from dfm_jax.geometry import cast_rays, pixel_grid
-from dfm_jax.structs import Example, RayCache, Rays, Rendering, Scene
+from dfm_jax.structs import Camera, Example, RayCache, Rays, RenderedViews, Rendering, Scene
 
 MID_GREY = 0.5
 
@@ -81,6 +81,25 @@ class RenderedScenes:
         images = jnp.where(dropped[:, None, None, None, None], MID_GREY, example.context.images)
         return example.replace(context=example.context.replace(images=images))
 
+    def render(self, params: Params, signal: Scene, camera: Camera, height: int, width: int) -> RenderedViews:
+        """What cameras [b, k] see of scenes [b]: views [b, k, h, w]. Rendering is deterministic here."""
+        num_cameras = camera.intrinsics.shape[1]
+        rays = image_rays(camera, height, width, self.config.pixel_grid)  # [b, k, r]
+        rays = jax.tree.map(lambda x: rearrange(x, "b k r xyz -> b (k r) xyz"), rays)
+        rendering = render(params, self.networks, signal, rays)
+        return _to_views(rendering, num_cameras, height, width)
+
+    def estimated_view(self, estimate: Rendering) -> RenderedViews:
+        """The deterministic estimate as views [b, h, w] of the model's image size, resized if it was rendered
+        smaller."""
+        rendered, size = self.config.estimate_size, self.image_size
+        views = jax.tree.map(lambda x: x[:, 0], _to_views(estimate, 1, rendered, rendered))
+
+        def resize(x: Array) -> Array:
+            return jax.image.resize(x, (x.shape[0], size, size, *x.shape[3:]), "bilinear")
+
+        return jax.tree.map(resize, views)
+
     def loss_terms(
         self,
         example: Example,
@@ -102,3 +121,10 @@ class RenderedScenes:
         if size != self.image_size:
             image = jax.image.resize(image, (image.shape[0], size, size, 3), "bilinear")
         return rearrange(image, "b h w c -> b (h w) c")
+
+
+def _to_views(rendering: Rendering, num_images: int, height: int, width: int) -> RenderedViews:
+    """Images [b, k, h, w] from the rays of whole images, [b, k * h * w]."""
+    opacity = jnp.sum(rendering.weights, axis=-1)
+    split = partial(rearrange, pattern="b (k h w) ... -> b k h w ...", k=num_images, h=height, w=width)
+    return RenderedViews(rgb=split(rendering.rgb), depth=split(rendering.depth), opacity=split(opacity))

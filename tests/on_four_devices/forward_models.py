@@ -1,0 +1,65 @@
+"""How far four devices are from one, in a training step and in samples, for each forward model named; prints JSON."""
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfm_jax.config import Config, MeshConfig
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.sampling import devices
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.signals import sample_signals
+from dfm_jax.training import sharding
+from dfm_jax.training.setup import make_train_setup
+from tests.test_forward_models import BATCH, config_of, random_params
+
+NUM_SAMPLES = 2  # behind each of two contexts: one for each device
+
+
+def trained(config: Config, count: int) -> tuple[float, Any]:
+    """Loss and parameters of a training step on so many devices."""
+    setup = make_train_setup(config)
+    mesh = sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:count])
+    key = sharding.replicate(jax.random.key(0), mesh)
+    state = sharding.initialize(setup.init, key, mesh, config.train.optimizer.ema_memory)
+    step = sharding.compile_train_step(setup.step, state, mesh, ())
+    batch = sharding.shard_batch(jax.tree.map(np.asarray, synthetic_example(config, BATCH)), mesh)
+    state, metrics = step(state, batch, key)
+    return float(metrics["loss"]), jax.device_get(state.params)
+
+
+def sampled(config: Config, count: int) -> np.ndarray:
+    """Samples on so many devices."""
+    model = make_model(config)
+    settings = dataclasses.replace(config.sample, num_steps=min(2, config.sample.num_steps))
+    schedule = cosine_schedule(config.diffusion.num_timesteps)
+    sampler = DiffusionSampler(model, random_params(model), schedule, settings)
+    whole = devices.jax.local_devices
+    devices.jax.local_devices = lambda: whole()[:count]
+    try:
+        return sample_signals(sampler, synthetic_example(config, 2), NUM_SAMPLES, jax.random.key(1)).x0
+    finally:
+        devices.jax.local_devices = whole
+
+
+def differences(name: str) -> dict[str, float]:
+    config = config_of(name)
+    (loss, params), (same_loss, same_params) = (trained(config, count) for count in (1, 4))
+    one, four = (sampled(config, count) for count in (1, 4))
+    largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
+    return {
+        "loss": abs(loss - same_loss) / abs(loss),
+        "params": max(jax.tree.leaves(jax.tree.map(largest, params, same_params))),
+        "samples": largest(one, four),
+        "spread": float(np.ptp(one)),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: differences(name) for name in sys.argv[1:]}))

@@ -1,0 +1,286 @@
+"""Laws of every forward model that `build.py` knows: a new one is held to them by its entry there and its config.
+
+Of a model `NAME` that is `configs/NAME.py` (`:tiny`, if there is such a variant).
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from dfm_jax.commands.export import export_denoiser, to_inputs
+from dfm_jax.config import Config
+from dfm_jax.config.command_line import read_config
+from dfm_jax.denoiser import denoise, guided_denoise, prepare
+from dfm_jax.diffusion.guidance import Guidance
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.forward_models.build import MODELS, make_model
+from dfm_jax.forward_models.protocol import ForwardModel, GeneratingModel, Params
+from dfm_jax.losses import training_loss
+from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.runs.checkpoints import restore_params
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.structs import Example
+from dfm_jax.training import loop
+from tests.programs import environment, run_command
+from tests.tiny import jit
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+OF_SCENES = {"radiance_field": "toy.py:tiny", "pixelnerf": "toy.py:tiny,pixelnerf"}
+# Two context views, which the toy has not; and all as small as it goes.
+SMALL_SCENES = {
+    "image_size": 8,
+    "data.view_sampling.max_context": 2,
+    "model.encoder.depth": 1,
+    "model.encoder.width": 16,
+    "model.encoder.num_heads": 2,
+    "model.encoder.features": 8,
+    "model.scene_field.width": 16,
+    "model.rendered_features": 4,
+    "model.ray_marching.num_coarse": 4,
+    "loss.patch_size": 2,
+}
+OF_ESTIMATE = {
+    "model.conditioning_field.width": 16,
+    "model.estimate_size": 4,
+    "model.ray_marching.num_conditioning": 4,
+}
+TRAINING = {
+    "train.num_steps": 4,
+    "train.batch_size": 4,
+    "train.checkpoint_every": 2,
+    "train.log_every": 1,
+    "train.sample_every": 0,
+    "train.optimizer.warmup_steps": 1,
+}
+BATCH = 4
+
+
+def config_of(name: str) -> Config:
+    small = {}
+    if name in OF_SCENES:
+        file, small = OF_SCENES[name], SMALL_SCENES | (OF_ESTIMATE if name == "radiance_field" else {})
+    else:
+        variants = getattr(importlib.import_module(f"configs.{name}"), "VARIANTS", ())
+        file = f"{name}.py:tiny" if any("tiny" in choice for choice in variants) else f"{name}.py"
+    overrides = [f"--config.{setting}={value}" for setting, value in (small | TRAINING).items()]
+    return read_config(str(ROOT / "configs" / file), overrides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model, parameters of ordinary size, and what it is asked about."""
+
+    config: Config
+    model: ForwardModel
+    params: Params
+    example: Any
+    x_t: jax.Array
+    timestep: jax.Array
+
+    @functools.cached_property
+    def _program(self) -> Any:
+        model = self.model
+
+        @jit
+        def run(params, example, x_t, timestep):
+            """Predictions with context, the same guided by 1, and without context; and what is cached without one."""
+            both = prepare(params, model, example, guided=True, cache_bytes=2**30)
+            plain = denoise(params, model, x_t, timestep, both.conditional(BATCH))
+            guided = guided_denoise(params, model, x_t, timestep, both, Guidance(1.0), jnp.zeros_like(x_t))[0]
+            dropped = model.drop_context(example, jnp.ones(BATCH, bool))
+            without = denoise(params, model, x_t, timestep, prepare(params, model, dropped))
+            uncached = denoise(params, model, x_t, timestep, prepare(params, model, example))
+            return {"plain": plain.x0, "guided": guided.x0, "without": without.x0, "uncached": uncached.x0}
+
+        return run
+
+    def predictions(self, **changes: Any) -> dict[str, np.ndarray]:
+        given = {name: changes.get(name, getattr(self, name)) for name in ("params", "example", "x_t", "timestep")}
+        return jax.device_get(self._program(*given.values()))
+
+
+def random_params(model: ForwardModel) -> Params:
+    """None of them zero: new ones may close every gate."""
+    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    scale = lambda shape: 1 / np.sqrt(np.prod(shape[-4:-1])) if len(shape) > 1 else 0.1
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale(x.shape), x.shape), x.dtype), shapes)
+
+
+@functools.cache
+def case_of(name: str) -> Case:
+    config = config_of(name)
+    model, example = make_model(config), synthetic_example(config, BATCH)
+    x_t = jax.random.normal(jax.random.key(1), model.target(example)[0].shape)
+    levels = jnp.array([0, 300, 600, 999]) * config.diffusion.num_timesteps // 1000
+    return Case(config, model, random_params(model), example, x_t, levels)
+
+
+@pytest.fixture(params=MODELS)
+def case(request) -> Case:
+    return case_of(request.param)
+
+
+def context_leaves(case: Case) -> list[bool]:
+    """Which arrays of an example are the context: those that dropping it changes."""
+    dropped = case.model.drop_context(case.example, jnp.ones(BATCH, bool))
+    same = jax.tree.map(lambda a, b: bool(np.all(np.asarray(a) == np.asarray(b))), case.example, dropped)
+    return [not x for x in jax.tree.leaves(same)]
+
+
+def with_another_context(case: Case) -> Any:
+    leaves, structure = jax.tree.flatten(case.example)
+    other = lambda x: 0.5 * x[::-1] + 0.1 if x.dtype == jnp.float32 else x
+    changed = [other(x) if of_context else x for x, of_context in zip(leaves, context_leaves(case), strict=True)]
+    return jax.tree.unflatten(structure, changed)
+
+
+# Float32's rounding through a whole model, compiled in another program or in another order.
+close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_is_a_value_and_its_parameters_a_function_of_the_key(case):
+    assert make_model(case.config) == case.model and hash(make_model(case.config)) == hash(case.model)
+    init = jit(case.model.init)
+    one, again = init(jax.random.key(3)), init(jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert {leaf.dtype for leaf in jax.tree.leaves(one)} == {jnp.dtype("float32")}
+
+
+def test_observations_have_the_shapes_of_what_they_are_compared_with(case):
+    def shapes(params, example, x_t, timestep):
+        model, keys = case.model, jax.random.split(jax.random.key(0), BATCH)
+        context = model.encode_context(params, example)
+        inference = model.infer(params, context, x_t, timestep)
+        (x0, target_query), (query, truth) = model.target(example), model.supervision(example, keys)
+        made = model.to_x0(model.observe(params, inference.signal, target_query))
+        seen = model.to_x0(model.observe(params, inference.signal, query, keys))
+        return {"x0": x0, "made": made, "truth": truth, "seen": seen}, (context, inference)
+
+    arrays, trees = jax.eval_shape(shapes, case.params, case.example, case.x_t, case.timestep)
+    assert arrays["made"].size == arrays["x0"].size and arrays["seen"].shape == arrays["truth"].shape
+    assert {leaf.shape[0] for leaf in jax.tree.leaves((arrays, trees))} == {BATCH}
+
+
+def test_a_prediction_is_finite_and_repeats(case):
+    one, again = case.predictions(), case.predictions()
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert all(x.shape == case.x_t.shape and np.all(np.isfinite(x)) for x in one.values())
+
+
+def test_examples_of_a_batch_do_not_see_each_other(case):
+    turned = {name: jax.tree.map(lambda x: x[::-1], getattr(case, name)) for name in ("example", "x_t", "timestep")}
+    close(case.predictions(**turned)["plain"][::-1], case.predictions()["plain"])
+
+
+def test_what_is_cached_changes_nothing(case):
+    made = case.predictions()
+    close(made["uncached"], made["plain"])
+
+
+def test_guidance_of_one_is_the_conditional_prediction(case):
+    made = case.predictions()
+    close(made["guided"], made["plain"])
+
+
+def test_a_context_is_seen_unless_it_is_dropped(case):
+    assert any(context_leaves(case))
+    before, after = case.predictions(), case.predictions(example=with_another_context(case))
+    np.testing.assert_array_equal(after["without"], before["without"])
+    assert np.abs(after["plain"] - before["plain"]).max() > 1e-3
+    kept = case.model.drop_context(case.example, jnp.zeros(BATCH, bool))
+    jax.tree.map(np.testing.assert_array_equal, kept, case.example)
+
+
+def test_a_padding_view_is_an_absent_one(case):
+    if not isinstance(case.example, Example):
+        pytest.skip("its examples hold no views")
+    context = case.example.context
+    one = lambda garbage: context.replace(
+        images=context.images.at[:, 1].set(garbage), valid=context.valid.at[:, 1].set(False)
+    )
+    padded, other = (case.predictions(example=case.example.replace(context=one(x)))["plain"] for x in (0.0, 100.0))
+    close(padded, other)
+    assert np.abs(padded - case.predictions()["plain"]).max() > 1e-4  # a view that is there is seen
+
+
+def test_the_loss_reaches_every_parameter(case):
+    config = case.config
+    loss = functools.partial(
+        training_loss,
+        model=case.model,
+        schedule=cosine_schedule(config.diffusion.num_timesteps),
+        diffusion=config.diffusion,
+        weights=config.loss,
+    )
+    key = jax.random.key(0)
+    (value, terms), gradients = jit(jax.value_and_grad(loss, has_aux=True))(case.params, case.example, key)
+    assert np.isfinite(value) and "target" in terms
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
+
+
+def test_generated_examples_are_functions_of_their_numbers(case):
+    if not isinstance(case.model, GeneratingModel):
+        pytest.skip("its examples are of a data set")
+    whole, part = (case.model.generate(7, np.arange(*ends)) for ends in ((0, 8), (3, 5)))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3:5], b), whole, part)
+    held_out = case.model.generate(7, np.arange(8), held_out=True)
+    assert not np.array_equal(case.model.target(held_out)[0], case.model.target(whole)[0])
+
+
+def test_an_exported_denoiser_is_the_one_in_this_process(case):
+    pytest.importorskip("flatbuffers", reason="jax.export needs it: install this package again")
+    called = jax.export.deserialize(export_denoiser(case.config, case.model)).call
+    flat = {name: jnp.asarray(x) for name, x in flatten_dict(case.params, sep="/").items()}
+    exported = jit(called)(flat, to_inputs(case.example), case.x_t, case.timestep.astype(jnp.int32))
+    schedule = cosine_schedule(case.config.diffusion.num_timesteps)
+    sampler = DiffusionSampler(case.model, case.params, schedule, case.config.sample)
+    assert not sampler.guided
+    close(exported, case.predictions()["plain"])
+
+
+class MadeUp:
+    """Batches of made-up examples, of which each depends on its number alone."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.fingerprint = {"scenes": 1, "frames": 1, "holdout": 0, "index": "0", "files": None}
+
+    def batches(self, start_step: int) -> Iterator[Any]:
+        for n in range(start_step, 100):
+            example = synthetic_example(self.config, BATCH, seed=n)
+            yield jax.tree.map(np.asarray, example.replace(index=example.index + n * BATCH))
+
+    def scene_names(self, step: int) -> list[str]:
+        return [f"batch {step}"]
+
+
+def test_a_run_that_was_ended_goes_on_to_the_same_bits(case, tmp_path):
+    half = dataclasses.replace(case.config, train=dataclasses.replace(case.config.train, num_steps=2))
+    for config, workdir in ((case.config, "whole"), (half, "parts"), (case.config, "parts")):
+        assert loop.train(config, tmp_path / workdir, open_data=MadeUp) == loop.EXIT_DONE
+    whole, parts = (restore_params(tmp_path / name, which="params") for name in ("whole", "parts"))
+    assert whole[1] == parts[1] == 4
+    jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
+
+
+def test_four_devices_compute_what_one_does():
+    """Of every model a training step, and samples; in one process that has as many devices."""
+    done = run_command("tests.on_four_devices.forward_models", *MODELS, env=environment(devices=4))
+    assert done.returncode == 0, done.stderr[-3000:]
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert differences.keys() == set(MODELS)
+    for name, found in differences.items():
+        # Sums over devices are in another order: float32's rounding, through one Adam step of 1e-3 or more.
+        assert found["loss"] < 1e-5 and found["params"] < 1e-4, name
+        assert found["samples"] < 1e-4 < found["spread"], name
