@@ -168,7 +168,10 @@ def test_a_model_that_is_told_absolute_poses_takes_the_origin_and_says_so(caplog
     )
 
 
+SILENT = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, photograph=None, target_camera=None))
 MISTAKES = {
+    "nothing is assumed": (lambda: example_of(PHOTO, SILENT), r"nothing of photographs \(config.sample.photograph\)"),
+    "no target": (lambda: example_of(PHOTO, SILENT, camera=Camera(np.eye(4), INTRINSICS)), "give target_camera="),
     "no file": (lambda: example_of("nowhere.jpg"), "nowhere.jpg: the photograph cannot be read"),
     "no picture": (lambda: example_of(__file__), "is no picture"),
     "no photograph": (lambda: example_of(3), "a photograph is a path, an image"),
@@ -205,6 +208,7 @@ MISTAKES = {
         lambda: dfm_jax.load("toy", guidence=2.0),
         "'guidence' is no setting of sampling: these are seed, steps",
     ),
+    "of a command alone": (lambda: dfm_jax.load("toy", video_frames=3), "'video_frames' is no setting of sampling"),
     "no steps": (lambda: dfm_jax.load("toy", steps=0), "num_steps must be at least 1"),
     "no photograph of that name": (lambda: dfm_jax.example_photo("fox"), "there is 'toy'"),
 }

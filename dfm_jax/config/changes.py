@@ -10,6 +10,7 @@ from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
 
 SHORT = {"steps": "num_steps"}  # names that a call may use for a setting's own
+OF_COMMANDS = ("num_scenes", "autoregressive_step", "video_frames", "video_path")  # which `--mode=sample` alone heeds
 
 
 def with_sampling(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -23,7 +24,7 @@ def with_sampling(config: Config, changes: Mapping[str, Any]) -> Config:
       UserError: there is no such setting, or it cannot have this value.
     """
     values = dataclasses.asdict(config)
-    known = [field.name for field in dataclasses.fields(SampleConfig)]
+    known = [field.name for field in dataclasses.fields(SampleConfig) if field.name not in OF_COMMANDS]
     for name, value in changes.items():
         setting = SHORT.get(name, name)
         if setting not in ("seed", *known):
@@ -32,5 +33,5 @@ def with_sampling(config: Config, changes: Mapping[str, Any]) -> Config:
             continue
         place = values if setting == "seed" else values["sample"]
         value = value.item() if hasattr(value, "item") else value  # numbers of numpy
-        place[setting] = place[setting] | dict(value) if isinstance(value, Mapping) else value
+        place[setting] = (place[setting] or {}) | dict(value) if isinstance(value, Mapping) else value
     return from_dict(values)

@@ -11,6 +11,9 @@ import numpy as np
 
 from dfm_jax.config import Config
 from dfm_jax.config.changes import with_sampling
+from dfm_jax.errors import UserError
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.sampling.batches import sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.scenes import Sampled, Scenes
@@ -86,6 +89,11 @@ class Sampler:
         Raises:
           UserError: the source cannot be read, or something that is said of it or of sampling cannot be.
         """
+        if not isinstance(make_model(self.config), SceneModel):
+            raise UserError(
+                f"{self.name} is a model whose signals are no scenes ({self.config.model.name}): sample it with "
+                f"python -m dfm_jax.main --workdir={self.name} --mode=sample"
+            )
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
         placement = Placement(camera, target_camera, near, far)
@@ -104,5 +112,5 @@ class Sampler:
 
     def __repr__(self) -> str:
         size, sample = self.config.image_size, self.config.sample
-        how = f"{sample.sampler} in {sample.num_steps} steps"
-        return f"Sampler({self.name}, step {self.step}: scenes from photographs of {size} x {size} pixels, {how})"
+        what = f"scenes from photographs of {size} x {size} pixels" if size else self.config.model.name
+        return f"Sampler({self.name}, step {self.step}: {what}, {sample.sampler} in {sample.num_steps} steps)"

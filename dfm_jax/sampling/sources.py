@@ -105,9 +105,11 @@ def _as_views(photographs: Sequence[Photograph], config: Config, camera: Camera 
             f"{count} photographs of a scene need their cameras: camera=dfm_jax.Camera(camera_to_world [{count}, 4, 4],"
             f" intrinsics [{count}, 3, 3])"
         )
-    focal = config.sample.photograph.focal_length
-    cropped = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
-    known = None if camera is None else checked_camera(camera, count)
+    if camera is None:
+        known, focal = None, _assumed(config, "photograph", "camera=").focal_length
+        cropped = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
+    else:
+        known = checked_camera(camera, count)
     if known is None and getattr(config.model.encoder, "absolute_pose", False):
         logger.warning("the model is told where cameras are, and nothing says it of this photograph: at the origin")
     images, intrinsics = [], []
@@ -152,7 +154,8 @@ def _of_views(views: Views, config: Config, placement: Placement, index: int) ->
 def _target(context: Views, first: np.ndarray | None, config: Config, camera: Camera | None) -> Views:
     """The target view [t=1], whose image is not known."""
     if camera is None:
-        pose, intrinsics = target_pose(config.sample.target_camera), context.camera.intrinsics[0]
+        pose = target_pose(_assumed(config, "target_camera", "target_camera="))
+        intrinsics = context.camera.intrinsics[0]
     else:
         camera = checked_camera(camera, what="target_camera")
         if camera.intrinsics.ndim == 3 and len(camera.intrinsics) > 1:
@@ -182,12 +185,20 @@ def _sized(images: np.ndarray, config: Config) -> np.ndarray:
 
 def _bounds(config: Config, placement: Placement) -> tuple[float, float]:
     """`near` and `far`: as the call says, as the model knows, or as the config assumes of a photograph."""
-    photograph = config.sample.photograph
-    known = (config.data.near, config.data.far) if config.data.near else (photograph.near, photograph.far)
-    near, far = (b if a is None else a for a, b in zip((placement.near, placement.far), known, strict=True))
+    near, far = placement.near, placement.far
+    if near is None or far is None:
+        known = config.data if config.data.near else _assumed(config, "photograph", "near= and far=")
+        near, far = (known.near if near is None else near), (known.far if far is None else far)
     if not 0 < near < far < np.inf:
         raise UserError(f"near={near:g} must be above 0 and below far={far:g}")
     return float(near), float(far)
+
+
+def _assumed(config: Config, name: str, instead: str) -> Any:
+    """What `config.sample` assumes of photographs under this name."""
+    if (found := getattr(config.sample, name)) is None:
+        raise UserError(f"the model's config assumes nothing of photographs (config.sample.{name}): give {instead}")
+    return found
 
 
 def _whole(example: Example, config: Config, placement: Placement) -> tuple[Example, np.ndarray]:

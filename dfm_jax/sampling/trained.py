@@ -10,7 +10,6 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
-from dfm_jax.runs.workdirs import path_of
 from dfm_jax.sampling.sampler import Sampler
 
 
@@ -25,7 +24,7 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> Sampler:
     params, step, saved = restore_params(workdir)
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config)["data"]}, config, workdir)
     tell_untrained_guidance(saved, config)
-    return Sampler(params, config, step, path_of(workdir).name, saved)
+    return Sampler(params, config, step, str(workdir), saved)
 
 
 def outdated(workdir: str | os.PathLike, results: Mapping[str, Any]) -> str:
