@@ -13,6 +13,10 @@ class UserError(Exception):
     """One clear message: what is wrong, where, and how to mend it. Command lines print it without a traceback.
 
     A name in it that is longer than any path, as damaged files have them, is shown by its ends.
+
+    >>> dfm_jax.example_photo("fox")
+    Traceback (most recent call last):
+    dfm_jax.errors.UserError: there is no example photograph 'fox': there is 'toy'
     """
 
     def __init__(self, message: str):

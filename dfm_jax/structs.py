@@ -15,6 +15,9 @@ class Camera:
 
     `intrinsics` are normalised: the first row of the pixel matrix is divided by the image width, the second by its
     height, so that they hold for every resolution of the same picture.
+
+    >>> intrinsics = np.array([[1.41, 0, 0.5], [0, 1.41, 0.5], [0, 0, 1]])  # 1.41 widths and heights: 39 degrees
+    >>> camera = dfm_jax.Camera(camera_to_world=np.eye(4), intrinsics=intrinsics)
     """
 
     camera_to_world: Array  # [*batch, 4, 4]
@@ -28,6 +31,9 @@ class Views:
     `valid` marks real views: padding views (and only they) are False, and must not change any result.
     `absolute_pose` is each view's `camera_to_world` in the data set's own world, while `camera` is relative to the
     first context view; only encoders that are told the absolute pose read it.
+
+    >>> dfm_jax.example_photo("toy").camera.camera_to_world.shape  # of one scene, there is no axis `b`
+    (1, 4, 4)
     """
 
     images: Array  # [b, v, h, w, 3] in [0, 1]
@@ -43,6 +49,9 @@ class Example:
     Target view 0 is the one that diffusion noises; the others are novel views that are only rendered and supervised.
     The first context view is always valid. `index` is the position in the global, infinite training sequence
     (random keys are folded with it).
+
+    >>> scenes.sampled.example.context.images.shape  # what a photograph became
+    (1, 1, 24, 24, 3)
     """
 
     context: Views  # [b, v]
@@ -106,7 +115,12 @@ class Rendering:
 
 @struct.dataclass
 class RenderedViews:
-    """Images that cameras see of scenes, with their depths: from the renderer to the page."""
+    """Images that cameras see of scenes, with their depths: from the renderer to the page.
+
+    >>> views = scenes[0].render(scenes.target_camera, height=48, width=64)
+    >>> views.rgb.shape, views.depth.shape
+    ((48, 64, 3), (48, 64))
+    """
 
     rgb: Array  # [*batch, h, w, 3] in [0, 1]
     depth: Array  # [*batch, h, w] expected distance along the ray, not divided by the opacity

@@ -71,9 +71,7 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
     if not isinstance(make_model(config), SceneModel):
         return signals.evaluate(config, workdir, out)
     if jax.process_count() > 1:
-        raise UserError(
-            "--mode=evaluate runs in one process, on all of its devices: start it once, with --nodistributed"
-        )
+        raise UserError("--mode=evaluate runs in one process, on all its devices: start it once, with --nodistributed")
     require_checkpoints(workdir)
     folder = results_folder(workdir, "evaluation", out)
     if out:

@@ -18,7 +18,7 @@ from dfm_jax.sampling.batches import sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.scenes import Sampled, Scenes
 from dfm_jax.sampling.sources import Placement, to_example
-from dfm_jax.structs import Camera
+from dfm_jax.structs import Camera, Example
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -96,19 +96,19 @@ class Sampler:
             )
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
-        placement = Placement(camera, target_camera, near, far)
-        example, world = to_example(source, chosen.config, placement)
-        count = len(world) * chosen.config.sample.num_samples
-        diffusion, key = chosen.diffusion().on_devices(count), jax.random.key(chosen.config.seed)
-        drawn = sample_in_batches(diffusion, jax.device_put(example), chosen.config.sample.num_samples, key)
+        return chosen._sample(*to_example(source, chosen.config, Placement(camera, target_camera, near, far)))
+
+    def _sample(self, example: Example, world: np.ndarray) -> Scenes:
+        """Scenes behind an example [s], whose first context views have the poses `world` [s, 4, 4]."""
+        num_samples = self.config.sample.num_samples
+        count = len(world) * num_samples
+        diffusion, key = self.diffusion().on_devices(count), jax.random.key(self.config.seed)
+        drawn = sample_in_batches(diffusion, jax.device_put(example), num_samples, key)
         parts = [jax.device_get((batch.scene, batch.x0, batch.estimate)) for _, batch in drawn]
         joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
-        return Scenes(diffusion, Sampled(*joined, example, world), chosen.about())
-
-    def about(self) -> dict[str, Any]:
-        """What scenes are made from, in a form for JSON."""
-        sample = dataclasses.asdict(self.config.sample)
-        return {"name": self.name, "step": self.step, "seed": self.config.seed, "sample": sample}
+        made_from = {"name": self.name, "step": self.step, "seed": self.config.seed}
+        made_from["sample"] = dataclasses.asdict(self.config.sample)
+        return Scenes(diffusion, Sampled(*joined, example, world), made_from)
 
     def __repr__(self) -> str:
         size, sample = self.config.image_size, self.config.sample

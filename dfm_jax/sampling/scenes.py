@@ -35,7 +35,11 @@ class Sampled:
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SampledScene:
     """One scene behind what was given. Cameras are in the coordinates of the source; of one photograph, these are the
-    photograph's own camera (OpenCV axes, at the origin)."""
+    photograph's own camera (OpenCV axes, at the origin).
+
+    >>> scenes[1]
+    SampledScene(sample 1 of source 0, from 2.6 to 5.5)
+    """
 
     sampler: DiffusionSampler  # on the devices to render on
     sampled: Sampled
@@ -105,7 +109,11 @@ class SampledScene:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Scenes(Sequence):
-    """Sampled scenes: a sequence of `SampledScene`, sample 0, 1, ... of the first source, then of the next."""
+    """Sampled scenes: a sequence of `SampledScene`, sample 0, 1, ... of the first source, then of the next.
+
+    >>> [scene.number for scene in scenes]
+    [0, 1]
+    """
 
     sampler: DiffusionSampler
     sampled: Sampled
