@@ -52,10 +52,10 @@ def tiny(config: ConfigDict) -> None:
     published.shrink(config, depth=2, width=48, samples=12)
     config.image_size = 24
     config.data.view_sampling.update(min_frame_gap=1, max_frame_gap=4)
-    config.model.estimate_size = 12
+    config.model.update(rendered_features=16, estimate_size=12)
     config.loss.patch_size = 8
     config.train.update(num_steps=60, batch_size=2, checkpoint_every=20, log_every=10, sample_every=60)
-    config.train.optimizer.update(warmup_steps=10, decay_steps=50)
+    config.train.optimizer.update(learning_rate=1e-3, warmup_steps=10, decay_steps=50, ema_decay=0.99, ema_every=1)
     config.sample.update(num_scenes=1, num_samples=2, num_steps=4, video_frames=8)
     config.evaluate.update(num_scenes=1, num_target=2, num_samples=2)
 
@@ -72,5 +72,5 @@ VARIANTS = (
     {"64": None, "128": published.at_128, "tiny": tiny},
     {"pixelnerf": pixelnerf},
     {"resnet34": published.resnet34},
-    {"lean": published.lean, "fine": lambda config: published.fine(config, num_fine=16)},
+    {"lean": published.lean, "fine": published.fine},
 )

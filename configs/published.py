@@ -1,15 +1,11 @@
-"""What configs share: the published recipe, and variants.
-
-Numbers are those of Tewari et al. 2023 (arXiv 2306.11719) and its released code, except where a comment says so. What
-is not stated is off: `dfm_jax/config/` has all settings, with their units.
-"""
+"""What configs share: variants, and the recipe of Tewari et al. 2023 (arXiv 2306.11719), as their code has it."""
 
 from ml_collections.config_dict import ConfigDict
 from ml_collections.config_dict import create as group
 
 
 def recipe() -> ConfigDict:
-    """DiT-XL/2 at 64 x 64 pixels; a data set adds its name, bounds, views and the cameras of photographs."""
+    """DiT-XL/2 at 64 x 64 pixels; a data set adds its own. What is not stated is off (settings: `dfm_jax/config/`)."""
     config = group(seed=0, image_size=64)
     config.data = group(dir="data", split="train", eval_split="test", num_threads=16, num_workers=4, prefetch=4)
     config.data.view_sampling = group(min_context=1, max_context=1, num_target=2)
@@ -21,8 +17,7 @@ def recipe() -> ConfigDict:
     config.model.scene_field = group(width=512, view_blocks=3, joint_blocks=2)
     config.model.ray_marching = group(num_coarse=64, num_fine=64, num_conditioning=32, chunk_size=128)
     config.diffusion = group(num_timesteps=1000, guidance_dropout=0.1)
-    # `coarse` is ours, with its weight in mip-NeRF: the published code leaves the coarse field untrained. `lpips` needs
-    # its weights: `make lpips-weights`.
+    # `coarse` is ours, weighted as in mip-NeRF: published, that field is untrained. LPIPS needs `make lpips-weights`.
     config.loss = group(estimate=1.0, coarse=0.1, lpips=1.0, pixels="patch", patch_size=24)
     # More than a week of 8 A100; the published number of steps is not stated.
     config.train = group(num_steps=1_000_000, batch_size=8, log_every=100, sample_every=5000, watchdog_minutes=30.0)
@@ -68,20 +63,17 @@ def lean(config: ConfigDict, num_fine: int | None = None) -> None:
     config.loss.update(coarse=0.0, interlevel=1.0)
 
 
-def fine(config: ConfigDict, num_fine: int | None = None) -> None:
+def fine(config: ConfigDict, num_fine: int = 16) -> None:
     """The published way to look at rays, twice, also for models that look once."""
-    marching = config.model.ray_marching
-    marching.num_fine = marching.get("num_fine") or num_fine or marching.num_coarse
+    config.model.ray_marching.num_fine = config.model.ray_marching.get("num_fine") or num_fine
     config.loss.coarse = 0.1
 
 
 def shrink(config: ConfigDict, depth: int, width: int, samples: int) -> None:
     """A model for two CPU cores that looks once along a ray, where the coarse colour is the colour."""
     config.data.update(num_threads=2, num_workers=0)
-    config.model.rendered_features = 16
     config.model.encoder.update(depth=depth, width=width, num_heads=4, features=32, remat=False)
     config.model.conditioning_field.update(width=32, view_blocks=2, joint_blocks=1)
     config.model.scene_field.update(width=64, view_blocks=2, joint_blocks=1)
     config.model.ray_marching.update(num_coarse=samples, num_fine=0, num_conditioning=samples, chunk_size=1024)
     config.loss.update(coarse=0.0, lpips=0.0)
-    config.train.optimizer.update(learning_rate=1e-3, ema_decay=0.99, ema_every=1)

@@ -74,6 +74,6 @@ VARIANTS = (
     {"calibrated": calibrated},
     {"tiny": tiny},
     {"pixelnerf": published.pixelnerf},
-    {"resnet34": lambda config: published.resnet34(config, base=8)},
-    {"lean": lambda config: published.lean(config, num_fine=8), "fine": published.fine},
+    {"resnet34": lambda it: published.resnet34(it, base=8)},
+    {"lean": lambda it: published.lean(it, num_fine=8), "fine": lambda it: published.fine(it, num_fine=12)},
 )

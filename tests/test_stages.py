@@ -112,5 +112,5 @@ def test_a_stage_that_needs_a_rule_says_so(chain):
 def test_pixelnerf_takes_no_settings_of_what_it_has_not(chain):
     config = copy.deepcopy(stage(chain, "pixelnerf"))
     config.sample.num_steps = 10
-    with pytest.raises(UserError, match=r"sample\.num_steps must be 1 without model\.conditioning_field"):
+    with pytest.raises(UserError, match=r"sample\.num_steps must be 1 with model\.name='pixelnerf'"):
         from_dict(config)

@@ -29,7 +29,6 @@ BEFORE = {
     "model.encoder.name": "dit",
     # Nothing was evaluated; the least that can be.
     "evaluate.num_scenes": 1,
-    "evaluate.num_target": 1,
     "evaluate.num_samples": 1,
 }
 # The same of photographs without a camera, by the rule that the views of the data set are drawn by.
