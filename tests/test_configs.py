@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from dfm_jax.config import files
+from dfm_jax.config import ModelConfig, files
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.config.variants import combine
@@ -17,7 +17,7 @@ from dfm_jax.forward_models import build  # noqa: F401  where models enter their
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = [path.stem for path in sorted((ROOT / "configs").glob("*.py")) if path.stem != "published"]
-OF_SCENES = [name for name in CONFIGS if name != "linear"]
+OF_SCENES = [name for name in CONFIGS if isinstance(read_config(f"{ROOT}/configs/{name}.py").model, ModelConfig)]
 # As they were spelled when there were no others.
 OF_PAPERS = ["", "pixelnerf", "64", "128", "tiny", "pixelnerf-resnet34", "64-resnet34", "128-resnet34"]
 OF_PAPERS += ["64-lean", "128-lean", "tiny-lean", "tiny-fine"]

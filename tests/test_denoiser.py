@@ -18,7 +18,7 @@ KEYS = jax.random.split(jax.random.key(4), 2)
 
 @pytest.fixture(scope="module")
 def results():
-    """The prediction without guidance, at guidance 1, without context, and guided; with the same random numbers. And
+    """The prediction without guidance, without context, and guided; with the same random numbers. And
     what guidance within an interval of noise levels remembers."""
     example = tiny_example()
     x_t = jnp.asarray(np.random.default_rng(2).normal(size=(2, SIZE, SIZE, 3)), jnp.float32)
@@ -41,7 +41,6 @@ def results():
 
     made = {
         "plain": plain(PARAMS, example, KEYS),
-        "one": guided(PARAMS, example, KEYS, 1.0),
         "without": plain(PARAMS, MODEL.drop_context(example, jnp.array([True, True])), KEYS),
         "guided": guided(PARAMS, example, KEYS, SCALE),
     }
@@ -56,10 +55,6 @@ def test_the_prediction_is_the_rendering_of_the_scene_in_diffusion_range(results
     np.testing.assert_allclose(plain.x0, 2 * plain.observation.rgb.reshape(2, SIZE, SIZE, 3) - 1, atol=1e-6)
     assert bool(jnp.all(jnp.abs(plain.x0) <= 1))
     assert plain.signal.views.features.shape[1] == 3
-
-
-def test_guidance_of_one_is_none(results):
-    assert_trees_close(results["one"], results["plain"])
 
 
 def test_guidance_moves_away_from_the_unconditional_prediction(results):

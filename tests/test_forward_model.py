@@ -106,14 +106,6 @@ def test_the_estimate_knows_the_context_alone():
     assert float(jnp.max(jnp.abs(rendering.rgb - other.rgb))) > 1e-3
 
 
-def test_scenes_of_a_batch_do_not_see_each_other():
-    example = tiny_example()
-    changed = example.replace(context=example.context.replace(images=example.context.images.at[1].multiply(0.5)))
-    before, after = see(PARAMS, example, X_T, TIMESTEP), see(PARAMS, changed, X_T.at[1].add(1), TIMESTEP.at[1].set(3))
-    first = partial(jax.tree.map, lambda x: x[0])
-    assert_trees_close(first(before), first(after), atol=1e-6)
-
-
 @pytest.mark.parametrize("garbage", [0.0, 1e3])
 def test_a_padding_view_equals_an_absent_one(garbage):
     example = tiny_example()
@@ -247,12 +239,6 @@ def test_new_parameters_have_the_documented_parts_in_float32():
     assert set(with_fine["scene_field"]) == {"coarse", "fine"}
     assert set(without["scene_field"]) == {"coarse"}
     assert {leaf.dtype for leaf in jax.tree.leaves(with_fine)} == {jnp.dtype("float32")}
-
-
-def test_the_model_is_a_value():
-    assert tiny_model() == CHUNKED
-    assert hash(tiny_model()) == hash(CHUNKED)
-    assert tiny_model(num_fine=3) != CHUNKED
 
 
 # --- what denoising steps share -------------------------------------------------------------------------------------

@@ -202,8 +202,8 @@ def test_a_context_is_seen_unless_it_is_dropped(case):
 
 
 def test_a_padding_view_is_an_absent_one(case):
-    if not isinstance(case.example, Example):
-        pytest.skip("its examples hold no views")
+    if not isinstance(case.example, Example) or case.example.context.valid.shape[1] < 2:
+        pytest.skip("its examples do not hold several context views")
     context = case.example.context
     one = lambda garbage: context.replace(
         images=context.images.at[:, 1].set(garbage), valid=context.valid.at[:, 1].set(False)

@@ -30,6 +30,10 @@ class ForwardModelConfig:
         """What must hold between the model's settings and the other sections of a `Config`."""
         return []
 
+    def rays_per_example(self, config: Any) -> int | None:
+        """Rays that a training step renders for one example; None: the model does not render."""
+        return None
+
 
 MODELS: dict[str, type[ForwardModelConfig]] = {}
 
@@ -159,6 +163,10 @@ class ModelConfig(ForwardModelConfig):
             (self.proposal is None or fine > 0, "proposal needs ray_marching.num_fine > 0"),
             *([] if self.deterministic else with_estimate),
         ]
+
+    def rays_per_example(self, config: Any) -> int:
+        """The supervised pixels of all targets, and the estimate."""
+        return config.data.view_sampling.num_target * config.loss.patch_size**2 + self.estimate_size**2
 
     def rules_with(self, config: Any) -> list[tuple[bool, str]]:
         loss, sample = config.loss, config.sample

@@ -82,9 +82,6 @@ def _load_lpips(config: Config) -> lpips.Distance:
 
 
 def rays_per_step(config: Config) -> int | None:
-    """Rays that a training step renders: the supervised pixels of all targets, and the estimate; None: the model does
-    not render."""
-    if not config.model.posed_images:
-        return None
-    pixels = config.data.view_sampling.num_target * config.loss.patch_size**2
-    return config.train.batch_size * (pixels + config.model.estimate_size**2)
+    """Rays that a training step renders; None: the model does not render."""
+    rays = config.model.rays_per_example(config)
+    return None if rays is None else config.train.batch_size * rays
