@@ -13,7 +13,7 @@ import optax
 import pytest
 from PIL import Image
 
-from configs import toy as toy_config
+from configs import published
 from dfm_jax import main
 from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.commands.evaluate import evaluate
@@ -91,7 +91,7 @@ def test_few_steps_are_compared_with_many(run, monkeypatch):
     monkeypatch.setattr(steps_sweep, "STEPS", (1, 2))  # which are compiled for the evaluation
     monkeypatch.setattr(steps_sweep, "LONG", 6)
     monkeypatch.setattr(steps_sweep, "SAMPLERS", ("ddim", "ddpm"))  # of all, one that draws and one that does not
-    result = steps_sweep.sweep(run.config, run.workdir)
+    result = steps_sweep.sweep(run.config, run.workdir, run.workdir / "steps")
     records = result["records"]
     assert [r["num_steps"] for r in records] == [1] * 4 + [2] * 4 + [6] * 2
     for record in records[1:4]:
@@ -164,8 +164,8 @@ def test_an_index_file_decides_and_its_skips_are_counted(run, tmp_path):
 
 
 def test_the_command_prints_the_numbers_as_its_last_line(run, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "evaluate", lambda config, workdir: {"psnr": 1.5})
-    assert main._dispatch("evaluate", run.config, str(run.workdir)) == 0
+    monkeypatch.setattr(evaluation, "evaluate", lambda config, workdir, out: {"psnr": 1.5})
+    assert main._dispatch("evaluate", run.config, str(run.workdir), None) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"psnr": 1.5}
 
 
@@ -174,7 +174,7 @@ def pixelnerf(run, tmp_path_factory):
     """The same of an untrained pixelNeRF, on the same views."""
     workdir = tmp_path_factory.mktemp("pixelnerf")
     values = tiny_config(run.workdir / "data", guidance=1.0)
-    toy_config.make_deterministic(values)
+    published.pixelnerf(values)
     values.evaluate.update(num_scenes=SCENES, num_target=TARGETS, sweep_samples=3)
     config = from_dict(values)
     save_untrained(config, workdir)
