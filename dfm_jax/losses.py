@@ -17,7 +17,7 @@ from dfm_jax.forward_models.protocol import ForwardModel
 Metrics = dict[str, Array]
 
 
-def draw_timestep(key: Key[Array, ""], diffusion: DiffusionConfig) -> Num[Array, ""]:
+def sample_timestep(key: Key[Array, ""], diffusion: DiffusionConfig) -> Num[Array, ""]:
     """A timestep, uniform but for the extra share that falls on high noise levels."""
     choose, low, high = jax.random.split(key, 3)
     anywhere = jax.random.randint(low, (), 0, diffusion.num_timesteps)
@@ -46,7 +46,7 @@ def training_loss(
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 4))(example.index)
     time_keys, noise_keys, drop_keys, predict_keys = jnp.moveaxis(keys, 1, 0)
     shape = jax.eval_shape(model.target, example)[0].shape[1:]
-    timestep = jax.vmap(partial(draw_timestep, diffusion=diffusion))(time_keys)
+    timestep = jax.vmap(partial(sample_timestep, diffusion=diffusion))(time_keys)
     noise = jax.vmap(lambda k: jax.random.normal(k, shape))(noise_keys)
     dropped = jax.vmap(lambda k: jax.random.bernoulli(k, diffusion.guidance_dropout))(drop_keys)
     example = model.drop_context(example, dropped)

@@ -33,7 +33,7 @@ class Machine:
     nvidia: bool = False  # a device
 
 
-def look() -> Machine:
+def inspect_machine() -> Machine:
     there = lambda patterns: any(glob.glob(pattern) for pattern in patterns)
     return Machine(
         plugins=frozenset(plugin.name for plugin in importlib.metadata.entry_points(group="jax_plugins")),
@@ -49,7 +49,7 @@ def skip_absent_tpu() -> None:
     The extra [tpu] is installed on such machines to compile for others. Its library would be asked at every start, wait
     for answers of a network that is not there, and print what went wrong.
     """
-    if chosen := without_absent_tpu(jax.config.jax_platforms or "", look()):
+    if chosen := without_absent_tpu(jax.config.jax_platforms or "", inspect_machine()):
         jax.config.update("jax_platforms", chosen)
 
 
@@ -74,12 +74,12 @@ def start() -> None:
       UserError: what JAX_PLATFORMS asks for is not there, or a device does not start.
     """
     skip_absent_tpu()
-    if flags := with_gpu_flags(os.environ.get("XLA_FLAGS", ""), look()):  # XLA reads them when it starts
+    if flags := with_gpu_flags(os.environ.get("XLA_FLAGS", ""), inspect_machine()):  # XLA reads them when it starts
         os.environ["XLA_FLAGS"] = flags
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        raise UserError(not_started(jax.config.jax_platforms or "", look(), error)) from error
+        raise UserError(not_started(jax.config.jax_platforms or "", inspect_machine(), error)) from error
 
 
 def not_started(asked: str, machine: Machine, error: Exception) -> str:
@@ -118,7 +118,7 @@ def memory_told() -> Iterator[None]:
 
 def may_have_accelerator() -> bool:
     """Whether jax could find more than the CPU here."""
-    machine = look()
+    machine = inspect_machine()
     return jax.config.jax_platforms != "cpu" and (bool(machine.plugins) or machine.libtpu)
 
 

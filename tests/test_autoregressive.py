@@ -12,7 +12,7 @@ from configs import toy as toy_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.sampling import autoregressive
-from dfm_jax.sampling.autoregressive import extend, key_views, make_room
+from dfm_jax.sampling.autoregressive import extend, pad_context, path_views
 from dfm_jax.sampling.batches import sample_batch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, recorded_key_cameras
@@ -38,7 +38,7 @@ def cameras(count: int, seed: int = 0) -> Camera:
 def drawn():
     """Two scenes with a sample of each, whose paths have 2 and 1 views beyond the first."""
     example = jax.tree.map(np.asarray, tiny_example(v=1))
-    keys = key_views([cameras(2), cameras(1, seed=1)], example)
+    keys = path_views([cameras(2), cameras(1, seed=1)], example)
     numbers = jnp.arange(2), jnp.zeros(2, jnp.int32)
     batch = sample_batch(SAMPLER, example, KEY, *numbers)
     return example, keys, batch, extend(example, keys, KEY, SAMPLER, batch, *numbers), numbers
@@ -68,7 +68,7 @@ def test_a_scene_does_not_depend_on_how_many_views_other_scenes_have(drawn):
 def test_views_that_are_still_to_come_change_nothing(drawn):
     """The first of two views is what it would be if it were the only one."""
     example, keys, *_ = drawn
-    first = jax.tree.map(lambda x: x[:1], make_room(example, keys))
+    first = jax.tree.map(lambda x: x[:1], pad_context(example, keys))
     x0 = jnp.zeros((1, SIZE, SIZE, 3))
     view = jax.tree.map(lambda x: jnp.asarray(x[:1, 0]), keys)
     step = partial(autoregressive._next_view, SAMPLER)
@@ -85,7 +85,7 @@ def test_a_path_through_the_object_gives_finite_pictures(drawn):
     example, _, batch, _, numbers = drawn
     inside = cameras(2)
     inside.camera_to_world[:, 2, 3] = [1.0, 30.0]  # in the middle of the scene, and far behind it
-    keys = key_views([inside, inside], example)
+    keys = path_views([inside, inside], example)
     extended = extend(example, keys, KEY, SAMPLER, batch, *numbers)
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(extended.views))
 
@@ -107,4 +107,4 @@ def test_absolute_poses_are_those_of_the_data_sets_world(drawn):
 
 
 def test_no_view_at_all_is_none(drawn):
-    assert key_views([cameras(0), cameras(0)], drawn[0]) is None
+    assert path_views([cameras(0), cameras(0)], drawn[0]) is None

@@ -45,7 +45,7 @@ def test_a_tpu_that_is_not_there_is_not_looked_for(asked, machine, chosen):
 
 def test_a_tpu_that_the_environment_names_is_there(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "mine")
-    assert platforms.look().tpu
+    assert platforms.inspect_machine().tpu
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dfm_jax.denoiser import denoise, prepare
 from dfm_jax.flops import count_flops
 from dfm_jax.forward_models.radiance_field.losses import rendering_terms
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
-from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_pixels
+from dfm_jax.forward_models.radiance_field.supervision import Supervision, sample_pixels
 from dfm_jax.geometry import pixel_grid, project
 from dfm_jax.structs import EncodedViews, Example, Rays, Rendering, Scene, Views
 from tests.tiny import (
@@ -197,7 +197,7 @@ def test_supervision_pairs_every_ray_with_the_colour_it_should_see(grid, pixels)
 
 def draw_many(pixels: str, num: int = 200) -> np.ndarray:
     supervision = Supervision(pixels, patch_size=5)
-    draw = partial(draw_pixels, num_views=2, image_size=8, supervision=supervision)
+    draw = partial(sample_pixels, num_views=2, image_size=8, supervision=supervision)
     return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), num)))
 
 

@@ -19,7 +19,7 @@ from dfm_jax.forward_models.radiance_field.losses import (
     rendering_terms,
 )
 from dfm_jax.forward_models.terms import mean_squared_error
-from dfm_jax.losses import draw_timestep, training_loss
+from dfm_jax.losses import sample_timestep, training_loss
 from dfm_jax.structs import Rendering
 from tests.tiny import LOSS, UNCHUNKED, jit, random_params, tiny_example, tiny_model
 
@@ -137,7 +137,7 @@ def test_the_perceptual_distance_sees_the_patches_of_all_targets_as_images():
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
 def test_timesteps_cover_all_levels_with_the_extra_share_on_high_ones(fraction):
     diffusion = dataclasses.replace(DIFFUSION, high_noise_fraction=fraction)
-    draw = jax.vmap(partial(draw_timestep, diffusion=diffusion))
+    draw = jax.vmap(partial(sample_timestep, diffusion=diffusion))
     drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
     assert drawn.min() >= (900 if fraction == 1 else 0)
     assert drawn.max() == 999

@@ -50,7 +50,7 @@ def with_rgb(samples: SceneSamples, rgb: np.ndarray) -> SceneSamples:
 
 def test_samples_that_are_the_truth_score_perfectly():
     example, depth = toy_example()
-    scores = measure("a", example, exact_samples(example, depth), grid="centres", distance=None, depth=depth)
+    scores = measure("a", example, exact_samples(example, depth), grid="centres", lpips_fn=None, depth=depth)
     assert scores.psnr == [[99.0, 99.0]] * 2 and scores.scene_psnr == scores.context_psnr == [99.0, 99.0]
     np.testing.assert_allclose(scores.ssim, 1, rtol=1e-5)
     np.testing.assert_allclose(scores.depth_error, 0, atol=1e-6)
@@ -66,13 +66,13 @@ def test_each_number_is_of_its_own_view_and_padding_is_left_out():
     rgb[:, 3] = 0.7  # padding
     depth_again[0, 1] += 0.5 * exact.views.opacity[0, 1]
     drawn = exact.replace(views=exact.views.replace(rgb=rgb, depth=depth_again))
-    scores = measure("a", example, drawn, grid="centres", distance=None, depth=depth)
+    scores = measure("a", example, drawn, grid="centres", lpips_fn=None, depth=depth)
     # dB: images are float32.
     assert scores.psnr[0] == [99.0, 99.0] and scores.psnr[1] == [99.0, pytest.approx(20.0, abs=1e-3)]
     # Distances of about 4 are float32.
     assert scores.depth_error[0] == [pytest.approx(0.5, abs=1e-4), pytest.approx(0, abs=1e-6)]
     other = with_rgb(exact, exact.views.rgb + 0.1 * np.array([0, 1])[:, None, None, None, None])
-    assert measure("a", example, other, grid="centres", distance=None).variance == pytest.approx(0.0025)
+    assert measure("a", example, other, grid="centres", lpips_fn=None).variance == pytest.approx(0.0025)
 
 
 def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
@@ -84,7 +84,7 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
     depth = toy_modes.true_depth(BOX, pose, matrices, 24)
     exact = exact_samples(example, depth)
     modes, clean = toy_modes.read_views(BOX, pose, matrices, exact.views.rgb[:, 1:])
-    scores = measure("a", example, exact, grid="centres", distance=None, depth=depth, modes=modes, clean=clean)
+    scores = measure("a", example, exact, grid="centres", lpips_fn=None, depth=depth, modes=modes, clean=clean)
     assert modes[:, :2].tolist() == [[toy_modes.UNSEEN] * 2] * 2 and not np.isfinite(depth[1]).any()
     assert scores.depth_error == [[pytest.approx(0, abs=1e-6), None]] * 2 and scores.psnr == [[99.0, 99.0]] * 2
     numbers = results.summarise([scores])
@@ -94,7 +94,7 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
 
 def test_small_images_have_no_ssim():
     example, depth = toy_example(size=8)
-    scores = measure("a", example, exact_samples(example, depth), grid="centres", distance=None)
+    scores = measure("a", example, exact_samples(example, depth), grid="centres", lpips_fn=None)
     assert scores.ssim is None and scores.depth_error is None and scores.psnr[0] == [99.0, 99.0]
 
 
@@ -113,10 +113,10 @@ def test_diversity_is_the_mean_distance_of_all_pairs():
     example, depth = toy_example()
     exact = exact_samples(example, depth, count=3)
     shifted = with_rgb(exact, exact.views.rgb + np.array([0, 0.1, 0.3])[:, None, None, None, None])
-    scores = measure("a", example, shifted, grid="centres", distance=MeanDifference())
+    scores = measure("a", example, shifted, grid="centres", lpips_fn=MeanDifference())
     assert scores.pairwise_lpips == pytest.approx((0.1 + 0.3 + 0.2) / 3, abs=1e-5)
     np.testing.assert_allclose(scores.lpips, [[0, 0], [0.1, 0.1], [0.3, 0.3]], atol=1e-5)
-    single = measure("a", example, exact_samples(example, depth, 1), grid="centres", distance=MeanDifference())
+    single = measure("a", example, exact_samples(example, depth, 1), grid="centres", lpips_fn=MeanDifference())
     assert single.pairwise_lpips is None
 
 

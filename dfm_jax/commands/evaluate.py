@@ -263,7 +263,7 @@ def _measure_and_store(
         known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
         known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
     grid = config.model.pixel_grid
-    scores = measure(data.names[number], example, samples, grid=grid, distance=networks.lpips, **known)
+    scores = measure(data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, **known)
     valid = np.asarray(example.target.valid)
     images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
     store.write(index, scores, images | {"context": example.context.images[example.context.valid]})

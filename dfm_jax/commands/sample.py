@@ -142,13 +142,13 @@ def _along_path(
             cameras.append(recorded_key_cameras(recorded, int(start), step))
         else:
             cameras.append(key_cameras(path, step))
-    keys = autoregressive.key_views(cameras, example)
+    keys = autoregressive.path_views(cameras, example)
     if keys is None:
         raise UserError(
             f"config.sample.autoregressive_step={step} is longer than every camera path (config.sample.video_path="
             f"'{config.sample.video_path}'): lower it"
         )
-    counts = keys.there.sum(1)
+    counts = keys.valid.sum(1)
     say(f"{counts.min()} to {counts.max()} views are sampled along each path, after the first")
     known, seen = config.data.view_sampling.max_context, int(example.context.valid.sum(1).max() + counts.max())
     if seen > known:

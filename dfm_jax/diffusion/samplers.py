@@ -82,9 +82,9 @@ def ddpm(
         (x_t, carry), (number, t, alpha_t, sigma_t, alpha_s, sigma_s) = state, levels
         x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
         kept = alpha_t / alpha_s  # sqrt(1 - beta) of the step
-        share = 1 - (kept * sigma_s / sigma_t) ** 2  # beta / (1 - alpha_bar_t), exactly 1 in the last step
-        mean = alpha_s * share * x0 + kept * (sigma_s / sigma_t) ** 2 * x_t  # eq. 7, as the next line
-        deviation = jnp.sqrt(share) * sigma_s
+        weight = 1 - (kept * sigma_s / sigma_t) ** 2  # beta / (1 - alpha_bar_t), exactly 1 in the last step
+        mean = alpha_s * weight * x0 + kept * (sigma_s / sigma_t) ** 2 * x_t  # eq. 7, as the next line
+        deviation = jnp.sqrt(weight) * sigma_s
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x_t.shape[1:]))(keys)
         return (mean + temperature * deviation * noise, carry), callback and callback(t, x_t, x0)
 

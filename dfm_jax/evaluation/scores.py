@@ -56,7 +56,7 @@ def measure(
     samples: SceneSamples,
     *,
     grid: str,
-    distance: lpips.Distance | None,
+    lpips_fn: lpips.Distance | None,
     depth: np.ndarray | None = None,
     modes: np.ndarray | None = None,
     clean: np.ndarray | None = None,
@@ -66,7 +66,7 @@ def measure(
     Args:
       example: without batch axis; padding views are left out.
       grid: where pixels lie, 'centres' or 'corners'.
-      distance: LPIPS, if its weights are there.
+      lpips_fn: LPIPS, if its weights are there.
       depth: [t, h, w] true distances at all target views, infinite where a ray meets nothing; None: unknown.
       modes: [n, t] hidden colours at all target views (toy).
       clean: [n, t] whether they are of one colour.
@@ -75,14 +75,14 @@ def measure(
     truth = np.asarray(example.target.images)[shown]
     views = samples.views
     targets = views.rgb[:, num_context:][:, shown]
-    given = np.asarray(example.context.valid)
-    contexts, context_truth = views.rgb[:, :num_context][:, given], np.asarray(example.context.images)[given]
+    valid = np.asarray(example.context.valid)
+    contexts, context_truth = views.rgb[:, :num_context][:, valid], np.asarray(example.context.images)[valid]
     seen = _reproject(views, *_cameras(example), grid=grid)
     of_size = lambda smallest: min(truth.shape[1:3]) >= smallest
     error = None
     if depth is not None:
         error = _depth_error(views.depth_before(float(example.far))[:, num_context:][:, shown], depth[shown])
-    perceptual = distance if of_size(lpips.SMALLEST_IMAGE) else None
+    perceptual = lpips_fn if of_size(lpips.SMALLEST_IMAGE) else None
     against_truth = np.asarray(_against_truth(perceptual, targets, truth)) if perceptual else None
     return SceneScores(
         name=name,
@@ -138,22 +138,22 @@ _consistency = jax.jit(_over_samples, static_argnames="grid")
 
 @jax.jit
 def _against_truth(
-    distance: lpips.Distance, samples: Float[Array, "n t h w 3"], truth: Float[Array, "t h w 3"]
+    lpips_fn: lpips.Distance, samples: Float[Array, "n t h w 3"], truth: Float[Array, "t h w 3"]
 ) -> Float[Array, "n t"]:
     """One sample at a time, so that memory does not grow with samples."""
-    known = distance.features(truth)
-    return jax.lax.map(lambda images: distance.between(distance.features(images), known), samples)
+    known = lpips_fn.features(truth)
+    return jax.lax.map(lambda images: lpips_fn.between(lpips_fn.features(images), known), samples)
 
 
 @jax.jit
 def _between_samples(
-    distance: lpips.Distance, samples: Float[Array, "n h w 3"], pairs: Int[Array, "p 2"]
+    lpips_fn: lpips.Distance, samples: Float[Array, "n h w 3"], pairs: Int[Array, "p 2"]
 ) -> Float[Array, "p"]:
-    seen = jax.lax.map(lambda image: distance.features(image[None]), samples)  # of each block [n, 1, h, w, c]
-    return jax.lax.map(lambda pair: distance.between(*([x[i] for x in seen] for i in pair))[0], pairs)
+    seen = jax.lax.map(lambda image: lpips_fn.features(image[None]), samples)  # of each block [n, 1, h, w, c]
+    return jax.lax.map(lambda pair: lpips_fn.between(*([x[i] for x in seen] for i in pair))[0], pairs)
 
 
-def _pairwise(distance: lpips.Distance, samples: np.ndarray) -> float | None:
+def _pairwise(lpips_fn: lpips.Distance, samples: np.ndarray) -> float | None:
     """Mean distance of all pairs of samples [n, h, w, 3]; None of a single one."""
     pairs = np.array(list(itertools.combinations(range(len(samples)), 2)))
-    return float(_between_samples(distance, samples, pairs).mean()) if len(pairs) else None
+    return float(_between_samples(lpips_fn, samples, pairs).mean()) if len(pairs) else None

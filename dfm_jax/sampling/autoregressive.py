@@ -23,16 +23,16 @@ from dfm_jax.structs import Camera, Example, RenderedViews, Scene, Views
 
 
 @struct.dataclass
-class KeyViews:
+class PathViews:
     """The views that are sampled after target view 0, in this order."""
 
     camera: Camera  # [s, K] relative to the first context view
     absolute_pose: Array  # [s, K, 3, 4]
-    there: Array  # [s, K] bool; scenes with fewer are padded
+    valid: Array  # [s, K] bool; scenes with fewer are padded
 
 
-def key_views(cameras: Sequence[Camera], example: Example) -> KeyViews | None:
-    """Key cameras of each scene of `example` [s], padded to one number; None if no scene has any."""
+def path_views(cameras: Sequence[Camera], example: Example) -> PathViews | None:
+    """Cameras along the path of each scene of `example` [s], padded to one number; None if no scene has any."""
     most = max(len(camera.intrinsics) for camera in cameras)
     if not most:
         return None
@@ -45,33 +45,33 @@ def key_views(cameras: Sequence[Camera], example: Example) -> KeyViews | None:
     first = np.asarray(example.context.absolute_pose, np.float64)[:, 0]
     absolute = first[:, None, :, :3] @ poses[..., :3, :]
     absolute[..., 3] += first[:, None, :, 3]
-    there = np.arange(most) < np.array([[len(camera.intrinsics)] for camera in cameras])
+    valid = np.arange(most) < np.array([[len(camera.intrinsics)] for camera in cameras])
     as_float = lambda x: x.astype(np.float32)
-    return KeyViews(Camera(as_float(poses), as_float(intrinsics)), as_float(absolute), there)
+    return PathViews(Camera(as_float(poses), as_float(intrinsics)), as_float(absolute), valid)
 
 
-def make_room(example: Example, keys: KeyViews) -> Example:
-    """The example [s] with padding views for target view 0 and all key views but the last, which stays a target."""
-    length = example.context.valid.shape[1] + keys.there.shape[1]
+def pad_context(example: Example, path: PathViews) -> Example:
+    """The example [s] with padding views for target view 0 and all views along the path but the last one."""
+    length = example.context.valid.shape[1] + path.valid.shape[1]
     padded = [
-        pad(jax.tree.map(lambda x, i=i: np.asarray(x[i]), example.context), length) for i in range(len(keys.there))
+        pad(jax.tree.map(lambda x, i=i: np.asarray(x[i]), example.context), length) for i in range(len(path.valid))
     ]
     return example.replace(context=jax.tree.map(lambda *x: np.stack(x), *padded))
 
 
 def extend(
     example: Example,
-    keys: KeyViews,
+    path: PathViews,
     key: Array,
     sampler: DiffusionSampler,
     batch: SampledBatch,
     scene_index: Array,
     sample_index: Array,
 ) -> SampledBatch:
-    """Samples the key views behind finished samples of target view 0; returns the batch with the scenes that show them
-    all, and what these look like.
+    """Samples the views along the path after finished samples of target view 0; returns the batch with the scenes that
+    show them all, and renderings of these.
 
-    The noise of key view k depends on the scene's index, the sample's and k only.
+    The noise of view k depends on the scene's index, the sample's and k only.
 
     Args:
       example: [s] as it was sampled from.
@@ -79,23 +79,23 @@ def extend(
       sample_index: [b] the numbers of the samples.
     """
     chosen = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[scene_index], tree)
-    now, path = chosen(make_room(example, keys)), chosen(keys)
-    now = now.replace(target=jax.tree.map(lambda x: x[:, :1], now.target))
-    randomness = sample_keys(key, now.index, sample_index)
+    current, ahead = chosen(pad_context(example, path)), chosen(path)
+    current = current.replace(target=jax.tree.map(lambda x: x[:, :1], current.target))
+    keys = sample_keys(key, current.index, sample_index)
     x0, first = 2 * batch.x0 - 1, example.context.valid.shape[1]
-    for k in range(keys.there.shape[1]):
-        view = jax.tree.map(lambda x, k=k: x[:, k], path)
-        now, x0 = _next_view(sampler, now, view, x0, jnp.int32(first + k), randomness, jnp.int32(k + 1))
+    for k in range(path.valid.shape[1]):
+        view = jax.tree.map(lambda x, k=k: x[:, k], ahead)
+        current, x0 = _next_view(sampler, current, view, x0, jnp.int32(first + k), keys, jnp.int32(k + 1))
     cameras = jax.tree.map(lambda *c: np.concatenate(c, axis=1), example.context.camera, example.target.camera)
-    scene, views = _last_scene(sampler, now, x0, chosen(cameras))
+    scene, views = _last_scene(sampler, current, x0, chosen(cameras))
     return batch.replace(scene=scene, views=views)
 
 
 @jax.jit
 def _next_view(
-    sampler: DiffusionSampler, example: Example, view: KeyViews, x0: Array, slot: Array, keys: Array, number: Array
+    sampler: DiffusionSampler, example: Example, view: PathViews, x0: Array, slot: Array, keys: Array, number: Array
 ) -> tuple[Example, Array]:
-    """The sampled target joins the context at `slot`, and `view` [b], the new target, is sampled; where it is there."""
+    """The sampled target joins the context at `slot`, and `view` [b], the new target, is sampled; where it is valid."""
     seen = example.target.replace(images=to_image(x0)[:, None])
     put = lambda all_views, one: jax.lax.dynamic_update_slice_in_dim(
         all_views, one.astype(all_views.dtype), slot, axis=1
@@ -110,7 +110,7 @@ def _next_view(
     later = example.replace(context=context, target=target)
     own_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
     sampled = sampler.sample(later, own_keys).x0
-    keep = lambda new, old: jnp.where(view.there.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    keep = lambda new, old: jnp.where(view.valid.reshape(-1, *[1] * (new.ndim - 1)), new, old)
     return jax.tree.map(keep, (later, sampled), (example, x0))
 
 

@@ -15,7 +15,7 @@ from dfm_jax.forward_models.protocol import Params, Prediction
 from dfm_jax.forward_models.radiance_field.losses import rendering_terms
 from dfm_jax.forward_models.radiance_field.networks import SceneNetworks
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
-from dfm_jax.forward_models.radiance_field.supervision import Supervision, draw_pixels
+from dfm_jax.forward_models.radiance_field.supervision import Supervision, sample_pixels
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.structs import Camera, Example, RayCache, Rays, RenderedViews, Rendering, Scene
@@ -67,7 +67,7 @@ class RenderedScenes:
     def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
         """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""
         num_views, size = example.target.images.shape[1], self.image_size
-        draw = partial(draw_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
+        draw = partial(sample_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
         pixels = jax.vmap(draw)(keys)
         rows = rearrange(example.target.images, "b t h w c -> b t (h w) c")
         truth = jnp.take_along_axis(rows, pixels[..., None], axis=2)

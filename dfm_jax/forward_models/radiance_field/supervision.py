@@ -26,7 +26,9 @@ class Supervision:
         return cls(loss.pixels, loss.patch_size)
 
 
-def draw_pixels(key: Key[Array, ""], *, num_views: int, image_size: int, supervision: Supervision) -> Num[Array, "t r"]:
+def sample_pixels(
+    key: Key[Array, ""], *, num_views: int, image_size: int, supervision: Supervision
+) -> Num[Array, "t r"]:
     """Row-major indices of the pixels of each target view that a loss looks at: one patch, or independent pixels."""
     size = supervision.patch_size
     if supervision.pixels == "random":
