@@ -281,6 +281,6 @@ def test_four_devices_compute_what_one_does():
     differences = json.loads(done.stdout.splitlines()[-1])
     assert differences.keys() == set(MODELS)
     for name, found in differences.items():
-        # Sums over devices are in another order: float32's rounding, through one Adam step of 1e-3 or more.
-        assert found["loss"] < 1e-5 and found["params"] < 1e-4, name
+        # Sums over devices are in another order: float32's rounding through the model, forth and back.
+        assert found["loss"] < 1e-5 and found["gradients"] < 1e-4 * found["largest_gradient"], name
         assert found["samples"] < 1e-4 < found["spread"], name

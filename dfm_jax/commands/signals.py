@@ -108,6 +108,7 @@ def _scores(
     truth = np.asarray(sampler.model.target(example)[0])
     scores = observation_scores(sampled.x0, truth)
     if sampled.estimate is not None:
+        sampled = dataclasses.replace(sampled, estimate=sampled.estimate.reshape(truth.shape))
         scores["estimate_error"] = float(np.sqrt(np.mean(np.square(sampled.estimate - truth))))
     if isinstance(sampler.model, KnownPosterior):
         scores |= posterior_scores(sampled.signal, *sampler.model.posterior(example))

@@ -27,7 +27,8 @@ def preview_signals(sampler: DiffusionSampler, example: Any, key: Array) -> np.n
     """A row an example: samples of the target beside the truth, and the deterministic estimate if there is one."""
     sampled = sample_signals(sampler, example, min(NUM_POINTS, sampler.settings.num_samples), key)
     truth = np.asarray(sampler.model.target(example)[0])
-    return observation_sheet(sampled.x0, truth, sampled.estimate)
+    estimate = None if sampled.estimate is None else sampled.estimate.reshape(truth.shape)
+    return observation_sheet(sampled.x0, truth, estimate)
 
 
 def preview_scenes(sampler: DiffusionSampler, example: Example, key: Array) -> np.ndarray:

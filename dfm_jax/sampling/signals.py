@@ -25,7 +25,7 @@ class SampledSignals:
 
     signal: Any  # leaves [s, n, ...]
     x0: np.ndarray  # [s, n, ...]
-    estimate: np.ndarray | None  # [s, ...] deterministic estimate of the target, of models that make one
+    estimate: np.ndarray | None  # [s, ...] deterministic estimate, in its own layout, of models that make one
 
 
 @struct.dataclass
@@ -54,8 +54,7 @@ def sample_signals(sampler: DiffusionSampler, example: Any, num_samples: int, ke
         parts.append(jax.device_get(program(sampler.replace(mesh=None), example, key, *numbers)))
     by_example = lambda *x: rearrange(np.concatenate(x)[:count], "(s n) ... -> s n ...", n=num_samples)
     joined = jax.tree.map(by_example, *parts)
-    estimate = None if joined.estimate is None else joined.estimate[:, 0].reshape(joined.x0[:, 0].shape)
-    return SampledSignals(joined.signal, joined.x0, estimate)
+    return SampledSignals(joined.signal, joined.x0, None if joined.estimate is None else joined.estimate[:, 0])
 
 
 def pairs_at_once(x0: Any) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from dfm_jax.config import Config, MeshConfig
 from dfm_jax.diffusion.schedule import cosine_schedule
@@ -23,7 +24,7 @@ NUM_SAMPLES = 2  # behind each of two contexts: one for each device
 
 
 def trained(config: Config, count: int) -> tuple[float, Any]:
-    """Loss and parameters of a training step on so many devices."""
+    """Loss of a training step on so many devices, and the gradients: those that Adam's first moment is made of."""
     setup = make_train_setup(config)
     mesh = sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:count])
     key = sharding.replicate(jax.random.key(0), mesh)
@@ -31,7 +32,7 @@ def trained(config: Config, count: int) -> tuple[float, Any]:
     step = sharding.compile_train_step(setup.step, state, mesh, ())
     batch = sharding.shard_batch(jax.tree.map(np.asarray, synthetic_example(config, BATCH)), mesh)
     state, metrics = step(state, batch, key)
-    return float(metrics["loss"]), jax.device_get(state.params)
+    return float(metrics["loss"]), jax.device_get(optax.tree.get(state.opt_state, "mu"))
 
 
 def sampled(config: Config, count: int) -> np.ndarray:
@@ -50,12 +51,13 @@ def sampled(config: Config, count: int) -> np.ndarray:
 
 def differences(name: str) -> dict[str, float]:
     config = config_of(name)
-    (loss, params), (same_loss, same_params) = (trained(config, count) for count in (1, 4))
+    (loss, gradients), (same_loss, same_gradients) = (trained(config, count) for count in (1, 4))
     one, four = (sampled(config, count) for count in (1, 4))
     largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
     return {
         "loss": abs(loss - same_loss) / abs(loss),
-        "params": max(jax.tree.leaves(jax.tree.map(largest, params, same_params))),
+        "gradients": max(jax.tree.leaves(jax.tree.map(largest, gradients, same_gradients))),
+        "largest_gradient": max(float(np.abs(x).max()) for x in jax.tree.leaves(gradients)),
         "samples": largest(one, four),
         "spread": float(np.ptp(one)),
     }
