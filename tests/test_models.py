@@ -17,7 +17,7 @@ from dfm_jax.structs import EncodedViews
 from tests.tiny import assert_trees_close, jit, random_params, tiny_model, tiny_views
 
 GRIDS = ["centres", "corners"]
-MODEL = tiny_model()
+MODEL = tiny_model(view_blocks=2)
 FIELD = MODEL.networks.field("scene_field")
 PARAMS = random_params(MODEL)["scene_field"]["fine"]
 lookup = jit(lookup_features, static_argnums=2)
@@ -303,7 +303,7 @@ def test_less_output_is_a_part_of_all():
 def test_rays_of_the_last_view_are_looked_up_once(pixel_grid_name):
     """All points of such a ray lie at one pixel of that view, and what the others say may be known."""
     views = tiny_views()
-    field = tiny_model(pixel_grid=pixel_grid_name).networks.field("scene_field")
+    field = tiny_model(view_blocks=2, pixel_grid=pixel_grid_name).networks.field("scene_field")
     camera = jax.tree.map(lambda x: x[:, -1], views.camera)
     xy = jnp.asarray(np.random.default_rng(0).uniform(-0.1, 1.1, (2, 5, 2)), jnp.float32)
     rays = cast_rays(camera, xy)

@@ -25,7 +25,7 @@ from dfm_jax.models.embeddings import token_position_code
 from tests.published_state import CONFIGS, made_up_state, model_of, small_config
 from tests.tiny import random_params, tiny_model
 
-MODEL = tiny_model()
+MODEL = tiny_model(view_blocks=2)
 QKV = "model.enc.blocks.1.attn.qkv.weight"
 
 
@@ -147,7 +147,7 @@ def test_a_label_embedding_of_another_width_is_refused(state, shape):
 
 
 def test_a_model_without_a_fine_pass_leaves_the_fine_field_out(params, state):
-    imported = import_params(state, tiny_model(num_fine=0))
+    imported = import_params(state, tiny_model(num_fine=0, view_blocks=2))
     assert set(imported["scene_field"]) == {"coarse"}
     jax.tree.map(np.testing.assert_array_equal, imported["scene_field"]["coarse"], params["scene_field"]["coarse"])
 
@@ -189,7 +189,7 @@ def test_a_model_that_was_trained_here_exports_every_published_name_in_its_shape
 
 
 def test_what_was_not_imported_is_filled_in_as_documented(params):
-    model = tiny_model(num_fine=0)
+    model = tiny_model(num_fine=0, view_blocks=2)
     params = params | {"scene_field": {"coarse": params["scene_field"]["coarse"]}}
     state = export_state(params, model, {})
     np.testing.assert_array_equal(state[LABEL_EMBEDDING], np.zeros((1001, 16)))

@@ -50,12 +50,13 @@ def tiny_model(
     loss: LossConfig = LOSS,
     deterministic: bool = False,
     encoder: EncoderConfig | None = None,
+    view_blocks: int = 1,
 ) -> RenderedScenes:
     """A DiT encoder unless another is given; `remat` and `absolute_pose` are the DiT's."""
     encoder = encoder or DiTConfig(
         "dit", depth=2, width=16, num_heads=2, features=8, absolute_pose=absolute_pose, remat=remat
     )
-    field = FieldConfig(width=16, view_blocks=2, joint_blocks=1, density_bias=0.5)
+    field = FieldConfig(width=16, view_blocks=view_blocks, joint_blocks=1, density_bias=0.5)
     marching = RayMarchingConfig(
         num_coarse=NUM_COARSE, num_fine=num_fine, num_conditioning=5, chunk_size=chunk_size, background=0.3
     )
