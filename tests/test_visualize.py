@@ -2,12 +2,14 @@
 
 import errno
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dfm_jax.data.loading import toy_scenes
+from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.calibration.toy_modes import read_hidden_colours
 from dfm_jax.structs import Camera, Example, Views
@@ -67,7 +69,16 @@ ATTRIBUTES = {
     "floor_colour": [0.5, 0.5, 0.5],
     "hidden": 1,
 }
-ONE_SCENE = SimpleNamespace(names=("only",), scene=lambda i: (SimpleNamespace(attributes=ATTRIBUTES),)[i])
+
+
+class OneScene(SceneDataset):
+    """A split whose only scene is not read from a file."""
+
+    def scene(self, index):
+        return SimpleNamespace(attributes=ATTRIBUTES)
+
+
+ONE_SCENE = OneScene(Path("nowhere"), "test", ("only",), (1,), holdout=0, holes=None, stated=(None,))
 
 
 def look(hidden: int) -> np.ndarray:

@@ -73,9 +73,8 @@ def measure(
     """
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
     truth = np.asarray(example.target.images)[shown]
-    views = samples.views
+    views, valid = samples.views, np.asarray(example.context.valid)
     targets = views.rgb[:, num_context:][:, shown]
-    valid = np.asarray(example.context.valid)
     contexts, context_truth = views.rgb[:, :num_context][:, valid], np.asarray(example.context.images)[valid]
     seen = _reproject(views, *_cameras(example), grid=grid)
     of_size = lambda smallest: min(truth.shape[1:3]) >= smallest

@@ -194,9 +194,9 @@ def _pictures(folder: Path, store: StoredScenes, result: Mapping[str, Any], scor
     which = f"The first {SCENES_SHOWN} of {len(scores)} scenes. " if len(scores) > SCENES_SHOWN else ""
     if shown < len(scores[0].psnr):
         which += f"The first {shown} of {len(scores[0].psnr)} samples. "
-    columns = ["given", "truth", *(f"sample {j + 1}" for j in range(shown)), "best guess"]
+    columns = ["context", "truth", *(f"sample {j + 1}" for j in range(shown)), "best estimate"]
     if result["deterministic"]:
-        columns = ["given", "truth", "answer"]
+        columns = ["context", "truth", "answer"]
     sheet = pictures.grid(rows, columns, labels, side=96, rows_together=2)
     pictures.write_png(folder / "samples.png", sheet)
     return f"""<h2>Samples</h2>

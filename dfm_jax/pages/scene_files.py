@@ -74,7 +74,28 @@ def write_scene(
 
     path = {label: f"{scene_folder(scene)}/{label}.png" for label in (*images, "contact_sheet")}
     contexts_made = tuple(path.pop(f"context_{i}") for i in range(len(contexts)))
-    samples = tuple(
+    return SceneResult(
+        name=name,
+        contexts=contexts_made,
+        **path,
+        arrays=f"{scene_folder(scene)}/arrays.npz",
+        samples=_sample_results(scene, contexts, seen_contexts, truths, seen_targets, drawn.x0[scene]),
+        estimate_psnr=_psnr(estimate, truths[0]),
+        mean_psnr=_psnr(mean, truths[0]),
+        spread=float(np.sqrt(variance).mean()),
+    )
+
+
+def _sample_results(
+    scene: int,
+    contexts: np.ndarray,
+    seen_contexts: np.ndarray,
+    truths: np.ndarray,
+    seen_targets: np.ndarray,
+    x0: np.ndarray,
+) -> tuple[SampleResult, ...]:
+    """The numbers and files of each sample of a scene: renderings [n, v or t, h, w, 3] against true views."""
+    return tuple(
         SampleResult(
             rgb_video=f"{sample_folder(scene, j)}/rgb.mp4",
             depth_video=f"{sample_folder(scene, j)}/depth.mp4",
@@ -82,19 +103,9 @@ def write_scene(
             context_psnr=_psnr(seen_contexts[j], contexts),
             target_psnr=_psnr(seen_targets[j, 0], truths[0]),
             novel_psnr=_psnr(seen_targets[j, 1:], truths[1:]) if len(truths) > 1 else None,
-            scene_psnr=_psnr(seen_targets[j, 0], drawn.x0[scene, j]),
+            scene_psnr=_psnr(seen_targets[j, 0], x0[j]),
         )
-        for j in range(len(views))
-    )
-    return SceneResult(
-        name=name,
-        contexts=contexts_made,
-        **path,
-        arrays=f"{scene_folder(scene)}/arrays.npz",
-        samples=samples,
-        estimate_psnr=_psnr(estimate, truths[0]),
-        mean_psnr=_psnr(mean, truths[0]),
-        spread=float(np.sqrt(variance).mean()),
+        for j in range(len(seen_targets))
     )
 
 
@@ -102,12 +113,12 @@ def contact_sheet(
     contexts: np.ndarray, seen_contexts: np.ndarray, truths: np.ndarray, seen_targets: np.ndarray, estimate: np.ndarray
 ) -> np.ndarray:
     """All stills of a scene, uint8: a row for the target view, one for each novel view and each context view; in the
-    columns what was given, the samples [n, v or t, h, w, 3], the deterministic estimate and the truth."""
-    columns = ["given", *(f"sample {j + 1}" for j in range(len(seen_targets))), "estimate", "truth"]
+    columns the context view, the samples [n, v or t, h, w, 3], the deterministic estimate and the truth."""
+    columns = ["context", *(f"sample {j + 1}" for j in range(len(seen_targets))), "estimate", "truth"]
     rows = [[contexts[0], *seen_targets[:, 0], estimate, truths[0]]]
     rows += [[None, *seen_targets[:, k], None, truths[k]] for k in range(1, len(truths))]
     rows += [[None, *seen_contexts[:, k], None, contexts[k]] for k in range(len(contexts))]
-    labels = ["target", *["novel"] * (len(truths) - 1), *["given, again"] * len(contexts)]
+    labels = ["target", *["novel"] * (len(truths) - 1), *["context, rendered"] * len(contexts)]
     return pictures.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
 
 

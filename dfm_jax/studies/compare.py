@@ -142,7 +142,7 @@ def measure(scenes: list[SampledScene], measures: Mapping[str, Metric]) -> dict[
 def picture(runs: Mapping[str, list[SampledScene]]) -> np.ndarray:
     """A row a scene: the given view, the truth at the target view, and the first samples of each run; uint8."""
     shown = {name: min(SAMPLES_SHOWN, len(scenes[0].samples)) for name, scenes in runs.items()}
-    columns = ["given", "truth"]
+    columns = ["context", "truth"]
     for name, count in shown.items():
         columns += [name] + [f"{name} {j + 1}" for j in range(1, count)]
     rows = []

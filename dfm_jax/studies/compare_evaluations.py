@@ -160,7 +160,7 @@ def picture(runs: Mapping[str, Evaluated]) -> np.ndarray:
     """Two rows a scene, the sampled view and another: the given view, the truth, and the first samples of each run;
     uint8."""
     shown = {name: min(SAMPLES_SHOWN, run.numbers["settings"]["num_samples"]) for name, run in runs.items()}
-    columns = ["given", "truth"]
+    columns = ["context", "truth"]
     for name, count in shown.items():
         columns += [shortened(name)] + [f"{j + 1}" for j in range(1, count)]
     first = next(iter(runs.values()))

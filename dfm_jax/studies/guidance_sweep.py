@@ -181,7 +181,7 @@ def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> 
         for cure in CURES
     ]
     columns = [f"scale {scale:g}" if j == 0 else "" for scale in SCALES for j in range(shown)]
-    return pictures.grid(rows, ["given", "truth", *columns], list(CURES), side=96)
+    return pictures.grid(rows, ["context", "truth", *columns], list(CURES), side=96)
 
 
 def main(argv: list[str]) -> int:

@@ -54,21 +54,15 @@ def train_step(
     step = state.step + 1
     old_ema = jax.device_put(state.ema, jax.memory.Space.Device) if ema_on_host else state.ema
     ema = update_average(old_ema, params, step, decay=ema_decay, every=ema_every)
-    if isinstance(opt_state, SpikeState):
-        ema = jax.tree.map(lambda old, new: jnp.where(opt_state.skipped, old, new), old_ema, ema)
-    if ema_on_host:
-        ema = jax.device_put(ema, jax.memory.Space.Host)
-    metrics = metrics | {
-        "loss": value,
-        "gradient_norm": gradient_norm,
-        # One bad element makes the norm bad too.
-        "finite": jnp.isfinite(value) & jnp.isfinite(gradient_norm),
-    }
+    finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)  # one bad element makes the norm bad too
+    metrics = metrics | {"loss": value, "gradient_norm": gradient_norm, "finite": finite}
     if isinstance(opt_state, SpikeState):
         metrics["skipped"] = opt_state.skipped
+        ema = jax.tree.map(lambda old, new: jnp.where(opt_state.skipped, old, new), old_ema, ema)
     learning_rate = optax.tree.get(opt_state, "learning_rate", filtering=lambda _, value: isinstance(value, Array))
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate
+    ema = jax.device_put(ema, jax.memory.Space.Host) if ema_on_host else ema
     return TrainState(step=step, params=params, opt_state=opt_state, ema=ema), metrics
 
 
