@@ -11,7 +11,7 @@ whether it would fit a TPU.
 The config of a trained model is the checkpoint's, unless --config names another. Settings are overridden as in
 --config.train.num_steps=30. Exit codes: 0 done, 1 failed with a message, 75 saved after SIGTERM or SIGHUP and to be
 started again, 130 ended after Ctrl-C (training: saved). On TPU pods, SLURM (srun), Open MPI and Kubernetes, the
-processes of a run find each other; --nodistributed goes alone.
+processes of a run find each other and share out what there is to do; --nodistributed goes alone.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ logger = logging.getLogger("dfm_jax.main")  # its name as a program is another
 # from the --workdir.
 CONFIG, WORKDIR = "--config=configs/toy.py", "--workdir=runs/toy (or --workdir=toy, the model that is shipped)"
 WRITING_MODES = ("sample", "evaluate", "export")
-DISTRIBUTED_MODES = ("train",)
+DISTRIBUTED_MODES = ("train", *WRITING_MODES)
 
 _CONFIG = command_line.define_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples; or a shipped model.")
@@ -89,15 +89,12 @@ def join_others(mode: str) -> contextlib.AbstractContextManager:
     Returns:
       the context to work in.
     """
-    from dfm_jax.training import cluster
+    from dfm_jax.runs import cluster
 
     place = cluster.choose(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if place is None:
-        return contextlib.nullcontext()
-    if mode not in DISTRIBUTED_MODES:
+    if place is not None and mode not in DISTRIBUTED_MODES:
         raise UserError(f"--mode={mode} is not for one of {place}: start it once, with --nodistributed")
-    cluster.join(place)
-    return cluster.leaving_after_errors()
+    return cluster.joined(place)
 
 
 def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
@@ -116,7 +113,9 @@ def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
     if mode == "evaluate":
         from dfm_jax.commands.evaluate import evaluate
 
-        print(json.dumps(evaluate(config, workdir, out)), flush=True)
+        result = evaluate(config, workdir, out)
+        if jax.process_index() == 0:
+            print(json.dumps(result), flush=True)
         return 0
     if mode == "compile":
         from dfm_jax.profiling.compile_report import compile_report

@@ -1,25 +1,27 @@
 """What processes do that tests start as a launcher of clusters does:
 
-python -m tests.launched modes | join | fail [RANK|both]
+python -m tests.launched modes | join | fail [RANK|both] | main PIXELS_AT_ONCE ARGUMENTS
 """
 
+import importlib
 import json
 import sys
 import time
 
 import jax
+import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.training import cluster
+from dfm_jax.runs import barriers, cluster
 
 
 def modes():
-    """Prints what each mode but training says to being one of several processes."""
+    """Prints what each mode for one process says to being one of several."""
     from dfm_jax import main
 
     main.parse_flags(sys.argv[:1])
     for mode in main.MODES:
-        if mode != "train":
+        if mode not in main.DISTRIBUTED_MODES:
             try:
                 main.join_others(mode)
             except UserError as error:
@@ -27,9 +29,11 @@ def modes():
 
 
 def join():
-    """Joins the others, and prints who it is and how many processes and devices there are."""
+    """Joins the others, and prints who it is, how many processes and devices there are, and what all have sent."""
     cluster.join(cluster.choose(None, "", None, None))
-    print(json.dumps([jax.process_index(), jax.process_count(), jax.device_count()]))
+    own = np.full(3_000_000 * jax.process_index(), jax.process_index())
+    sent = [[x.size, int(x.sum())] for x in barriers.gather(own)]
+    print(json.dumps([jax.process_index(), jax.process_count(), jax.device_count(), sent]))
 
 
 def fail(rank):
@@ -42,5 +46,18 @@ def fail(rank):
         time.sleep(1000)
 
 
+def main(pixels_at_once, *arguments):
+    """`dfm_jax.main` (or a study, where the arguments begin with its name), which computes few samples at a time."""
+    from dfm_jax.evaluation.calibration import calibrate
+    from dfm_jax.sampling import batches
+
+    batches.PIXELS_AT_ONCE = int(pixels_at_once)
+    calibrate.STEPS = (1, 2)
+    if arguments[0].startswith("dfm_jax.studies."):
+        sys.exit(importlib.import_module(arguments[0]).main(list(arguments[1:])))
+    sys.argv = ["dfm_jax.main", *arguments]
+    importlib.import_module("dfm_jax.main").main()
+
+
 if __name__ == "__main__":
-    {"modes": modes, "join": join, "fail": fail}[sys.argv[1]](*sys.argv[2:])
+    {"modes": modes, "join": join, "fail": fail, "main": main}[sys.argv[1]](*sys.argv[2:])

@@ -5,5 +5,5 @@ import dfm_jax.commands.evaluate
 import dfm_jax.commands.export
 import dfm_jax.commands.sample
 import dfm_jax.profiling.benchmark
-import dfm_jax.training.cluster
+import dfm_jax.runs.cluster
 import dfm_jax.training.loop  # noqa: F401

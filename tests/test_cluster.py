@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from dfm_jax.errors import UserError
-from dfm_jax.training import cluster
-from dfm_jax.training.cluster import Place, choose, find
+from dfm_jax.runs import cluster
+from dfm_jax.runs.cluster import Place, choose, find
 from tests.programs import Command, run_command
 from tests.programs import environment as environment_of_tests
 
@@ -187,20 +187,20 @@ def clean_environment(**variables):
     return ours | variables
 
 
-def test_other_modes_than_training_refuse_to_be_one_of_several(tmp_path):
+def test_modes_for_one_process_refuse_to_be_one_of_several(tmp_path):
     done = run_command("tests.launched", "modes", env=clean_environment(**BATCH | STEP))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"--mode={mode} is not for one of 8 processes (SLURM): start it once, with --nodistributed"
-        for mode in ("sample", "evaluate", "export", "benchmark", "compile")
+        for mode in ("benchmark", "compile")
     ]
 
 
 def test_a_mode_for_one_process_is_refused_with_one_line(tmp_path):
-    arguments = [f"--config={ROOT}/configs/toy.py:tiny", "--workdir=run", "--mode=evaluate"]
+    arguments = [f"--config={ROOT}/configs/toy.py:tiny", "--mode=benchmark"]
     done = run_command("dfm_jax.main", *arguments, cwd=tmp_path, env=clean_environment(**BATCH | STEP))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: --mode=evaluate is not for one of 8 processes (SLURM)")
+    assert done.stderr.startswith("error: --mode=benchmark is not for one of 8 processes (SLURM)")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -255,7 +255,7 @@ def test_two_processes_find_each_other_by_what_their_launcher_says(launcher, tmp
     ends = both(["tests.launched", "join"], launcher, tmp_path)
     for rank, (out, errors, code) in enumerate(ends):
         assert code == 0, errors
-        assert json.loads(out.splitlines()[-1]) == [rank, 2, 2]
+        assert json.loads(out.splitlines()[-1]) == [rank, 2, 2, [[0, 0], [3_000_000, 3_000_000]]]
     name = "SLURM" if launcher is slurm else "Open MPI"
     assert f"joined: 2 processes ({name})" in ends[0][1]
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     # The public door; nothing behind it is imported before it is used.
     "__init__": {"interrupts", "errors", "structs", "data.loading", "sampling"},
     "interrupts": set(),
-    "runs": LEAVES | {"interrupts"},
+    "runs": LEAVES | {"interrupts", "platforms"},
     "errors": {"paths"},
     "paths": set(),
     "structs": set(),
@@ -77,7 +77,7 @@ RESERVED = [
     (r"jax\.jit", COMPILERS),
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
     (r"jax\.lax\.(psum|pmean|pmax|pmin|all_gather|axis_index|with_sharding_constraint)", COMPILERS),
-    (r"jax\.distributed(\..*)?", r"training\..*"),
+    (r"jax\.distributed(\..*)?", r"runs\.(cluster|log)"),
     (r"ml_collections(\..*)?", r"config\.(command_line|files)"),
     # The core takes typed settings, and does not know where they come from.
     (

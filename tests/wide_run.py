@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfm_jax.runs import cluster
 from dfm_jax.runs.train_state import create
-from dfm_jax.training import cluster, loop
+from dfm_jax.training import loop
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.setup import TrainSetup
 from dfm_jax.training.step import train_step

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from dfm_jax.examples import abstract_example, held_out_examples
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel, parameter_shapes
 from dfm_jax.runs import fingerprints
+from dfm_jax.runs.barriers import from_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.log import say
@@ -52,32 +54,38 @@ Inputs = Mapping[str, Array]
 
 def export(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> None:
     """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`, to `out` (by
-    default `<workdir>/export`). What was exported before stays until this is complete.
+    default `<workdir>/export`). What was exported before stays until this is complete. Of several processes, the first
+    one exports.
 
     Raises:
       UserError: there is no checkpoint, it is of another model, guidance carries momentum from step to step, another
-        process exports there, or the folder cannot be written.
+        run exports there, or the folder cannot be written.
     """
     if config.sample.guidance_momentum:
         raise UserError("an exported denoiser carries nothing from step to step: set config.sample.guidance_momentum=0")
+    from_first(partial(_export, config, workdir, out))
+
+
+def _export(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None) -> None:
     require_checkpoints(workdir)
     folder = results_folder(workdir, FOLDER, out)
     if out:
         check_ours(folder, OURS, "export.json")
     with replacing(folder, OURS, "exporting") as building:
-        step = _export(config, workdir, building)
+        step = _write(config, workdir, building)
         names = ", ".join(sorted(path.name for path in building.iterdir()))
     say(f"exported step {step} to {folder}: {names}")
 
 
-def _export(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) -> int:
+def _write(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) -> int:
     """Writes everything to `folder`; returns the step of the parameters."""
     trained = restore_trained(config, workdir)
     params, step = trained.params, trained.step
     model = make_model(config)
     check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
-    with Checkpoints(folder, keep=Retention(1)) as checkpoints:
-        checkpoints.save_trees(step, config, ema=params)
+    with Checkpoints(folder, keep=Retention(1), alone=True) as checkpoints:
+        # Arrays of one process among several are saved as numpy's.
+        checkpoints.save_trees(step, config, ema=params if jax.process_count() == 1 else jax.device_get(params))
     flat = {name: np.asarray(array) for name, array in flatten_dict(params, sep="/").items()}
     np.savez(folder / "params.npz", **flat)
     (folder / "denoiser.jax_export").write_bytes(export_denoiser(config, model))

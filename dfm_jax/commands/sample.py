@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,10 +29,12 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.sample_page import write_report
 from dfm_jax.pages.scene_files import write_scene, write_videos
+from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.processes import ResultFiles, check_same, result_files
 from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.batches import SampledBatch
@@ -42,7 +43,7 @@ from dfm_jax.sampling.results import HiddenColours, SceneResult, Summary
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 from dfm_jax.sampling.videos import SampledImages, sample_scenes
-from dfm_jax.structs import Camera, Example
+from dfm_jax.structs import Camera, Example, RenderedViews
 from dfm_jax.visualization import pictures
 
 PAGE = "index.html"
@@ -55,53 +56,64 @@ def sample(
     """Samples scenes with the latest averaged parameters of `workdir` and writes `out`, by default `<workdir>/samples`;
     earlier samples there stay until these are complete.
 
-    Sample j of scene i depends on (config.seed, i, j) only.
+    Sample j of scene i depends on (config.seed, i, j) only. Several processes share out the batches, and the first one
+    writes; all return the same.
 
     Raises:
-      UserError: there is no checkpoint, it is of another model, the data set is missing, this is one of several
-        processes, another process samples there, or videos or anything else cannot be written.
+      UserError: there is no checkpoint, it is of another model, the data set is missing, another run samples there,
+        videos or anything else cannot be written, or another process of this run failed.
     """
     if not isinstance(make_model(config), SceneModel):
         return signals.sample(config, workdir, out)
-    if jax.process_count() > 1:
-        raise UserError("--mode=sample runs in one process: start it once, with --nodistributed")
-    require_checkpoints(workdir)
     folder = results_folder(workdir, "samples", out)
-    if out:
-        check_ours(folder, OURS, "samples.json")
-    with replacing(folder, OURS, "sampling", _least_bytes(config)) as building:
-        pictures.check_video_encoder(building)
-        summary = _sample(config, workdir, building)
+    with failing_together():
+        require_checkpoints(workdir)
+        if out and is_first():
+            check_ours(folder, OURS, "samples.json")
+    writing = replacing(folder, OURS, "sampling", _least_bytes(config))
+    with by_first(writing) as building, result_files(building) as files:
+        with failing_together():
+            pictures.check_video_encoder(files.folder)
+        summary = _sample(config, workdir, files)
     say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {folder / PAGE}")
     return summary
 
 
-def _sample(config: Config, workdir: str | os.PathLike, folder: Path) -> Summary:
-    """Samples and writes everything to `folder`."""
+def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles) -> Summary:
+    """Samples and writes everything to the folder of `files`."""
     seconds, start = {}, time.monotonic()
-    trained = restore_trained(config, workdir)
+    with failing_together():
+        trained = restore_trained(config, workdir)
     config = with_data_set(config)
-    example, names = pipeline.evaluation_examples(
-        config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
-    )
-    paths = camera_paths(config, example, names)
+    with failing_together():
+        example, names = pipeline.evaluation_examples(
+            config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
+        )
+        paths = camera_paths(config, example, names)
+        extend = _along_path(config, example, names, paths)
+        data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+        source = made_from.model_and_data(trained.params, trained.step, data)
+    check_same(source, "checkpoint or data set")
     seconds["loading"] = time.monotonic() - start
 
+    def on_video(scene: int, sample: int, frames: RenderedViews) -> dict[str, bytes]:
+        write_videos(files.folder, example, scene, sample, frames)
+        return files.take()
+
     start = time.monotonic()
-    extend = _along_path(config, example, names, paths)
-    drawn = sample_scenes(
-        trained.diffusion(), example, paths, config.seed, partial(write_videos, folder, example), extend
-    )
+    drawn = sample_scenes(trained.diffusion(), example, paths, config.seed, on_video, extend, files.put)
     seconds["sampling and rendering"] = time.monotonic() - start
 
-    colours, hidden = _hidden_part(config, names, example, drawn)
-    scenes = [write_scene(folder, i, name, example, drawn, hidden[i]) for i, name in enumerate(names)]
-    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    source = made_from.model_and_data(trained.params, trained.step, data)
-    summary = _summary(config, source, scenes, colours, seconds)
-    (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
-    write_report(folder, summary, _loss_curve(workdir, summary.step))
-    return summary
+    def write() -> Summary:
+        folder = files.folder
+        colours, hidden = _hidden_part(config, names, example, drawn)
+        scenes = [write_scene(folder, i, name, example, drawn, hidden[i]) for i, name in enumerate(names)]
+        summary = _summary(config, source, scenes, colours, seconds)
+        (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
+        write_report(folder, summary, _loss_curve(workdir, summary.step))
+        return summary
+
+    return from_first(write)
 
 
 def camera_paths(config: Config, example: Example, names: Sequence[str]) -> list[Trajectory]:

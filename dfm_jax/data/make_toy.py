@@ -7,8 +7,6 @@ data set is there.
 import logging
 from pathlib import Path
 
-import jax
-
 from dfm_jax.config import Config, DataConfig
 from dfm_jax.data.loading import dataset, toy_data
 from dfm_jax.runs import barriers
@@ -23,10 +21,9 @@ def with_data_set(config: Config) -> Config:
     Raises:
       UserError: it cannot be made, or what lies under its name is something else.
     """
-    if jax.process_index() == 0:
-        ensure_toy(config.data, config.image_size)
-    barriers.barrier("data set")
-    return toy_data.with_toy_folder(config)
+    barriers.from_first(lambda: ensure_toy(config.data, config.image_size))
+    with barriers.failing_together():
+        return toy_data.with_toy_folder(config)
 
 
 def ensure_toy(config: DataConfig, image_size: int) -> DataConfig:

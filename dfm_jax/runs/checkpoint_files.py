@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from dfm_jax.errors import UserError
-from dfm_jax.runs import barriers, checksums
+from dfm_jax.runs import checksums
 from dfm_jax.runs.log import say
 from dfm_jax.runs.workdirs import is_remote, path_of, shipped_model
 
@@ -90,17 +90,11 @@ def newest_whole(workdir: str | pathlib.Path, items: tuple[str, ...]) -> int:
 
 def set_aside_damaged(directory: pathlib.Path) -> None:
     """Moves checkpoints that are newer than the last readable one, and damaged, to `<workdir>/damaged/`: training
-    makes those steps again. One process does so, the others wait."""
-    problem = ""
-    if jax.process_index() == 0:
-        try:
-            good = newest_readable(directory, RESUMED)
-            for step in steps(directory) if good is not None else ():
-                if step > good:
-                    _move(directory / str(step), directory.parent / "damaged")
-        except UserError as error:
-            problem = str(error)
-    barriers.fail_together("checked checkpoints", problem, "process 0 found no checkpoint that can be read")
+    makes those steps again."""
+    good = newest_readable(directory, RESUMED)
+    for step in steps(directory) if good is not None else ():
+        if step > good:
+            _move(directory / str(step), directory.parent / "damaged")
 
 
 def _move(folder: pathlib.Path, to: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ Arrays are restored against an abstract target, so that the devices need not be 
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from etils import epath
 
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
-from dfm_jax.runs import checkpoint_files, checksums, packed
+from dfm_jax.runs import barriers, checkpoint_files, checksums, packed
 from dfm_jax.runs.compatibility import check_same_parameters, complete
 from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.runs.train_state import Params, TrainState
@@ -72,8 +73,11 @@ class Retention:
 class Checkpoints:
     """The checkpoints of a workdir; a context manager, which waits for the last save to end."""
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: Retention | None = None):
+    def __init__(self, workdir: str | pathlib.Path, *, keep: Retention | None = None, alone: bool = False):
         """Opens the directory. With `keep` it is made and tidied for writing.
+
+        Args:
+          alone: this process reads or writes by itself; else all processes of the run do so together.
 
         Raises:
           UserError: the directory cannot be written, or holds checkpoints of which none can be read.
@@ -82,13 +86,15 @@ class Checkpoints:
         self._keep, self._saving = keep, None
         if keep is not None:
             checkpoint_files.make_writable(self.directory)
-            checkpoint_files.set_aside_damaged(self.directory)
+            tidy = functools.partial(checkpoint_files.set_aside_damaged, self.directory)
+            tidy() if alone else barriers.from_first(tidy)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if keep is None else keep.policy(),
             best_fn=keep.merit if keep is not None and keep.best else None,
             cleanup_tmp_directories=keep is not None,
             create=False,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._add_checksums),
+            multiprocessing_options=_processes(alone),
         )
         # Known handlers make an item's shapes readable before the item.
         handlers = {name: ocp.StandardCheckpointHandler() for name in TREES}
@@ -249,7 +255,8 @@ def restore_params(
 
     Args:
       which: 'ema' (the average) or 'params'.
-      target: ShapeDtypeStructs with shardings; None: whatever is saved, on the first device.
+      target: ShapeDtypeStructs with shardings, for all processes of a run together; None: whatever is saved, on the
+        first device of this process, for it alone.
 
     Raises:
       UserError: if there is no checkpoint, or its parameters are not the target's (all differences are listed).
@@ -261,10 +268,20 @@ def restore_params(
         placed = _on_first_device(params) if target is None else target
         return jax.device_put(params, jax.tree.map(lambda x: x.sharding, placed)), step, settings
     step = checkpoint_files.newest_whole(workdir, (which, "config"))
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, alone=target is None) as checkpoints:
         if target is None:
             target = _on_first_device(checkpoints.shapes(step, which))
         return checkpoints.restore_item(step, which, target), step, checkpoints.config(step)
+
+
+def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
+    """Which processes of the run read and write together: all, or this one `alone`."""
+    if not alone or jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
 
 
 def _on_first_device(tree: Params) -> Params:

@@ -4,7 +4,7 @@ Letters: `s` scene, `n` sample of it, `b` the (scene, sample) pairs that are com
 views of a scene, `h w` pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,14 @@ def sample_in_batches(
     """
     num_scenes = len(example.near)
     for pairs in batches(num_scenes, num_samples, sampler.model.image_size, sampler.mesh.shape[devices.DATA]):
-        yield pairs, sample_batch(sampler, example, key, *np.array(pairs, np.int32).T)
+        yield pairs, sample_pairs(sampler, example, pairs, key)
+
+
+def sample_pairs(
+    sampler: DiffusionSampler, example: Example, pairs: Sequence[tuple[int, int]], key: Key[Array, ""]
+) -> SampledBatch:
+    """`sample_batch` of (scene, sample) pairs."""
+    return sample_batch(sampler, example, key, *np.array(pairs, np.int32).T)
 
 
 def pairs_at_once(image_size: int) -> int:

@@ -5,7 +5,7 @@
 The model must have been trained with `diffusion.guidance_dropout` above 0. Scenes and samples are as many as
 `sample.num_scenes` and `sample.num_samples` say, and all begin with the same noise. Writes to `<workdir>/guidance/`
 `index.html`, which says which cure to take, `guidance.png`, `guidance_samples.png` and `guidance.json`; the last line
-on standard output is that JSON.
+on standard output is that JSON. Several processes, as of `dfm_jax.main`, share out the points.
 
 Saturation is that of HSV, (max - min) / max of a pixel's colours, averaged over pixels by their value (black has none);
 contrast the standard deviation of the grey values of an image; diversity the standard deviation over the samples of a
@@ -40,8 +40,12 @@ from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import LARGEST_PSNR
 from dfm_jax.pages import guidance_page, plots
+from dfm_jax.runs import cluster
+from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
+from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.processes import check_same, share_out
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
@@ -84,42 +88,63 @@ def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str,
             "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "
             "when it is trained as well"
         )
-    require_checkpoints(workdir)
-    with replacing(folder, OURS, "measuring guidance") as building:
+    with failing_together():
+        require_checkpoints(workdir)
+    with by_first(replacing(folder, OURS, "measuring guidance")) as building:
         return _sweep(config, workdir, building)
 
 
-def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
-    """Writes everything to `folder`, and returns the numbers."""
-    trained = restore_trained(config, workdir)
-    params, step = trained.params, trained.step
-    if not trained.trained_with["diffusion"]["guidance_dropout"]:
-        raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
+def _sweep(config: Config, workdir: str | os.PathLike, folder: Path | None) -> dict[str, Any]:
+    """Writes everything to `folder` (in the first process), and returns the numbers."""
+    with failing_together():
+        trained = restore_trained(config, workdir)
+        if not trained.trained_with["diffusion"]["guidance_dropout"]:
+            raise UserError(
+                f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance"
+            )
     config = with_data_set(config)
-    example, _ = evaluation_views.evaluation_examples(
-        config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
-    )
+    with failing_together():
+        example, _ = evaluation_views.evaluation_examples(
+            config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
+        )
+        data = dataset.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+        source = made_from.model_and_data(trained.params, trained.step, data)
+    check_same(source, "checkpoint or data set")
     measured: dict[str, list[dict[str, float]]] = {}
-    rows: dict[tuple[str, float], np.ndarray] = {}
+    rows: dict[tuple[str, float], np.ndarray] = {}  # samples of the first scene
+
+    def receive(point: tuple[str, float], found: tuple[dict[str, float], np.ndarray]) -> None:
+        measured.setdefault(point[0], []).append(found[0])
+        rows[point] = found[1]
+        bar.update()
+
     points = [(cure, scale) for cure in CURES for scale in SCALES]
-    for cure, scale in tqdm(points, unit="point", desc="guidance"):
-        images, seen, given = _samples(config, params, example, CURES[cure], scale)
-        context_psnr = _mean_psnr(given, np.asarray(example.context.images)[:, None], np.asarray(example.context.valid))
-        point = {"scale": scale} | measure(images, seen) | {"context_psnr": context_psnr}
-        measured.setdefault(cure, []).append(point)
-        rows[cure, scale] = images
-    truth = _appearance(np.asarray(example.target.images[:, :1]))
-    ranks = guidance_page.ranking(measured, truth)
-    counts = {"num_scenes": config.sample.num_scenes, "num_samples": config.sample.num_samples}
-    data = dataset.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    counts["made_from"] = made_from.model_and_data(params, step, data)
-    result = {"step": step, **counts, "truth": truth, "cures": CURES, "measured": measured, "ranking": ranks}
-    result["advice"] = guidance_page.advice(ranks, CURES)
-    plots.guidance(folder / "guidance.png", measured, truth)
-    pictures.write_png(folder / "guidance_samples.png", _sheet(rows, example))
-    (folder / "guidance.json").write_text(json.dumps(result, indent=1) + "\n")
-    guidance_page.write_page(folder, result)
-    return result
+    with tqdm(total=len(points), unit="point", desc="guidance", disable=not is_first()) as bar:
+        share_out(points, partial(_measure_point, config, trained.params, example), receive)
+
+    def write() -> dict[str, Any]:
+        truth = _appearance(np.asarray(example.target.images[:, :1]))
+        ranks = guidance_page.ranking(measured, truth)
+        counts = {"num_scenes": config.sample.num_scenes, "num_samples": config.sample.num_samples, "made_from": source}
+        result = {"step": trained.step, **counts, "truth": truth, "cures": CURES, "measured": measured}
+        result |= {"ranking": ranks, "advice": guidance_page.advice(ranks, CURES)}
+        plots.guidance(folder / "guidance.png", measured, truth)
+        pictures.write_png(folder / "guidance_samples.png", _sheet(rows, example))
+        (folder / "guidance.json").write_text(json.dumps(result, indent=1) + "\n")
+        guidance_page.write_page(folder, result)
+        return result
+
+    return from_first(write)
+
+
+def _measure_point(
+    config: Config, params: Params, example: Example, point: tuple[str, float]
+) -> tuple[dict[str, float], np.ndarray]:
+    """Numbers of a cure at a scale, and its samples of the first scene [n, h, w, 3]."""
+    cure, scale = point
+    images, seen, given = _samples(config, params, example, CURES[cure], scale)
+    context_psnr = _mean_psnr(given, np.asarray(example.context.images)[:, None], np.asarray(example.context.valid))
+    return {"scale": scale} | measure(images, seen) | {"context_psnr": context_psnr}, images[0]
 
 
 def measure(images: np.ndarray, seen: np.ndarray) -> dict[str, float]:
@@ -171,13 +196,13 @@ def _draw(sampler: DiffusionSampler, example: Example, key: Array, number: Array
 
 
 def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> np.ndarray:
-    """A row a cure, in the columns what was given, the truth, and the first samples of the first scene at every
-    scale."""
-    shown = min(SAMPLES_SHOWN, next(iter(images.values())).shape[1])
+    """A row a cure, in the columns what was given, the truth, and the first samples of the first scene, whose
+    `images` [n, h, w, 3] these are, at every scale."""
+    shown = min(SAMPLES_SHOWN, len(next(iter(images.values()))))
     known = [np.asarray(example.context.images[0, 0]), np.asarray(example.target.images[0, 0])]
     rows = [
         [*(known if cure == next(iter(CURES)) else [None, None])]
-        + [image for scale in SCALES for image in images[cure, scale][0, :shown]]
+        + [image for scale in SCALES for image in images[cure, scale][:shown]]
         for cure in CURES
     ]
     columns = [f"scale {scale:g}" if j == 0 else "" for scale in SCALES for j in range(shown)]
@@ -189,22 +214,24 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", required=True, help="of a trained model, or the name of one that is shipped")
     parser.add_argument("--config", default="", help="FILE.py or FILE.py:variant; without, the checkpoint's")
     parser.add_argument("--out", help="folder for the results; without, <workdir>/guidance")
+    cluster.add_arguments(parser)
     try:
         arguments, overrides = parser.parse_known_args(argv)
         saved = None if arguments.config else saved_settings(arguments.workdir)
         config = read_config(arguments.config, overrides, saved)
         folder = results_folder(arguments.workdir, "guidance", arguments.out)
-        if arguments.out:
-            check_ours(folder, OURS, "guidance.json")
-        platforms.start()
-        with platforms.memory_told():
+        with cluster.joined(cluster.place_of(arguments)), platforms.memory_told():
+            platforms.start()
+            if arguments.out:
+                from_first(partial(check_ours, folder, OURS, "guidance.json"))
             result = sweep(config, arguments.workdir, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(result["advice"], file=sys.stderr)
-    print(f"look at {folder / 'index.html'}", file=sys.stderr)
-    print(json.dumps(result))
+    say(result["advice"])
+    say(f"look at {folder / 'index.html'}")
+    if is_first():
+        print(json.dumps(result))
     return 0
 
 

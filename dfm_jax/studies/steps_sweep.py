@@ -8,6 +8,7 @@ compared with the two long solutions: `psnr`, the median over samples, and `lpip
 `same`, the share of samples nearer than 20 dB, which chose as the long solution did. A sampler that draws noise in its
 steps (ddpm) ends elsewhere: of it, only the odds say how well it samples. On toy also the odds of the hidden
 colours. Writes `steps.json` and `steps.png` to `<workdir>/steps/`; the last line on standard output is that JSON.
+Several processes, as of `dfm_jax.main`, share out the points.
 """
 
 import argparse
@@ -38,11 +39,15 @@ from dfm_jax.evaluation.calibration import calibrate, toy_modes
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.models import lpips
 from dfm_jax.pages import plots
+from dfm_jax.runs import cluster
+from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.processes import check_same, share_out
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.runs.workdirs import results_folder
+from dfm_jax.sampling.diffusion_sampler import Params
 from dfm_jax.sampling.trained import restore_trained
 
 LONG = 250
@@ -61,46 +66,84 @@ def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str,
     """
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
-    require_checkpoints(workdir)
-    with replacing(folder, OURS, "measuring steps") as building:
+    with failing_together():
+        require_checkpoints(workdir)
+    with by_first(replacing(folder, OURS, "measuring steps")) as building:
         return _sweep(config, workdir, building)
 
 
-def _sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str, Any]:
-    """Writes everything to `folder`, and returns the numbers."""
-    trained = restore_trained(config, workdir)
-    params, step = trained.params, trained.step
+def _sweep(config: Config, workdir: str | os.PathLike, folder: Path | None) -> dict[str, Any]:
+    """Writes everything to `folder` (in the first process), and returns the numbers."""
+    with failing_together():
+        trained = restore_trained(config, workdir)
     config = with_data_set(config)
-    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    views = evaluation_views.evaluation_views(config.data, num_scenes=config.sample.num_scenes)
-    count = len(views) * config.sample.num_samples
-    compared = partial(compare, distance=_perceptual_distance(config.image_size), at_once=len(views))
-
-    def draw(sampler: str, spacing: str, steps: int) -> np.ndarray:
-        sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
-        return calibrate.draw_samples(config, params, views, sample, count)
-
+    with failing_together():
+        data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
+        views = evaluation_views.evaluation_views(config.data, num_scenes=config.sample.num_scenes)
+        source = made_from.model_and_data(trained.params, trained.step, data)
+        distance = _perceptual_distance(config.image_size)
+    check_same(source, "checkpoint or data set")
     long = min(LONG, config.diffusion.num_timesteps)
-    settings = [(a, b, n) for n in STEPS if n < long for a in SAMPLERS for b in SPACINGS]
-    references, records = {}, []
-    for sampler, spacing, steps in tqdm([("ddim", s, long) for s in SPACINGS] + settings, unit="point", desc="steps"):
-        images = draw(sampler, spacing, steps)
-        if steps == long:
-            references[spacing] = images
-            continue
-        record = {"sampler": sampler, "spacing": spacing, "num_steps": steps}
-        record |= {f"to_{name}": compared(images, reference) for name, reference in references.items()}
-        records.append(record | _odds(data, views, images))
-    for spacing, images in references.items():
-        record = {"sampler": "ddim", "spacing": spacing, "num_steps": long}
-        record |= {f"to_{name}": compared(images, x) for name, x in references.items() if name != spacing}
-        records.append(record | _odds(data, views, images))
+    records = _measure_points(config, trained.params, data, views, long, distance)
 
-    plots.distance_over_steps(folder / "steps.png", [record for record in records if record["num_steps"] < long])
-    source = made_from.model_and_data(params, step, data)
-    result = {"step": step, "num_samples": count, "made_from": source, "records": records}
-    (folder / "steps.json").write_text(json.dumps(result, indent=1) + "\n")
-    return result
+    def write() -> dict[str, Any]:
+        plots.distance_over_steps(folder / "steps.png", [record for record in records if record["num_steps"] < long])
+        count = len(views) * config.sample.num_samples
+        result = {"step": trained.step, "num_samples": count, "made_from": source, "records": records}
+        (folder / "steps.json").write_text(json.dumps(result, indent=1) + "\n")
+        return result
+
+    return from_first(write)
+
+
+def _measure_points(
+    config: Config,
+    params: Params,
+    data: SceneDataset,
+    views: Sequence[tuple[int, ViewIndices]],
+    long: int,
+    distance: lpips.Distance | None,
+) -> list[dict[str, Any]]:
+    """A record for each sampler, spacing and number of steps, and those of the solutions in `long` steps."""
+    compared = partial(compare, distance=distance, at_once=len(views))
+    references: dict[str, np.ndarray] = {}
+    records: list[dict[str, Any]] = []
+
+    def draw(point: calibrate.Point) -> np.ndarray:
+        sample = dataclasses.replace(config.sample, **_settings(point))
+        return calibrate.draw_samples(config, params, views, sample, len(views) * config.sample.num_samples)
+
+    def measure(point: calibrate.Point) -> dict[str, Any]:
+        images = draw(point)
+        to_references = {f"to_{name}": compared(images, reference) for name, reference in references.items()}
+        return _settings(point) | to_references | _odds(data, views, images)
+
+    def receive(point: calibrate.Point, found: Any) -> None:
+        if point[2] == long:
+            references[point[1]] = found
+        else:
+            records.append(found)
+        bar.update()
+
+    solutions = [("ddim", spacing, long) for spacing in SPACINGS]
+    points = [(a, b, n) for n in STEPS if n < long for a in SAMPLERS for b in SPACINGS]
+    with tqdm(total=len(solutions) + len(points), unit="point", desc="steps", disable=not is_first()) as bar:
+        share_out(solutions, draw, receive)
+        references = from_first(lambda: references)  # all compare with them
+        share_out(points, measure, receive)
+
+    def compare_solutions() -> list[dict[str, Any]]:
+        for point in solutions:
+            images = references[point[1]]
+            to_others = {f"to_{name}": compared(images, x) for name, x in references.items() if name != point[1]}
+            records.append(_settings(point) | to_others | _odds(data, views, images))
+        return records
+
+    return from_first(compare_solutions)
+
+
+def _settings(point: calibrate.Point) -> dict[str, Any]:
+    return dict(zip(("sampler", "spacing", "num_steps"), point, strict=True))
 
 
 def compare(
@@ -149,21 +192,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", required=True, help="of a trained model, or the name of one that is shipped")
     parser.add_argument("--config", default="", help="FILE.py or FILE.py:variant; without, the checkpoint's")
     parser.add_argument("--out", help="folder for the results; without, <workdir>/steps")
+    cluster.add_arguments(parser)
     try:
         arguments, overrides = parser.parse_known_args(argv)
         saved = None if arguments.config else saved_settings(arguments.workdir)
         config = read_config(arguments.config, overrides, saved)
         folder = results_folder(arguments.workdir, "steps", arguments.out)
-        if arguments.out:
-            check_ours(folder, OURS, "steps.json")
-        platforms.start()
-        with platforms.memory_told():
+        with cluster.joined(cluster.place_of(arguments)), platforms.memory_told():
+            platforms.start()
+            if arguments.out:
+                from_first(partial(check_ours, folder, OURS, "steps.json"))
             result = sweep(config, arguments.workdir, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"look at {folder / 'steps.png'}", file=sys.stderr)
-    print(json.dumps(result))
+    say(f"look at {folder / 'steps.png'}")
+    if is_first():
+        print(json.dumps(result))
     return 0
 
 

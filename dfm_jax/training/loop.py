@@ -19,6 +19,7 @@ from dfm_jax.flops import count_flops
 from dfm_jax.runs import barriers
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.compatibility import check_same_config, check_same_optimizer
+from dfm_jax.runs.lock import locked
 from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import writing_metrics
 from dfm_jax.runs.train_state import TrainState
@@ -61,7 +62,7 @@ def train(
         checkpoint is another config's or cannot be read or written, the devices do not fit, or the loss or its
         gradients become non-finite.
     """
-    with StopRequest() as stop, barriers.locked_by_first(path_of(workdir), "training", HOW_ELSE):
+    with StopRequest() as stop, barriers.by_first(locked(path_of(workdir), "training", HOW_ELSE)):
         return _train(config, workdir, stop, make_setup, open_data)
 
 

@@ -25,6 +25,8 @@ from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.image_metrics import total_variation
+from dfm_jax.runs.barriers import from_first, is_first
+from dfm_jax.runs.processes import share_out
 from dfm_jax.sampling.batches import pairs_at_once
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
 from dfm_jax.structs import Example
@@ -33,28 +35,47 @@ STEPS = (5, 10, 20, 40)
 # Samplers with the spacing of their steps.
 SETTINGS = (("ddim", "uniform"), ("dpm-solver++", "uniform"), ("dpm-solver++", "log-snr"))
 
+Point = tuple[str, str, int]  # sampler, spacing, and number of steps
+
 
 def sweep(
-    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], folder: Path
+    config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], folder: Path | None
 ) -> list[dict[str, Any]]:
-    """A record for each of `SETTINGS` and `STEPS`; records that `folder` holds already are not computed again.
+    """A record for each of `SETTINGS` and `STEPS`; records that `folder` holds already are not computed again. Several
+    processes share out the others.
 
     Sample j of scene i begins with the same noise whatever the sampler.
+
+    Args:
+      folder: of the first process; None in the others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    count, records = config.evaluate.sweep_samples, []
-    settings = [(*each, steps) for each in SETTINGS for steps in STEPS if steps <= config.diffusion.num_timesteps]
-    for sampler, spacing, steps in tqdm(settings, unit="point", desc="total variation over steps"):
-        path = folder / f"{sampler}-{spacing}-{steps}-{count}.json"
-        if not path.is_file():
-            sample = dataclasses.replace(config.sample, sampler=sampler, spacing=spacing, num_steps=steps)
-            colours = read_colours(data, views, draw_samples(config, params, views, sample, count))
-            record = {"sampler": sampler, "spacing": spacing, "num_steps": steps} | dataclasses.asdict(colours)
-            unfinished = path.with_suffix(".incomplete")
-            unfinished.write_text(json.dumps(record) + "\n")
-            unfinished.replace(path)
-        records.append(json.loads(path.read_text()))
-    return records
+    count = config.evaluate.sweep_samples
+    points = [(*each, steps) for each in SETTINGS for steps in STEPS if steps <= config.diffusion.num_timesteps]
+
+    def path_of(point: Point) -> Path:
+        sampler, spacing, steps = point
+        return folder / f"{sampler}-{spacing}-{steps}-{count}.json"
+
+    def work(point: Point) -> dict[str, Any]:
+        settings = dict(zip(("sampler", "spacing", "num_steps"), point, strict=True))
+        sample = dataclasses.replace(config.sample, **settings)
+        colours = read_colours(data, views, draw_samples(config, params, views, sample, count))
+        return settings | dataclasses.asdict(colours)
+
+    def receive(point: Point, record: dict[str, Any]) -> None:
+        unfinished = path_of(point).with_suffix(".incomplete")
+        unfinished.write_text(json.dumps(record) + "\n")
+        unfinished.replace(path_of(point))
+        bar.update()
+
+    def missing() -> list[Point]:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [point for point in points if not path_of(point).is_file()]
+
+    todo = from_first(missing)
+    with tqdm(total=len(todo), unit="point", desc="total variation over steps", disable=not is_first()) as bar:
+        share_out(todo, work, receive)
+    return from_first(lambda: [json.loads(path_of(point).read_text()) for point in points])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Whether this process is one of several that train together, and how it finds them.
+"""Whether this process is one of several that work together, and how it finds them.
 
 Launchers tell it in the environment: Open MPI, SLURM, Cloud TPU, Kubernetes. What is decided here is whether there are
 others; jax finds them. A process that is alone goes on at once and waits for nobody: on a laptop, as the only task of a
 launcher, in a batch script or an interactive shell of SLURM without `srun`.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import importlib.util
@@ -110,6 +111,29 @@ def join(place: Place) -> None:
         raise UserError(f"cannot join the other processes of this run ({reason}): {HOW}") from error
     platforms.start()
     say(f"joined: {jax.process_count()} processes ({place.launcher})")
+
+
+def joined(place: Place | None) -> contextlib.AbstractContextManager:
+    """Joins this process to the others, if there are any; returns the context to work in."""
+    if place is None:
+        return contextlib.nullcontext()
+    join(place)
+    return leaving_after_errors()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `dfm_jax.main` that say whether there are other processes, for other commands."""
+    several = parser.add_argument_group("several processes (found on TPU pods, SLURM, Open MPI and Kubernetes)")
+    several.add_argument("--distributed", action="store_true", default=None, help="it is an error to find no other")
+    several.add_argument("--nodistributed", dest="distributed", action="store_false", help="go alone")
+    several.add_argument("--coordinator", default="", help="host:port of process 0, where the cluster does not tell")
+    several.add_argument("--num_processes", type=int, help="of the run; with --coordinator")
+    several.add_argument("--process_id", type=int, help="of this one, from 0; with --coordinator")
+
+
+def place_of(arguments: argparse.Namespace) -> Place | None:
+    """What these flags and the environment say, as `choose`."""
+    return choose(arguments.distributed, arguments.coordinator, arguments.num_processes, arguments.process_id)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,145 @@
+"""The scenes of an evaluation: drawn, and measured."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from dfm_jax.config import Config
+from dfm_jax.data.loading import evaluation_views
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import ViewIndices
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.features import Extractor, load_inception, vgg
+from dfm_jax.evaluation.results import SceneStore
+from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
+from dfm_jax.models import lpips
+from dfm_jax.runs.barriers import is_first
+from dfm_jax.runs.log import say
+from dfm_jax.runs.processes import share_out
+from dfm_jax.sampling import devices
+from dfm_jax.sampling.batches import SampledBatch, pairs_at_once, sample_in_batches
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
+from dfm_jax.structs import Example
+
+Measured = tuple[SceneScores, dict[str, np.ndarray]]  # of a scene, and its images [..., h, w, 3] by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Networks that measure; None where their weights are missing, which `left_out` explains."""
+
+    lpips: lpips.Distance | None
+    extractor: Extractor | None
+    left_out: dict[str, str]
+
+
+def load_networks(config: Config) -> Networks:
+    left_out, distance, extractor = {}, None, None
+    try:
+        distance = lpips.load_default()
+    except UserError as error:
+        left_out["lpips"] = str(error)
+    if config.evaluate.inception_file:
+        extractor = load_inception(config.evaluate.inception_file)
+    elif distance is not None:
+        extractor = vgg(distance)
+        left_out["fid, kid"] = "config.evaluate.inception_file names no weights: vgg_fid and vgg_kid instead"
+    else:
+        left_out["fid, kid"] = "neither config.evaluate.inception_file nor the weights of LPIPS (for vgg_fid) are there"
+    for name, reason in left_out.items():
+        say(f"left out: {name}: {reason}")
+    return Networks(distance, extractor, left_out)
+
+
+def evaluate_scenes(
+    config: Config,
+    params: Params,
+    data: SceneDataset,
+    views: Sequence[tuple[int, ViewIndices]],
+    remaining: Sequence[int],
+    store: SceneStore | None,
+    networks: Networks,
+) -> None:
+    """Draws, measures and stores the scenes whose places in `views` are `remaining`. Several processes share out the
+    groups that one would draw, so that the numbers are the same."""
+    if not remaining:
+        return
+    sampling = _Sampling.start(config, params, len(remaining))
+    most = {"num_context": max(len(draw.context) for _, draw in views)}
+    most["num_target"] = max(len(draw.target) for _, draw in views)
+    groups = [remaining[start : start + sampling.at_once] for start in range(0, len(remaining), sampling.at_once)]
+
+    def work(group: Sequence[int]) -> list[Measured]:
+        filled = [*group, *group[-1:] * (sampling.at_once - len(group))]  # groups of one size: one compilation
+        example = evaluation_views.load_views(
+            config.data, [views[i] for i in filled], image_size=config.image_size, indices=filled, **most
+        )
+        drawn, measured = sampling(example), []
+        for row, index in enumerate(group):
+            one: Example = jax.tree.map(lambda x, row=row: x[row], example)
+            measured.append(_measure(config, data, views[index][0], one, drawn[row], networks))
+        return measured
+
+    def receive(group: Sequence[int], measured: list[Measured]) -> None:
+        for index, (scores, images) in zip(group, measured, strict=True):
+            store.write(index, scores, images)
+        bar.update(len(group))
+
+    with tqdm(total=len(remaining), unit="scene", desc="evaluating", disable=not is_first()) as bar:
+        share_out(groups, work, receive)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sampling:
+    """Makes the samples of some scenes at a time, on all devices."""
+
+    sampler: DiffusionSampler  # on all devices that the scenes can use
+    key: Array
+    at_once: int  # scenes
+    num_samples: int  # of each
+
+    @classmethod
+    def start(cls, config: Config, params: Params, num_scenes: int) -> "_Sampling":
+        """For `num_scenes` scenes in all."""
+        num_samples = config.evaluate.num_samples
+        sampler = DiffusionSampler.from_config(config, params).on_devices(num_scenes * num_samples)
+        num_devices = sampler.mesh.shape[devices.DATA]
+        at_once = min(num_scenes, max(1, num_devices * pairs_at_once(config.image_size) // num_samples))
+        return cls(sampler, jax.random.key(config.seed), at_once, num_samples)
+
+    def __call__(self, example: Example) -> list[SceneSamples]:
+        """All samples of each scene of `example` [at_once]."""
+        parts = [_images(batch) for _, batch in sample_in_batches(self.sampler, example, self.num_samples, self.key)]
+        count = self.at_once * self.num_samples
+        joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        of_scene = lambda start: jax.tree.map(lambda x: x[start : start + self.num_samples], joined)
+        scenes = map(of_scene, range(0, count, self.num_samples))
+        return [scene.replace(estimate=scene.estimate[0]) for scene in scenes]
+
+
+def _images(batch: SampledBatch) -> SceneSamples:
+    """Of several scenes; an estimate for each sample."""
+    return jax.device_get(SceneSamples(batch.views, batch.x0, batch.estimate))
+
+
+def _measure(
+    config: Config, data: SceneDataset, number: int, example: Example, samples: SceneSamples, networks: Networks
+) -> Measured:
+    known = {}
+    num_context = len(example.context.valid)
+    targets = samples.views.rgb[:, num_context:]
+    if toy_modes.has_known_odds(data):
+        attributes, poses = data.scene(number).attributes, example.target.absolute_pose
+        intrinsics = example.target.camera.intrinsics
+        known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
+        known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
+    grid = config.model.pixel_grid
+    scores = measure(data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, **known)
+    valid = np.asarray(example.target.valid)
+    images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
+    return scores, images | {"context": example.context.images[example.context.valid]}
