@@ -217,8 +217,8 @@ def test_pictures_of_something_else_are_not_replaced(run, tmp_path):
         sample(run.config, run.workdir, tmp_path)
 
 
-def interrupted(config, workdir, folder):
-    (folder / "index.html").write_text("half")
+def interrupted(config, workdir, files):
+    (files.folder / "index.html").write_text("half")
     raise KeyboardInterrupt
 
 

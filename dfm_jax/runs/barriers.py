@@ -114,7 +114,7 @@ def _in_words(error: Exception) -> str:
 def _losses_told() -> Iterator[None]:
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo's are of the second kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise UserError(
             f"another process of this run was lost, or did not come ({reason}): start all of them again"
