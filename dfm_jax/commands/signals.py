@@ -22,9 +22,11 @@ from dfm_jax.examples import held_out_examples
 from dfm_jax.forward_models.protocol import KnownPosterior
 from dfm_jax.pages.signals_page import write_page
 from dfm_jax.runs import fingerprints
+from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.processes import check_same
 from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import SampledSignals, sample_signals
@@ -48,18 +50,20 @@ def sample(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | 
         or the folder cannot be written.
     """
     folder = _folder(workdir, "samples", out, SAMPLES)
-    with replacing(folder, SAMPLES, "sampling") as building:
+    with by_first(replacing(folder, SAMPLES, "sampling")) as building:
         numbers, sampled, truth = _scores(config, workdir, config.sample.num_scenes, config.sample.num_samples)
-        leaves = jax.tree_util.tree_leaves_with_path(sampled.signal)
-        arrays = {"signal" + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-        arrays |= {"x0": sampled.x0, "truth": truth}
-        arrays |= {} if sampled.estimate is None else {"estimate": sampled.estimate}
-        np.savez(building / "samples.npz", **arrays)
-        (building / "samples.json").write_text(json.dumps(numbers, indent=1) + "\n")
-        _write_pictures(building, "Samples", numbers, sampled, truth)
-    say(
-        f"{numbers['num_samples']} samples behind each of {numbers['num_scenes']} contexts; look at {folder}/index.html"
-    )
+
+        def write() -> None:
+            leaves = jax.tree_util.tree_leaves_with_path(sampled.signal)
+            arrays = {"signal" + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+            arrays |= {"x0": sampled.x0, "truth": truth}
+            arrays |= {} if sampled.estimate is None else {"estimate": sampled.estimate}
+            np.savez(building / "samples.npz", **arrays)
+            (building / "samples.json").write_text(json.dumps(numbers, indent=1) + "\n")
+            _write_pictures(building, "Samples", numbers, sampled, truth)
+
+        from_first(write)
+    _tell(numbers, folder)
     return numbers
 
 
@@ -71,22 +75,25 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
       UserError: as `sample`.
     """
     folder = _folder(workdir, "evaluation", out, EVALUATION)
-    with replacing(folder, EVALUATION, "evaluating") as building:
+    with by_first(replacing(folder, EVALUATION, "evaluating")) as building:
         counts = config.evaluate.num_scenes, config.evaluate.num_samples
         numbers, sampled, truth = _scores(config, workdir, *counts)
-        (building / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n")
-        _write_pictures(building, "Evaluation", numbers, sampled, truth)
-    say(
-        f"{numbers['num_samples']} samples behind each of {numbers['num_scenes']} contexts; look at {folder}/index.html"
-    )
+
+        def write() -> None:
+            (building / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n")
+            _write_pictures(building, "Evaluation", numbers, sampled, truth)
+
+        from_first(write)
+    _tell(numbers, folder)
     return numbers
 
 
 def _folder(workdir: str | os.PathLike, name: str, out: str | os.PathLike | None, ours: Sequence[str]) -> Path:
-    require_checkpoints(workdir)
     folder = results_folder(workdir, name, out)
-    if out:
-        check_ours(folder, ours, ours[0])
+    with failing_together():
+        require_checkpoints(workdir)
+        if out and is_first():
+            check_ours(folder, ours, ours[0])
     return folder
 
 
@@ -98,13 +105,16 @@ def _tell(numbers: dict[str, Any], folder: Path) -> None:
 def _scores(
     config: Config, workdir: str | os.PathLike, num_scenes: int, num_samples: int
 ) -> tuple[dict[str, Any], SampledSignals, np.ndarray]:
-    """The numbers, what they are of, and the true targets [s, ...]."""
+    """The numbers, what they are of, and the true targets [s, ...]; in all processes."""
     start = time.monotonic()
-    trained = restore_trained(config, workdir)
-    params, step = trained.params, trained.step
-    example, _ = held_out_examples(config, num_scenes)
+    with failing_together():
+        trained = restore_trained(config, workdir)
+        params, step = trained.params, trained.step
+        example, _ = held_out_examples(config, num_scenes)
+        made_from = {"step": step, "parameters": fingerprints.of_arrays(params)}
+    check_same(made_from, "checkpoint")
     sampler = DiffusionSampler.from_config(config, params)
-    sampled = sample_signals(sampler, example, num_samples, jax.random.key(config.seed))
+    sampled = sample_signals(sampler, example, num_samples, jax.random.key(config.seed), together=True)
     truth = np.asarray(sampler.model.target(example)[0])
     scores = observation_scores(sampled.x0, truth)
     if sampled.estimate is not None:
@@ -117,7 +127,7 @@ def _scores(
         "num_samples": num_samples,
         "step": step,
         "settings": dataclasses.asdict(config.sample) | {"seed": config.seed},
-        "made_from": {"step": step, "parameters": fingerprints.of_arrays(params)},
+        "made_from": made_from,
         "seconds": time.monotonic() - start,
     }
     return numbers, sampled, truth

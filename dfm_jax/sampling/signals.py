@@ -12,6 +12,8 @@ from einops import rearrange
 from flax import struct
 from jax import Array
 
+from dfm_jax.runs.barriers import from_first
+from dfm_jax.runs.processes import share_out
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, sample_keys
 
@@ -35,11 +37,17 @@ class _Batch:
     estimate: Array | None
 
 
-def sample_signals(sampler: DiffusionSampler, example: Any, num_samples: int, key: Array) -> SampledSignals:
+def sample_signals(
+    sampler: DiffusionSampler, example: Any, num_samples: int, key: Array, *, together: bool = False
+) -> SampledSignals:
     """`num_samples` samples behind each context of `example` [s], on all devices of this process.
 
     Sample j of example i depends on (key, i's index, j) only: not on how many others are sampled, nor how many at
     once. A signal is inferred from its finished sample as it is: to the model, that is of the least noisy level.
+
+    Args:
+      together: all processes of the run are here: they share out the calls, and all return the same. Else this one
+        samples by itself.
     """
     x0 = jax.eval_shape(sampler.model.target, example)[0]
     count = x0.shape[0] * num_samples
@@ -47,11 +55,20 @@ def sample_signals(sampler: DiffusionSampler, example: Any, num_samples: int, ke
     num_devices = sampler.mesh.shape[devices.DATA]
     at_once = num_devices * min(-(-count // num_devices), pairs_at_once(x0))
     program = devices.over_scenes(_sample_batch, sampler.mesh)
-    example, parts = jax.device_put(example), []
-    for start in range(0, count, at_once):
+    example = jax.device_put(example)
+
+    def draw(start: int) -> _Batch:
         pairs = np.minimum(np.arange(start, start + at_once), count - 1)  # calls of one shape: one compilation
         numbers = (pairs // num_samples).astype(np.int32), (pairs % num_samples).astype(np.int32)
-        parts.append(jax.device_get(program(sampler.replace(mesh=None), example, key, *numbers)))
+        return jax.device_get(program(sampler.replace(mesh=None), example, key, *numbers))
+
+    starts = range(0, count, at_once)
+    if together:
+        received: list[_Batch] = []
+        share_out(starts, draw, lambda _, part: received.append(part))
+        parts = from_first(lambda: received)
+    else:
+        parts = [draw(start) for start in starts]
     by_example = lambda *x: rearrange(np.concatenate(x)[:count], "(s n) ... -> s n ...", n=num_samples)
     joined = jax.tree.map(by_example, *parts)
     return SampledSignals(joined.signal, joined.x0, None if joined.estimate is None else joined.estimate[:, 0])
