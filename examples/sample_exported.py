@@ -17,7 +17,7 @@ try:
             raise ValueError(f"{name} is damaged")
     denoise = jax.jit(jax.export.deserialize((folder / "denoiser.jax_export").read_bytes()).call)
     params, inputs = (dict(np.load(folder / f"{name}.npz")) for name in ("params", "inputs"))
-    shape = len(next(iter(inputs.values()))), *about["shape"]
+    shape = len(next(iter(inputs.values()))), *about.get("shape", [about["image_size"]] * 2 + [3])
     a = np.append(about["alpha_bar"], 1.0).astype(np.float32)  # a[-1]: clean
     x = about["temperature"] * np.random.default_rng(0).normal(size=shape).astype("f")
     for t, after in itertools.pairwise(np.arange(about["num_steps"], -1, -1) * (len(a) - 1) // about["num_steps"] - 1):

@@ -23,6 +23,7 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import MODELS, make_model
 from dfm_jax.forward_models.protocol import ForwardModel, GeneratingModel, Params
 from dfm_jax.losses import training_loss
@@ -30,6 +31,7 @@ from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.structs import Example
+from dfm_jax.studies import guidance_sweep, steps_sweep
 from dfm_jax.training import loop
 from tests.programs import environment, run_command
 from tests.tiny import jit
@@ -247,6 +249,12 @@ def test_an_exported_denoiser_is_the_one_in_this_process(case):
     sampler = DiffusionSampler(case.model, case.params, schedule, case.config.sample)
     assert not sampler.guided
     close(exported, case.predictions()["plain"])
+
+
+@pytest.mark.parametrize("sweep", [guidance_sweep.sweep, steps_sweep.sweep])
+def test_what_only_scenes_can_do_is_one_clear_error(sweep, tmp_path):
+    with pytest.raises(UserError, match=r"_sweep needs a model of scenes, and this one is 'linear': it can be trained"):
+        sweep(config_of("linear"), tmp_path, tmp_path / "results")
 
 
 class MadeUp:

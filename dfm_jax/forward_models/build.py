@@ -7,9 +7,10 @@ config file; `linear.py` is the smallest example. `tests/test_forward_models.py`
 from collections.abc import Callable, Mapping
 
 from dfm_jax.config import Config
+from dfm_jax.errors import UserError
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
-from dfm_jax.forward_models.protocol import ForwardModel
+from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 
 MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
@@ -22,3 +23,16 @@ MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
 def make_model(config: Config) -> ForwardModel:
     """The model that `config.model.name` names."""
     return MODELS[config.model.name](config)
+
+
+def require_scenes(config: Config, what: str) -> None:
+    """Sees that a config's model has scenes for signals, for `what` only they can do.
+
+    Raises:
+      UserError: it has others.
+    """
+    if not isinstance(make_model(config), SceneModel):
+        raise UserError(
+            f"{what} needs a model of scenes, and this one is {config.model.name!r}: it can be trained, and then "
+            "--mode=sample, evaluate or export"
+        )

@@ -12,6 +12,7 @@ from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.sampling.diffusion_sampler import Samples
 from dfm_jax.sampling.sampler import Sampler
@@ -32,9 +33,11 @@ def load(model: str | os.PathLike, **settings: Any) -> Sampler:
         `num_steps`), and `seed`.
 
     Raises:
-      UserError: there is no checkpoint; no such setting, or one that cannot have this value; or jax does not start.
+      UserError: there is no checkpoint, or the model is none of scenes; no such setting, or one that cannot have this
+        value; or jax does not start.
     """
     config = with_sampling(from_dict(saved_settings(model)), settings)
+    require_scenes(config, "dfm_jax.load")
     platforms.start()
     return restore_trained(config, model)
 

@@ -39,6 +39,7 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import LARGEST_PSNR
+from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.pages import guidance_page, plots
 from dfm_jax.runs import cluster
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
@@ -83,6 +84,7 @@ def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str,
       UserError: the model knows no guidance, there is no checkpoint or data set, another process is at it, or the
         folder cannot be written.
     """
+    require_scenes(config, "guidance_sweep")
     if config.model.deterministic or config.diffusion.guidance_dropout == 0:
         raise UserError(
             "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "

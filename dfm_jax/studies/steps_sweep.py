@@ -37,6 +37,7 @@ from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration import calibrate, toy_modes
 from dfm_jax.evaluation.image_metrics import psnr
+from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.models import lpips
 from dfm_jax.pages import plots
 from dfm_jax.runs import cluster
@@ -64,6 +65,7 @@ def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str,
       UserError: the model is deterministic, there is no checkpoint or data set, another process is at it, or the
         folder cannot be written.
     """
+    require_scenes(config, "steps_sweep")
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     with failing_together():
