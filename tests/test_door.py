@@ -128,8 +128,8 @@ def test_coordinates_of_the_source_change_nothing_and_come_back(door):
     scene = door["scenes"][0]
     moved = dataclasses.replace(scene, sampled=dataclasses.replace(scene.sampled, world=worlds))
     np.testing.assert_allclose(moved.context_camera.camera_to_world, world[0], atol=1e-5)
-    # The same camera, by another way: float32's rounding of its pose.
     again = moved.render(moved.target_camera, 8, 12).rgb
+    # The same camera, by another way: float32's rounding of its pose.
     np.testing.assert_allclose(again, scene.render(scene.target_camera, 8, 12).rgb, atol=1e-3)
 
 

@@ -160,13 +160,14 @@ def test_the_posterior_is_that_of_the_signals_that_examples_are_made_of():
     example = LinearModel(1000).generate(0, np.arange(100_000))
     operators = np.concatenate([CONTEXT, TARGET])
     signals = np.concatenate([example.context, example.target], axis=1) @ np.linalg.inv(operators).T
+    # What examples hold is rounded to float32, and their operators are inverted.
     np.testing.assert_allclose(np.einsum("bqs,bs->bq", example.extra_query, signals), example.extra, atol=1e-4)
     mean, covariance = LinearModel(1000).posterior(example)
     rest = signals - mean
     # Five standard errors of the moments of 100 000 signals whose variances are at most 0.3.
     np.testing.assert_allclose(rest.mean(0), 0, atol=0.009)
-    np.testing.assert_allclose(rest.T @ example.context / len(rest), 0, atol=0.009)
-    np.testing.assert_allclose(np.cov(rest.T), covariance[0], atol=0.007)
+    np.testing.assert_allclose(rest.T @ example.context / len(rest), 0, atol=0.009)  # five standard errors
+    np.testing.assert_allclose(np.cov(rest.T), covariance[0], atol=0.007)  # five standard errors
     dropped = example.replace(has_context=np.zeros(len(rest), bool))
     np.testing.assert_allclose(LinearModel(1000).posterior(dropped)[0], np.broadcast_to(MEAN, mean.shape))
     np.testing.assert_allclose(LinearModel(1000).posterior(dropped)[1][0], COVARIANCE)
@@ -191,6 +192,7 @@ def test_scores_know_exact_samples_from_others():
     shifted = posterior_scores(exact + 0.3, mean, covariance)
     assert shifted["mean_error"] > 0.5 and shifted["covariance_error"] == pytest.approx(scores["covariance_error"])
     narrow = posterior_scores(mean[:, None] + 0.7 * (exact - mean[:, None]), mean, covariance)
+    # 1 - 0.7^2, and what 2000 samples leave open.
     assert narrow["covariance_error"] == pytest.approx(0.51, abs=0.03) and narrow["mean_error"] < scores["mean_error"]
     honest = observation_scores(exact @ TARGET.T, example.target)
     # 80 truths: 1.6 / sqrt(80) is exceeded by one honest set in a hundred, and this one is always the same.
