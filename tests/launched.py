@@ -49,9 +49,10 @@ def fail(rank):
 def main(pixels_at_once, *arguments):
     """`dfm_jax.main` (or a study, where the arguments begin with its name), which computes few samples at a time."""
     from dfm_jax.evaluation.calibration import calibrate
-    from dfm_jax.sampling import batches
+    from dfm_jax.sampling import batches, signals
 
     batches.PIXELS_AT_ONCE = int(pixels_at_once)
+    signals.NUMBERS_AT_ONCE = 100
     calibrate.STEPS = (1, 2)
     if arguments[0].startswith("dfm_jax.studies."):
         sys.exit(importlib.import_module(arguments[0]).main(list(arguments[1:])))

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from configs import linear
 from dfm_jax.commands import evaluate as evaluation
+from dfm_jax.commands import signals as signal_modes
 from dfm_jax.commands.evaluate import evaluate
 from dfm_jax.commands.sample import sample
 from dfm_jax.config.reading import from_dict
@@ -23,12 +25,13 @@ from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.lock import locked
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, result_files, share_out
-from dfm_jax.sampling import batches
+from dfm_jax.sampling import batches, signals
 from tests.programs import Command, environment
 from tests.test_evaluate import save_untrained
 from tests.test_sample import SIZE, tiny_config
 
 SCENES, SAMPLES = 5, 2
+NUMBERS_AT_ONCE = 100  # of 256 samples of one number each
 AT_ONCE = 2 * SAMPLES * SIZE**2  # pixels: two scenes at once, so that there are three groups
 
 
@@ -201,6 +204,18 @@ def assert_same_numbers(found, expected):
 def numbers(path):
     found = json.loads(path.read_text())
     return {name: value for name, value in found.items() if name not in ("seconds", "commands")}
+
+
+def test_two_processes_sample_signals_as_one(tmp_path, monkeypatch):
+    config = from_dict(linear.get_config("tiny"))
+    save_untrained(config, tmp_path / "run")
+    monkeypatch.setattr(signals, "NUMBERS_AT_ONCE", NUMBERS_AT_ONCE)
+    signal_modes.evaluate(config, tmp_path / "run")
+    ends = finish(start(tmp_path / "run", "--mode=evaluate", f"--out={tmp_path}/out"))
+    expected = numbers(tmp_path / "run" / "evaluation" / "metrics.json")
+    assert_same_numbers(numbers(tmp_path / "out" / "metrics.json"), expected)
+    assert_same_numbers(json.loads(ends[0][0].splitlines()[-1]) | {"seconds": 0}, expected | {"seconds": 0})
+    assert "{" not in ends[1][0]  # the first process alone speaks
 
 
 @pytest.mark.slow
