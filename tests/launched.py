@@ -1,6 +1,6 @@
 """What processes do that tests start as a launcher of clusters does:
 
-python -m tests.launched modes | join | fail [RANK|both] | main PIXELS_AT_ONCE ARGUMENTS
+python -m tests.launched modes | join | fail [RANK|both] | main PIXELS_AT_ONCE MODULE ARGUMENTS
 """
 
 import importlib
@@ -46,18 +46,29 @@ def fail(rank):
         time.sleep(1000)
 
 
-def main(pixels_at_once, *arguments):
-    """`dfm_jax.main` (or a study, where the arguments begin with its name), which computes few samples at a time."""
-    from dfm_jax.evaluation.calibration import calibrate
+def main(pixels_at_once, module, *arguments):
+    """A command of the package, which computes few samples at a time."""
     from dfm_jax.sampling import batches, signals
 
     batches.PIXELS_AT_ONCE = int(pixels_at_once)
     signals.NUMBERS_AT_ONCE = 100
-    calibrate.STEPS = (1, 2)
-    if arguments[0].startswith("dfm_jax.studies."):
-        sys.exit(importlib.import_module(arguments[0]).main(list(arguments[1:])))
-    sys.argv = ["dfm_jax.main", *arguments]
-    importlib.import_module("dfm_jax.main").main()
+    shorten_studies(setattr)
+    sys.argv = [module, *arguments]
+    command = importlib.import_module(module)
+    sys.exit(command.main() if module == "dfm_jax.main" else command.main(list(arguments)))
+
+
+def shorten_studies(patch):
+    """Leaves a few points of each sweep; `patch` is `setattr`."""
+    from dfm_jax.evaluation.calibration import calibrate
+    from dfm_jax.studies import guidance_sweep, steps_sweep
+
+    patch(calibrate, "STEPS", (1, 2))
+    patch(steps_sweep, "STEPS", (1,))
+    patch(steps_sweep, "LONG", 2)
+    patch(steps_sweep, "SAMPLERS", ("ddim",))
+    patch(guidance_sweep, "SCALES", (1.0, 2.0, 3.0))
+    patch(guidance_sweep, "CURES", {name: guidance_sweep.CURES[name] for name in ("none", "rescaling")})
 
 
 if __name__ == "__main__":

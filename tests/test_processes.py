@@ -26,6 +26,8 @@ from dfm_jax.runs.lock import locked
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, result_files, share_out
 from dfm_jax.sampling import batches, signals
+from dfm_jax.studies import guidance_sweep, steps_sweep
+from tests import launched
 from tests.programs import Command, environment
 from tests.test_evaluate import save_untrained
 from tests.test_sample import SIZE, tiny_config
@@ -161,6 +163,7 @@ def run(tmp_path_factory):
     """A workdir with an untrained model, and what one process evaluates and samples."""
     workdir = tmp_path_factory.mktemp("run")
     values = tiny_config(workdir / "data", guidance=1.0, num_scenes=3, num_samples=SAMPLES)
+    values.diffusion.guidance_dropout = 0.1  # as if it knew what guidance is
     values.evaluate.update(num_scenes=SCENES, num_target=2, num_samples=SAMPLES, sweep_samples=2 * SAMPLES)
     config = from_dict(values)
     save_untrained(config, workdir)
@@ -173,14 +176,14 @@ def run(tmp_path_factory):
     return SimpleNamespace(workdir=workdir, config=config)
 
 
-def start(workdir, *arguments, count=2):
+def start(workdir, *arguments, count=2, devices=1, module="dfm_jax.main"):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    env = environment(1, DFM_JAX_LPIPS=workdir / "nowhere.npz")
+    env = environment(devices, DFM_JAX_LPIPS=workdir / "nowhere.npz")
     place = lambda i: [f"--coordinator={address}", f"--num_processes={count}", f"--process_id={i}"]
     return [
-        Command("tests.launched", "main", AT_ONCE, *arguments, f"--workdir={workdir}", *place(i), env=env)
+        Command("tests.launched", "main", AT_ONCE, module, *arguments, f"--workdir={workdir}", *place(i), env=env)
         for i in range(count)
     ]
 
@@ -220,7 +223,8 @@ def test_two_processes_sample_signals_as_one(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one(run, tmp_path):
-    ends = finish(start(run.workdir, "--mode=evaluate", f"--out={tmp_path}"))
+    # Over two devices of each, to begin with.
+    ends = finish(start(run.workdir, "--mode=evaluate", f"--out={tmp_path}", devices=2))
     assert_same_numbers(numbers(tmp_path / "metrics.json"), numbers(run.workdir / "evaluation" / "metrics.json"))
     assert (tmp_path / "index.html").exists()
     (last, _), (nothing, _) = ends
@@ -244,6 +248,19 @@ def test_two_processes_sample_as_one(run, tmp_path):
         ours, theirs = np.load(path), np.load(run.workdir / "samples" / path.relative_to(tmp_path))
         for name in theirs:
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", [steps_sweep, guidance_sweep])
+def test_two_processes_sweep_as_one(study, run, tmp_path, monkeypatch):
+    name = {steps_sweep: "steps.json", guidance_sweep: "guidance.json"}[study]
+    launched.shorten_studies(monkeypatch.setattr)
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", AT_ONCE)
+    study.sweep(run.config, run.workdir, tmp_path / "one")
+    ends = finish(start(run.workdir, f"--out={tmp_path / 'two'}", module=study.__name__))
+    assert_same_numbers(numbers(tmp_path / "two" / name), numbers(tmp_path / "one" / name))
+    assert json.loads(ends[0][0].splitlines()[-1]) == json.loads((tmp_path / "two" / name).read_text())
+    assert "{" not in ends[1][0]
 
 
 @pytest.mark.slow
