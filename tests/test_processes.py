@@ -27,7 +27,6 @@ from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, result_files, share_out
 from dfm_jax.sampling import batches, signals
 from dfm_jax.studies import guidance_sweep, steps_sweep
-from tests import launched
 from tests.programs import Command, environment
 from tests.test_evaluate import save_untrained
 from tests.test_sample import SIZE, tiny_config
@@ -191,7 +190,7 @@ def start(workdir, *arguments, count=2, devices=1, module="dfm_jax.main"):
 def finish(commands):
     """Their standard outputs and errors."""
     ends = [command.communicate() for command in commands]
-    assert [command.returncode for command in commands] == [0, 0], ends
+    assert {command.returncode for command in commands} == {0}, ends
     return ends
 
 
@@ -252,11 +251,10 @@ def test_two_processes_sample_as_one(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", [steps_sweep, guidance_sweep])
-def test_two_processes_sweep_as_one(study, run, tmp_path, monkeypatch):
+def test_two_processes_sweep_as_one(study, run, tmp_path):
     name = {steps_sweep: "steps.json", guidance_sweep: "guidance.json"}[study]
-    launched.shorten_studies(monkeypatch.setattr)
-    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", AT_ONCE)
-    study.sweep(run.config, run.workdir, tmp_path / "one")
+    # Started like the two: this one's compiler may round otherwise, and what is ranked is tiny in an untrained model.
+    finish(start(run.workdir, f"--out={tmp_path / 'one'}", module=study.__name__, count=1))
     ends = finish(start(run.workdir, f"--out={tmp_path / 'two'}", module=study.__name__))
     assert_same_numbers(numbers(tmp_path / "two" / name), numbers(tmp_path / "one" / name))
     assert json.loads(ends[0][0].splitlines()[-1]) == json.loads((tmp_path / "two" / name).read_text())
