@@ -194,7 +194,7 @@ def _pictures(folder: Path, store: StoredScenes, result: Mapping[str, Any], scor
     which = f"The first {SCENES_SHOWN} of {len(scores)} scenes. " if len(scores) > SCENES_SHOWN else ""
     if shown < len(scores[0].psnr):
         which += f"The first {shown} of {len(scores[0].psnr)} samples. "
-    columns = ["context", "truth", *(f"sample {j + 1}" for j in range(shown)), "best estimate"]
+    columns = ["context", "truth", *(f"sample {j + 1}" for j in range(shown)), "estimate"]
     if result["deterministic"]:
         columns = ["context", "truth", "answer"]
     sheet = pictures.grid(rows, columns, labels, side=96, rows_together=2)

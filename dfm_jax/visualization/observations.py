@@ -4,6 +4,7 @@ Letters: `n` samples of a target, `...` the shape of an observation.
 """
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, UInt8
 
 from dfm_jax.visualization.figures import Figure, FigureCanvasAgg
@@ -11,19 +12,23 @@ from dfm_jax.visualization.pictures import grid
 
 SIDE = 320  # pixels of a plot
 MOST_IMAGES = 6  # samples that are shown of each target
+PLOTS_IN_A_ROW = 4
 
 
 def observation_sheet(
     x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray, "s ..."], estimate: np.ndarray | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Samples beside the truth and the estimate, in diffusion's range: a row (images) or a plot an example."""
+    """Samples beside the truth and the estimate, in diffusion's range: a row (images) or a plot for each example."""
     if truth.ndim == 4 and truth.shape[-1] == 3:
         columns = ["truth"] + ["estimate"] * (estimate is not None) + ["sample"] * min(MOST_IMAGES, x0.shape[1])
         to_image = lambda x: np.clip(0.5 * x + 0.5, 0, 1)
         given = [truth] if estimate is None else [truth, estimate]
         rows = [[to_image(x[i]) for x in given] + [to_image(x) for x in x0[i, :MOST_IMAGES]] for i in range(len(x0))]
         return grid(rows, columns)
-    return np.concatenate([_points(x0[i], truth[i], None if estimate is None else estimate[i]) for i in range(len(x0))])
+    plots = [_points(x0[i], truth[i], None if estimate is None else estimate[i]) for i in range(len(x0))]
+    columns = min(PLOTS_IN_A_ROW, len(plots))
+    plots += [np.full_like(plots[0], 255)] * (-len(plots) % columns)
+    return rearrange(np.stack(plots), "(r c) h w rgb -> (r h) (c w) rgb", c=columns)
 
 
 def _points(x0: np.ndarray, truth: np.ndarray, estimate: np.ndarray | None) -> UInt8[np.ndarray, "h w 3"]:
