@@ -59,5 +59,5 @@ def training_loss(
 
 
 def _weight(weights: LossConfig, name: str) -> float:
-    """Of a term; 1 of those on the target views, and of others that have no setting."""
-    return getattr(weights, name, 1.0)
+    """Of a term: 1 of that on the target views; a term without a setting is an error, not a weight."""
+    return 1.0 if name == "target" else getattr(weights, name)

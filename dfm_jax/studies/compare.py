@@ -10,7 +10,6 @@ Numbers are means over scenes: of a single sample (the mean over samples), and o
 counts the pixels of a part; SSIM and LPIPS need whole images, so the other pixels are replaced by the truth's.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -21,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from dfm_jax import platforms
-from dfm_jax.errors import Parser, UserError
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation.image_metrics import psnr, ssim
 from dfm_jax.models import lpips
 from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading
 from dfm_jax.sampling.trained import outdated
+from dfm_jax.studies.arguments import named_runs
 from dfm_jax.visualization.pictures import grid, write_png
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
@@ -184,16 +184,10 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the picture and the numbers")
     try:
-        arguments = parser.parse_args(argv)
-        if malformed := [run for run in arguments.runs if "=" not in run]:
-            raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
-        pairs = (run.split("=", 1) for run in arguments.runs)
+        workdirs, out = named_runs(argv, __doc__)
         platforms.start()
-        results = compare({name: Path(workdir) for name, workdir in pairs}, arguments.out)
+        results = compare(workdirs, out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,6 @@ Every WORKDIR has been evaluated (`--mode=evaluate`) on the same views of images
 `comparison.png` and `comparison.json` to DIR; prints a table on standard error and the numbers as its last line.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dfm_jax import platforms
-from dfm_jax.errors import Parser, UserError
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation.evaluation_index import POSITIONS
 from dfm_jax.evaluation.results import StoredScenes
 from dfm_jax.pages.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
@@ -26,6 +25,7 @@ from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading
 from dfm_jax.sampling.trained import outdated
+from dfm_jax.studies.arguments import named_runs
 from dfm_jax.visualization.pictures import grid, write_png
 
 SCENES_SHOWN = 6
@@ -239,22 +239,15 @@ def as_text(table: Sequence[tuple[str, list[str], str]], names: Sequence[str]) -
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the page, the picture and the numbers")
     try:
-        arguments = parser.parse_args(argv)
-        if malformed := [run for run in arguments.runs if "=" not in run]:
-            raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
-        pairs = (run.split("=", 1) for run in arguments.runs)
-        workdirs = {name: Path(workdir) for name, workdir in pairs}
+        workdirs, out = named_runs(argv, __doc__)
         platforms.start()
-        result, table = compare(workdirs, arguments.out)
+        result, table = compare(workdirs, out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(as_text(table, list(workdirs)), file=sys.stderr)
-    print(f"look at {arguments.out / 'index.html'}", file=sys.stderr)
+    print(f"look at {out / 'index.html'}", file=sys.stderr)
     print(json.dumps(result))
     return 0
 

@@ -11,7 +11,6 @@ colours. Writes `steps.json` and `steps.png` to `<workdir>/steps/`; the last lin
 Several processes, as of `dfm_jax.main`, share out the points.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -26,30 +25,26 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from dfm_jax import platforms
 from dfm_jax.config import SAMPLERS, SPACINGS, Config
-from dfm_jax.config.command_line import read_config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.make_toy import with_data_set
-from dfm_jax.errors import Parser, UserError
+from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration import calibrate, toy_modes
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.models import lpips
 from dfm_jax.pages import plots
-from dfm_jax.runs import cluster
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.log import say
-from dfm_jax.runs.output_folders import check_ours, replacing
+from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, share_out
-from dfm_jax.runs.saved_settings import saved_settings
-from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.diffusion_sampler import Params
 from dfm_jax.sampling.trained import restore_trained
+from dfm_jax.studies.arguments import run_sweep
 
 LONG = 250
 STEPS = (8, 10, 12, 15, 20, 30, 50)
@@ -190,21 +185,8 @@ def _perceptual_distance(image_size: int) -> lpips.Distance | None:
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="of a trained model, or the name of one that is shipped")
-    parser.add_argument("--config", default="", help="FILE.py or FILE.py:variant; without, the checkpoint's")
-    parser.add_argument("--out", help="folder for the results; without, <workdir>/steps")
-    cluster.add_arguments(parser)
     try:
-        arguments, overrides = parser.parse_known_args(argv)
-        saved = None if arguments.config else saved_settings(arguments.workdir)
-        config = read_config(arguments.config, overrides, saved)
-        folder = results_folder(arguments.workdir, "steps", arguments.out)
-        with cluster.joined(cluster.place_of(arguments)), platforms.memory_told():
-            platforms.start()
-            if arguments.out:
-                from_first(partial(check_ours, folder, OURS, "steps.json"))
-            result = sweep(config, arguments.workdir, folder)
+        result, folder = run_sweep(argv, __doc__, sweep, name="steps", ours=OURS, marker="steps.json")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,67 @@
+"""The command lines of studies: a sweep of one trained model, or a comparison of several runs."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dfm_jax import platforms
+from dfm_jax.config import Config
+from dfm_jax.config.command_line import read_config
+from dfm_jax.errors import Parser, UserError
+from dfm_jax.runs import cluster
+from dfm_jax.runs.barriers import from_first
+from dfm_jax.runs.output_folders import check_ours
+from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.runs.workdirs import results_folder
+
+Sweep = Callable[[Config, str, Path], Any]
+
+
+def run_sweep(
+    argv: Sequence[str], description: str, sweep: Sweep, *, name: str, ours: Sequence[str], marker: str
+) -> tuple[Any, Path]:
+    """Runs `sweep(config, workdir, folder)` as one of the processes of its run.
+
+    Args:
+      name: of the folder in the workdir that results go to without --out.
+      ours: names of the files that a sweep leaves there.
+      marker: the one of these that tells that the folder is a sweep's.
+
+    Returns:
+      what the sweep returns, and the folder.
+
+    Raises:
+      UserError: the arguments make no sense, or as `sweep`.
+    """
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, help="of a trained model, or the name of one that is shipped")
+    parser.add_argument("--config", default="", help="FILE.py or FILE.py:variant; without, the checkpoint's")
+    parser.add_argument("--out", help=f"folder for the results; without, <workdir>/{name}")
+    cluster.add_arguments(parser)
+    arguments, overrides = parser.parse_known_args(argv)
+    saved = None if arguments.config else saved_settings(arguments.workdir)
+    config = read_config(arguments.config, overrides, saved)
+    folder = results_folder(arguments.workdir, name, arguments.out)
+    with cluster.joined(cluster.place_of(arguments)), platforms.memory_told():
+        platforms.start()
+        if arguments.out:
+            from_first(partial(check_ours, folder, ours, marker))
+        return sweep(config, arguments.workdir, folder), folder
+
+
+def named_runs(argv: Sequence[str], description: str) -> tuple[dict[str, Path], Path]:
+    """The workdirs of NAME=WORKDIR ..., by their names, and the folder of --out.
+
+    Raises:
+      UserError: the arguments make no sense.
+    """
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    arguments = parser.parse_args(argv)
+    if malformed := [run for run in arguments.runs if "=" not in run]:
+        raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
+    pairs = (run.split("=", 1) for run in arguments.runs)
+    return {name: Path(workdir) for name, workdir in pairs}, arguments.out
