@@ -71,7 +71,7 @@ def end_commands_in_one_line() -> None:
         with telling:  # the main thread may come to it as well
             if not told:
                 told.append(True)
-                say(": ".join(map(str, ("interrupted", *staying))))
+                print_line(": ".join(map(str, ("interrupted", *staying))))
 
     def end() -> None:
         tell(_staying[-1:])
@@ -98,7 +98,7 @@ def end_commands_in_one_line() -> None:
     Hearing(hear, [signal.SIGINT], signal.default_int_handler).__enter__()  # for the rest of the program
 
 
-def say(message: str) -> None:
+def print_line(message: str) -> None:
     """One line on standard error, behind '^C' and a progress bar."""
     print(f"\n{message}" if sys.stderr.isatty() else message, file=sys.stderr, flush=True)
 
@@ -106,7 +106,7 @@ def say(message: str) -> None:
 def leave(message: str = "", code: int = EXIT_INTERRUPTED) -> None:
     """Ends the program, after a line on standard error if there is a message, whatever its threads do."""
     if message:
-        say(message)
+        print_line(message)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

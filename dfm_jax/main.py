@@ -31,8 +31,9 @@ from dfm_jax.config import Config, command_line
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.paths import workdir_of_config
+from dfm_jax.runs import log
 
-logger = logging.getLogger("dfm_jax.main")  # its name as a program is another
+logger = logging.getLogger(__name__)
 
 # Examples of what a mode needs. A --workdir that is not said follows from the config, and the config of a trained model
 # from the --workdir.
@@ -184,11 +185,7 @@ def _log_to_terminal() -> None:
     """Shows what this package logs on standard error; libraries raise what they log as an error, with a traceback."""
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    logger, handler = logging.getLogger("dfm_jax"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    log.to_terminal()
 
 
 def main() -> None:
@@ -197,7 +194,7 @@ def main() -> None:
     try:
         app.run(run, flags_parser=parse_flags)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        logger.error(f"error: {error}")
         sys.exit(1)
 
 

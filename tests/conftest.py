@@ -1,6 +1,8 @@
 """What every test runs under: the CPU, no silent broadcasting between ranks, checked shapes, compilations kept."""
 
 import gc
+import importlib
+import logging
 import os
 import pathlib
 import signal
@@ -34,7 +36,10 @@ install_import_hook(modules_with_checked_shapes(), "beartype.beartype")
 
 
 def pytest_configure(config):
-    """The quick tests compile quickly; the slow ones run for long, optimised as users' programs are."""
+    """The quick tests compile quickly; the slow ones run for long, optimised as users' programs are. Of what is logged,
+    tests see what a terminal shows (`capsys`), and all of it (`caplog`)."""
+    importlib.import_module("dfm_jax.runs.log").to_terminal()
+    logging.getLogger("dfm_jax").propagate = True
     if "not slow" in config.option.markexpr:
         # The compiler reads them when it is first used. What the environment says comes last, and holds.
         os.environ["XLA_FLAGS"] = f"{QUICKLY} {compiler_flags()}".strip()

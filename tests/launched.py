@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.runs import barriers, cluster
+from dfm_jax.runs import barriers, cluster, log
 
 
 def modes():
@@ -73,4 +73,5 @@ def shorten_studies(patch):
 
 
 if __name__ == "__main__":
+    log.to_terminal()
     {"modes": modes, "join": join, "fail": fail, "main": main}[sys.argv[1]](*sys.argv[2:])

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     # Training and reading import the first of these rooms only; a source becomes a data set in the others.
     "data.loading": LEAVES | RUNS,
     "data.pictures": {"errors"},
-    "data.preparing": {"errors", "interrupts", "data.loading", "data.pictures"},
+    "data.preparing": RUNS | {"errors", "data.loading", "data.pictures"},
     "data.builders": {"errors", "data.loading", "data.pictures", "data.preparing"},
     "data.inspecting": {"data.loading", "data.preparing"},
     "data": LEAVES | RUNS | {"data.loading", "data.pictures", "data.preparing", "data.builders", "data.inspecting"},

@@ -93,7 +93,8 @@ def test_one_that_was_prepared_is_taken_if_it_is_what_is_asked_for(tmp_path, cap
 def test_one_that_is_something_else_is_left_alone_and_named(made, said, tmp_path, caplog):
     make(tmp_path, **made)
     config = make_toy.ensure_toy(asking_for(tmp_path, 2), SIZE)
-    assert lines(caplog) == [f"{tmp_path / 'toy'} {said}: taking {tmp_path / 'toy-2-8px'}"]
+    mine = tmp_path / "toy-2-8px"
+    assert lines(caplog) == [f"{tmp_path / 'toy'} {said}: taking {mine}", f"generating 2 toy scenes in {mine}"]
     assert config.name == "toy-2-8px" and len(train_split(config)) == 2
     assert len(train_split(asking_for(tmp_path, 0))) == made["scenes"]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfm_jax.runs import cluster
+from dfm_jax.runs import cluster, log
 from dfm_jax.runs.train_state import create
 from dfm_jax.training import loop
 from dfm_jax.training.optimizers import make_optimizer
@@ -86,6 +86,7 @@ def run(workdir, num_steps, data, fsdp):
 
 
 if __name__ == "__main__":
+    log.to_terminal()
     workdir, *numbers = sys.argv[1:5]
     if len(sys.argv) > 5:
         cluster.join(cluster.choose(None, sys.argv[5], int(sys.argv[6]), int(sys.argv[7])))

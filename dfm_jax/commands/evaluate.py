@@ -6,6 +6,7 @@ with the scenes that are missing. docs/evaluation.md says what each number means
 
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -32,12 +33,13 @@ from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.evaluation_page import write_page
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_ours, check_room, replacing_files, writing_to
 from dfm_jax.runs.processes import check_same
 from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling.diffusion_sampler import Params
 from dfm_jax.sampling.trained import restore_trained
+
+logger = logging.getLogger(__name__)
 
 # What is written when all scenes are evaluated.
 PAGES = ("index.html", "scenes.csv", "protocol.json", "metrics.json")
@@ -114,7 +116,7 @@ def _open_store(
         store = SceneStore(folder, source)
         done = store.done()
         if done:
-            say(f"going on: {len(done)} of {count} scenes are there already")
+            logger.info(f"going on: {len(done)} of {count} scenes are there already")
         remaining = [i for i in range(count) if i not in done]
         check_room(folder, len(remaining) * _least_bytes(config))
         return remaining
@@ -140,7 +142,9 @@ def _write(
         write_page(pages, store, result, scores)
     store.complete()
     page = folder / "index.html"
-    say(f"{result['num_samples']} samples of {len(views)} scenes, {len(result['skipped'])} skipped; look at {page}")
+    logger.info(
+        f"{result['num_samples']} samples of {len(views)} scenes, {len(result['skipped'])} skipped; look at {page}"
+    )
     return dict(result)
 
 
@@ -165,19 +169,19 @@ def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, ViewIndi
     if config.evaluate.protocol:
         entries, skipped = evaluation_index.read(config.evaluate.protocol)
         if changes := evaluation_index.changed_data(config.evaluate.protocol, data):
-            say(
+            logger.info(
                 f"the index file {config.evaluate.protocol} was stored for other data than split '{data.split}' of "
                 f"{data.path} ({changes}): scenes of the same names may be others"
             )
         found = evaluation_index.resolve(entries, data)
         for skip in (skipped + found.skipped)[:5]:
-            say(f"skipped: {skip.scene}: {skip.reason}")
+            logger.info(f"skipped: {skip.scene}: {skip.reason}")
         return found.views, skipped + found.skipped
     sampling = dataclasses.replace(config.data.view_sampling, num_target=config.evaluate.num_target)
     source = dataclasses.replace(config.data, view_sampling=sampling)
     views = evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True)
     if len(views) < config.evaluate.num_scenes:
-        say(
+        logger.info(
             f"evaluating {len(views)} scenes in the place of config.evaluate.num_scenes={config.evaluate.num_scenes}: "
             f"split '{data.split}' of {data.path} has no more that can be used"
         )
@@ -215,5 +219,7 @@ def _sweep(
         return []
     records = calibrate.sweep(config, params, data, views, store and store.folder / "sweep")
     if (count := records[0]["num_samples"]) < asked:
-        say(f"of config.evaluate.sweep_samples={asked} samples {count} show the hidden side: the others do not count")
+        logger.info(
+            f"of config.evaluate.sweep_samples={asked} samples {count} show the hidden side: the others do not count"
+        )
     return records

@@ -1,6 +1,7 @@
 """The scenes of an evaluation: drawn, and measured."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import jax
@@ -19,12 +20,13 @@ from dfm_jax.evaluation.results import SceneStore
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.models import lpips
 from dfm_jax.runs.barriers import is_first
-from dfm_jax.runs.log import say
 from dfm_jax.runs.processes import share_out
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.batches import SampledBatch, pairs_at_once, sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.structs import Example
+
+logger = logging.getLogger(__name__)
 
 Measured = tuple[SceneScores, dict[str, np.ndarray]]  # of a scene, and its images [..., h, w, 3] by name
 
@@ -52,7 +54,7 @@ def load_networks(config: Config) -> Networks:
     else:
         left_out["fid, kid"] = "neither config.evaluate.inception_file nor the weights of LPIPS (for vgg_fid) are there"
     for name, reason in left_out.items():
-        say(f"left out: {name}: {reason}")
+        logger.warning(f"left out: {name}: {reason}")
     return Networks(distance, extractor, left_out)
 
 

@@ -15,6 +15,7 @@ part of it, thresholding is not.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -37,12 +38,13 @@ from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import from_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
-from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_ours, check_room, replacing
 from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Camera, Example, Views
+
+logger = logging.getLogger(__name__)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FOLDER = "export"
@@ -74,7 +76,7 @@ def _export(config: Config, workdir: str | os.PathLike, out: str | os.PathLike |
     with replacing(folder, OURS, "exporting") as building:
         step = _write(config, workdir, building)
         names = ", ".join(sorted(path.name for path in building.iterdir()))
-    say(f"exported step {step} to {folder}: {names}")
+    logger.info(f"exported step {step} to {folder}: {names}")
 
 
 def _write(config: Config, workdir: str | os.PathLike, folder: pathlib.Path) -> int:
@@ -200,7 +202,7 @@ def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
     try:
         example, _ = held_out_examples(config, number)
     except UserError as error:
-        say(f"without inputs.npz: {error}")
+        logger.info(f"without inputs.npz: {error}")
         return None
     return {name: np.asarray(x) for name, x in to_inputs(example).items()}
 

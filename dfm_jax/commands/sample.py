@@ -5,6 +5,7 @@ Everything is written below `<workdir>/samples/`: `index.html` is what to look a
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import shlex
@@ -31,7 +32,6 @@ from dfm_jax.pages.sample_page import write_report
 from dfm_jax.pages.scene_files import write_scene, write_videos
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.runs.output_folders import check_ours, replacing
 from dfm_jax.runs.processes import ResultFiles, check_same, result_files
@@ -45,6 +45,8 @@ from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, re
 from dfm_jax.sampling.videos import SampledImages, sample_scenes
 from dfm_jax.structs import Camera, Example, RenderedViews
 from dfm_jax.visualization import pictures
+
+logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 OURS = ("scene_*", "samples.json", PAGE)
@@ -75,7 +77,9 @@ def sample(
         with failing_together():
             pictures.check_video_encoder(files.folder)
         summary = _sample(config, workdir, files)
-    say(f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {folder / PAGE}")
+    logger.info(
+        f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {folder / PAGE}"
+    )
     return summary
 
 
@@ -161,10 +165,12 @@ def _along_path(
             f"'{config.sample.video_path}'): lower it"
         )
     counts = keys.valid.sum(1)
-    say(f"{counts.min()} to {counts.max()} views are sampled along each path, after the first")
+    logger.info(f"{counts.min()} to {counts.max()} views are sampled along each path, after the first")
     known, seen = config.data.view_sampling.max_context, int(example.context.valid.sum(1).max() + counts.max())
     if seen > known:
-        say(f"the last scene has {seen} context views; in training there were {known} at most: it may come out blurred")
+        logger.info(
+            f"the last scene has {seen} context views; in training there were {known} at most: it may come out blurred"
+        )
     return partial(autoregressive.extend, example, keys, jax.random.key(config.seed))
 
 

@@ -6,6 +6,7 @@ They write what the modes of scenes write, as far as there is a meaning: `sample
 
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ from dfm_jax.pages.signals_page import write_page
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import check_ours, replacing
 from dfm_jax.runs.processes import check_same
 from dfm_jax.runs.workdirs import results_folder
@@ -32,6 +32,8 @@ from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import SampledSignals, sample_signals
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.visualization.observations import observation_sheet
+
+logger = logging.getLogger(__name__)
 
 SAMPLES = ("samples.json", "samples.npz", "samples.png", "index.html")
 EVALUATION = ("metrics.json", "samples.png", "index.html")
@@ -99,7 +101,7 @@ def _folder(workdir: str | os.PathLike, name: str, out: str | os.PathLike | None
 
 def _tell(numbers: dict[str, Any], folder: Path) -> None:
     count = f"{numbers['num_samples']} samples behind each of {numbers['num_scenes']} contexts"
-    say(f"{count}; look at {folder / 'index.html'}")
+    logger.info(f"{count}; look at {folder / 'index.html'}")
 
 
 def _scores(

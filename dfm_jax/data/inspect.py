@@ -11,6 +11,7 @@ standard output is one JSON object: `pages`, and for each of `scenes` its `frame
 
 import argparse
 import json
+import logging
 import math
 import os
 import sys
@@ -23,7 +24,10 @@ from dfm_jax.data.loading import dataset
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.preparing.quarantine import reason_kind
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.runs import log
 from dfm_jax.runs.output_folders import check_room, replacing
+
+logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 SCENES = 4  # of each split, where none is named
@@ -44,7 +48,7 @@ def inspect(data_dir: Path, name: str, scenes: Sequence[str], folder: Path) -> t
     check_room(folder)
     reports = []
     for split, i in chosen:
-        print(f"{name}: {split.split}/{split.names[i]}", file=sys.stderr)
+        logger.info(f"{name}: {split.split}/{split.names[i]}")
         reports.append(inspect_scene.look_at(split, i))
     counts = {split.split: (len(split), sum(split.num_frames)) for split in splits}
     page = inspect_page.render(name, counts, reports, _rejections(data_dir / f"{name}.quarantine.jsonl"))
@@ -85,20 +89,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        args = _parse(argv)
-        names = [args.name] if args.name else dataset.names(args.data_dir)
-        pages, scenes = {}, []
-        for name in names:
-            folder = args.out / name if args.out else args.data_dir / f"{name}.inspect"
-            path, reports = inspect(args.data_dir, name, args.scene, folder)
-            print(f"look at {path}")
-            pages[name] = str(path)
-            scenes += [_summary(name, report) for report in reports]
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    args = _parse(argv)
+    names = [args.name] if args.name else dataset.names(args.data_dir)
+    pages, scenes = {}, []
+    for name in names:
+        folder = args.out / name if args.out else args.data_dir / f"{name}.inspect"
+        path, reports = inspect(args.data_dir, name, args.scene, folder)
+        print(f"look at {path}")
+        pages[name] = str(path)
+        scenes += [_summary(name, report) for report in reports]
     print(json.dumps({"pages": pages, "scenes": scenes}))
     return 0
 

@@ -34,6 +34,7 @@ from dfm_jax.data.loading import pipeline
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.runs import log
 
 # The published batch of 24 at 64 pixels is some 80 TFLOP a forward pass, so 300 a step: a tenth of a second is what
 # eight of today's accelerators need at the very least.
@@ -167,21 +168,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        args = _parse(argv)
-        with tempfile.TemporaryDirectory() as directory:
-            data_dir, name = args.data_dir, args.name
-            if name is None:
-                data_dir, name = Path(directory), NAME
-                building.prepare(NoiseSource(), data_dir, name, posed_scenes.StoreOptions(image_size=0, min_frames=3))
-            measured = {
-                key: measure(setting, data_dir, name, args.num_threads, args.step_seconds)
-                for key, setting in SETTINGS.items()
-            }
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    args = _parse(argv)
+    with tempfile.TemporaryDirectory() as directory:
+        data_dir, name = args.data_dir, args.name
+        if name is None:
+            data_dir, name = Path(directory), NAME
+            building.prepare(NoiseSource(), data_dir, name, posed_scenes.StoreOptions(image_size=0, min_frames=3))
+        measured = {
+            key: measure(setting, data_dir, name, args.num_threads, args.step_seconds)
+            for key, setting in SETTINGS.items()
+        }
     print(json.dumps({"num_threads": args.num_threads, "step_seconds": args.step_seconds, **measured}))
     return 0
 

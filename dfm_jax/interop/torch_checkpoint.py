@@ -21,6 +21,7 @@ The last line on standard output is one JSON object.
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import shlex
@@ -40,8 +41,11 @@ from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 from dfm_jax.interop import published, state_files
 from dfm_jax.interop.published_config import Sizes, check_form, published_config, read_sizes
 from dfm_jax.interop.published_names import derived_arrays, taken_shapes
+from dfm_jax.runs import log
 from dfm_jax.runs.checkpoints import restore_leftovers, restore_params
 from dfm_jax.runs.new_workdirs import check_empty, write_checkpoint
+
+logger = logging.getLogger(__name__)
 
 DATASETS = ("realestate10k", "co3d")
 AVERAGE, ONLINE = "ema_model.", "online_model."
@@ -238,14 +242,11 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
     return run_import(args, changes) if args.command == "import" else run_check(args, changes)
 
 
+@log.command
 def main(argv: Sequence[str]) -> int:
-    try:
-        report = run(argv)
-    except (UserError, OSError) as error:  # OSError: no space left, no permission, a disk that went away
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    report = run(argv)
     for name, value in report.items():
-        print(f"{name}: {value}", file=sys.stderr)
+        logger.info(f"{name}: {value}")
     print(json.dumps(report))
     return 0 if report.get("exact", True) else 1
 

@@ -7,6 +7,7 @@ that does not fit is a line of the result: all others are measured.
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
@@ -26,8 +27,9 @@ from dfm_jax.profiling.measure import (
     run_interleaved,
 )
 from dfm_jax.profiling.programs import Inference, Training, compile_quickly, compute_dtype, matrix, matrix_products
-from dfm_jax.runs.log import say
 from dfm_jax.training.monitor import format_duration
+
+logger = logging.getLogger(__name__)
 
 LOADED_BATCHES = 20
 LONG = 120.0  # seconds: a sample that is expected to take longer is announced
@@ -141,7 +143,7 @@ def _measure_inference(config: Config, names: Collection[str]) -> tuple[dict[str
     _try(RATE, lambda: _product_program(product), programs, failed)
     for name in inference.parts:
         if name in names:
-            say(f"{name}: compiling")
+            logger.info(f"{name}: compiling")
             _try(name, lambda name=name: part(name), programs, failed)
     quick = {name: program for name, program in programs.items() if name != "sample"}
     run_interleaved(quick)
@@ -162,7 +164,7 @@ def _try(name: str, make: Callable[[], Program], programs: dict[str, Program], f
         programs[name] = make()
     except REFUSALS as error:
         failed[name] = describe(error)
-        say(f"{name}: {failed[name]}")
+        logger.info(f"{name}: {failed[name]}")
 
 
 def _expected(programs: Mapping[str, Program], num_steps: int) -> float | None:
@@ -174,7 +176,7 @@ def _expected(programs: Mapping[str, Program], num_steps: int) -> float | None:
 def _announce(programs: Mapping[str, Program], num_steps: int) -> None:
     expected = _expected(programs, num_steps)
     if expected and expected > LONG:
-        say(
+        logger.info(
             f"the sample of {num_steps} steps will take {format_duration(expected)} or more; "
             "--config.sample.num_steps=N makes it shorter, --programs chooses others"
         )
@@ -184,13 +186,13 @@ def _loading_rate(config: Config) -> float | None:
     """Views a second that this process reads, in batches of training; None where the data set is not there."""
     size = config.train.batch_size
     if config.data is None:
-        say("reading is not measured: this model makes its own examples")
+        logger.info("reading is not measured: this model makes its own examples")
         return None
     try:
         data = toy_data.find_toy(config.data, config.image_size)
         batches = pipeline.training_batches(data, image_size=config.image_size, batch_size=size, seed=config.seed)
     except UserError as error:
-        say(f"reading is not measured: {error}")
+        logger.info(f"reading is not measured: {error}")
         return None
     with contextlib.closing(batches):
         example = next(batches)  # the first fills the buffers

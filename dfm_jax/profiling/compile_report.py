@@ -6,6 +6,7 @@ standard output.
 
 import dataclasses
 import json
+import logging
 import math
 import re
 import time
@@ -27,10 +28,11 @@ from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.models import lpips
 from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
-from dfm_jax.runs.log import say
 from dfm_jax.sampling import batches, signals
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import setup, sharding
+
+logger = logging.getLogger(__name__)
 
 GIB = 2**30
 
@@ -59,12 +61,12 @@ def compile_report(config: Config, topology: str, num_slices: int = 1) -> None:
     mesh = sharding.make_mesh(config.train.mesh, devices)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     where = f"{topology}, {num_slices} slices" if num_slices > 1 else topology
-    say(f"compiling for {where}: {len(devices)} x {devices[0].device_kind} ...")
+    logger.info(f"compiling for {where}: {len(devices)} x {devices[0].device_kind} ...")
     training = _report(*training_program(config, mesh), devices)
-    say(_line("training step", training))
+    logger.info(_line("training step", training))
     scenes = denoised_per_device(config)
     denoising = _report(*denoising_program(config, mesh, scenes), devices)
-    say(_line("denoising step", denoising))
+    logger.info(_line("denoising step", denoising))
     per_device = config.train.batch_size / len(devices)
     whole = {"topology": topology, "slices": num_slices, "devices": len(devices), "batch_per_device": per_device}
     print(json.dumps(whole | training | {"denoising": denoising | {"scenes_per_device": scenes}}))

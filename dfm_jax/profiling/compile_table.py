@@ -12,6 +12,7 @@ config, the code of the step, or jax have changed since. The table, of the newes
 
 import importlib.metadata
 import json
+import logging
 import pathlib
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models import build  # noqa: F401  (forward models enter the settings that they take)
-from dfm_jax.runs import fingerprints
-from dfm_jax.runs.log import say
+from dfm_jax.runs import fingerprints, log
+
+logger = logging.getLogger(__name__)
 
 MOST_SCENES = 64  # on a chip
 GIB = 2**30
@@ -34,7 +36,8 @@ NOT_OF_A_STEP = ("config", "data", "evaluation", "interop", "profiling", "runs")
 Result = dict[str, Any]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@log.command
+def main(argv: Sequence[str]) -> int:
     parser = errors.Parser(prog="python -m dfm_jax.profiling.compile_table", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=pathlib.Path, required=True, help="file of JSON lines, to be added to")
     parser.add_argument("--configs", nargs="+", required=True, help="FILE.py:variant")
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for topology in arguments.topologies:
             fill(arguments.results, config, topology, arguments.options)
     print(table(read(arguments.results)))
+    return 0
 
 
 def fill(results: pathlib.Path, config: str, topology: str, options: Sequence[str]) -> None:
@@ -54,11 +58,13 @@ def fill(results: pathlib.Path, config: str, topology: str, options: Sequence[st
     wanted["made_from"] = made_from(config, options)
     if earlier and earlier[-1].get("made_from") != wanted["made_from"]:
         changes = fingerprints.differences(earlier[-1].get("made_from", {}), wanted["made_from"])
-        say(f"{results} has {config} on {topology} of something else ({'; '.join(changes)}): compiling it again")
+        logger.info(
+            f"{results} has {config} on {topology} of something else ({'; '.join(changes)}): compiling it again"
+        )
     while scenes <= MOST_SCENES:
         known = [x for x in read(results) if wanted.items() <= x.items() and x["batch_per_device"] == scenes]
         if not known:
-            say(f"{config} on {topology}, {scenes} scenes a chip ...")
+            logger.info(f"{config} on {topology}, {scenes} scenes a chip ...")
             known = [run(config, topology, scenes, options) | wanted]
             with results.open("a") as file:
                 file.write(json.dumps(known[0]) + "\n")
@@ -138,8 +144,4 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main(sys.argv[1:]))

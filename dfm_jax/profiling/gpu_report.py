@@ -15,6 +15,7 @@ nothing.
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -27,7 +28,9 @@ from dfm_jax.profiling import gpu_page
 from dfm_jax.profiling.card import card
 from dfm_jax.profiling.plan import JAX, SIZES, TESTS, YARDSTICK, Wave, make_plan, measurements
 from dfm_jax.profiling.processes import run_process
-from dfm_jax.runs.log import say
+from dfm_jax.runs import log
+
+logger = logging.getLogger(__name__)
 
 SECONDS = 480.0
 YARDSTICK_FILE = ".gpu/baseline/torch_baseline.py"
@@ -45,7 +48,7 @@ class Report:
         self.data: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else new
         if (self.data["card"], self.data["sizes"]) != (card, sizes):
             old = self.path.rename(folder / f"results_before_{int(time.time())}.json")
-            say(f"{self.path} is of {self.data['card']}, sizes {self.data['sizes']}: kept as {old.name}")
+            logger.info(f"{self.path} is of {self.data['card']}, sizes {self.data['sizes']}: kept as {old.name}")
             self.data = new
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -62,11 +65,11 @@ class Report:
             case {"event": "result" | "partial", "name": name, "numbers": numbers}:
                 self.results[name] = numbers
                 if event["event"] == "result":
-                    say(f"[{at:4.0f} s] {name}: {gpu_page.in_short(numbers)}")
+                    logger.info(f"[{at:4.0f} s] {name}: {gpu_page.in_short(numbers)}")
             case {"event": "compiling", "names": names}:
-                say(f"[{at:4.0f} s] compiling {len(names)} programs")
+                logger.info(f"[{at:4.0f} s] compiling {len(names)} programs")
             case {"event": "compiled", "name": name}:
-                say(f"[{at:4.0f} s] compiled {name}")
+                logger.info(f"[{at:4.0f} s] compiled {name}")
         if event["event"] != "partial":
             self.data["events"].append([round(at, 1), event["event"], event.get("name", "")])
         self.write()
@@ -181,15 +184,12 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     return made.data
 
 
+@log.command
 def main(argv: Sequence[str]) -> int:
-    try:
-        arguments = _parser().parse_args(argv)
-        data = report(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    arguments = _parser().parse_args(argv)
+    data = report(arguments)
     print((arguments.out / "gpu.md").read_text())
-    print(f"look at {arguments.out / 'index.html'}", file=sys.stderr)
+    logger.info(f"look at {arguments.out / 'index.html'}")
     print(json.dumps({"card": data["card"], "measured": len(data["results"])}))
     return 0
 

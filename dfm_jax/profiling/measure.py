@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import resource
 import statistics
@@ -14,7 +15,8 @@ from typing import Any
 import jax
 
 from dfm_jax.flops import jaxpr_flops
-from dfm_jax.runs.log import say
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 5
 # A program is not run again once its runs have taken so long together, and the first is not a mere warm-up.
@@ -126,9 +128,9 @@ def run_interleaved(
                     took = last[name] = time_round(program.start, last.get(name))
             except REFUSALS as error:
                 program.failure, program.start = describe(error), None
-                say(f"{name}: {program.failure}")
+                logger.info(f"{name}: {program.failure}")
                 continue
-            say(f"{name}: {took:.3g} s{' (warm-up)' if round_ == 0 else ''}")
+            logger.info(f"{name}: {took:.3g} s{' (warm-up)' if round_ == 0 else ''}")
             if round_ or took > SECONDS_ENOUGH:
                 program.seconds.append(took)
     for program in programs.values():
@@ -143,7 +145,7 @@ def showing_progress(name: str, expected: float | None, every: float = PROGRESS_
     def watch() -> None:
         while not done.wait(every):
             of = f" of about {expected:.0f} s" if expected else ""
-            say(f"{name}: {time.perf_counter() - began:.0f} s{of}")
+            logger.info(f"{name}: {time.perf_counter() - began:.0f} s{of}")
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

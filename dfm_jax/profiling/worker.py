@@ -20,6 +20,7 @@ from dfm_jax.profiling.kinds import KINDS
 from dfm_jax.profiling.laboratory import Laboratory, Task
 from dfm_jax.profiling.measure import describe
 from dfm_jax.profiling.plan import JAX, SIZES, Measurement, make_plan
+from dfm_jax.runs import log
 
 COMPILED_AT_ONCE = 8
 
@@ -79,6 +80,7 @@ def device() -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     take_standard_output()
+    log.to_terminal()
     path, size, *names = arguments
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         raise UserError("this is started by dfm_jax.profiling.gpu_report")

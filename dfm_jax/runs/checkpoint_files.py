@@ -4,6 +4,7 @@ A checkpoint is a folder named by its step. It is complete once it has that name
 """
 
 import itertools
+import logging
 import os
 import pathlib
 
@@ -12,8 +13,9 @@ import orbax.checkpoint as ocp
 
 from dfm_jax.errors import UserError
 from dfm_jax.runs import checksums
-from dfm_jax.runs.log import say
 from dfm_jax.runs.workdirs import is_remote, path_of, shipped_model
+
+logger = logging.getLogger(__name__)
 
 RESUMED = ("params", "opt_state", "ema", "config", "data")  # items that training goes on from
 
@@ -63,7 +65,7 @@ def newest_readable(directory: pathlib.Path, items: tuple[str, ...]) -> int | No
         problem = checksums.problem(directory / str(step), items)
         if problem is None:
             for line in problems:
-                say(f"warning: the checkpoint of step {line}; going back to step {step}")
+                logger.warning(f"warning: the checkpoint of step {line}; going back to step {step}")
             return step
         problems.append(f"{step} is damaged: {problem}")
     if problems:
@@ -102,4 +104,4 @@ def _move(folder: pathlib.Path, to: pathlib.Path) -> None:
     names = (f"{folder.name}-{n}" for n in itertools.count(1))  # a step may be damaged more than once
     target = next(to / name for name in names if not (to / name).exists())
     folder.rename(target)
-    say(f"moved to {target}")
+    logger.info(f"moved to {target}")

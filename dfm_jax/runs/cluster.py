@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -22,7 +23,8 @@ import jax
 from dfm_jax import platforms
 from dfm_jax.errors import UserError
 from dfm_jax.runs.barriers import barrier
-from dfm_jax.runs.log import say
+
+logger = logging.getLogger(__name__)
 
 PORTS = range(61440, 65536)  # that a coordinator may take, as in jax's own choice
 METADATA_SECONDS = 3  # that a machine in Google's cloud has to say what slice it belongs to
@@ -110,7 +112,7 @@ def join(place: Place) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot join the other processes of this run ({reason}): {HOW}") from error
     platforms.start()
-    say(f"joined: {jax.process_count()} processes ({place.launcher})")
+    logger.info(f"joined: {jax.process_count()} processes ({place.launcher})")
 
 
 def joined(place: Place | None) -> contextlib.AbstractContextManager:
@@ -144,7 +146,7 @@ def leaving_after_errors() -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
+            logger.error(f"error: {error}")
         else:
             traceback.print_exc()
         with contextlib.suppress(Exception):

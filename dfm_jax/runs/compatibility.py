@@ -1,6 +1,7 @@
 """Whether a run can go on with what another one saved: its settings, and its arrays."""
 
 import copy
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,9 @@ from dfm_jax.config import Config
 from dfm_jax.config.model import model_name
 from dfm_jax.config.reading import flatten, with_defaults
 from dfm_jax.errors import UserError
-from dfm_jax.runs.log import say
 from dfm_jax.runs.train_state import Params
+
+logger = logging.getLogger(__name__)
 
 # The fields that say what is trained: a run goes on only with the ones it began with ...
 DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")
@@ -127,7 +129,7 @@ def tell_untrained_guidance(trained: Mapping[str, Any], config: Config) -> None:
       trained: the settings that the model was trained with.
     """
     if config.sample.guidance != 1 and not trained["diffusion"]["guidance_dropout"]:
-        say(
+        logger.warning(
             f"warning: config.sample.guidance={config.sample.guidance:g}, but this model is trained with "
             "config.diffusion.guidance_dropout=0: guidance compares with what it says without context, which it never "
             "learns; sample it with --config.sample.guidance=1"

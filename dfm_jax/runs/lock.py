@@ -13,6 +13,7 @@ import datetime
 import errno
 import fcntl
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -23,6 +24,8 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from dfm_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FILE = ".lock"
 BEAT_SECONDS = 20.0
@@ -157,11 +160,9 @@ class Lock:
         last = self._read()
         if last is None or (last.machine == _machine() and (self._flocked or not _is_running(last.pid))):
             return
-        print(
+        logger.warning(
             f"{self._folder} was in use by process {last.pid} on {last.host}: waiting up to {STALE_SECONDS:.0f} s for "
-            "a sign of its life",
-            file=sys.stderr,
-            flush=True,
+            "a sign of its life"
         )
         end = time.monotonic() + STALE_SECONDS
         while time.monotonic() < end:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -23,9 +24,10 @@ from PIL import Image
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.runs import earlier_results
-from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import cure_of
 from dfm_jax.runs.workdirs import is_remote, path_of
+
+logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 ERRORS = (OSError, AsyncError)  # of writers: at once, or of what went wrong in the background before
@@ -211,7 +213,7 @@ def _set_aside_earlier_run(workdir: pathlib.Path) -> None:
     names = [name for name in (METRICS_FILE, "images", "tensorboard") if (workdir / name).exists()]
     for name in names:
         (workdir / name).rename(kept / name)
-    say(f"there is no checkpoint, but an earlier run was here: its {', '.join(names)} are kept in {kept}")
+    logger.info(f"there is no checkpoint, but an earlier run was here: its {', '.join(names)} are kept in {kept}")
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
@@ -220,7 +222,7 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     parsed = [values for values in map(_parse, lines) if values is not None]
     if damaged := len(lines) - len(parsed):
-        say(f"{damaged} of the {len(lines)} lines of {path} are damaged, and left out")
+        logger.warning(f"{damaged} of the {len(lines)} lines of {path} are damaged, and left out")
     return parsed
 
 

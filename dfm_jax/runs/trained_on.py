@@ -1,10 +1,12 @@
 """Which data a run was trained on: stored with each checkpoint, and compared when the run goes on."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfm_jax.runs import fingerprints
-from dfm_jax.runs.log import say
+
+logger = logging.getLogger(__name__)
 
 # What was trained on, as it changed: {'since': step, 'split': `fingerprints.of_split`} each.
 History = Sequence[Mapping[str, Any]]
@@ -21,7 +23,7 @@ def follow(history: History, split: Mapping[str, Any], start: int) -> History:
     changes = fingerprints.changes_of_split(history[-1]["split"], split)
     if not changes:
         return history
-    say(
+    logger.warning(
         f"warning: the training data is not what it was until step {start} ({changes}): the run goes on with what is "
         "there now, and cannot be repeated bit for bit any more"
     )

@@ -12,6 +12,7 @@ counts the pixels of a part; SSIM and LPIPS need whole images, so the other pixe
 
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,12 +24,14 @@ from dfm_jax import platforms
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.image_metrics import psnr, ssim
 from dfm_jax.models import lpips
-from dfm_jax.runs.log import say
+from dfm_jax.runs import log
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading
 from dfm_jax.sampling.trained import outdated
 from dfm_jax.studies.arguments import named_runs
 from dfm_jax.visualization.pictures import grid, write_png
+
+logger = logging.getLogger(__name__)
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
@@ -173,7 +176,7 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict
     runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
     check_same_scenes(runs)
     for line in notes(workdirs, runs):
-        say(line)
+        logger.info(line)
     check_room(out)
     measures = metrics()
     results = {name: measure(scenes, measures) for name, scenes in runs.items()}
@@ -183,15 +186,12 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict
     return results
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        workdirs, out = named_runs(argv, __doc__)
-        platforms.start()
-        results = compare(workdirs, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table(results), file=sys.stderr)
+    workdirs, out = named_runs(argv, __doc__)
+    platforms.start()
+    results = compare(workdirs, out)
+    logger.info(table(results))
     print(json.dumps(results))
     return 0
 

@@ -8,6 +8,7 @@ Every WORKDIR has been evaluated (`--mode=evaluate`) on the same views of images
 
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -21,12 +22,14 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation.evaluation_index import POSITIONS
 from dfm_jax.evaluation.results import StoredScenes
 from dfm_jax.pages.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
-from dfm_jax.runs.log import say
+from dfm_jax.runs import log
 from dfm_jax.runs.output_folders import check_room, replacing
 from dfm_jax.runs.result_files import reading
 from dfm_jax.sampling.trained import outdated
 from dfm_jax.studies.arguments import named_runs
 from dfm_jax.visualization.pictures import grid, write_png
+
+logger = logging.getLogger(__name__)
 
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 3
@@ -189,7 +192,7 @@ def compare(workdirs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], li
     check_room(out)
     sheet, table, told = picture(runs), rows(runs), notes(workdirs, runs)
     for line in told:
-        say(line)
+        logger.info(line)
     kept = [name for name, *_ in (*ODDS, *EXPLAINED)]
     kept += [f"{name}_best" for name in kept] + ["step", "num_scenes", "num_samples"]
     result = {name: {key: run.numbers[key] for key in kept if key in run.numbers} for name, run in runs.items()}
@@ -238,16 +241,13 @@ def as_text(table: Sequence[tuple[str, list[str], str]], names: Sequence[str]) -
     return "\n".join(lines)
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        workdirs, out = named_runs(argv, __doc__)
-        platforms.start()
-        result, table = compare(workdirs, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(as_text(table, list(workdirs)), file=sys.stderr)
-    print(f"look at {out / 'index.html'}", file=sys.stderr)
+    workdirs, out = named_runs(argv, __doc__)
+    platforms.start()
+    result, table = compare(workdirs, out)
+    logger.info(as_text(table, list(workdirs)))
+    logger.info(f"look at {out / 'index.html'}")
     print(json.dumps(result))
     return 0
 

@@ -16,6 +16,7 @@ given there.
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -38,9 +39,9 @@ from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import LARGEST_PSNR
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.pages import guidance_page, plots
+from dfm_jax.runs import log
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, share_out
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
@@ -48,6 +49,8 @@ from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 from dfm_jax.studies.arguments import run_sweep
 from dfm_jax.visualization import pictures
+
+logger = logging.getLogger(__name__)
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 # Settings that differ from plain guidance without thresholding. Factor 0.7 and momentum -0.5 are their papers'; the
@@ -206,14 +209,11 @@ def _sheet(images: Mapping[tuple[str, float], np.ndarray], example: Example) -> 
     return pictures.grid(rows, ["context", "truth", *columns], list(CURES), side=96)
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        result, folder = run_sweep(argv, __doc__, sweep, name="guidance", ours=OURS, marker="guidance.json")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    say(result["advice"])
-    say(f"look at {folder / 'index.html'}")
+    result, folder = run_sweep(argv, __doc__, sweep, name="guidance", ours=OURS, marker="guidance.json")
+    logger.info(result["advice"])
+    logger.info(f"look at {folder / 'index.html'}")
     if is_first():
         print(json.dumps(result))
     return 0

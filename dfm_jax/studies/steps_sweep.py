@@ -13,6 +13,7 @@ Several processes, as of `dfm_jax.main`, share out the points.
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -37,14 +38,16 @@ from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.models import lpips
 from dfm_jax.pages import plots
+from dfm_jax.runs import log
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
-from dfm_jax.runs.log import say
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, share_out
 from dfm_jax.sampling.diffusion_sampler import Params
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.studies.arguments import run_sweep
+
+logger = logging.getLogger(__name__)
 
 LONG = 250
 STEPS = (8, 10, 12, 15, 20, 30, 50)
@@ -175,22 +178,19 @@ def _odds(data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], images: 
 def _perceptual_distance(image_size: int) -> lpips.Distance | None:
     """None, and a line that says why, where there is none."""
     if image_size < lpips.SMALLEST_IMAGE:
-        say(f"left out: lpips: images are smaller than {lpips.SMALLEST_IMAGE} pixels")
+        logger.warning(f"left out: lpips: images are smaller than {lpips.SMALLEST_IMAGE} pixels")
         return None
     try:
         return lpips.load_default()
     except UserError as error:
-        say(f"left out: lpips: {error}")
+        logger.warning(f"left out: lpips: {error}")
         return None
 
 
+@log.command
 def main(argv: list[str]) -> int:
-    try:
-        result, folder = run_sweep(argv, __doc__, sweep, name="steps", ours=OURS, marker="steps.json")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    say(f"look at {folder / 'steps.png'}")
+    result, folder = run_sweep(argv, __doc__, sweep, name="steps", ours=OURS, marker="steps.json")
+    logger.info(f"look at {folder / 'steps.png'}")
     if is_first():
         print(json.dumps(result))
     return 0

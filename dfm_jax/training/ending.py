@@ -2,17 +2,19 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 
 import jax
 from jax import Array
 
 from dfm_jax.errors import UserError
-from dfm_jax.runs.log import say
 from dfm_jax.runs.train_state import TrainState
 from dfm_jax.training.interruptions import StopRequest
 from dfm_jax.training.monitor import Monitor, NonFiniteError, format_duration
 from dfm_jax.training.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -53,7 +55,7 @@ def ending_told(progress: Progress, stop: StopRequest, stopwatch: Stopwatch) -> 
             "another one has ended or told an error, mend that, and start all of them again with the same command"
         ) from error
     finally:
-        say(_summary(progress, reason, stopwatch))
+        logger.info(_summary(progress, reason, stopwatch))
 
 
 def _summary(progress: Progress, reason: str, stopwatch: Stopwatch) -> str:

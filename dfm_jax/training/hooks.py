@@ -5,6 +5,7 @@ A hook is called after each step, by all processes, in the order in which the ru
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -15,7 +16,6 @@ from dfm_jax.config import Config
 from dfm_jax.runs import barriers
 from dfm_jax.runs.checkpoints import Checkpoints
 from dfm_jax.runs.compatibility import tell_untrained_guidance
-from dfm_jax.runs.log import say
 from dfm_jax.runs.train_state import TrainState
 from dfm_jax.runs.trained_on import History
 from dfm_jax.training import sharding
@@ -24,6 +24,8 @@ from dfm_jax.training.interruptions import SaveSchedule
 from dfm_jax.training.monitor import Monitor
 from dfm_jax.training.setup import TrainSetup
 from dfm_jax.training.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 PREVIEW_SCENES = 4
 
@@ -99,7 +101,9 @@ class LogPreviews:
         """
         scenes = min(PREVIEW_SCENES, config.sample.num_scenes)
         if scenes < config.sample.num_scenes:
-            say(f"pictures while training show {scenes} of config.sample.num_scenes={config.sample.num_scenes} scenes")
+            logger.info(
+                f"pictures while training show {scenes} of config.sample.num_scenes={config.sample.num_scenes} scenes"
+            )
         tell_untrained_guidance(dataclasses.asdict(config), config)
         self._every, self._preview = config.train.sample_every, setup.preview
         self._monitor, self._writer, self._mesh, self._stopwatch = monitor, writer, mesh, stopwatch

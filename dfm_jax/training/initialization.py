@@ -1,6 +1,7 @@
 """Where a run starts: at its last checkpoint, with another run's parameters, with public weights, or from nothing."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,10 +16,11 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.interop import imagenet
 from dfm_jax.models.dit import TOKEN_SIDE
 from dfm_jax.runs.checkpoints import Checkpoints, restore_params
-from dfm_jax.runs.log import say
 from dfm_jax.runs.train_state import Params, TrainState
 from dfm_jax.training import sharding
 from dfm_jax.training.transfer import transfer
+
+logger = logging.getLogger(__name__)
 
 
 def initial_state(
@@ -38,7 +40,7 @@ def initial_state(
     ema_memory = config.train.optimizer.ema_memory
     target = sharding.abstract_state(init, mesh, ema_memory)
     if start_step:
-        say(f"going on from step {start_step} in {checkpoints.directory}")
+        logger.info(f"going on from step {start_step} in {checkpoints.directory}")
         return checkpoints.restore(start_step, target)
     encoder = _public_encoder(config)
     state = _with_encoder(sharding.initialize(init, key, mesh, ema_memory), encoder)
@@ -46,7 +48,7 @@ def initial_state(
         return state
     source, step, settings = restore_params(config.init_from)
     params, plan = transfer(source, state.params, config.init_rule)
-    say(f"starting from the averaged parameters of step {step} in {config.init_from}\n{plan.report()}")
+    logger.info(f"starting from the averaged parameters of step {step} in {config.init_from}\n{plan.report()}")
     compare_position_codes(settings, config, config.init_from)
     return state.replace(params=params, ema=_average_of(params, state))
 
@@ -56,7 +58,7 @@ def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str
     now = dataclasses.asdict(config)
     theirs, ours = (_position_grid(settings) for settings in (saved, now))
     if theirs and ours and theirs != ours:
-        say(
+        logger.info(
             f"position codes count {ours} tokens a side, those of {source} {theirs}: "
             f"with --config.model.encoder.position_grid={theirs} places would keep their codes"
         )
@@ -76,7 +78,7 @@ def _public_encoder(config: Config) -> Mapping[tuple[str, ...], np.ndarray]:
         return {}
     model = make_model(config)
     weights = imagenet.load_encoder(config.model.init_file, model)
-    say(weights.report)
+    logger.info(weights.report)
     return weights.arrays
 
 

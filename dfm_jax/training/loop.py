@@ -5,6 +5,7 @@ deterministic): batch, noise and dropout of a step depend on the seed and the st
 """
 
 import contextlib
+import logging
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +21,6 @@ from dfm_jax.runs import barriers
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.compatibility import check_same_config, check_same_optimizer
 from dfm_jax.runs.lock import locked
-from dfm_jax.runs.log import say
 from dfm_jax.runs.metric_writers import writing_metrics
 from dfm_jax.runs.train_state import TrainState
 from dfm_jax.runs.trained_on import follow
@@ -35,6 +35,8 @@ from dfm_jax.training.interruptions import StopRequest, Watchdog
 from dfm_jax.training.monitor import Monitor, metric_names
 from dfm_jax.training.setup import TrainSetup, make_train_setup, rays_per_step
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
+
+logger = logging.getLogger(__name__)
 
 EXIT_DONE = 0
 HOW_ELSE = "wait until it ends, or give another --workdir"
@@ -81,7 +83,7 @@ def _train(
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=keep))
         start_step = _resume_step(checkpoints, config, workdir)
         if start_step >= settings.num_steps:
-            say(f"training has reached step {start_step} of {settings.num_steps} already: nothing to do")
+            logger.info(f"training has reached step {start_step} of {settings.num_steps} already: nothing to do")
             return EXIT_DONE
         trained_on = follow(checkpoints.trained_on(start_step) if start_step else (), data.fingerprint, start_step)
         batches = stack.enter_context(contextlib.closing(data.batches(start_step)))
@@ -93,7 +95,7 @@ def _train(
         init_key, step_key, preview_key = _keys(config.seed, mesh)
         constants = step_key, *sharding.replicate(setup.frozen_params, mesh)
         state = initial_state(config, setup.init, checkpoints, mesh, init_key, start_step)
-        say(f"{_describe(state)} on {mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
+        logger.info(f"{_describe(state)} on {mesh.size} {jax.devices()[0].platform} device(s); compiling the step ...")
         batch = _read(batches, start_step + 1)
         monitor = _make_monitor(config, setup, data, writer, stopwatch, mesh, (state, batch, *constants))
         step_fn = _compile_step(setup, mesh, (state, sharding.shard_batch(batch, mesh), *constants), checkpoints)
@@ -128,7 +130,7 @@ def _resume_step(checkpoints: Checkpoints, config: Config, workdir: str | pathli
         saved = checkpoints.config(step)
         check_same_optimizer(saved, config)
         for difference in check_same_config(saved, config, workdir):
-            say(f"going on with another {difference}")
+            logger.info(f"going on with another {difference}")
     return step
 
 

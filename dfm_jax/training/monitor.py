@@ -1,5 +1,6 @@
 """What is known of a run while it runs: its numbers, its speed, and whether they are sound."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -10,8 +11,9 @@ import numpy as np
 from jax import Array
 
 from dfm_jax.errors import UserError
-from dfm_jax.runs.log import say
 from dfm_jax.training.stopwatch import Stopwatch, memory_in_use
+
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteError(UserError):
@@ -86,7 +88,7 @@ class Monitor:
             )
         if metrics.get("skipped"):
             self.num_skipped += 1
-            say(
+            logger.info(
                 f"step {step} is left out: its gradient norm, {metrics['gradient_norm']:.3g}, is a spike; "
                 f"its batch holds {self._describe_batch(step)}"
             )
@@ -125,7 +127,7 @@ class Monitor:
                 line += f"  {rate * self._rays_per_step:.0f} rays/s"
             line += f"  {format_duration((self._num_steps - step) / rate)} left"
         self._writer.write_scalars(step, means | memory_in_use())
-        say(line)
+        logger.info(line)
 
 
 def _means(metrics: list[Mapping[str, np.ndarray]]) -> dict[str, float]:

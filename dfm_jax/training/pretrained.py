@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dfm_jax import platforms
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.runs import packed
+from dfm_jax.runs import log, packed
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.new_workdirs import check_empty, write_checkpoint
 from dfm_jax.runs.workdirs import shipped_file
@@ -63,23 +63,20 @@ def unpack(workdir: Path, file: Path) -> dict[str, Any]:
     return {"workdir": str(workdir), "step": step, "parameters": sum(x.size for x in jax.tree.leaves(params))}
 
 
+@log.command
 def main(argv: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["pack", "unpack"])
     parser.add_argument("--workdir", required=True, type=Path, help="of the run")
     parser.add_argument("--file", type=Path, help="the packed checkpoint; unpack has one without")
-    try:
-        arguments = parser.parse_args(argv)
-        platforms.start()
-        if arguments.command == "unpack":
-            done = unpack(arguments.workdir, arguments.file or shipped_file("toy"))
-        elif arguments.file:
-            done = pack(arguments.workdir, arguments.file)
-        else:
-            raise UserError("pack needs --file=FILE.npz: where to write to")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    arguments = parser.parse_args(argv)
+    platforms.start()
+    if arguments.command == "unpack":
+        done = unpack(arguments.workdir, arguments.file or shipped_file("toy"))
+    elif arguments.file:
+        done = pack(arguments.workdir, arguments.file)
+    else:
+        raise UserError("pack needs --file=FILE.npz: where to write to")
     print(json.dumps(done))
     return 0
 

@@ -10,8 +10,8 @@ Of several models of one capture the one with the most images is taken, with the
 
 import dataclasses
 import functools
+import logging
 import os
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from dfm_jax.data.pictures.pictures import Colour
 from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import Rejected, UserError
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "train"
 
@@ -58,7 +60,7 @@ class ColmapSource:
             attributes["other_models"] = {
                 self._named(folder): len(model.images) for model, folder in models if folder.absolute() != pair.folder
             }
-            self._say(name, pair, attributes)
+            self._log_choice(name, pair, attributes)
         left_over = {} if self._made_here else self._left_over(pair, taken, models)
         rejected += left_over.items()
         # Frames are numbered among the model's images alone: what else lies beside them may come and go.
@@ -117,12 +119,11 @@ class ColmapSource:
         left = [path.relative_to(pair.pictures).as_posix() for path in found if _plain(path) not in taken]
         return {name: elsewhere.get(name, unknown) for name in left}
 
-    def _say(self, name: str, pair: Pair, attributes: Mapping[str, Any]) -> None:
+    def _log_choice(self, name: str, pair: Pair, attributes: Mapping[str, Any]) -> None:
         others = ", ".join(f"{folder} ({images} images)" for folder, images in attributes["other_models"].items())
-        print(
+        logger.info(
             f"{name}: of several COLMAP models {attributes['model']} ({len(pair.model.images)} images) is taken, with "
-            f"the pictures in {attributes['pictures']}; not {others}",
-            file=sys.stderr,
+            f"the pictures in {attributes['pictures']}; not {others}"
         )
 
     def _named(self, folder: Path) -> str:

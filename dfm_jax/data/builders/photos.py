@@ -10,8 +10,8 @@ import dataclasses
 import functools
 import io
 import itertools
+import logging
 import shutil
-import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +26,8 @@ from dfm_jax.data.pictures.picture_kinds import SUFFIXES
 from dfm_jax.data.preparing import sfm
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.errors import Rejected, UserError
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "train"
 IMAGES = ("images", "input")
@@ -62,7 +64,7 @@ class PhotosSource:
             times = _extract(capture.place, images, self._video_frames)
             named = {file: file for file in times}
         names = capture.photos or tuple(times)
-        print(f"finding the cameras of {len(named)} pictures of {name}", file=sys.stderr)
+        logger.info(f"finding the cameras of {len(named)} pictures of {name}")
         try:
             scene, unregistered = self._reconstruct(workspace.path, list(named), bool(times), unreadable)
         except Rejected as reason:

@@ -22,6 +22,7 @@ from dfm_jax import interrupts
 from dfm_jax.data.preparing import shards
 from dfm_jax.data.preparing.shards import Shard, Work
 from dfm_jax.errors import UserError
+from dfm_jax.runs import log
 
 MEMORY_PER_PROCESS = 4 * 2**30  # bytes; importers may keep the annotations of a whole category
 WORK_FILE = "work.pickle"
@@ -75,8 +76,9 @@ _SCENE, _DONE = "scene", "done"
 
 
 def _work(work: Work, todo: Sequence[Shard], taken: Any, reporting: Any) -> None:
-    """Takes one shard after the other. If the first process is killed, this one fails at its next report: before it
+    """Converts one shard after the other. If the first process is killed, this one fails at its next report: before it
     could finish a shard that another run may have begun anew."""
+    log.to_terminal()
     try:
         while (number := _take(taken)) < len(todo):
             shards.convert(work, todo[number], on_scene=lambda: reporting.send(_SCENE))
@@ -149,6 +151,7 @@ _ONE_AT_A_TIME = threading.Lock()  # Beam starts many threads a process; importe
 
 
 def _convert(work_file: str, shard: Shard) -> None:
+    log.to_terminal()
     with _ONE_AT_A_TIME:
         shards.convert(_load_work(work_file), shard)
 
