@@ -78,7 +78,8 @@ def test_the_whole_plan_runs_at_tiny_sizes(tmp_path):
     expected = lambda name: name.startswith("yardstick") or name.endswith("cudnn")
     assert [name for name in failed if not expected(name)] == [], failed
     assert results["resuming, deterministic"]["same_when_repeated"]
-    assert results["kernels of a denoising step 64, bf16"]["parts"]["field"] > 0
+    for step in ("denoising", "training"):
+        assert results[f"kernels of a {step} step 64, bf16"]["parts"]["field"] > 0
 
 
 # --- the plan
@@ -90,7 +91,7 @@ def test_names_are_unique_and_every_setting_can_be_read():
         assert len({m.name for m in every}) == len(every)
         lab = Laboratory(sizes, {})
         for m in every:
-            if m.kind in ("inference", "training", "trace", "lookups", "marching", "chained"):
+            if m.kind in ("inference", "training", "trace", "training trace", "lookups", "marching", "chained"):
                 config, precision, chunk = (m.settings[x] for x in ("config", "precision", "chunk"))
                 made = lab.config(config, precision, chunk, m.settings.get("overrides", ()), "denoising")
                 assert made.loss.lpips == 0

@@ -65,30 +65,69 @@ def _forward(table: Array, index: Array, weights: Array) -> tuple[Array, tuple[A
 
 
 def _backward(kept: tuple[Array, Array, Array], gradient: Float[Array, "b v n c"]) -> tuple[Array, None, Array]:
-    """The plain gradient; that of the table is added up in a loop over the corners and a few points at a time."""
+    """The plain gradient; that of the table is added up as the platform does it best."""
     table, index, weights = kept
-    corners, _, views, _ = index.shape
+    views = index.shape[2]
     places = table.shape[2]
     # Of little cost: where nobody asks for it, it is not computed.
     of_weights = jnp.stack([jnp.sum(gradient * _rows(table, i), axis=-1) for i in index])
     index = rearrange(index + places * jnp.arange(views)[None, None, :, None], "k b v n -> k b (v n)")
     weights = rearrange(weights, "k b v n -> k b (v n)")
     gradient = rearrange(gradient, "b v n c -> b (v n) c")
-    size = min(ADDED_AT_ONCE, index.shape[-1])
-    pieces = -(-index.shape[-1] // size)
-    missing = pieces * size - index.shape[-1]
+    added = lax.platform_dependent(
+        jnp.zeros((table.shape[0], views * places, table.shape[3]), table.dtype),
+        index,
+        weights,
+        gradient,
+        cuda=add_at_once,
+        default=add_in_pieces,
+    )
+    return rearrange(added, "b (v p) c -> b v p c", v=views), None, of_weights
+
+
+def add_in_pieces(
+    total: Float[Array, "b p c"],
+    index: Int[Array, "k b n"],
+    weights: Float[Array, "k b n"],
+    gradient: Float[Array, "b n c"],
+) -> Float[Array, "b p c"]:
+    """Adds weighted gradients to the rows that `index` names, a few points at a time."""
+    corners, _, points = index.shape
+    size = min(ADDED_AT_ONCE, points)
+    pieces = -(-points // size)
+    missing = pieces * size - points
     index, weights = (jnp.pad(x, [(0, 0), (0, 0), (0, missing)]) for x in (index, weights))  # adds 0 to the first place
     gradient = jnp.pad(gradient, [(0, 0), (0, missing), (0, 0)])
 
     def add(i: Array, total: Float[Array, "b p c"]) -> Float[Array, "b p c"]:
         k, first = i % corners, i // corners * size
         some = lambda x, axis: lax.dynamic_slice_in_dim(x, first, size, axis)
-        update = some(weights[k], 1)[..., None] * some(gradient, 1)
-        return vmap(lambda total, i, x: total.at[i].add(x, mode="promise_in_bounds"))(total, some(index[k], 1), update)
+        return _add_rows(total, some(index[k], 1), some(weights[k], 1), some(gradient, 1))
 
-    total = jnp.zeros((table.shape[0], views * places, table.shape[3]), table.dtype)
-    total = lax.fori_loop(0, corners * pieces, add, total)
-    return rearrange(total, "b (v p) c -> b v p c", v=views), None, of_weights
+    return lax.fori_loop(0, corners * pieces, add, total)
+
+
+def add_at_once(
+    total: Float[Array, "b p c"],
+    index: Int[Array, "k b n"],
+    weights: Float[Array, "k b n"],
+    gradient: Float[Array, "b n c"],
+) -> Float[Array, "b p c"]:
+    """The same for a GPU, which adds with atomic operations: all points of a corner, in float32."""
+    wide = total.astype(jnp.float32)
+    for k in range(index.shape[0]):
+        wide = _add_rows(wide, index[k], weights[k].astype(jnp.float32), gradient.astype(jnp.float32))
+    return wide.astype(total.dtype)
+
+
+def _add_rows(
+    total: Float[Array, "b p c"],
+    index: Int[Array, "b n"],
+    weights: Float[Array, "b n"],
+    gradient: Float[Array, "b n c"],
+) -> Float[Array, "b p c"]:
+    update = weights[..., None] * gradient
+    return vmap(lambda total, i, x: total.at[i].add(x, mode="promise_in_bounds"))(total, index, update)
 
 
 _weighted_rows.defvjp(_forward, _backward)

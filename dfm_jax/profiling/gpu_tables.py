@@ -23,8 +23,8 @@ def tables(data: Mapping[str, Any], plan: Sequence[Wave]) -> Iterator[Table]:
     results = data["results"]
     every = list(measurements(plan))
     makers: Sequence[Callable[[Results, list[Measurement]], Table]] = (
-        _goals, _against_the_yardstick, _inference, _training, _device, _attention, _parts, _kernels, _correctness,
-        _missing,
+        _goals, _against_the_yardstick, _inference, _training, _device, _attention, _parts, _kernels, _training_kernels,
+        _lookup_gradients, _correctness, _missing,
     )  # fmt: skip
     for make in makers:
         table = make(results, every)
@@ -194,10 +194,28 @@ def _parts(results: Results, every: list[Measurement]) -> Table:
     return Table("Where a denoising step goes: pieces", ["", "median", "of the step"], rows, note)
 
 
+def _lookup_gradients(results: Results, every: list[Measurement]) -> Table:
+    rows = [
+        [m.name, number(measured(results, m.name), ".4g", 1e3, " ms")]
+        for m in every
+        if m.kind == "lookup gradients" and measured(results, m.name)
+    ]
+    note = "As many as the fine samples of a training step's rays ask for in one view each, and their four corners."
+    return Table("Gradients of lookups", ["", "median"], rows, note)
+
+
 def _kernels(results: Results, every: list[Measurement]) -> Table:
+    return _kernels_of("trace", "Where a denoising step goes: kernels", results, every)
+
+
+def _training_kernels(results: Results, every: list[Measurement]) -> Table:
+    return _kernels_of("training trace", "Where a training step goes: kernels", results, every)
+
+
+def _kernels_of(kind: str, title: str, results: Results, every: list[Measurement]) -> Table:
     for m in every:
         row = results.get(m.name, {})
-        if m.kind == "trace" and row.get("kernels"):
+        if m.kind == kind and row.get("kernels"):
             total = row["seconds"]
             parts = [f"{name} {seconds / total:.0%}" for name, seconds in row["parts"].items()]
             note = f"{m.name}: {total * 1e3:.3g} ms in {row['num_kernels']} kinds of kernels; {', '.join(parts)}."
@@ -206,7 +224,7 @@ def _kernels(results: Results, every: list[Measurement]) -> Table:
                  f"{k['runs']:g}", k["operation"][-90:]]
                 for k in row["kernels"][:KERNELS_SHOWN]
             ]  # fmt: skip
-            return Table("Where it goes: kernels", ["kernel", "part", "time", "share", "runs", "from"], rows, note)
+            return Table(title, ["kernel", "part", "time", "share", "runs", "from"], rows, note)
     return Table("", [], [])
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from dfm_jax.models import feature_lookup
 from dfm_jax.profiling import pieces
 from dfm_jax.profiling.laboratory import PRECISION, Laboratory, Task, about, timed
 from dfm_jax.profiling.measure import Compiled, Program, compile_program, describe
@@ -152,6 +153,33 @@ def trace(lab: Laboratory, name: str, *, config: str, program: str, precision: s
     return Task(lambda: lab.part(made, program, precision, {}), run)
 
 
+def training_trace(
+    lab: Laboratory, name: str, *, config: str, precision: str, chunk: int | str, overrides: Sequence[str]
+) -> Task:
+    """Which kernels a training step's time goes to."""
+    made = Training(lab.config(config, precision, chunk, overrides, "training"))
+    run = lambda compiled: kernels(made.program(compiled).start, compiled.text())
+    return Task(lambda: made.compile(precision=PRECISION[precision][1]), run)
+
+
+def lookup_gradients(lab: Laboratory, name: str, *, way: str, shape: Sequence[int], dtype: str) -> Task:
+    """Adds the gradients of as many lookups as `shape` (places, points, channels) says to the rows of a map."""
+    places, points, channels = shape
+    add = getattr(feature_lookup, way)
+    total, gradient = ((1, n, channels) for n in (places, points))
+
+    def function(gradient: Array) -> Array:
+        index = jax.random.randint(jax.random.key(0), (4, 1, points), 0, places)
+        weights = jnp.full((4, 1, points), 0.25, gradient.dtype)
+        return add(jnp.zeros(total, gradient.dtype), index, weights, gradient)
+
+    def run(compiled: Compiled) -> dict[str, Any]:
+        made = compile_quickly(lambda: jax.random.normal(jax.random.key(1), gradient, dtype))
+        return timed(lab, Program(compiled, partial(compiled.call, made)), name)
+
+    return Task(lambda: compile_program(function, jax.ShapeDtypeStruct(gradient, dtype)), run)
+
+
 def resume(lab: Laboratory, name: str, *, options: dict[str, Any]) -> Task:
     """Whether some steps end in the same bits when they are done again, and when they go on from a saved state.
 
@@ -212,5 +240,7 @@ KINDS: dict[str, Callable[..., Task]] = {
     "marching": _piece(pieces.marching),
     "chained": _piece(pieces.chained_products),
     "trace": trace,
+    "training trace": training_trace,
+    "lookup gradients": lookup_gradients,
     "resume": resume,
 }

@@ -38,6 +38,7 @@ class Sizes:
     steps: int  # of a whole sample
     tokens: tuple[int, ...]  # that attention sees
     attention: tuple[int, int]  # heads, width of one
+    lookups: tuple[int, int, int]  # of which gradients are added up: places of a map, points, channels
     product_side: int
     copied_bytes: int
     rounds: int  # of each measurement, after one that warms up
@@ -81,6 +82,7 @@ PUBLISHED = Sizes(
     steps=12,
     tokens=(256, 1024),
     attention=(16, 72),
+    lookups=(2 * 64 * 64, 2 * 24 * 24 * 128, 512),
     product_side=8192,
     copied_bytes=2**31,
     rounds=5,
@@ -101,6 +103,7 @@ TINY = Sizes(
     steps=2,
     tokens=(16,),
     attention=(2, 8),
+    lookups=(16, 32, 8),
     product_side=64,
     copied_bytes=2**16,
     rounds=1,
@@ -203,6 +206,12 @@ def _training(sizes: Sizes) -> Iterator[Measurement]:
     for chunk in sizes.training_chunks:
         name = f"training step 64, bf16, chunks of {chunk}"
         yield _train("64", chunk=chunk, overrides=AS_THE_YARDSTICK, name=name)
+    kernels = _train("64", overrides=AS_THE_YARDSTICK, name="kernels of a training step 64, bf16")
+    yield dataclasses.replace(kernels, kind="training trace")
+    for way in ("in pieces", "at once"):
+        for dtype in ("bfloat16", "float32"):
+            settings = {"way": f"add_{way.replace(' ', '_')}", "shape": sizes.lookups, "dtype": dtype}
+            yield Measurement(f"gradients of lookups, {dtype}, {way}", "lookup gradients", settings)
     # How much memory this takes is among the goals: the small chunks.
     yield _train("co3d, three views", chunk=sizes.training_chunks[0])
 
