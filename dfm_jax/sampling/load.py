@@ -55,12 +55,12 @@ def load_scenes(path: str | os.PathLike, sampler: Sampler) -> Scenes:
     if not isinstance(sampler, Sampler):
         raise UserError(f"scenes are rendered by the sampler that made them, dfm_jax.load(...), not by {sampler!r}")
     diffusion = sampler.diffusion()
-    trees, made_from = read_scenes(Path(path), _template(sampler), sampler.params)
-    return Scenes(diffusion.on_devices(len(trees["x0"])), Sampled(**trees), made_from)
+    trees, frames, made_from = read_scenes(Path(path), _template(sampler), sampler.params)
+    return Scenes(diffusion.on_devices(len(trees["x0"])), Sampled(**trees, frames=frames), made_from)
 
 
 def _template(sampler: Sampler) -> dict[str, Any]:
-    """The fields of `Sampled`, of one scene, as shapes."""
+    """The arrays of `Sampled`, of one scene, as shapes."""
     example = abstract_example(sampler.config, 1)
 
     def infer(diffusion: Any, example: Any, x0: Any) -> Any:

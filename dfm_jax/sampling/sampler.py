@@ -4,6 +4,7 @@ Letters: `s` scenes that are asked about, `n` samples of each, `b = s * n`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ import numpy as np
 from dfm_jax.config import Config
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.errors import UserError
+from dfm_jax.exports.protocol import Frame
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.sampling.batches import sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.scenes import Sampled, Scenes
-from dfm_jax.sampling.sources import Placement, to_example
+from dfm_jax.sampling.sources import Placement, source_frame, to_example
 from dfm_jax.structs import Camera, Example
 
 
@@ -96,10 +98,13 @@ class Sampler:
             )
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
-        return chosen._sample(*to_example(source, chosen.config, Placement(camera, target_camera, near, far)))
+        placement = Placement(camera, target_camera, near, far)
+        example, world = to_example(source, chosen.config, placement)
+        return chosen.sample_example(example, world, [source_frame(source, placement)] * len(world))
 
-    def _sample(self, example: Example, world: np.ndarray) -> Scenes:
-        """Scenes behind an example [s], whose first context views have the poses `world` [s, 4, 4]."""
+    def sample_example(self, example: Example, world: np.ndarray, frames: Sequence[Frame]) -> Scenes:
+        """Scenes behind an example [s], whose first context views have the poses `world` [s, 4, 4] in coordinates that
+        lie in those of the sources as `frames` [s] say."""
         num_samples = self.config.sample.num_samples
         count = len(world) * num_samples
         diffusion, key = self.diffusion().on_devices(count), jax.random.key(self.config.seed)
@@ -108,7 +113,7 @@ class Sampler:
         joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
         made_from = {"name": self.name, "step": self.step, "seed": self.config.seed}
         made_from["sample"] = dataclasses.asdict(self.config.sample)
-        return Scenes(diffusion, Sampled(*joined, example, world), made_from)
+        return Scenes(diffusion, Sampled(*joined, example, world, tuple(frames)), made_from)
 
     def __repr__(self) -> str:
         size, sample = self.config.image_size, self.config.sample

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dfm_jax.errors import UserError
+from dfm_jax.exports.protocol import Frame
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.novel_views import render_cameras
 from dfm_jax.sampling.scene_files import write_scenes
@@ -29,7 +30,8 @@ class Sampled:
     x0: np.ndarray  # [b, h, w, 3] target view 0, as diffusion ended
     estimate: np.ndarray  # [b, h, w, 3] the deterministic estimate of it
     example: Example  # [s] what was sampled from
-    world: np.ndarray  # [s, 4, 4] pose of the first context view in the source's coordinates
+    world: np.ndarray  # [s, 4, 4] pose of the first context view in the coordinates that cameras are given in
+    frames: tuple[Frame, ...]  # [s] how these lie in the source's own
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -96,6 +98,11 @@ class SampledScene:
         example = self.sampled.example
         return float(example.near[self.source]), float(example.far[self.source])
 
+    @property
+    def frame(self) -> Frame:
+        """How the coordinates of cameras lie in those of the source as it was before it was prepared."""
+        return self.sampled.frames[self.source]
+
     def _camera(self, cameras: Camera) -> Camera:
         """The first of cameras [s, v], in the coordinates of the source."""
         pose, intrinsics = cameras.camera_to_world[self.source, 0], cameras.intrinsics[self.source, 0]
@@ -158,7 +165,9 @@ class Scenes(Sequence):
         Raises:
           UserError: it cannot be written.
         """
-        write_scenes(Path(path), vars(self.sampled), self.made_from, self.sampler.params)
+        trees = dict(vars(self.sampled))
+        frames = trees.pop("frames")
+        write_scenes(Path(path), trees, frames, self.made_from, self.sampler.params)
 
     def __repr__(self) -> str:
         size, sources = self.sampler.model.image_size, len(self.sampled.world)

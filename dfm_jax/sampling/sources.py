@@ -17,6 +17,7 @@ from dfm_jax.config import Config, TargetCameraConfig
 from dfm_jax.data.loading.examples import pad, stack
 from dfm_jax.data.loading.transforms import relative_to_first
 from dfm_jax.errors import UserError
+from dfm_jax.exports.protocol import Frame
 from dfm_jax.sampling.photographs import MEANT, Photograph, is_photograph, square_photograph
 from dfm_jax.structs import Camera, Example, Views
 
@@ -31,6 +32,20 @@ class Placement:
     target_camera: Camera | None = None  # one, in the coordinates of the others
     near: float | None = None
     far: float | None = None
+    scale: float | None = None  # source units in one unit of the model, in which all else is given
+
+
+def source_frame(source: Any, placement: Placement) -> Frame:
+    """Where the coordinates of a source that `to_example` takes lie, for exports.
+
+    Raises:
+      UserError: `scale` is none.
+    """
+    scale = 1.0 if placement.scale is None else placement.scale
+    if not (isinstance(scale, int | float | np.number) and 0 < scale < np.inf):
+        raise UserError(f"scale, in source units a unit of the model, must be a number above 0, not {scale!r}")
+    has_cameras = isinstance(source, Views) or placement.camera is not None
+    return Frame("source" if has_cameras else "first_camera", np.diag([scale, scale, scale, 1.0]))
 
 
 def to_example(source: Any, config: Config, placement: Placement) -> tuple[Example, np.ndarray]:
@@ -204,7 +219,8 @@ def _assumed(config: Config, name: str, instead: str) -> Any:
 def _whole(example: Example, config: Config, placement: Placement) -> tuple[Example, np.ndarray]:
     if any(getattr(placement, field.name) is not None for field in dataclasses.fields(placement)):
         raise UserError(
-            "an Example has cameras and bounds of its own: camera=, target_camera=, near= and far= are not for it"
+            "an Example has cameras and bounds of its own: camera=, target_camera=, near=, far= and scale= are not for "
+            "it"
         )
     batched = example if np.ndim(example.near) else jax.tree.map(lambda x: np.asarray(x)[None], example)
     size = config.image_size

@@ -25,6 +25,7 @@ import numpy as np
 from dfm_jax.data.builders import captures, point_clouds, source_files, transforms_cameras, transforms_splits
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.loading import text_files
+from dfm_jax.data.loading.source_frames import TO_SOURCE, is_similarity
 from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.errors import Rejected, UserError
@@ -85,6 +86,7 @@ class TransformsSource:
         return dataclasses.replace(
             scene,
             scale=scene.scale / _applied_scale(content),
+            attributes={**scene.attributes, **_to_file(content, scene.scale)},
             frames=[dataclasses.replace(frame, held_out=held_out.get(frame.name)) for frame in scene.frames],
             warnings=[
                 *scene.warnings,
@@ -138,7 +140,7 @@ class TransformsSource:
             cloud, problems = point_clouds.beside(folder)
         if cloud is None:
             return None, problems
-        to_source, scale = _inverse_applied(content), _applied_scale(content)
+        to_source, scale = np.linalg.inv(_applied(content)), _applied_scale(content)
         return cloud / scale @ to_source[:3, :3].T + to_source[:3, 3], problems
 
     @property
@@ -197,7 +199,7 @@ def _name(frame: Any, number: int) -> str:
 
 def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """What takes a pose [4, 4] of the file back to the world in which it was reconstructed."""
-    scale, inverse = _applied_scale(content), _inverse_applied(content)
+    scale, inverse = _applied_scale(content), np.linalg.inv(_applied(content))
 
     def undo(pose: np.ndarray) -> np.ndarray:
         unscaled = pose.copy()
@@ -207,11 +209,22 @@ def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarr
     return undo
 
 
-def _inverse_applied(content: Mapping[str, Any]) -> np.ndarray:
+def _to_file(content: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """What takes a world that was reconstructed, undone and then made `scale` times as large back to the file's, where
+    that is more than a scale."""
+    applied = _applied(content)
+    if np.array_equal(applied, np.eye(4)):
+        return {}
+    undone = applied @ np.diag([1 / scale, 1 / scale, 1 / scale, 1.0])
+    undone[:3] *= _applied_scale(content)
+    return {TO_SOURCE: undone.tolist() if is_similarity(undone) else None}
+
+
+def _applied(content: Mapping[str, Any]) -> np.ndarray:
     applied = transforms_cameras.matrix(content.get("applied_transform", np.eye(4).tolist()), "applied_transform")
     if not (np.isfinite(applied).all() and abs(np.linalg.det(applied)) > 1e-9):
         raise Rejected("applied_transform cannot be undone")
-    return np.linalg.inv(applied)
+    return applied
 
 
 def _applied_scale(content: Mapping[str, Any]) -> float:

@@ -17,6 +17,7 @@ from PIL import Image
 from dfm_jax.data.loading import holes, transforms
 from dfm_jax.data.loading.holes import Hole
 from dfm_jax.data.loading.records import VERSION, RecordFile
+from dfm_jax.data.loading.source_frames import SOURCE_FRAMES
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 
@@ -69,6 +70,8 @@ class SceneDataset:
     holes: tuple[tuple[int, ...], ...] | None
     # Frames of each scene that its source keeps from training, whatever `holdout` is; None: it says nothing about that.
     stated: tuple[tuple[int, ...] | None, ...]
+    # Whether scenes say how their coordinates lie in those of their source (`source_frames`); older data sets do not.
+    knows_source: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -242,9 +245,17 @@ def open_splits(data_dir: str | Path, name: str) -> list[SceneDataset]:
     """
     path, index = Path(data_dir) / name, read_index(data_dir, name)
     holdout = index.get("holdout", 0)  # data sets made before there was one have none
+    knows_source = SOURCE_FRAMES in index
     return [
         SceneDataset(
-            path, split, tuple(entry["names"]), tuple(entry["num_frames"]), holdout, _holes(entry), _stated(entry)
+            path,
+            split,
+            tuple(entry["names"]),
+            tuple(entry["num_frames"]),
+            holdout,
+            _holes(entry),
+            _stated(entry),
+            knows_source,
         )
         for split, entry in index["splits"].items()
     ]

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data.loading import dataset, records
+from dfm_jax.data.loading import dataset, records, source_frames
 from dfm_jax.data.loading.records import RecordFile
+from dfm_jax.data.loading.source_frames import SOURCE_FRAMES
 from dfm_jax.data.preparing import posed_scenes, shards
 from dfm_jax.data.preparing.runners import Runner
 from dfm_jax.data.preparing.shards import Result, Shard, Work
@@ -71,6 +72,7 @@ def write(
     index = {
         "splits": {split: entry for split, pairs in by_split.items() if (entry := _index(pairs))["names"]},
         "holdout": options.holdout,
+        SOURCE_FRAMES: source_frames.FORMAT,
         "files": dict(_checksums(target, dict(zip(places, (frames, scenes), strict=True)))),
     }
     records.write_text(target / dataset.INDEX_FILE, json.dumps(index))

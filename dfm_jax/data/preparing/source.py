@@ -37,8 +37,9 @@ class SourceScene:
     name: str
     frames: Sequence[SourceFrame]
     rejected: Sequence[tuple[str, str]] = ()  # frames that could not even be read: (name, reason)
-    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # whatever JSON can hold
-    scale: float = 1.0  # what the source's translations were multiplied by
+    # Whatever JSON can hold. Where more than `scale` was done to the world, `to_source` of `loading.source_frames`.
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scale: float = 1.0  # what the source's translations were multiplied by, and all that was done to its world
     near: float = np.nan  # bounds that the source itself states, units of the scene; NaN where it has none
     far: float = np.nan
     one_size: bool = True  # a picture of another size than most is a mistake; False: each camera is for its own picture
