@@ -43,7 +43,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     # A photograph without a camera: of a phone held upright; a quarter around the object.
     config.sample.photograph = group(focal_length=1.4, near=0.5, far=40.0)
     config.sample.target_camera = group(azimuth=90.0, elevation=15.0, distance=10.0)
-    config.evaluate.protocol = ""  # 'configs/protocols/co3d.json': as published
+    config.evaluate.index = ""  # 'configs/protocols/co3d.json': as published
     return combine(config, variant, *VARIANTS)
 
 

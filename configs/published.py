@@ -25,7 +25,7 @@ def recipe() -> ConfigDict:
     config.train.optimizer = group(learning_rate=2e-5, warmup_steps=1000, decay_steps=7_000_000, b1=0.9, b2=0.99)
     config.train.optimizer.update(clip_norm=1.0, ema_decay=0.995, ema_every=10)
     config.sample = group(num_scenes=8, num_samples=4, num_steps=50, guidance=1.0, temperature=1.0)
-    config.sample.update(threshold_quantile=0.95, context_memory=4.0, video_frames=60)
+    config.sample.update(threshold_quantile=0.95, context_cache_gb=4.0, video_frames=60)
     config.evaluate = group(num_scenes=100, num_target=4, num_samples=4)
     return config
 

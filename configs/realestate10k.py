@@ -38,7 +38,7 @@ def get_config(variant: str = "64") -> ConfigDict:
     # A photograph without a camera: 60 degrees; one step into the room.
     config.sample.photograph = group(focal_length=0.87, near=0.7, far=10.0)
     config.sample.target_camera = group(forward=1.0)
-    config.evaluate.protocol = ""  # 'configs/protocols/realestate10k.json': as published
+    config.evaluate.index = ""  # 'configs/protocols/realestate10k.json': as published
     return combine(config, variant, *VARIANTS)
 
 

@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.optimizer = group(learning_rate=1e-3, warmup_steps=100, decay_steps=1500, b1=0.9, b2=0.99)
     config.train.optimizer.update(clip_norm=1.0, ema_decay=0.999)
     config.sample = group(num_scenes=4, num_samples=6, num_steps=30, video_frames=24, video_path="orbit")
-    config.sample.context_memory = 4.0
+    config.sample.context_cache_gb = 4.0
     # A photograph without a camera: the toy's own.
     config.sample.photograph = group(focal_length=1.41, near=2.6, far=5.5)
     config.sample.target_camera = group(azimuth=180.0, elevation=28.0, distance=4.0)
@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def calibrated(config: ConfigDict) -> None:
-    config.data.view_sampling.again_probability = 0.25
+    config.data.view_sampling.context_as_target_probability = 0.25
     config.model.ray_marching.num_coarse = 16
     config.diffusion.guidance_dropout = 0.1  # to show what guidance does
     config.train.update(num_steps=6000, sample_every=2000)

@@ -76,7 +76,7 @@ FIRST = {
 # What runs did before each of these settings could be made.
 ADDED = {
     "init_rule": "same",
-    "data.view_sampling.again_probability": 0.0,
+    "data.view_sampling.context_as_target_probability": 0.0,
     "model.name": "radiance_field",
     "model.encoder.name": "dit",
     "model.encoder.init_file": "",
@@ -100,8 +100,8 @@ ADDED = {
     "sample.guidance_momentum": 0.0,
     "sample.guidance_bound": 0.0,
     "sample.autoregressive_step": 0,
-    "sample.context_memory": 0.0,
-    "evaluate.protocol": "",
+    "sample.context_cache_gb": 0.0,
+    "evaluate.index": "",
     "evaluate.num_scenes": 1,
     "evaluate.num_target": 1,
     "evaluate.num_samples": 1,

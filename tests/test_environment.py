@@ -166,8 +166,8 @@ def test_the_home_in_arguments(typed, meant, home):
 
 
 def test_the_home_in_every_path_that_a_user_gives(home, monkeypatch):
-    config = read_config(TOY, ["--config.data.dir=~/data", "--config.evaluate.protocol=~/views.json"])
-    assert (config.data.dir, config.evaluate.protocol) == (f"{home}/data", f"{home}/views.json")
+    config = read_config(TOY, ["--config.data.dir=~/data", "--config.evaluate.index=~/views.json"])
+    assert (config.data.dir, config.evaluate.index) == (f"{home}/data", f"{home}/views.json")
     parser = Parser()
     parser.add_argument("--out", type=pathlib.Path)
     assert parser.parse_args(["--out=~/x"]).out == parser.parse_args(["--out", "~/x"]).out == home / "x"

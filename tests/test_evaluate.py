@@ -154,7 +154,7 @@ def test_an_index_file_decides_and_its_skips_are_counted(run, tmp_path):
     wanted[1:1] = [stored["examples"][0] | {"target": [99]}]
     index = tmp_path / "index.json"
     index.write_text(json.dumps(stored | {"examples": wanted}))
-    settings = dataclasses.replace(run.config.evaluate, protocol=str(index), sweep_samples=0)
+    settings = dataclasses.replace(run.config.evaluate, index=str(index), sweep_samples=0)
     (tmp_path / "checkpoints").symlink_to(run.workdir / "checkpoints")
     result = evaluate(dataclasses.replace(run.config, evaluate=settings), tmp_path)
     assert (result["num_scenes"], result["num_skipped"]) == (1, 2)

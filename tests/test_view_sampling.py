@@ -129,7 +129,7 @@ def test_toy_shows_the_front_and_asks_for_the_back():
 
 @pytest.mark.parametrize("rule", POSES)
 def test_the_given_view_is_asked_for_again_as_often_as_the_config_says(rule):
-    often = config(rule=rule, again_probability=0.3)
+    often = config(rule=rule, context_as_target_probability=0.3)
     some = draws(often, POSES[rule], 3000)
     # Three and a half standard deviations of a share of 3000 draws.
     assert np.mean([draw.target[-1] == draw.context[0] for draw in some]) == pytest.approx(0.3, abs=0.03)

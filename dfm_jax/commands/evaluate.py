@@ -166,11 +166,11 @@ def _open_data(config: Config) -> SceneDataset:
 
 def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, ViewIndices]], list[evaluation_index.Skipped]]:
     """What is evaluated: as an index file says, or as drawn from the split; and what of it cannot be."""
-    if config.evaluate.protocol:
-        entries, skipped = evaluation_index.read(config.evaluate.protocol)
-        if changes := evaluation_index.changed_data(config.evaluate.protocol, data):
+    if config.evaluate.index:
+        entries, skipped = evaluation_index.read(config.evaluate.index)
+        if changes := evaluation_index.changed_data(config.evaluate.index, data):
             logger.info(
-                f"the index file {config.evaluate.protocol} was stored for other data than split '{data.split}' of "
+                f"the index file {config.evaluate.index} was stored for other data than split '{data.split}' of "
                 f"{data.path} ({changes}): scenes of the same names may be others"
             )
         found = evaluation_index.resolve(entries, data)

@@ -131,7 +131,7 @@ def export_denoiser(config: Config, model: ForwardModel) -> bytes:
 def flat_denoiser(config: Config, model: ForwardModel) -> Callable[[Inputs, Inputs, Array, Array], Array]:
     """The function that is exported: guided as the config samples, for each scene by itself."""
     schedule = cosine_schedule(config.diffusion.num_timesteps)
-    settings = dataclasses.replace(config.sample, context_memory=0.0)  # there is one step
+    settings = dataclasses.replace(config.sample, context_cache_gb=0.0)  # there is one step
 
     def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         sampler = DiffusionSampler(model, params, schedule, settings)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dfm_jax.config.reading import from_dict
+from dfm_jax.config.renamed import current_name
 from dfm_jax.config.sampling import SampleConfig
 from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
@@ -26,7 +27,7 @@ def with_sampling(config: Config, changes: Mapping[str, Any]) -> Config:
     values = dataclasses.asdict(config)
     known = [field.name for field in dataclasses.fields(SampleConfig) if field.name not in OF_COMMANDS]
     for name, value in changes.items():
-        setting = SHORT.get(name, name)
+        setting = current_name(f"sample.{SHORT.get(name, name)}").removeprefix("sample.")
         if setting not in ("seed", *known):
             raise UserError(f"{name!r} is no setting of sampling: these are {', '.join(['seed', *SHORT, *known])}")
         if value is None:

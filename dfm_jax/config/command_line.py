@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from dfm_jax.config import files
 from dfm_jax.config.reading import flatten, from_dict
+from dfm_jax.config.renamed import current_option
 from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
 from dfm_jax.paths import expand_argument, expand_home
@@ -40,15 +41,12 @@ class _SavedParser(flags.ArgumentParser):
         return ConfigDict(dict(self._settings)).lock()
 
 
-def define_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None) -> flags.FlagHolder:
-    """The flag `--config`, to be read by `parse`; its value is a ConfigDict.
-
-    Args:
-      argv: the command line in which overrides are looked for; None: the program's own.
-    """
+def define_flag(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
+    """The flag `--config`, to be read by `parse`; its value is a ConfigDict."""
     said = "Settings: FILE.py, FILE.py:variant or FILE.py:variant,variant."
+    argv: list[str] = []  # in which the flag looks for overrides
     flag = config_flags.DEFINE_config_file(OPTION.strip("-"), None, said, flag_values=values, sys_argv=argv)
-    values[flag.name].parser = _FileParser()
+    values[flag.name].parser, values[flag.name].argv = _FileParser(), argv
     return flag
 
 
@@ -64,10 +62,11 @@ def parse(values: flags.FlagValues, argv: Sequence[str], saved: Mapping[str, Any
     Raises:
       UserError: for a flag or setting that does not exist, a value of the wrong type, or a config that does not load.
     """
-    argv = [_found(argument) for argument in map(expand_argument, _joined(argv))]
+    argv = [current_option(_found(argument), OPTION[1:]) for argument in map(expand_argument, _joined(argv))]
     if saved is not None:
         values[OPTION.strip("-")].parser = _SavedParser(saved)
         argv = [*argv[:1], f"{OPTION}={SAVED}", *argv[1:]]
+    values[OPTION.strip("-")].argv[:] = argv
     try:
         return values(argv)
     except UserError:
@@ -126,7 +125,7 @@ def read_config(file: str, overrides: Sequence[str] = (), saved: Mapping[str, An
     """
     argv = ["", *([f"{OPTION}={expand_home(file)}"] if file else []), *overrides]
     values = flags.FlagValues()
-    config = define_flag(values, argv)
+    config = define_flag(values)
     strays = parse(values, argv, saved)[1:]
     if strays:
         raise UserError(f"cannot make sense of {strays[0]!r}: options begin with -- (see --help)")

@@ -31,15 +31,15 @@ class ViewSamplingConfig:
     scale_jitter: Annotated[float, Range(0.0, 1.0, open_above=True)] = 0.0
     # Chance that, in training, the last target view is the first context view once more: what was given must be seen in
     # the scene again. 0 as published.
-    again_probability: Share = 0.0
+    context_as_target_probability: Share = 0.0
 
     def rules(self) -> list[tuple[bool, str]]:
         return [
             (self.min_context <= self.max_context, "min_context must be at most max_context"),
             (self.min_frame_gap <= self.max_frame_gap, "min_frame_gap must be at most max_frame_gap"),
             (
-                self.again_probability == 0 or self.num_target > 1,
-                "again_probability above 0 needs num_target of at least 2",
+                self.context_as_target_probability == 0 or self.num_target > 1,
+                "context_as_target_probability above 0 needs num_target of at least 2",
             ),
         ]
 

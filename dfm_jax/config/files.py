@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from dfm_jax.config.reading import with_defaults
+from dfm_jax.config.renamed import current_settings
 from dfm_jax.errors import UserError
 from dfm_jax.paths import shipped
 
@@ -58,7 +59,7 @@ def load(file: str, *variant: str) -> ConfigDict:
         raise UserError(f"{_place(file, error)}: {kind}{' '.join(str(error).split())}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of {file} must return a ConfigDict of ml_collections, not {config!r}")
-    return ConfigDict(with_defaults(config.to_dict()))
+    return ConfigDict(with_defaults(current_settings(config.to_dict())))
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ class SampleConfig:
     autoregressive_step: CountOrNone = 0
     video_frames: Annotated[int, Range(1, 10**5)] = 1
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
-    context_memory: Annotated[float, Range(0.0, 1e6)] = 0.0
+    context_cache_gb: Annotated[float, Range(0.0, 1e6)] = 0.0
     # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
     video_path: Literal[VIDEO_PATHS] = "interpolate"
     photograph: PhotographConfig | None = None  # of scenes
@@ -82,7 +82,7 @@ class SampleConfig:
 class EvaluateConfig:
     """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
 
-    protocol: Path = ""  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
+    index: Path = ""  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
     num_scenes: Number  # scenes to draw; an index file has its own
     num_target: Annotated[int, Range(1, 1000)] = 1  # target views of each that are drawn; an index file has its own
     num_samples: Number  # samples of each scene

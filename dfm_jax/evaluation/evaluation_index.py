@@ -75,9 +75,7 @@ def read(path: str | Path) -> tuple[list[Entry], list[Skipped]]:
     if not path.is_file():
         path = shipped(str(path)) or path
     if not path.is_file():
-        raise UserError(
-            f"there is no index file {path}; see docs/evaluation.md, or leave config.evaluate.protocol empty"
-        )
+        raise UserError(f"there is no index file {path}; see docs/evaluation.md, or leave config.evaluate.index empty")
     try:
         content = text_files.parse_json(path.read_bytes())
     except ValueError as error:

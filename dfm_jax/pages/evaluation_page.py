@@ -75,7 +75,7 @@ def _opening(result: Mapping[str, Any]) -> str:
 Where the image says nothing that is the average of all that could be there."""
     else:
         lead = f"{result['num_samples']} sampled scenes, {count} behind each of {scenes} images."
-    if not result["settings"]["protocol"] and scenes < (asked := result["settings"]["num_scenes"]):
+    if not result["settings"]["index"] and scenes < (asked := result["settings"]["num_scenes"]):
         lead += f" {asked} images were asked for; there are no more."
     facts = [(result["context_psnr"], ".1f dB", "agreement of the scenes with the given image, rendered again")]
     facts.append((result["psnr"], ".1f dB", "agreement with the true other views, which a scene need not be"))

@@ -11,6 +11,7 @@ import jax
 from dfm_jax.config import Config
 from dfm_jax.config.model import model_name
 from dfm_jax.config.reading import flatten, with_defaults
+from dfm_jax.config.renamed import current_settings
 from dfm_jax.errors import UserError
 from dfm_jax.runs.train_state import Params
 
@@ -55,7 +56,7 @@ ABSENT = "(absent)"
 
 def complete(saved: dict[str, Any]) -> dict[str, Any]:
     """Saved settings (nested), and those that could not be made when they were saved, as the run did without them."""
-    settings = copy.deepcopy(saved)
+    settings = current_settings(copy.deepcopy(saved), tell=False)
     before = BEFORE | _before_by_rule(saved) | _model_name(saved)
     if before.get("model.name") not in OF_SCENES:
         before = {name: value for name, value in before.items() if not _below(name, ("model",))}

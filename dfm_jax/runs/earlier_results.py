@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dfm_jax.config.renamed import current_settings
 from dfm_jax.runs import fingerprints, output_folders
 
 FILE = "settings.json"
@@ -92,7 +93,7 @@ def new_folder(stem: Path) -> Path:
 def _why_not(folder: Path, made_from: Mapping[str, Any]) -> str:
     """Why results cannot be gone on with; '' if they can."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = current_settings(json.loads((folder / FILE).read_text(encoding="utf-8")), tell=False)
         unknown = [name for name in made_from if name not in found]
     except (OSError, ValueError, TypeError):
         return f"holds results, but not what they were made from ({FILE} is missing or damaged)"

@@ -95,7 +95,7 @@ class DiffusionSampler:
     def prepare(self, example: Any) -> Prepared:
         """What the denoising steps of examples [b] share; of twice as many, if they are guided."""
         at_once = jax.tree.leaves(example)[0].shape[0] * (1 + self.guided)
-        cache_bytes = int(self.settings.context_memory * 1e9) // at_once
+        cache_bytes = int(self.settings.context_cache_gb * 1e9) // at_once
         return prepare(self.params, self.model, example, guided=self.guided, cache_bytes=cache_bytes)
 
     def denoise_fn(self, prepared: Prepared) -> DenoiseFn:

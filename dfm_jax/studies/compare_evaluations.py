@@ -92,7 +92,7 @@ def check_same_views(runs: Mapping[str, Evaluated]) -> None:
         if not same or not _same_images(run, first, 1 if comparable else len(run.views)):
             raise UserError(
                 f"{name} and {first_name} were not evaluated on the same views: evaluate both with the same data and "
-                f"image_size, and one with --config.evaluate.protocol={first.scenes.folder / 'protocol.json'}"
+                f"image_size, and one with --config.evaluate.index={first.scenes.folder / 'protocol.json'}"
             )
 
 

@@ -32,7 +32,7 @@ PLACES = {
     "data.dir": "data",
     "init_from": "",
     "model.encoder.init_file": "",
-    "evaluate.protocol": "",
+    "evaluate.index": "",
     "evaluate.inception_file": "",
 }
 

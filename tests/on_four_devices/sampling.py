@@ -55,7 +55,7 @@ def compare(config, fine, scenes, samples, *shape):
 
 
 def main():
-    config = from_dict(tiny_config("nowhere", context_memory=0.0))
+    config = from_dict(tiny_config("nowhere", context_cache_gb=0.0))
     for case in json.loads(sys.argv[1]):
         compare(config, *case)
     print("the same")

@@ -22,7 +22,8 @@ FRONT_SHARE = 3 / 8  # toy: novel views drawn from the front; the rest come from
 @dataclasses.dataclass(frozen=True)
 class ViewIndices:
     context: np.ndarray  # [c] indices of frames, min_context <= c <= max_context
-    # [t] of the targets; no frame occurs twice in context and target together, unless `again_probability` asks for it
+    # [t] of the targets; no frame occurs twice in context and target together, unless
+    # `context_as_target_probability` asks for it
     target: np.ndarray
 
 
@@ -81,7 +82,7 @@ def sample_views(
       UserError: the rule is unknown.
     """
     views = rule_of(config).sample(rng, frames, config, evaluation)
-    if not evaluation and config.again_probability and rng.random() < config.again_probability:
+    if not evaluation and config.context_as_target_probability and rng.random() < config.context_as_target_probability:
         return ViewIndices(views.context, np.append(views.target[:-1], views.context[0]))
     return views
 
