@@ -78,13 +78,13 @@ def run(arguments: list[str]) -> int:
     platforms.skip_absent_tpu()
     _cache_compilations()
     allocator.reuse_memory(_num_parameters(config))
-    with join_others(mode), platforms.memory_told():
+    with initialize_processes(mode), platforms.memory_told():
         if mode != "compile":  # which is for devices that are not there
             platforms.start()
         return _dispatch(mode, config, workdir, _OUT.value)
 
 
-def join_others(mode: str) -> contextlib.AbstractContextManager:
+def initialize_processes(mode: str) -> contextlib.AbstractContextManager:
     """Joins this process to the others of its run, if there are any; modes for one process refuse that.
 
     Returns:
@@ -92,10 +92,10 @@ def join_others(mode: str) -> contextlib.AbstractContextManager:
     """
     from dfm_jax.runs import cluster
 
-    place = cluster.choose(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if place is not None and mode not in DISTRIBUTED_MODES:
-        raise UserError(f"--mode={mode} is not for one of {place}: start it once, with --nodistributed")
-    return cluster.joined(place)
+    spec = cluster.resolve(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if spec is not None and mode not in DISTRIBUTED_MODES:
+        raise UserError(f"--mode={mode} is not for one of {spec}: start it once, with --nodistributed")
+    return cluster.initialized(spec)
 
 
 def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:

@@ -23,14 +23,14 @@ def modes():
     for mode in main.MODES:
         if mode not in main.DISTRIBUTED_MODES:
             try:
-                main.join_others(mode)
+                main.initialize_processes(mode)
             except UserError as error:
                 print(error)
 
 
 def join():
     """Joins the others, and prints who it is, how many processes and devices there are, and what all have sent."""
-    cluster.join(cluster.choose(None, "", None, None))
+    cluster.initialize(cluster.resolve(None, "", None, None))
     own = np.full(3_000_000 * jax.process_index(), jax.process_index())
     sent = [[x.size, int(x.sum())] for x in barriers.gather(own)]
     print(json.dumps([jax.process_index(), jax.process_count(), jax.device_count(), sent]))
@@ -38,11 +38,11 @@ def join():
 
 def fail(rank):
     """Joins the others, and fails, or does not; 'both' fail."""
-    place = cluster.choose(None, "", None, None)
-    cluster.join(place)
-    with cluster.leaving_after_errors():
-        if rank in ("both", str(place.process_id)):
-            raise UserError(f"shard {place.process_id} is gone")
+    spec = cluster.resolve(None, "", None, None)
+    cluster.initialize(spec)
+    with cluster.exit_on_error():
+        if rank in ("both", str(spec.process_id)):
+            raise UserError(f"shard {spec.process_id} is gone")
         time.sleep(1000)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dfm_jax.errors import UserError
 from dfm_jax.runs import cluster
-from dfm_jax.runs.cluster import Place, choose, find
+from dfm_jax.runs.cluster import ProcessSpec, find, resolve
 from tests.programs import Command, run_command
 from tests.programs import environment as environment_of_tests
 
@@ -35,43 +35,43 @@ WITHOUT_TPU = {"TPU_SKIP_MDS_QUERY": "1"}  # as jax says on a machine without on
 
 ENVIRONMENTS = {
     "a laptop": ({}, None),
-    "mpirun of Open MPI 4": (OPEN_MPI_4, Place("Open MPI", 4, 3, None, 1)),
-    "mpirun of Open MPI 5 on two hosts": (OPEN_MPI_5, Place("Open MPI", 4, 3, None, 1)),
-    "mpirun, and devices chosen": (OPEN_MPI_4 | {"JAX_LOCAL_DEVICE_IDS": "0"}, Place("Open MPI", 4, 3)),
+    "mpirun of Open MPI 4": (OPEN_MPI_4, ProcessSpec("Open MPI", 4, 3, None, 1)),
+    "mpirun of Open MPI 5 on two hosts": (OPEN_MPI_5, ProcessSpec("Open MPI", 4, 3, None, 1)),
+    "mpirun, and devices chosen": (OPEN_MPI_4 | {"JAX_LOCAL_DEVICE_IDS": "0"}, ProcessSpec("Open MPI", 4, 3)),
     "mpirun -n 1": (OPEN_MPI_4 | {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}, None),
-    "mpirun started by srun": (BATCH | STEP | OPEN_MPI_4, Place("Open MPI", 4, 3, None, 1)),
+    "mpirun started by srun": (BATCH | STEP | OPEN_MPI_4, ProcessSpec("Open MPI", 4, 3, None, 1)),
     "mpirun -n 1 started by srun": (BATCH | STEP | OPEN_MPI_4 | {"OMPI_COMM_WORLD_SIZE": "1"}, None),
-    "srun": (BATCH | STEP, Place("SLURM", 8, 5)),
+    "srun": (BATCH | STEP, ProcessSpec("SLURM", 8, 5)),
     "srun -n 1": (BATCH | STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
     "a batch script of SLURM": (BATCH, None),
     "an interactive shell of SLURM": (BATCH | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NODELIST": "node1"}, None),
     "a shell of salloc": ({"SLURM_JOB_ID": "17", "SLURM_NTASKS": "8"}, None),
-    "Kubernetes Engine": (POD | GKE, Place("Cloud TPU", 4)),
-    "Kubernetes Engine, newer": (POD | {"TPU_PROCESS_ADDRESSES": "a:8476,b:8476"}, Place("Cloud TPU", 2)),
+    "Kubernetes Engine": (POD | GKE, ProcessSpec("Cloud TPU", 4)),
+    "Kubernetes Engine, newer": (POD | {"TPU_PROCESS_ADDRESSES": "a:8476,b:8476"}, ProcessSpec("Cloud TPU", 2)),
     "one host of Kubernetes Engine": (POD | {"TPU_WORKER_HOSTNAMES": "localhost"}, None),
     "one host each in two slices": (
         {"TPU_WORKER_HOSTNAMES": "localhost", "MEGASCALE_NUM_SLICES": "2"},
-        Place("Cloud TPU", 2),
+        ProcessSpec("Cloud TPU", 2),
     ),
     "a TPU slice, on the CPU": (GKE | {"JAX_PLATFORMS": "cpu"}, None),
-    "a TPU slice, any platform": (GKE | {"JAX_PLATFORMS": ""}, Place("Cloud TPU", 4)),
-    "an indexed job of Kubernetes": (POD, Place("Kubernetes", None, 2)),
+    "a TPU slice, any platform": (GKE | {"JAX_PLATFORMS": ""}, ProcessSpec("Cloud TPU", 4)),
+    "an indexed job of Kubernetes": (POD, ProcessSpec("Kubernetes", None, 2)),
     "a pod of no indexed job": ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
 }
 
 
 @pytest.mark.parametrize("where", ENVIRONMENTS)
 def test_the_launcher_tells_whether_there_are_others(where):
-    environment, place = ENVIRONMENTS[where]
-    assert find(WITHOUT_TPU | environment) == place
+    environment, spec = ENVIRONMENTS[where]
+    assert find(WITHOUT_TPU | environment) == spec
 
 
 def test_open_mpi_5_on_one_host_needs_no_address():
     ours = [
         find(OPEN_MPI_5 | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": str(i)}) for i in range(4)
     ]
-    assert [place.local_device for place in ours] == [0, 1, 2, 3]
-    (address,) = {place.coordinator for place in ours}
+    assert [spec.local_device for spec in ours] == [0, 1, 2, 3]
+    (address,) = {spec.coordinator for spec in ours}
     host, port = address.split(":")
     assert host == "localhost" and int(port) in cluster.PORTS
 
@@ -109,11 +109,11 @@ def metadata_server(**attributes):
 
 FOUR_HOSTS = ",".join(f"name{i}:{i}:10.0.0.{i}" for i in range(4))
 CLOUD = {
-    "a pod": ({"worker_network_endpoints": FOUR_HOSTS}, Place("Cloud TPU", 4)),
+    "a pod": ({"worker_network_endpoints": FOUR_HOSTS}, ProcessSpec("Cloud TPU", 4)),
     "a single host": ({"worker_network_endpoints": "name0:0:10.0.0.1", "tpu_env": "ZONE: 'us-west4-a'"}, None),
     "two slices": (
         {"worker_network_endpoints": FOUR_HOSTS, "tpu_env": "ZONE: 'x'\nMEGASCALE_NUM_SLICES: '2'\n"},
-        Place("Cloud TPU", 8),
+        ProcessSpec("Cloud TPU", 8),
     ),
     "no TPU machine of that cloud": ({}, None),
 }
@@ -122,9 +122,9 @@ CLOUD = {
 @pytest.mark.parametrize("machine", CLOUD)
 def test_a_cloud_tpu_machine_is_asked_what_slice_it_belongs_to(machine, monkeypatch):
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: name == "libtpu" or None)
-    attributes, place = CLOUD[machine]
+    attributes, spec = CLOUD[machine]
     with metadata_server(**attributes) as (address, asked):
-        assert find({"GCE_METADATA_IP": address}) == place
+        assert find({"GCE_METADATA_IP": address}) == spec
         assert "worker_network_endpoints" in asked
         asked.clear()
         assert find({"GCE_METADATA_IP": address} | WITHOUT_TPU) is None
@@ -145,14 +145,14 @@ def environment(monkeypatch):
 
 
 def test_flags_insist_refuse_and_fill_in(environment):
-    assert choose(None, "", None, None) is None
-    assert choose(True, "", None, None) == Place("--distributed")
-    assert choose(None, "host:1", 2, 1) == Place("--coordinator", 2, 1, "host:1")
+    assert resolve(None, "", None, None) is None
+    assert resolve(True, "", None, None) == ProcessSpec("--distributed")
+    assert resolve(None, "host:1", 2, 1) == ProcessSpec("--coordinator", 2, 1, "host:1")
     environment |= BATCH | STEP
-    assert choose(None, "", None, None) == choose(True, "", None, None) == Place("SLURM", 8, 5)
-    assert choose(False, "", None, None) is None
-    assert choose(None, "host:1", None, None) == Place("SLURM", 8, 5, "host:1")
-    assert choose(None, "host:1", 2, 0) == Place("SLURM", 2, 0, "host:1")
+    assert resolve(None, "", None, None) == resolve(True, "", None, None) == ProcessSpec("SLURM", 8, 5)
+    assert resolve(False, "", None, None) is None
+    assert resolve(None, "host:1", None, None) == ProcessSpec("SLURM", 8, 5, "host:1")
+    assert resolve(None, "host:1", 2, 0) == ProcessSpec("SLURM", 2, 0, "host:1")
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_flags_insist_refuse_and_fill_in(environment):
 )
 def test_flags_that_contradict_or_do_not_suffice_are_refused(arguments, message, environment):
     with pytest.raises(UserError, match=message):
-        choose(*arguments)
+        resolve(*arguments)
 
 
 def test_what_cannot_be_joined_is_one_clear_error(environment, monkeypatch):
     # jax has its own reason, another one where an earlier test of this process has started it.
     reasons = "coordinator_address should be defined|must be called before any JAX calls"
     with pytest.raises(UserError, match=rf"cannot join .*({reasons}).*--nodistributed"):
-        cluster.join(Place("--distributed"))
+        cluster.initialize(ProcessSpec("--distributed"))
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pod 2 of a Kubernetes job.*jax\[k8s\].*--nodistributed"):
-        cluster.join(find(POD | WITHOUT_TPU))
+        cluster.initialize(find(POD | WITHOUT_TPU))
 
 
 def clean_environment(**variables):
@@ -228,8 +228,8 @@ def open_mpi_4(rank, port):
 def open_mpi_5(rank, port):
     names = (f"prterun-node0-{n}@1" for n in range(10**6))
     namespace = next(name for name in names if cluster.PORTS[cluster.zlib.crc32(name.encode()) % 4096] == port)
-    place = {"SIZE": "2", "RANK": str(rank), "LOCAL_SIZE": "2", "LOCAL_RANK": str(rank)}
-    return {f"OMPI_COMM_WORLD_{name}": value for name, value in place.items()} | {"PMIX_NAMESPACE": namespace}
+    variables = {"SIZE": "2", "RANK": str(rank), "LOCAL_SIZE": "2", "LOCAL_RANK": str(rank)}
+    return {f"OMPI_COMM_WORLD_{name}": value for name, value in variables.items()} | {"PMIX_NAMESPACE": namespace}
 
 
 def slurm(rank, port):

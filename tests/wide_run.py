@@ -89,7 +89,7 @@ if __name__ == "__main__":
     log.to_terminal()
     workdir, *numbers = sys.argv[1:5]
     if len(sys.argv) > 5:
-        cluster.join(cluster.choose(None, sys.argv[5], int(sys.argv[6]), int(sys.argv[7])))
+        cluster.initialize(cluster.resolve(None, sys.argv[5], int(sys.argv[6]), int(sys.argv[7])))
     code = run(workdir, *map(int, numbers))
     sys.stdout.flush()
     sys.exit(code) if jax.process_count() == 1 else os._exit(code)

@@ -33,7 +33,7 @@ HOW = "give --coordinator=HOST:PORT, --num_processes and --process_id; or --nodi
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessSpec:
     """One process among those of a run. What is None, jax finds out."""
 
     launcher: str  # who told, for messages
@@ -46,9 +46,9 @@ class Place:
         return f"{self.num_processes or 'several'} processes ({self.launcher})"
 
 
-def choose(
+def resolve(
     distributed: bool | None, coordinator: str, num_processes: int | None, process_id: int | None
-) -> Place | None:
+) -> ProcessSpec | None:
     """What the flags say and, where they are silent, the environment. None: this process goes alone.
 
     Args:
@@ -68,59 +68,59 @@ def choose(
         return None
     found = find(os.environ)
     if coordinator:
-        found = found or Place("--coordinator")
+        found = found or ProcessSpec("--coordinator")
         number = found.num_processes if num_processes is None else num_processes
         own = found.process_id if process_id is None else process_id
         if number is None or own is None:
             raise UserError("--coordinator needs --num_processes and --process_id, which no launcher tells here")
         return dataclasses.replace(found, num_processes=number, process_id=own, coordinator=coordinator)
-    return found or (Place("--distributed") if distributed else None)
+    return found or (ProcessSpec("--distributed") if distributed else None)
 
 
-def find(environment: Mapping[str, str]) -> Place | None:
-    """The place that the launcher of this process gave it; None: there is no launcher, or no other process.
+def find(environment: Mapping[str, str]) -> ProcessSpec | None:
+    """What the launcher of this process tells it; None: there is no launcher, or no other process.
 
     Raises:
       UserError: a launcher's variable is no number.
     """
-    for look in (_open_mpi, _slurm, _cloud_tpu, _kubernetes):
-        place = look(environment)
-        if place is not None:  # the first that speaks decides: mpirun may itself have been started by SLURM
-            return place if place.num_processes != 1 else None
+    for launcher in (_open_mpi, _slurm, _cloud_tpu, _kubernetes):
+        spec = launcher(environment)
+        if spec is not None:  # the first that speaks decides: mpirun may itself have been started by SLURM
+            return spec if spec.num_processes != 1 else None
     return None
 
 
-def join(place: Place) -> None:
+def initialize(spec: ProcessSpec) -> None:
     """Joins this process to the others; to be called before anything else of jax.
 
     Raises:
       UserError: they cannot be found, or do not come.
     """
-    needs_client = place.launcher == "Kubernetes" and not place.coordinator
+    needs_client = spec.launcher == "Kubernetes" and not spec.coordinator
     if needs_client and importlib.util.find_spec("kubernetes") is None:
         raise UserError(
-            f"this is pod {place.process_id} of a Kubernetes job; to find the others, pip install 'jax[k8s]', or {HOW}"
+            f"this is pod {spec.process_id} of a Kubernetes job; to find the others, pip install 'jax[k8s]', or {HOW}"
         )
     try:
         jax.distributed.initialize(
-            place.coordinator,
-            num_processes=place.num_processes,
-            process_id=None if needs_client else place.process_id,
-            local_device_ids=place.local_device,
+            spec.coordinator,
+            num_processes=spec.num_processes,
+            process_id=None if needs_client else spec.process_id,
+            local_device_ids=spec.local_device,
         )
     except Exception as error:  # whatever a cluster's own interface raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot join the other processes of this run ({reason}): {HOW}") from error
     platforms.start()
-    logger.info(f"joined: {jax.process_count()} processes ({place.launcher})")
+    logger.info(f"joined: {jax.process_count()} processes ({spec.launcher})")
 
 
-def joined(place: Place | None) -> contextlib.AbstractContextManager:
+def initialized(spec: ProcessSpec | None) -> contextlib.AbstractContextManager:
     """Joins this process to the others, if there are any; returns the context to work in."""
-    if place is None:
+    if spec is None:
         return contextlib.nullcontext()
-    join(place)
-    return leaving_after_errors()
+    initialize(spec)
+    return exit_on_error()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,13 +133,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several.add_argument("--process_id", type=int, help="of this one, from 0; with --coordinator")
 
 
-def place_of(arguments: argparse.Namespace) -> Place | None:
-    """What these flags and the environment say, as `choose`."""
-    return choose(arguments.distributed, arguments.coordinator, arguments.num_processes, arguments.process_id)
+def spec_of(arguments: argparse.Namespace) -> ProcessSpec | None:
+    """What these flags and the environment say, as `resolve`."""
+    return resolve(arguments.distributed, arguments.coordinator, arguments.num_processes, arguments.process_id)
 
 
 @contextlib.contextmanager
-def leaving_after_errors() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Within it, an error is told and ends this process with exit code 1, without the others: an orderly end would wait
     minutes for them, which may wait for this one. Those with an error of their own get the time to tell it."""
     try:
@@ -158,7 +158,7 @@ def leaving_after_errors() -> Iterator[None]:
         os._exit(1)
 
 
-def _open_mpi(environment: Mapping[str, str]) -> Place | None:
+def _open_mpi(environment: Mapping[str, str]) -> ProcessSpec | None:
     """`mpirun`. Up to version 4 it tells its address, which jax reads; 5 does not, and none is needed on one host."""
     size = _number(environment, "OMPI_COMM_WORLD_SIZE")
     rank = _number(environment, "OMPI_COMM_WORLD_RANK")
@@ -170,17 +170,17 @@ def _open_mpi(environment: Mapping[str, str]) -> Place | None:
     on_this_host = _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE")
     if "OMPI_MCA_orte_hnp_uri" not in environment and namespace and on_this_host == size:
         coordinator = f"localhost:{PORTS[zlib.crc32(namespace.encode()) % len(PORTS)]}"
-    return Place("Open MPI", size, rank, coordinator, local)
+    return ProcessSpec("Open MPI", size, rank, coordinator, local)
 
 
-def _slurm(environment: Mapping[str, str]) -> Place | None:
+def _slurm(environment: Mapping[str, str]) -> ProcessSpec | None:
     """`srun`. A batch script and an interactive shell know how many tasks a job may have, but are no step with them."""
     tasks = _number(environment, "SLURM_STEP_NUM_TASKS")
     task = _number(environment, "SLURM_PROCID")
-    return None if tasks is None or task is None else Place("SLURM", tasks, task)
+    return None if tasks is None or task is None else ProcessSpec("SLURM", tasks, task)
 
 
-def _cloud_tpu(environment: Mapping[str, str]) -> Place | None:
+def _cloud_tpu(environment: Mapping[str, str]) -> ProcessSpec | None:
     """A host of a TPU slice: Kubernetes Engine lists the hosts in the environment, other machines ask."""
     if (environment.get("JAX_PLATFORMS") or "tpu").split(",")[0] != "tpu":
         return None
@@ -193,7 +193,7 @@ def _cloud_tpu(environment: Mapping[str, str]) -> Place | None:
             of_slice = _ask_cloud(environment, "tpu-env") or ""
             named = dict(line.split(":", 1) for line in of_slice.splitlines() if ":" in line)
             slices = _number({k: v.strip(" '") for k, v in named.items()}, "MEGASCALE_NUM_SLICES")
-    return None if hosts is None else Place("Cloud TPU", len(hosts.split(",")) * (slices or 1))
+    return None if hosts is None else ProcessSpec("Cloud TPU", len(hosts.split(",")) * (slices or 1))
 
 
 def _ask_cloud(environment: Mapping[str, str], what: str) -> str | None:
@@ -210,11 +210,11 @@ def _ask_cloud(environment: Mapping[str, str], what: str) -> str | None:
         return None
 
 
-def _kubernetes(environment: Mapping[str, str]) -> Place | None:
+def _kubernetes(environment: Mapping[str, str]) -> ProcessSpec | None:
     """A pod of an indexed job; how many there are, the cluster's interface knows."""
     index = _number(environment, "JOB_COMPLETION_INDEX")
     in_cluster = "KUBERNETES_SERVICE_HOST" in environment
-    return Place("Kubernetes", None, index) if in_cluster and index is not None else None
+    return ProcessSpec("Kubernetes", None, index) if in_cluster and index is not None else None
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

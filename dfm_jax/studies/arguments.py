@@ -44,7 +44,7 @@ def run_sweep(
     saved = None if arguments.config else saved_settings(arguments.workdir)
     config = read_config(arguments.config, overrides, saved)
     folder = results_folder(arguments.workdir, name, arguments.out)
-    with cluster.joined(cluster.place_of(arguments)), platforms.memory_told():
+    with cluster.initialized(cluster.spec_of(arguments)), platforms.memory_told():
         platforms.start()
         if arguments.out:
             from_first(partial(check_ours, folder, ours, marker))
