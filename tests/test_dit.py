@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.forward_models.protocol import parameter_shapes
-from dfm_jax.forward_models.radiance_field.networks import Held
+from dfm_jax.forward_models.radiance_field.networks import BoundEncoder
 from dfm_jax.models.dit import TransformerBlock, upsample
 from tests.tiny import SIZE, assert_trees_close, jit, random_params, tiny_model
 
@@ -104,7 +104,7 @@ def test_two_runs_of_the_same_blocks_add_up_their_gradients_in_place():
         encoder = model.networks.bind_encoder(params)
         clean = encoder.encode_clean(images, timestep, pose)
         given = jnp.concatenate([images, jnp.tile(images, (1, 1, 1, 3))[..., :8]], axis=-1) * (1 + jnp.mean(clean))
-        later = model.networks.bind_encoder(params, after=Held(encoder, params))
+        later = model.networks.bind_encoder(params, after=BoundEncoder(encoder, params))
         noisy = later.encode_noisy(given, timestep + 1, pose)
         return jnp.mean(jnp.square(noisy)) + jnp.mean(jnp.square(clean))
 

@@ -12,22 +12,22 @@ import pytest
 
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.protocol import parameter_shapes
-from dfm_jax.profiling import gpu_page, gpu_report, kinds, maths_tests, processes, trace_summary, yardstick
-from dfm_jax.profiling.laboratory import Laboratory, best_chunk, fit
-from dfm_jax.profiling.made_up import made_up_parameters
+from dfm_jax.profiling import gpu_page, gpu_report, maths_tests, pytorch_baseline, tasks, trace_summary, worker_process
 from dfm_jax.profiling.measure import Program, compile_program, describe, run_interleaved, showing_progress
-from dfm_jax.profiling.plan import (
+from dfm_jax.profiling.measurement_plan import (
     JAX,
     PUBLISHED,
+    PYTORCH,
     SIZES,
     TESTS,
     TINY,
-    YARDSTICK,
     Measurement,
     Wave,
     make_plan,
     measurements,
 )
+from dfm_jax.profiling.session import Session, best_chunk, fit
+from dfm_jax.profiling.synthetic_parameters import synthetic_parameters
 from tests.programs import environment, run_command
 from tests.tiny import tiny_model
 
@@ -89,18 +89,18 @@ def test_names_are_unique_and_every_setting_can_be_read():
     for sizes in SIZES.values():
         every = list(measurements(make_plan(sizes)))
         assert len({m.name for m in every}) == len(every)
-        lab = Laboratory(sizes, {})
+        session = Session(sizes, {})
         for m in every:
             if m.kind in ("inference", "training", "trace", "training trace", "lookups", "marching", "chained"):
                 config, precision, chunk = (m.settings[x] for x in ("config", "precision", "chunk"))
-                made = lab.config(config, precision, chunk, m.settings.get("overrides", ()), "denoising")
+                made = session.config(config, precision, chunk, m.settings.get("overrides", ()), "denoising")
                 assert made.loss.lpips == 0
-    assert lab.config("co3d, three views", "bf16", 16, (), "denoising").data.view_sampling.max_context == 3
+    assert session.config("co3d, three views", "bf16", 16, (), "denoising").data.view_sampling.max_context == 3
 
 
 def test_published_sizes_are_the_published_configs_and_ordered_by_worth():
-    lab = Laboratory(PUBLISHED, {})
-    config = lab.config("128", "tf32", 512, (), "denoising")
+    session = Session(PUBLISHED, {})
+    config = session.config("128", "tf32", 512, (), "denoising")
     assert (config.image_size, config.model.encoder.depth, config.model.encoder.width) == (128, 28, 1152)
     assert (config.model.compute_dtype, config.model.ray_marching.chunk_size) == ("float32", 512)
     names = [m.name for m in measurements(make_plan(PUBLISHED))]
@@ -114,8 +114,8 @@ def test_the_best_chunk_is_the_fastest_that_was_measured():
     results = {f"{step} 512": {"seconds": 2.0}, f"{step} 4096": {"seconds": 1.0}, f"{step} 128": {"failed": "no"}}
     assert best_chunk(PUBLISHED, results, "denoising") == 4096
     assert best_chunk(PUBLISHED, {}, "denoising") in PUBLISHED.chunks
-    lab = Laboratory(PUBLISHED, results)
-    assert lab.config("64", "bf16", "best", (), "denoising").model.ray_marching.chunk_size == 4096
+    session = Session(PUBLISHED, results)
+    assert session.config("64", "bf16", "best", (), "denoising").model.ray_marching.chunk_size == 4096
 
 
 # --- processes that end badly
@@ -132,7 +132,7 @@ def run_python(code, waves, seconds=20.0):
 
     deadline = time.monotonic() + seconds
     command = [sys.executable, "-c", BEGIN + code]
-    ended = processes.run_process(command, waves, lambda: deadline - time.monotonic(), take)
+    ended = worker_process.run_process(command, waves, lambda: deadline - time.monotonic(), take)
     return results, ended
 
 
@@ -221,7 +221,7 @@ def test_mistakes_are_one_clear_line(tmp_path, capsys):
 def test_without_a_yardstick_there_is_no_comparison_and_a_line_says_so(tmp_path):
     arguments = types.SimpleNamespace(yardstick="nowhere.py", fixtures="", sizes="tiny")
     made = gpu_report.Report(tmp_path, "tiny", "CPU")
-    gpu_report.measure(made, [w for w in make_plan(TINY) if w.process == YARDSTICK], 30.0, arguments)
+    gpu_report.measure(made, [w for w in make_plan(TINY) if w.process == PYTORCH], 30.0, arguments)
     assert made.results and all("nowhere.py is missing" in x["failed"] for x in made.results.values())
 
 
@@ -236,7 +236,7 @@ def test_the_yardsticks_numbers_are_read_from_what_it_prints():
         def denoise(size, runs, precision, full):
             print(json.dumps({"denoise_step_s": size / runs, "peak_rss_gb": 2.0}))
 
-    numbers = yardstick.call(Fake, 4, what="denoise", size=8, precision="fp32")
+    numbers = pytorch_baseline.call(Fake, 4, what="denoise", size=8, precision="fp32")
     assert numbers == {"seconds": 2.0, "peak_bytes": 2e9, "runs": 4}
 
 
@@ -271,11 +271,11 @@ def test_the_memory_of_a_training_step_is_known_even_if_it_does_not_fit(monkeypa
     def refuse():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(kinds.Training, "compile", lambda self, **settings: compiled)
-    monkeypatch.setattr(kinds.Training, "program", lambda self, compiled: Program(compiled, refuse))
-    lab = Laboratory(TINY, {})
+    monkeypatch.setattr(tasks.Training, "compile", lambda self, **settings: compiled)
+    monkeypatch.setattr(tasks.Training, "program", lambda self, compiled: Program(compiled, refuse))
+    session = Session(TINY, {})
     (m,) = (m for m in measurements(make_plan(TINY)) if m.name == "training step co3d, three views, bf16")
-    task = kinds.KINDS[m.kind](lab, m.name, **m.settings)
+    task = tasks.TASKS[m.kind](session, m.name, **m.settings)
     numbers = task.run(task.compile())
     assert numbers["failed"].startswith("out of memory") and numbers["peak_bytes"] == compiled.peak_bytes > 0
     assert "seconds" not in numbers and numbers["chunk"] == TINY.training_chunks[0]
@@ -289,7 +289,7 @@ def test_what_takes_long_says_so_while_it_runs(capsys):
 
 def test_made_up_parameters_have_the_models_shapes_and_an_ordinary_size():
     model = tiny_model()
-    made = made_up_parameters(model.init, jax.random.key(0))
+    made = synthetic_parameters(model.init, jax.random.key(0))
     shapes = parameter_shapes(model)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
     kernel = np.asarray(made["scene_field"]["coarse"]["point_in"]["kernel"])

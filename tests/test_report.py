@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dfm_jax.pages.sample_page import write_report
-from dfm_jax.pages.scene_files import write_scene
-from dfm_jax.sampling.results import Summary
+from dfm_jax.pages.scene_media import write_scene
+from dfm_jax.sampling.sample_summary import Summary
 from dfm_jax.sampling.videos import SampledImages
 from dfm_jax.structs import Camera, Example, Views
 

@@ -11,7 +11,6 @@ from flax import struct
 
 from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
-from dfm_jax.evaluation import results
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import evaluation_page
@@ -87,7 +86,7 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
     scores = measure("a", example, exact, grid="centres", lpips_fn=None, depth=depth, modes=modes, clean=clean)
     assert modes[:, :2].tolist() == [[toy_modes.UNSEEN] * 2] * 2 and not np.isfinite(depth[1]).any()
     assert scores.depth_error == [[pytest.approx(0, abs=1e-6), None]] * 2 and scores.psnr == [[99.0, 99.0]] * 2
-    numbers = results.summarise([scores])
+    numbers = scene_store.summarise([scores])
     json.dumps([dataclasses.asdict(scores), numbers], allow_nan=False)
     assert numbers["num_colours_read"] == 0 and numbers["depth_error"] == pytest.approx(0, abs=1e-6)
 
@@ -127,14 +126,14 @@ def made_scores(psnr, **others) -> SceneScores:
     """Of one scene, from its PSNR [n][t]."""
     count = len(psnr)
     values = {field.name: None for field in dataclasses.fields(SceneScores)}
-    values |= {name: [1.0] * count for name in results.SAMPLE_MEASURES}
+    values |= {name: [1.0] * count for name in scene_store.SAMPLE_MEASURES}
     return SceneScores(**(values | {"name": "a", "psnr": psnr, "estimate_psnr": 1.0, "variance": 0.0} | others))
 
 
 def test_means_and_the_best_of_the_samples_each_scene_counting_once():
     one = made_scores([[10.0, 20.0], [30.0, 20.0]], lpips=[[0.5, 0.7], [0.1, 0.3]])
     two = made_scores([[40.0], [20.0]], lpips=[[0.2], [0.2]])
-    numbers = results.summarise([one, two])
+    numbers = scene_store.summarise([one, two])
     assert numbers["psnr"] == (20 + 30) / 2 and numbers["psnr_best"] == (25 + 40) / 2
     assert numbers["lpips"] == pytest.approx((0.4 + 0.2) / 2) and numbers["lpips_best"] == pytest.approx(0.2)
     assert numbers["ssim"] is None and numbers["ssim_best"] is None
@@ -142,9 +141,11 @@ def test_means_and_the_best_of_the_samples_each_scene_counting_once():
 
 
 def test_numbers_that_are_not_known_do_not_count():
-    numbers = results.summarise([made_scores([[1.0]], reprojection=[None]), made_scores([[1.0]], reprojection=[3.0])])
+    numbers = scene_store.summarise(
+        [made_scores([[1.0]], reprojection=[None]), made_scores([[1.0]], reprojection=[3.0])]
+    )
     assert numbers["reprojection"] == 3.0
-    assert results.summarise([made_scores([[1.0]], reprojection=[None])])["reprojection"] is None
+    assert scene_store.summarise([made_scores([[1.0]], reprojection=[None])])["reprojection"] is None
 
 
 def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_it():
@@ -154,7 +155,7 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
     scene = made_scores(
         [[1.0, 1.0]] * 10, modes=[list(pair) for pair in zip(first, novel, strict=True)], clean=[True] * 9 + [False]
     )
-    numbers = results.summarise([scene])
+    numbers = scene_store.summarise([scene])
     assert numbers["total_variation"] == pytest.approx(0)
     assert numbers["mode_purity"] == pytest.approx(0.9)
     assert numbers["novel_view_agreement"] == pytest.approx(0.8) and numbers["num_novel_views"] == 5
@@ -164,9 +165,9 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
 def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     read = made_scores([[1.0]], modes=[[2]], clean=[True])
     unseen = made_scores([[1.0]] * 2, modes=[[-1], [-1]], clean=[False, False])
-    both = results.summarise([read, unseen])
+    both = scene_store.summarise([read, unseen])
     assert (both["num_colours_read"], both["mode_purity"], both["share_2"]) == (1, 1.0, 1.0)
-    none = results.summarise([unseen])
+    none = scene_store.summarise([unseen])
     assert none["num_colours_read"] == 0 and none["total_variation"] is None and none["mode_purity"] is None
 
 
@@ -187,7 +188,7 @@ def test_the_page_says_whether_the_odds_are_right(shares, text):
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     draws = np.random.default_rng(1).multinomial(120, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 120
-    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > results.honest_limit(120)
+    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > scene_store.honest_limit(120)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
@@ -201,7 +202,7 @@ class Channels:
 
 
 def test_distances_of_distributions_need_two_true_views(tmp_path):
-    store = results.SceneStore(tmp_path / "evaluation", {})
+    store = scene_store.SceneStore(tmp_path / "evaluation", {})
     truth, rng = np.array([0.2, 0.6])[:, None, None, None] * np.ones((2, 4, 4, 3)), np.random.default_rng(0)
     for i in range(2):
         samples = truth[None, i : i + 1] + rng.uniform(0, 0.1, (3, 1, 4, 4, 3))
@@ -218,23 +219,23 @@ def test_honest_draws_differ_from_their_odds_as_stated():
     draws = rng.multinomial(300, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 300
     expected = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1).mean()
     # A rule of thumb is compared with an average of draws.
-    assert results.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
+    assert scene_store.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
 
 
 def test_other_settings_start_anew(tmp_path):
-    store = results.SceneStore(tmp_path / "evaluation", {"step": 1})
+    store = scene_store.SceneStore(tmp_path / "evaluation", {"step": 1})
     store.write(0, made_scores([[1.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
-    assert results.SceneStore(tmp_path / "evaluation", {"step": 1}).done() == {0}
+    assert scene_store.SceneStore(tmp_path / "evaluation", {"step": 1}).done() == {0}
     assert store.scores(0).psnr == [[1.0]]
     store.write(1, made_scores([[2.0]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
     (tmp_path / "evaluation" / "scenes" / "00000.npz").unlink()  # emptying the folder was interrupted
     assert store.done() == {1}
-    assert results.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
+    assert scene_store.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
 
 
 def store_one(folder, step):
     """An evaluation of one scene that goes as far as its page."""
-    store = results.SceneStore(folder, {"step": step})
+    store = scene_store.SceneStore(folder, {"step": step})
     store.write(0, made_scores([[float(step)]], ssim=None), {"truth": np.zeros((1, 2, 2, 3))})
     (store.folder / "metrics.json").write_text(str(step))
     return store
@@ -245,8 +246,8 @@ def test_an_evaluation_stays_until_another_is_complete_and_then_lies_beside_it(t
     store_one(folder, 1).complete()
     store = store_one(folder, 2)
     assert (folder / "metrics.json").read_text() == "1" and [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    assert results.StoredScenes(folder).scores(0).psnr == [[1.0]]
-    again = results.SceneStore(folder, {"step": 2})  # it was interrupted
+    assert scene_store.StoredScenes(folder).scores(0).psnr == [[1.0]]
+    again = scene_store.SceneStore(folder, {"step": 2})  # it was interrupted
     assert again.done() == {0}
     again.complete()
     assert (folder / "metrics.json").read_text() == "2" and again.scores(0).psnr == [[2.0]]
@@ -259,9 +260,9 @@ def test_an_evaluation_that_was_killed_while_it_took_its_place_is_gone_on_with(t
     store_one(folder, 1).complete()
     store = store_one(folder, 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(results.earlier_results.output_folders, "place", interrupt)
+        patch.setattr(scene_store.earlier_results.output_folders, "place", interrupt)
         store.complete()
-    again = results.SceneStore(folder, {"step": 2})
+    again = scene_store.SceneStore(folder, {"step": 2})
     assert again.done() == {0}
     again.complete()
     assert (folder / "metrics.json").read_text() == "2"

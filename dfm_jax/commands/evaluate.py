@@ -1,7 +1,7 @@
 """`--mode=evaluate`: numbers of a trained model, on views that an index file names.
 
-Everything is written below `<workdir>/evaluation/` (see `evaluation/results.py`); a run that was interrupted goes on
-with the scenes that are missing. docs/evaluation.md says what each number means.
+Everything is written below `<workdir>/evaluation/` (see `evaluation/scene_store.py`); a run that was interrupted
+continues with the scenes that are missing. docs/evaluation.md says what each number means.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from dfm_jax.evaluation import evaluation_index, made_from
 from dfm_jax.evaluation.calibration import calibrate, toy_modes
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor
-from dfm_jax.evaluation.results import SceneStore, summarise, write_scene_table
+from dfm_jax.evaluation.scene_store import SceneStore, summarise, write_scene_table
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.evaluation_page import write_page

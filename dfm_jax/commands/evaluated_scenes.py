@@ -16,7 +16,7 @@ from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
-from dfm_jax.evaluation.results import SceneStore
+from dfm_jax.evaluation.scene_store import SceneStore
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.models import lpips
 from dfm_jax.runs.barriers import is_first

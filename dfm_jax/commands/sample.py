@@ -29,7 +29,7 @@ from dfm_jax.evaluation.calibration.toy_modes import has_known_odds, hidden_pixe
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.sample_page import write_report
-from dfm_jax.pages.scene_files import write_scene, write_videos
+from dfm_jax.pages.scene_media import write_scene, write_videos
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
@@ -39,7 +39,7 @@ from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling import autoregressive
 from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
-from dfm_jax.sampling.results import HiddenColours, SceneResult, Summary
+from dfm_jax.sampling.sample_summary import HiddenColours, SceneResult, Summary
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.sampling.trajectories import Trajectory, key_cameras, make_path, recorded_key_cameras, without_holes
 from dfm_jax.sampling.videos import SampledImages, sample_scenes

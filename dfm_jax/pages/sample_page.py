@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from dfm_jax.pages.style import CSS, SCRIPT
-from dfm_jax.sampling.results import HiddenColours, SampleResult, SceneResult, Summary
+from dfm_jax.sampling.sample_summary import HiddenColours, SampleResult, SceneResult, Summary
 
 Curve = Sequence[tuple[int, float]]  # (step, value)
 MAX_CURVE_POINTS = 400

@@ -8,7 +8,7 @@ from typing import Any
 from dfm_jax.errors import UserError
 from dfm_jax.pages.evaluation_page import page
 from dfm_jax.profiling.gpu_tables import Table, tables
-from dfm_jax.profiling.plan import Wave
+from dfm_jax.profiling.measurement_plan import Wave
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 

@@ -2,10 +2,10 @@
 
     python -m dfm_jax.profiling.gpu_report [--out=runs/gpu_report] [--time=480] [--only=NAME ...] [--sizes=tiny]
 
-Measures a plan (`plan.py`), the most wanted first, until it is through or the time is up. Each measurement has its own
-limit; what runs out of memory, crashes or hangs is a line of the result. `results.json` in --out is written after every
-number, and the same command goes on from it. Beside it: `index.html`, and `gpu.md` with the same tables; --docs=FILE
-puts them into a Markdown file between two marks.
+Measures a plan (`measurement_plan.py`), the most wanted first, until it is through or the time is up. Each measurement
+has its own limit; what runs out of memory, crashes or hangs is a line of the result. `results.json` in --out is written
+after every number, and the same command goes on from it. Beside it: `index.html`, and `gpu.md` with the same tables;
+--docs=FILE puts them into a Markdown file between two marks.
 
 --only takes a part of names, any number of times, and measures those again. --yardstick names the yardstick's file
 (without: left out), --fixtures the folder of the published code's numbers that tests compare with. --page_only measures
@@ -25,9 +25,9 @@ from typing import Any
 
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.profiling import gpu_page
-from dfm_jax.profiling.card import card
-from dfm_jax.profiling.plan import JAX, SIZES, TESTS, YARDSTICK, Wave, make_plan, measurements
-from dfm_jax.profiling.processes import run_process
+from dfm_jax.profiling.device_name import device_name
+from dfm_jax.profiling.measurement_plan import JAX, PYTORCH, SIZES, TESTS, Wave, make_plan, measurements
+from dfm_jax.profiling.worker_process import run_process
 from dfm_jax.runs import log
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,8 @@ def next_process(plan: Sequence[Wave], results: Mapping[str, Any]) -> list[Wave]
 
 def _command(process: str, names: Sequence[str], report: Report, arguments: argparse.Namespace) -> list[str] | str:
     """What starts the process, or why there is none."""
-    first = {JAX: report.path, YARDSTICK: arguments.yardstick, TESTS: arguments.fixtures}[process]
-    if process == YARDSTICK and not os.path.exists(first):
+    first = {JAX: report.path, PYTORCH: arguments.yardstick, TESTS: arguments.fixtures}[process]
+    if process == PYTORCH and not os.path.exists(first):
         return f"there is no yardstick: {first} is missing"
     return [sys.executable, "-m", f"dfm_jax.profiling.{process}", str(first), arguments.sizes, *names]
 
@@ -176,7 +176,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     if not names:
         raise UserError(f"--only={' --only='.join(parts)}: no measurement has that in its name")
     _environment()
-    made = Report(arguments.out, arguments.sizes, card())
+    made = Report(arguments.out, arguments.sizes, device_name())
     if parts:
         made.data["results"] = {name: numbers for name, numbers in made.results.items() if name not in names}
     measure(made, plan, arguments.time, arguments)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dfm_jax.profiling.plan import PRECISIONS, Measurement, Wave, measurements
+from dfm_jax.profiling.measurement_plan import PRECISIONS, Measurement, Wave, measurements
 
 KERNELS_SHOWN = 20
 Results = Mapping[str, Mapping[str, Any]]

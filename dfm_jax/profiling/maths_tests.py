@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dfm_jax.profiling.card import card
-from dfm_jax.profiling.events import emit, take_standard_output
-from dfm_jax.profiling.plan import SIZES, TESTS, make_plan
+from dfm_jax.profiling.device_name import device_name
+from dfm_jax.profiling.measurement_plan import SIZES, TESTS, make_plan
+from dfm_jax.profiling.worker_events import emit, take_standard_output
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 AT_ONCE = 8
@@ -28,7 +28,7 @@ def run(files: Sequence[str], fixtures: str) -> Iterable[dict[str, Any]]:
     command = [sys.executable, "-m", "pytest", "-v", "-rN", "--tb=line", "-p", "no:cacheprovider"]
     command += [f"--numprocesses={at_once}"] if at_once > 1 else []
     environment = (
-        {"JAX_PLATFORMS": "cpu" if card() == "CPU" else "cuda"}
+        {"JAX_PLATFORMS": "cpu" if device_name() == "CPU" else "cuda"}
         | os.environ
         | {
             # Some devices multiply in TF32 unless told otherwise; what is tested here is exact.

@@ -1,4 +1,4 @@
-"""The programs of a config: what is compiled and timed, with made-up arguments.
+"""The programs of a config: what is compiled and timed, with synthetic arguments.
 
 Inference is one scene on one device; the training step takes the config's batch, on all of them.
 """
@@ -16,9 +16,9 @@ from dfm_jax.config import Config
 from dfm_jax.denoiser import Prepared
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
-from dfm_jax.profiling.made_up import made_up_parameters
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.profiling.synthetic_parameters import synthetic_parameters
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import sharding
@@ -54,9 +54,9 @@ class Inference:
         """Arguments that no part makes, to be called by one that compiles or evaluates shapes."""
         config, key = self.config, jax.random.key(self.config.seed)
         if name == "params":
-            return made_up_parameters(self.model.init, key)
+            return synthetic_parameters(self.model.init, key)
         if name == "cast params":
-            params = made_up_parameters(self.model.init, key)
+            params = synthetic_parameters(self.model.init, key)
             return jax.tree.map(lambda x: x.astype(compute_dtype(config)), params)
         if name == "keys":
             return jax.random.split(key, 1)
@@ -159,8 +159,8 @@ class Training:
         sharding.check_batch_size(config.train.batch_size, config.train.accumulate, self.mesh)
 
     def init(self, key: Array) -> TrainState:
-        """A state with made-up parameters."""
-        params = made_up_parameters(lambda key: self.setup.init(key).params, key)
+        """A state with synthetic parameters."""
+        params = synthetic_parameters(lambda key: self.setup.init(key).params, key)
         return create(params, make_optimizer(self.config.train.optimizer))
 
     def compile(self, **settings: Any) -> Compiled:

@@ -20,7 +20,7 @@ import numpy as np
 from dfm_jax import platforms
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.evaluation_index import POSITIONS
-from dfm_jax.evaluation.results import StoredScenes
+from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.pages.evaluation_page import EXPLAINED, OF_SAMPLES_ONLY, formatted, page, shortened
 from dfm_jax.runs import log
 from dfm_jax.runs.output_folders import check_room, replacing

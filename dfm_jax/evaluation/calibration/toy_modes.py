@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.evaluation.image_metrics import mode_shares, nearest_mode, total_variation
-from dfm_jax.sampling.results import HiddenColours
+from dfm_jax.sampling.sample_summary import HiddenColours
 from dfm_jax.structs import Example
 
 NAMES = ("red", "green", "blue")  # of toy_scenes.HIDDEN_COLOURS; also colours of the page

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Key, Num
 
 from dfm_jax.forward_models.protocol import Inference, Params
-from dfm_jax.forward_models.radiance_field.networks import Held
+from dfm_jax.forward_models.radiance_field.networks import BoundEncoder
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.forward_models.radiance_field.rendering import add_view, cache_context_activations, estimate_image
 from dfm_jax.geometry import pixel_grid
@@ -27,7 +27,7 @@ class EncodedContext:
     estimate_channels: Array  # [b, h, w, k] the same, as the encoder takes it
     camera: Camera  # [b] of target view 0
     absolute_pose: Array  # [b, 3, 4]
-    encoder: Held  # of the context views
+    encoder: BoundEncoder  # of the context views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ class RadianceFieldModel(RenderedScenes):
         scene = Scene(views, example.near, example.far)
         estimate = estimate_image(params, nets, scene, target.camera)
         channels = self._estimate_channels(estimate)
-        held = Held(encoder, params)
-        return EncodedContext(scene, estimate, channels, target.camera, target.absolute_pose, held)
+        bound = BoundEncoder(encoder, params)
+        return EncodedContext(scene, estimate, channels, target.camera, target.absolute_pose, bound)
 
     def infer(
         self, params: Params, context: EncodedContext, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]

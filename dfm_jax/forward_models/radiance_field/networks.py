@@ -20,7 +20,7 @@ from dfm_jax.structs import Camera, EncodedViews, Views
 ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
 
 
-class Held:
+class BoundEncoder:
     """An encoder bound to parameters, which one function hands on to the next in a struct. Both must be called in one
     piece: where jax takes the struct apart, it holds none any more."""
 
@@ -28,7 +28,7 @@ class Held:
         self.encoder, self.params = encoder, params
 
 
-jax.tree_util.register_pytree_node(Held, lambda held: ((), None), lambda *_: Held())
+jax.tree_util.register_pytree_node(BoundEncoder, lambda bound: ((), None), lambda *_: BoundEncoder())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SceneNetworks:
         names = ("proposal" if part == "proposal" else "scene_field" for part in self.scene_parts)
         return {part: self.init_field(name, k) for part, name, k in zip(self.scene_parts, names, keys, strict=True)}
 
-    def bind_encoder(self, params: Params, after: Held | None = None) -> Encoder:
+    def bind_encoder(self, params: Params, after: BoundEncoder | None = None) -> Encoder:
         """The encoder with its parameters. All that one function encodes is to be encoded by one of these, or by one
         that is bound `after` it: then the gradients are added up in place."""
         variables = {"params": params["encoder"]}

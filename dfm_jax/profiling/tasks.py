@@ -11,10 +11,10 @@ import numpy as np
 from jax import Array
 
 from dfm_jax.models import feature_lookup
-from dfm_jax.profiling import pieces
-from dfm_jax.profiling.laboratory import PRECISION, Laboratory, Task, about, timed
+from dfm_jax.profiling import rendering_parts
 from dfm_jax.profiling.measure import Compiled, Program, compile_program, describe
 from dfm_jax.profiling.programs import PRODUCTS, Inference, Part, Training, compile_quickly, matrix, matrix_products
+from dfm_jax.profiling.session import PRECISION, Session, Task, about, timed
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.profiling.trace_summary import kernels
 from dfm_jax.training import sharding
@@ -23,7 +23,7 @@ RESUMED_STEPS = 3
 
 
 def inference(
-    lab: Laboratory,
+    session: Session,
     name: str,
     *,
     config: str,
@@ -34,54 +34,54 @@ def inference(
     options: dict[str, Any] | None = None,
 ) -> Task:
     """A part of what a config computes for one scene."""
-    made = _inference(lab, config, precision, chunk, overrides)
+    made = _inference(session, config, precision, chunk, overrides)
 
     def run(compiled: Compiled) -> dict[str, Any]:
-        arguments = lab.arguments(made, program, precision)
-        result = timed(lab, Program(compiled, partial(compiled.call, *arguments)), name)
+        arguments = session.arguments(made, program, precision)
+        result = timed(session, Program(compiled, partial(compiled.call, *arguments)), name)
         if any(program in part.arguments for part in made.parts.values()):
-            lab.keep(made, program, compiled.call(*arguments))
+            session.keep(made, program, compiled.call(*arguments))
         return result | {"chunk": made.config.model.ray_marching.chunk_size, "rays": made.config.image_size**2}
 
-    return Task(lambda: lab.part(made, program, precision, options or {}), run)
+    return Task(lambda: session.part(made, program, precision, options or {}), run)
 
 
 def _inference(
-    lab: Laboratory, config: str, precision: str, chunk: int | str, overrides: Sequence[str] = ()
+    session: Session, config: str, precision: str, chunk: int | str, overrides: Sequence[str] = ()
 ) -> Inference:
-    made = Inference(lab.config(config, precision, chunk, overrides, "denoising"))
-    made.parts["rendering with maps of one pixel"] = pieces.rendering_of_one_pixel(made)
+    made = Inference(session.config(config, precision, chunk, overrides, "denoising"))
+    made.parts["rendering with maps of one pixel"] = rendering_parts.rendering_of_one_pixel(made)
     return made
 
 
 def training(
-    lab: Laboratory, name: str, *, config: str, precision: str, chunk: int | str, overrides: Sequence[str]
+    session: Session, name: str, *, config: str, precision: str, chunk: int | str, overrides: Sequence[str]
 ) -> Task:
     """The training step. Its memory is known, and reported, even where the device refuses to run it."""
-    made = Training(lab.config(config, precision, chunk, overrides, "training"))
+    made = Training(session.config(config, precision, chunk, overrides, "training"))
 
     def run(compiled: Compiled) -> dict[str, Any]:
         known = about(compiled) | {"chunk": made.config.model.ray_marching.chunk_size}
         try:
-            return known | timed(lab, made.program(compiled), name)
+            return known | timed(session, made.program(compiled), name)
         except (RuntimeError, MemoryError):
-            lab.clear()  # what others began with may have been in the way
+            session.clear()  # what others began with may have been in the way
         try:
-            return known | timed(lab, made.program(compiled), name)
+            return known | timed(session, made.program(compiled), name)
         except (RuntimeError, MemoryError) as error:
             return known | {"failed": describe(error)}
 
     return Task(lambda: made.compile(precision=PRECISION[precision][1]), run)
 
 
-def products(lab: Laboratory, name: str, *, precision: str, side: int) -> Task:
+def products(session: Session, name: str, *, precision: str, side: int) -> Task:
     """What the device can do: square matrix products; and how exact it is in doing so."""
     dtype, exactness = PRECISION[precision]
     shape = jax.ShapeDtypeStruct((side, side), dtype)
 
     def run(compiled: Compiled) -> dict[str, Any]:
         a = compile_quickly(partial(matrix, dtype, side))
-        result = timed(lab, Program(compiled, partial(compiled.call, a)), name)
+        result = timed(session, Program(compiled, partial(compiled.call, a)), name)
         few = min(side, 256)
         with jax.default_matmul_precision(exactness or "default"):
             product = np.asarray(compile_quickly(lambda a: a[:few] @ a[:, :few], a), np.float64)
@@ -93,19 +93,19 @@ def products(lab: Laboratory, name: str, *, precision: str, side: int) -> Task:
     return Task(lambda: compile_program(matrix_products, shape, precision=exactness), run)
 
 
-def copy(lab: Laboratory, name: str, *, bytes: int) -> Task:
+def copy(session: Session, name: str, *, bytes: int) -> Task:
     """Bytes a second that are read and written."""
     shape = jax.ShapeDtypeStruct((bytes // 4,), jnp.float32)
 
     def run(compiled: Compiled) -> dict[str, Any]:
         x = compile_quickly(lambda: jnp.arange(bytes // 4, dtype=jnp.float32))
-        result = timed(lab, Program(compiled, partial(compiled.call, x)), name)
+        result = timed(session, Program(compiled, partial(compiled.call, x)), name)
         return result | {"bytes_per_s": 2 * bytes / result["seconds"]}
 
     return Task(lambda: compile_program(lambda x: x + 1, shape), run)
 
 
-def attention(lab: Laboratory, name: str, *, shape: Sequence[int], backward: bool, by: str) -> Task:
+def attention(session: Session, name: str, *, shape: Sequence[int], backward: bool, by: str) -> Task:
     """Attention alone, several times one after the other as in a transformer; seconds are those of one."""
     attend = partial(jax.nn.dot_product_attention, implementation=by)
 
@@ -120,49 +120,49 @@ def attention(lab: Laboratory, name: str, *, shape: Sequence[int], backward: boo
     make = lambda: jax.random.normal(jax.random.key(0), tuple(shape), jnp.bfloat16)
 
     def run(compiled: Compiled) -> dict[str, Any]:
-        result = timed(lab, Program(compiled, partial(compiled.call, compile_quickly(make))), name)
+        result = timed(session, Program(compiled, partial(compiled.call, compile_quickly(make))), name)
         return result | {"seconds_of_one": result["seconds"] / PRODUCTS}
 
     return Task(lambda: compile_program(one_way if backward else several, abstract), run)
 
 
-def _piece(make: Callable[[Inference], Part]) -> Callable[..., Task]:
+def _rendering_part(make: Callable[[Inference], Part]) -> Callable[..., Task]:
     """A kind that measures a piece of rendering on its own."""
 
-    def kind(lab: Laboratory, name: str, *, config: str, precision: str, chunk: int | str) -> Task:
-        made = _inference(lab, config, precision, chunk)
+    def kind(session: Session, name: str, *, config: str, precision: str, chunk: int | str) -> Task:
+        made = _inference(session, config, precision, chunk)
         made.parts[name] = make(made)
 
         def run(compiled: Compiled) -> dict[str, Any]:
-            arguments = lab.arguments(made, name, precision)
-            return timed(lab, Program(compiled, partial(compiled.call, *arguments)), name)
+            arguments = session.arguments(made, name, precision)
+            return timed(session, Program(compiled, partial(compiled.call, *arguments)), name)
 
-        return Task(lambda: lab.part(made, name, precision, {}), run)
+        return Task(lambda: session.part(made, name, precision, {}), run)
 
     return kind
 
 
-def trace(lab: Laboratory, name: str, *, config: str, program: str, precision: str, chunk: int | str) -> Task:
+def trace(session: Session, name: str, *, config: str, program: str, precision: str, chunk: int | str) -> Task:
     """Which kernels a program's time goes to."""
-    made = _inference(lab, config, precision, chunk)
+    made = _inference(session, config, precision, chunk)
 
     def run(compiled: Compiled) -> dict[str, Any]:
-        arguments = lab.arguments(made, program, precision)
+        arguments = session.arguments(made, program, precision)
         return kernels(partial(compiled.call, *arguments), compiled.text())
 
-    return Task(lambda: lab.part(made, program, precision, {}), run)
+    return Task(lambda: session.part(made, program, precision, {}), run)
 
 
 def training_trace(
-    lab: Laboratory, name: str, *, config: str, precision: str, chunk: int | str, overrides: Sequence[str]
+    session: Session, name: str, *, config: str, precision: str, chunk: int | str, overrides: Sequence[str]
 ) -> Task:
     """Which kernels a training step's time goes to."""
-    made = Training(lab.config(config, precision, chunk, overrides, "training"))
+    made = Training(session.config(config, precision, chunk, overrides, "training"))
     run = lambda compiled: kernels(made.program(compiled).start, compiled.text())
     return Task(lambda: made.compile(precision=PRECISION[precision][1]), run)
 
 
-def lookup_gradients(lab: Laboratory, name: str, *, way: str, shape: Sequence[int], dtype: str) -> Task:
+def lookup_gradients(session: Session, name: str, *, way: str, shape: Sequence[int], dtype: str) -> Task:
     """Adds the gradients of as many lookups as `shape` (places, points, channels) says to the rows of a map."""
     places, points, channels = shape
     add = getattr(feature_lookup, way)
@@ -175,17 +175,17 @@ def lookup_gradients(lab: Laboratory, name: str, *, way: str, shape: Sequence[in
 
     def run(compiled: Compiled) -> dict[str, Any]:
         made = compile_quickly(lambda: jax.random.normal(jax.random.key(1), gradient, dtype))
-        return timed(lab, Program(compiled, partial(compiled.call, made)), name)
+        return timed(session, Program(compiled, partial(compiled.call, made)), name)
 
     return Task(lambda: compile_program(function, jax.ShapeDtypeStruct(gradient, dtype)), run)
 
 
-def resume(lab: Laboratory, name: str, *, options: dict[str, Any]) -> Task:
+def resume(session: Session, name: str, *, options: dict[str, Any]) -> Task:
     """Whether some steps end in the same bits when they are done again, and when they go on from a saved state.
 
     A kernel that adds in no fixed order shows here. Of what jax and the files do, the tests of training tell.
     """
-    made = Training(lab.config("64", "fp32", lab.sizes.chunks[0], RESUMED_SETTINGS, "training"))
+    made = Training(session.config("64", "fp32", session.sizes.chunks[0], RESUMED_SETTINGS, "training"))
 
     def run(compiled: Compiled) -> dict[str, Any]:
         key, size = jax.random.key(made.config.seed), made.config.train.batch_size
@@ -230,15 +230,15 @@ def digest(state: Any) -> str:
     return sum_.hexdigest()[:16]
 
 
-KINDS: dict[str, Callable[..., Task]] = {
+TASKS: dict[str, Callable[..., Task]] = {
     "inference": inference,
     "training": training,
     "products": products,
     "copy": copy,
     "attention": attention,
-    "lookups": _piece(pieces.lookups),
-    "marching": _piece(pieces.marching),
-    "chained": _piece(pieces.chained_products),
+    "lookups": _rendering_part(rendering_parts.lookups),
+    "marching": _rendering_part(rendering_parts.marching),
+    "chained": _rendering_part(rendering_parts.chained_products),
     "trace": trace,
     "training trace": training_trace,
     "lookup gradients": lookup_gradients,

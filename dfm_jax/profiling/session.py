@@ -1,4 +1,4 @@
-"""What measurements in one process share: compiled programs, made-up arguments, and what is known already."""
+"""What measurements in one process share: compiled programs, synthetic arguments, and what is known already."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.profiling.measure import Compiled, Program, run_interleaved
-from dfm_jax.profiling.plan import BEST, Sizes
+from dfm_jax.profiling.measurement_plan import BEST, Sizes
 from dfm_jax.profiling.programs import Inference, compile_quickly
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -31,7 +31,7 @@ class Task:
     run: Callable[[Any], dict[str, Any]]  # of what `compile` returned: the numbers
 
 
-class Laboratory:
+class Session:
     def __init__(self, sizes: Sizes, results: dict[str, Mapping[str, Any]]):
         """
         Args:
@@ -138,14 +138,14 @@ def _factor(array: jax.Array, shape: jax.ShapeDtypeStruct) -> int | None:
     return 2 if doubled else None
 
 
-def timed(lab: Laboratory, program: Program, name: str) -> dict[str, Any]:
+def timed(session: Session, program: Program, name: str) -> dict[str, Any]:
     """Runs a program and returns its numbers.
 
     Raises:
       RuntimeError: the device refused it.
     """
     compiled = program.compiled
-    run_interleaved({name: program}, rounds=lab.sizes.rounds)
+    run_interleaved({name: program}, rounds=session.sizes.rounds)
     if program.failure:
         raise RuntimeError(program.failure)
     return {

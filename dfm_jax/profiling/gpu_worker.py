@@ -1,6 +1,6 @@
 """A process of the GPU report that measures in jax. It is started by `gpu_report.py`, and tells it by events.
 
-python -m dfm_jax.profiling.worker RESULTS.json SIZES NAME ...
+python -m dfm_jax.profiling.gpu_worker RESULTS.json SIZES NAME ...
 """
 
 import json
@@ -15,25 +15,25 @@ import jax
 
 from dfm_jax import platforms
 from dfm_jax.errors import UserError
-from dfm_jax.profiling.events import emit, take_standard_output
-from dfm_jax.profiling.kinds import KINDS
-from dfm_jax.profiling.laboratory import Laboratory, Task
 from dfm_jax.profiling.measure import describe
-from dfm_jax.profiling.plan import JAX, SIZES, Measurement, make_plan
+from dfm_jax.profiling.measurement_plan import JAX, SIZES, Measurement, make_plan
+from dfm_jax.profiling.session import Session, Task
+from dfm_jax.profiling.tasks import TASKS
+from dfm_jax.profiling.worker_events import emit, take_standard_output
 from dfm_jax.runs import log
 
 COMPILED_AT_ONCE = 8
 
 
-def work(lab: Laboratory, wave: Sequence[Measurement]) -> None:
+def work(session: Session, wave: Sequence[Measurement]) -> None:
     """Compiles all of a wave, then measures one after the other."""
     emit("compiling", names=[m.name for m in wave])
     tasks, ready = {}, {}
     for m in wave:
         try:
-            tasks[m.name] = KINDS[m.kind](lab, m.name, **m.settings)
+            tasks[m.name] = TASKS[m.kind](session, m.name, **m.settings)
         except Exception as error:  # whatever it is, the others are to be measured
-            _failed(lab, m.name, error)
+            _failed(session, m.name, error)
     with ThreadPoolExecutor(min(COMPILED_AT_ONCE, os.cpu_count() or 1)) as pool:
         futures = {pool.submit(task.compile): name for name, task in tasks.items()}
         for future in as_completed(futures):
@@ -41,28 +41,28 @@ def work(lab: Laboratory, wave: Sequence[Measurement]) -> None:
             try:
                 ready[name] = future.result()
             except Exception as error:
-                _failed(lab, name, error)
+                _failed(session, name, error)
             else:
                 emit("compiled", name=name)
     for m in wave:
         if m.name in ready:
-            _measure(lab, m.name, tasks[m.name], ready[m.name])
+            _measure(session, m.name, tasks[m.name], ready[m.name])
 
 
-def _measure(lab: Laboratory, name: str, task: Task, compiled: Any) -> None:
+def _measure(session: Session, name: str, task: Task, compiled: Any) -> None:
     emit("begin", name=name)
     try:
         numbers = task.run(compiled)
     except Exception as error:
-        _failed(lab, name, error)
+        _failed(session, name, error)
         return
-    lab.results[name] = numbers
+    session.results[name] = numbers
     emit("result", name=name, numbers=numbers)
 
 
-def _failed(lab: Laboratory, name: str, error: Exception) -> None:
-    lab.results[name] = {"failed": describe(error)}
-    emit("result", name=name, numbers=lab.results[name])
+def _failed(session: Session, name: str, error: Exception) -> None:
+    session.results[name] = {"failed": describe(error)}
+    emit("result", name=name, numbers=session.results[name])
 
 
 def device() -> dict[str, Any]:
@@ -87,11 +87,11 @@ def main(arguments: Sequence[str]) -> int:
     platforms.start()  # with the flags that every command has
     emit("device", **device())
     known = json.loads(pathlib.Path(path).read_text())["results"] if os.path.exists(path) else {}
-    lab = Laboratory(SIZES[size], known)
-    for wave in make_plan(lab.sizes):
+    session = Session(SIZES[size], known)
+    for wave in make_plan(session.sizes):
         chosen = [m for m in wave.measurements if m.name in names]
         if chosen and wave.process == JAX:
-            work(lab, chosen)
+            work(session, chosen)
     return 0
 
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dfm_jax.profiling.events import read
-from dfm_jax.profiling.plan import Wave
+from dfm_jax.profiling.measurement_plan import Wave
+from dfm_jax.profiling.worker_events import read
 
 START_LIMIT = 120.0  # seconds until a process says what its device is
 

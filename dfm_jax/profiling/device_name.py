@@ -3,7 +3,7 @@
 import subprocess
 
 
-def card() -> str:
+def device_name() -> str:
     """The name of the first GPU, or 'CPU'."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:

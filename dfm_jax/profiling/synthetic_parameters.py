@@ -10,7 +10,7 @@ from jax import Array
 BIAS = 0.1
 
 
-def made_up_parameters(init: Callable[[Array], Any], key: Array) -> Any:
+def synthetic_parameters(init: Callable[[Array], Any], key: Array) -> Any:
     """Parameters of ordinary size, none of them zero; to be compiled.
 
     New ones will not do: their closed gates multiply by zeros, which takes some devices less power and so less time.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dfm_jax.evaluation.image_metrics import psnr
-from dfm_jax.sampling.results import SampleResult, SceneResult
+from dfm_jax.sampling.sample_summary import SampleResult, SceneResult
 from dfm_jax.sampling.videos import SampledImages
 from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures

@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-JAX, YARDSTICK, TESTS = "worker", "yardstick", "maths_tests"  # modules that measure, each in a process of its own
+# Modules that measure, each in a process of its own.
+JAX, PYTORCH, TESTS = "gpu_worker", "pytorch_baseline", "maths_tests"
 BEST = "best"  # the chunk size that made the denoising (or training) step fastest, of those that were measured
 
 
@@ -134,7 +135,7 @@ def _patient(wave: Wave, factor: float) -> Wave:
 
 def _waves(sizes: Sizes) -> list[Wave]:
     return [
-        Wave(YARDSTICK, tuple(_yardstick(sizes))),
+        Wave(PYTORCH, tuple(_yardstick(sizes))),
         Wave(JAX, tuple(_denoising_64(sizes))),
         Wave(JAX, tuple(_precisions(sizes))),
         Wave(JAX, tuple(_training(sizes))),
@@ -145,7 +146,7 @@ def _waves(sizes: Sizes) -> list[Wave]:
         Wave(JAX, tuple(_resuming())),
         Wave(JAX, tuple(_sweeps(sizes))),
         Wave(TESTS, tuple(_tests(sizes))),
-        Wave(YARDSTICK, tuple(_yardstick(sizes, ", at the end"))),
+        Wave(PYTORCH, tuple(_yardstick(sizes, ", at the end"))),
     ]
 
 

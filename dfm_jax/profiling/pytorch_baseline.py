@@ -1,6 +1,6 @@
 """A process of the GPU report that measures the yardstick: the published computation in plain PyTorch, from its file.
 
-python -m dfm_jax.profiling.yardstick FILE SIZES NAME ...
+python -m dfm_jax.profiling.pytorch_baseline FILE SIZES NAME ...
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from dfm_jax.profiling.events import emit, take_standard_output
 from dfm_jax.profiling.measure import describe
-from dfm_jax.profiling.plan import SIZES, YARDSTICK, make_plan
+from dfm_jax.profiling.measurement_plan import PYTORCH, SIZES, make_plan
+from dfm_jax.profiling.worker_events import emit, take_standard_output
 
 
 def load(path: pathlib.Path) -> types.ModuleType:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     yardstick.torch.set_default_device("cuda" if yardstick.torch.cuda.is_available() else "cpu")
     for wave in make_plan(SIZES[size]):
         for m in wave.measurements:
-            if wave.process != YARDSTICK or m.name not in names:
+            if wave.process != PYTORCH or m.name not in names:
                 continue
             emit("begin", name=m.name)
             try:
