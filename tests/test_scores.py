@@ -11,6 +11,7 @@ from flax import struct
 
 from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
+from dfm_jax.evaluation import scene_store
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import evaluation_page
