@@ -3,6 +3,7 @@ whether it would fit a TPU.
 
     python -m dfm_jax.main --config=configs/toy.py                 # trains in runs/toy, or in --workdir=DIR
     python -m dfm_jax.main --workdir=runs/toy --mode=sample        # or a model that is shipped: --workdir=toy
+    python -m dfm_jax.main --workdir=runs/toy --mode=sample --image=photo.jpg --fov=60
     python -m dfm_jax.main --workdir=runs/toy --mode=evaluate
     python -m dfm_jax.main --workdir=runs/toy --mode=export
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
@@ -28,6 +29,7 @@ from absl import logging as absl_logging
 
 from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
+from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.paths import workdir_of_config
@@ -46,6 +48,15 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoin
 _OUT = flags.DEFINE_string("out", None, "Folder for results (sample, evaluate, export), if not the run's.")
 MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples of each scene: --config.sample.num_samples.")
+_SEED = flags.DEFINE_integer("seed", None, "Of what is sampled: --config.seed.")
+_IMAGE = flags.DEFINE_multi_string("image", [], "A photograph to sample behind; several, of one scene, with --cameras.")
+_CAMERAS = flags.DEFINE_string("cameras", "", "transforms.json whose frames have the photographs' file_path.")
+_FOV = flags.DEFINE_float("fov", None, "Horizontal field of view of the whole upright photograph, degrees.")
+_FOCAL = flags.DEFINE_float("focal", None, "In its place: focal length in pixels of that photograph.")
+_CROP = flags.DEFINE_string("crop", None, "Of a photograph: centre (its middle square) or pad (all, with bars).")
+_SCALE = flags.DEFINE_float("scale", None, "Units of the photographs' cameras in one unit of the model.")
+OF_SAMPLING = (_NUM_SAMPLES, _SEED, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
@@ -71,7 +82,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("--topology is missing: for instance --topology=v5e:4x4")
     if _OUT.value and mode not in WRITING_MODES:
         raise UserError(f"--out is for the results of {', '.join(WRITING_MODES)}: --mode={mode} has none")
-    config = from_dict(_CONFIG.value)
+    config = _sampled_as_said(mode, from_dict(_CONFIG.value))
     if not workdir and mode in ("train", *WRITING_MODES):
         workdir = workdir_of_config(flags.FLAGS["config"].config_filename)
         logger.info("the run's --workdir is %s", workdir)
@@ -82,6 +93,14 @@ def run(arguments: list[str]) -> int:
         if mode != "compile":  # which is for devices that are not there
             platforms.start()
         return _dispatch(mode, config, workdir, _OUT.value)
+
+
+def _sampled_as_said(mode: str, config: Config) -> Config:
+    """The config with what options of sampling change in it, which are for that alone."""
+    for flag in OF_SAMPLING:
+        if flag.present and mode != "sample":
+            raise UserError(f"--{flag.name} is for --mode=sample")
+    return with_sampling(config, {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value})
 
 
 def initialize_processes(mode: str) -> contextlib.AbstractContextManager:
@@ -128,9 +147,13 @@ def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
 
         export(config, workdir, out)
         return 0
-    from dfm_jax.commands.sample import sample
+    from dfm_jax.commands.sample import in_short, sample
+    from dfm_jax.commands.sample_options import SampleOptions
 
-    sample(config, workdir, out)
+    said = _CAMERAS.value, _FOV.value, _FOCAL.value, _CROP.value, _SCALE.value
+    result = in_short(sample(config, workdir, out, SampleOptions(tuple(_IMAGE.value), *said)), workdir, out)
+    if jax.process_index() == 0:
+        print(json.dumps(result), flush=True)
     return 0
 
 

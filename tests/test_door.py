@@ -20,7 +20,9 @@ from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.runs.workdirs import local_folder, shipped_file, shipped_model
-from dfm_jax.sampling.sources import Placement, target_pose, to_example
+from dfm_jax.sampling.cameras import target_pose
+from dfm_jax.sampling.placement import Placement
+from dfm_jax.sampling.sources import to_example
 from dfm_jax.structs import Camera, Views
 from dfm_jax.training import pretrained
 from tests.programs import PATIENCE, environment
@@ -117,7 +119,7 @@ def test_coordinates_of_the_source_change_nothing_and_come_back(door):
             CONFIG.data, view_sampling=dataclasses.replace(CONFIG.data.view_sampling, max_context=2)
         ),
     )
-    example, worlds = to_example([PHOTO, PHOTO], config, Placement(cameras, target, near=1.0, far=9.0))
+    example, worlds, _ = to_example([PHOTO, PHOTO], config, Placement(cameras, target, near=1.0, far=9.0))
     np.testing.assert_allclose(example.context.camera.camera_to_world[0, 0], np.eye(4), atol=1e-6)
     np.testing.assert_allclose(worlds[0] @ example.context.camera.camera_to_world[0, 1], world[1], atol=1e-5)
     np.testing.assert_allclose(
@@ -155,7 +157,10 @@ def test_a_model_that_is_told_absolute_poses_takes_the_origin_and_says_so(caplog
 
 SILENT = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, photograph=None, target_camera=None))
 MISTAKES = {
-    "nothing is assumed": (lambda: example_of(PHOTO, SILENT), r"nothing of photographs \(config.sample.photograph\)"),
+    "nothing is assumed": (
+        lambda: example_of(PHOTO, SILENT),
+        r"nothing of photographs \(config.sample.target_camera\)",
+    ),
     "no target": (lambda: example_of(PHOTO, SILENT, camera=Camera(np.eye(4), INTRINSICS)), "give target_camera="),
     "no file": (lambda: example_of("nowhere.jpg"), "nowhere.jpg: the photograph cannot be read"),
     "no picture": (lambda: example_of(__file__), "is no picture"),

@@ -64,7 +64,8 @@ MAY_IMPORT = {
     # Scenes in 3D: a page that needs no network, and a server to turn, sample and render with.
     "viewer": ENDS | {"exports", "platforms"},
     # Commands that use a trained model; those beside the main one take a config file as that does.
-    "commands": JUDGING | {"pages", "data", "exports", "viewer"},
+    # Photographs may come with the cameras of a file that an importer reads.
+    "commands": JUDGING | {"pages", "data", "data.builders", "data.preparing", "exports", "viewer"},
     "studies": JUDGING | {"pages", "data"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "commands", "pages", "platforms", "renamed"},

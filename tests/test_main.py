@@ -90,6 +90,8 @@ MISTAKES = {
         "num_stepz",
     ),
     "results of training elsewhere": ([f"--config={TOY}", "--out=x"], "--out is for the results of sample"),
+    "photographs to train on": ([f"--config={TOY}", "--image=a.jpg"], "--image is for --mode=sample"),
+    "no samples": (["--workdir=toy", "--mode=sample", "--num_samples=0"], "num_samples must be at least 1"),
     "unknown mode": (
         [f"--config={TOY}", WORKDIR, "--mode=dance"],
         "should be one of <train|sample|evaluate|export|benchmark|compile>",

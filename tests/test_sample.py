@@ -14,10 +14,13 @@ import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from configs import toy as toy_config
 from dfm_jax.commands import sample as sampling
-from dfm_jax.commands.sample import camera_paths, sample
+from dfm_jax.commands.sample import in_short, sample
+from dfm_jax.commands.sample_options import SampleOptions
+from dfm_jax.commands.sampled_from import camera_paths
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
@@ -217,7 +220,7 @@ def test_pictures_of_something_else_are_not_replaced(run, tmp_path):
         sample(run.config, run.workdir, tmp_path)
 
 
-def interrupted(config, workdir, files):
+def interrupted(config, workdir, files, options):
     (files.folder / "index.html").write_text("half")
     raise KeyboardInterrupt
 
@@ -240,3 +243,25 @@ def test_preview_has_a_row_for_each_scene(run):
     assert sheet.dtype == np.uint8 and sheet.shape[0] > SCENES * 96 and sheet.shape[1] > 6 * 96
     windows = np.lib.stride_tricks.sliding_window_view(sheet, context.shape)[:, :12, 0]
     assert np.any(np.all(windows == context, axis=(2, 3, 4)))  # the second row begins with the second context
+
+
+def test_a_photograph_of_ones_own_is_sampled_as_the_sampler_does(run, tmp_path):
+    """The same bits; and the page shows the photograph, what was assumed of it, and no truth."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)).save(tmp_path / "photo.png")
+    options = SampleOptions((str(tmp_path / "photo.png"),), fov=60.0)
+    summary = sample(run.config, run.workdir, tmp_path / "out", options)
+    arrays = np.load(tmp_path / "out" / summary.scenes[0].arrays)
+    scenes = restore_trained(run.config, run.workdir).sample(tmp_path / "photo.png", fov=60.0)
+    np.testing.assert_array_equal(np.stack([scene.image for scene in scenes]), arrays["x0"])
+    assert "truth" not in arrays and summary.scenes[0].truth == "" and summary.estimate_psnr is None
+    assert not (tmp_path / "out" / "scene_00" / "truth.png").exists()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "photo.png: field of view: 60.0 degrees across, as given" in page and "What was really there" not in page
+    links = Links()
+    links.feed(page)
+    assert all((tmp_path / "out" / link).is_file() for link in links.found) and "photograph_0.jpg" in page
+    short = in_short(summary, run.workdir, tmp_path / "out")
+    assert json.loads(json.dumps(short))["assumptions"]["photographs"][0]["crop"] == "centre"
+    assert Path(short["page"]).is_file() and Path(short["samples"]).is_file()
+    assert len(run.summary.scenes) == SCENES  # those of the data set stay where they are
+    assert len(json.loads((run.folder / "samples.json").read_text())["scenes"]) == SCENES

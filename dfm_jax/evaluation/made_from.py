@@ -11,6 +11,7 @@ from dfm_jax.evaluation.features import Extractor
 from dfm_jax.models import lpips
 from dfm_jax.runs import fingerprints
 from dfm_jax.sampling.diffusion_sampler import Params
+from dfm_jax.structs import Example
 
 # Settings of `config.sample` that evaluation does not heed.
 OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")
@@ -20,6 +21,11 @@ OF_SAMPLE_MODE += ("photograph", "target_camera")
 def model_and_data(params: Params, step: int, data: SceneDataset) -> dict[str, Any]:
     """What every result depends on; JSON can hold it."""
     return {"step": step, "parameters": fingerprints.of_arrays(params), "data": data.fingerprint()}
+
+
+def model_and_example(params: Params, step: int, example: Example) -> dict[str, Any]:
+    """The same of photographs."""
+    return {"step": step, "parameters": fingerprints.of_arrays(params), "photographs": fingerprints.of_arrays(example)}
 
 
 def scores(

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from dfm_jax.pages.style import CSS, SCRIPT
+from dfm_jax.sampling.assumptions import Assumptions
 from dfm_jax.sampling.sample_summary import HiddenColours, SampleResult, SceneResult, Summary
 
 Curve = Sequence[tuple[int, float]]  # (step, value)
@@ -21,6 +22,7 @@ def write_report(folder: Path, summary: Summary, loss: Curve) -> Path:
     sections = [
         _opening(summary),
         *(_scene(i, scene, summary.hidden) for i, scene in enumerate(summary.scenes)),
+        _assumed(summary.assumptions) if summary.assumptions else "",
         _odds(summary.hidden) if summary.hidden else "",
         _numbers(summary),
         _training(loss) if len(loss) > 1 else "",
@@ -68,6 +70,8 @@ def _opening(summary: Summary) -> str:
         )
     items = "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts)
     given = "The model is given an image of a scene (outlined in blue) and"
+    if summary.assumptions:
+        given = "The model is given your photograph, as it sees it (outlined in blue), and"
     if summary.deterministic:
         title = "One image, one answer"
         lead = f"""{given} answers with one 3D scene, shown from a moving camera: this is pixelNeRF, without diffusion.
@@ -88,6 +92,7 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
     if hidden:
         captions = [_swatch(colour) if colour else "mixed" for colour in hidden.seen[index]]
     given = "".join(_picture(path, "Given", "what the model sees") for path in scene.contexts)
+    given += "".join(_picture(path, "Photograph", "as it was taken") for path in scene.photographs)
     samples = "".join(
         _video(j, sample, caption) for j, (sample, caption) in enumerate(zip(scene.samples, captions, strict=True))
     )
@@ -96,9 +101,10 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
             _picture(scene.mean, "Average of the samples", "sharp where they agree, washed out where they do not"),
             _picture(scene.uncertainty, "What is uncertain", "grey: decided by the image; glowing: left open"),
             _picture(scene.estimate, "One best guess instead", "a model that must give one answer mixes them all"),
-            _picture(scene.truth, "What was really there", "never shown to the model: one possibility of many"),
         ]
     )
+    if scene.truth:
+        pictures += _picture(scene.truth, "What was really there", "never shown to the model: one possibility of many")
     return f"""<section class="scene">
 <h3>Scene {index + 1} <span class="soft">{escape(scene.name)}</span></h3>
 <div class="turning">
@@ -133,6 +139,11 @@ def _picture(path: str, title: str, text: str) -> str:
     )
 
 
+def _assumed(assumptions: Assumptions) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in assumptions.sentences())
+    return f"<h2>What was assumed of the photograph</h2>\n<ul>{items}</ul>"
+
+
 def _odds(hidden: HiddenColours) -> str:
     """The samples' hidden colours against the odds that the scenes were made with."""
     total = sum(hidden.counts)
@@ -155,32 +166,39 @@ the single best guesses, which cannot choose, {_percent(hidden.estimate_purity)}
 
 
 def _numbers(summary: Summary) -> str:
+    known = all(scene.truth for scene in summary.scenes)
     rows = [
         (
             f"{i + 1} {escape(scene.name)}",
             _decibel(sum(sample.context_psnr for sample in scene.samples) / len(scene.samples)),
-            _decibel(max(sample.target_psnr for sample in scene.samples)),
-            _decibel(scene.mean_psnr),
-            _decibel(scene.estimate_psnr),
+            *(_against_truth(scene) if known else ()),
             _percent(scene.spread, 1),
         )
         for i, scene in enumerate(summary.scenes)
     ]
-    heads = ("Scene", "Given image again", "Best sample", "Average of samples", "Best guess", "Spread")
+    against = ("Best sample", "Average of samples", "Best guess") if known else ()
     return f"""<h2>Numbers, and how to read them</h2>
-{_table(rows, heads)}
+{_table(rows, ("Scene", "Given image again", *against, "Spread"))}
 <dl>
 <dt>Given image again</dt>
 <dd>Each sampled scene is rendered from the camera of the given image and compared with it (PSNR: 20&nbsp;dB is an error
 of 10&nbsp;%, 30&nbsp;dB of 3&nbsp;%; higher is better). This tells whether samples respect what is known.</dd>
-<dt>Best sample, average of samples, best guess</dt>
-<dd>The view from the other (target) camera, compared with the truth. A sample that rightly chose something else scores
-<em>low</em> here; the best of several tells whether the truth is among them. Averages and best guesses score well by
-mixing the possibilities, though no scene looks like that.</dd>
-<dt>Spread</dt>
+{TRUTH if known else ""}<dt>Spread</dt>
 <dd>Standard deviation of the samples, averaged over the target view. 0&nbsp;% would mean: only one answer is
 possible.</dd>
 </dl>"""
+
+
+TRUTH = """<dt>Best sample, average of samples, best guess</dt>
+<dd>The view from the other (target) camera, compared with the truth. A sample that rightly chose something else scores
+<em>low</em> here; the best of several tells whether the truth is among them. Averages and best guesses score well by
+mixing the possibilities, though no scene looks like that.</dd>
+"""
+
+
+def _against_truth(scene: SceneResult) -> tuple[str, str, str]:
+    best = max(sample.target_psnr for sample in scene.samples)
+    return _decibel(best), _decibel(scene.mean_psnr), _decibel(scene.estimate_psnr)
 
 
 def _training(curve: Curve) -> str:

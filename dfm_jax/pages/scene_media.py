@@ -2,17 +2,22 @@
 
 scene_00/{context_0,truth,estimate,mean,variance,uncertainty,contact_sheet}.png  arrays.npz
 scene_00/sample_00/{rgb,depth}.mp4  poster.png
+scene_00/photograph_0.jpg, of photographs of one's own, of which there is no truth
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.sampling.sample_summary import SampleResult, SceneResult
 from dfm_jax.sampling.videos import SampledImages
 from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures
+
+MAX_SIDE = 640  # of a photograph on the page, pixels
 
 
 def scene_folder(scene: int) -> str:
@@ -35,24 +40,33 @@ def write_videos(folder: Path, example: Example, scene: int, sample: int, frames
 
 
 def write_scene(
-    folder: Path, scene: int, name: str, example: Example, drawn: SampledImages, hidden: np.ndarray | None = None
+    folder: Path,
+    scene: int,
+    name: str,
+    example: Example,
+    drawn: SampledImages,
+    hidden: np.ndarray | None = None,
+    known: bool = True,
+    photographs: Sequence[Image.Image] = (),
 ) -> SceneResult:
     """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers.
 
     Args:
       hidden: [h, w] bool, the pixels of target view 0 that show what the context hides, if that is known.
+      known: whether the target views are.
+      photographs: that the context views are made of.
     """
     own = folder / scene_folder(scene)
     own.mkdir(parents=True, exist_ok=True)
     valid = np.asarray(example.context.valid[scene])
     contexts = np.asarray(example.context.images[scene])[valid]
-    truths = np.asarray(example.target.images[scene])
+    truths = np.asarray(example.target.images[scene]) if known else None
     views, estimate = drawn.views[scene], drawn.estimate[scene]
     seen_contexts, seen_targets = views[:, : len(valid)][:, valid], views[:, len(valid) :]
     mean, variance = seen_targets[:, 0].mean(0), seen_targets[:, 0].var(0)
 
     images = {f"context_{i}": image for i, image in enumerate(contexts)} | {
-        "truth": truths[0],
+        **({"truth": truths[0]} if known else {}),
         "estimate": estimate,
         "mean": mean,
         "variance": pictures.colour_variance(variance),
@@ -64,7 +78,7 @@ def write_scene(
     pictures.write_png(own / "contact_sheet.png", sheet)
     arrays = {
         "context": contexts[0],
-        "truth": truths[0],
+        **({"truth": truths[0]} if known else {}),
         "samples": seen_targets[:, 0],
         "x0": drawn.x0[scene],
         "mean": mean,
@@ -77,12 +91,13 @@ def write_scene(
     return SceneResult(
         name=name,
         contexts=contexts_made,
-        **path,
+        **{"truth": "", **path},
         arrays=f"{scene_folder(scene)}/arrays.npz",
         samples=_sample_results(scene, contexts, seen_contexts, truths, seen_targets, drawn.x0[scene]),
-        estimate_psnr=_psnr(estimate, truths[0]),
-        mean_psnr=_psnr(mean, truths[0]),
+        estimate_psnr=_psnr(estimate, truths[0]) if known else None,
+        mean_psnr=_psnr(mean, truths[0]) if known else None,
         spread=float(np.sqrt(variance).mean()),
+        photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
     )
 
 
@@ -90,7 +105,7 @@ def _sample_results(
     scene: int,
     contexts: np.ndarray,
     seen_contexts: np.ndarray,
-    truths: np.ndarray,
+    truths: np.ndarray | None,
     seen_targets: np.ndarray,
     x0: np.ndarray,
 ) -> tuple[SampleResult, ...]:
@@ -101,8 +116,8 @@ def _sample_results(
             depth_video=f"{sample_folder(scene, j)}/depth.mp4",
             poster=f"{sample_folder(scene, j)}/poster.png",
             context_psnr=_psnr(seen_contexts[j], contexts),
-            target_psnr=_psnr(seen_targets[j, 0], truths[0]),
-            novel_psnr=_psnr(seen_targets[j, 1:], truths[1:]) if len(truths) > 1 else None,
+            target_psnr=None if truths is None else _psnr(seen_targets[j, 0], truths[0]),
+            novel_psnr=None if truths is None or len(truths) == 1 else _psnr(seen_targets[j, 1:], truths[1:]),
             scene_psnr=_psnr(seen_targets[j, 0], x0[j]),
         )
         for j in range(len(seen_targets))
@@ -110,16 +125,33 @@ def _sample_results(
 
 
 def contact_sheet(
-    contexts: np.ndarray, seen_contexts: np.ndarray, truths: np.ndarray, seen_targets: np.ndarray, estimate: np.ndarray
+    contexts: np.ndarray,
+    seen_contexts: np.ndarray,
+    truths: np.ndarray | None,
+    seen_targets: np.ndarray,
+    estimate: np.ndarray,
 ) -> np.ndarray:
     """All stills of a scene, uint8: a row for the target view, one for each novel view and each context view; in the
-    columns the context view, the samples [n, v or t, h, w, 3], the deterministic estimate and the truth."""
-    columns = ["context", *(f"sample {j + 1}" for j in range(len(seen_targets))), "estimate", "truth"]
-    rows = [[contexts[0], *seen_targets[:, 0], estimate, truths[0]]]
-    rows += [[None, *seen_targets[:, k], None, truths[k]] for k in range(1, len(truths))]
-    rows += [[None, *seen_contexts[:, k], None, contexts[k]] for k in range(len(contexts))]
-    labels = ["target", *["novel"] * (len(truths) - 1), *["context, rendered"] * len(contexts)]
+    columns the context view, the samples [n, v or t, h, w, 3], the deterministic estimate and the truth, if it is
+    known."""
+    columns = ["context", *(f"sample {j + 1}" for j in range(len(seen_targets))), "estimate"]
+    rows = [[contexts[0], *seen_targets[:, 0], estimate]]
+    rows += [[None, *seen_targets[:, k], None] for k in range(1, seen_targets.shape[1])]
+    rows += [[None, *seen_contexts[:, k], None] for k in range(len(contexts))]
+    if truths is not None:
+        columns.append("truth")
+        rows = [[*row, truth] for row, truth in zip(rows, [*truths, *contexts], strict=True)]
+    labels = ["target", *["novel"] * (seen_targets.shape[1] - 1), *["context, rendered"] * len(contexts)]
     return pictures.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
+
+
+def _write_photograph(folder: Path, scene: int, number: int, image: Image.Image) -> str:
+    """Writes a photograph, at the size of a page, and returns its path."""
+    path = f"{scene_folder(scene)}/photograph_{number}.jpg"
+    shown = image.convert("RGB")
+    shown.thumbnail((MAX_SIDE, MAX_SIDE))
+    shown.save(folder / path, quality=90)
+    return path
 
 
 def _psnr(images: np.ndarray, truth: np.ndarray) -> float:

@@ -6,6 +6,8 @@ Paths are relative to the folder that holds `samples.json`. PSNR is in dB.
 import dataclasses
 from typing import Any
 
+from dfm_jax.sampling.assumptions import Assumptions
+
 
 @dataclasses.dataclass(frozen=True)
 class SampleResult:
@@ -13,7 +15,8 @@ class SampleResult:
     depth_video: str
     poster: str  # a frame of rgb_video that shows what the context view does not
     context_psnr: float  # the sampled scene rendered at the context camera, against the context image
-    target_psnr: float  # at the target camera, against the truth; low for a good sample that differs from it
+    # At the target camera, against the truth; low for a good sample that differs from it. None where it is not known.
+    target_psnr: float | None
     novel_psnr: float | None  # the same at the other target views; None where there are none
     scene_psnr: float  # the sampled scene at the target camera, against the image that diffusion ended with
 
@@ -22,7 +25,7 @@ class SampleResult:
 class SceneResult:
     name: str  # of the scene in its data set
     contexts: tuple[str, ...]  # the given images
-    truth: str  # the target view as it really is
+    truth: str  # the target view as it really is; '' where that is not known, as of a photograph
     estimate: str  # the deterministic estimate of it
     mean: str  # per-pixel mean of the samples at the target view
     variance: str  # per-pixel variance, brightest where it is largest
@@ -30,9 +33,10 @@ class SceneResult:
     contact_sheet: str
     arrays: str  # samples, mean and variance as numbers (.npz)
     samples: tuple[SampleResult, ...]
-    estimate_psnr: float  # the deterministic estimate against the truth
-    mean_psnr: float  # the mean of the samples against the truth
+    estimate_psnr: float | None  # the deterministic estimate against the truth; None where it is not known
+    mean_psnr: float | None  # the mean of the samples against the truth
     spread: float  # standard deviation of the samples, averaged over pixels and colours; colour units in [0, 1]
+    photographs: tuple[str, ...] = ()  # of one's own, as viewers show them; none: a data set's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +60,9 @@ class Summary:
     commands: tuple[str, ...]  # that made this; none where it was not made from a command line
     scenes: tuple[SceneResult, ...]
     context_psnr: float  # mean over all samples
-    estimate_psnr: float  # mean over scenes
+    estimate_psnr: float | None  # mean over scenes; None where the truth is not known
     spread: float  # mean over scenes
     hidden: HiddenColours | None  # of data sets with a known hidden attribute
     made_from: dict[str, Any]  # fingerprints, `made_from.model_and_data`
     seconds: dict[str, float]  # wall clock of each stage
+    assumptions: Assumptions | None = None  # of photographs of one's own

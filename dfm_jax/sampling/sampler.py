@@ -16,10 +16,12 @@ from dfm_jax.errors import UserError
 from dfm_jax.exports.protocol import Frame
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
+from dfm_jax.sampling.assumptions import Assumptions
 from dfm_jax.sampling.batches import sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
+from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.scenes import Sampled, Scenes
-from dfm_jax.sampling.sources import Placement, source_frame, to_example
+from dfm_jax.sampling.sources import source_frame, to_example
 from dfm_jax.structs import Camera, Example
 
 
@@ -65,6 +67,10 @@ class Sampler:
         target_camera: Camera | None = None,
         near: float | None = None,
         far: float | None = None,
+        fov: float | None = None,
+        focal: float | None = None,
+        crop: str | None = None,
+        scale: float | None = None,
         **settings: Any,
     ) -> Scenes:
         """Samples scenes that what is given could show, on all devices of this process.
@@ -76,16 +82,20 @@ class Sampler:
         Scenes(2 samples, at 24 x 24 pixels: toy, step 6000, seed 0)
 
         Args:
-          source: a photograph (a path, an image of Pillow, or an array [h, w, 3], uint8 or floats in [0, 1]), of which
-            the middle square is taken; a list of photographs of one scene, with `camera`; `Views` [v] of one scene or
-            [s, v] of several; or an `Example`.
+          source: a photograph (a path, an image of Pillow, or an array [h, w, 3], uint8 or floats in [0, 1]); a list of
+            photographs of one scene, with `camera`; `Views` [v] of one scene or [s, v] of several; or an `Example`.
           num_samples: of each scene; like all settings, as in the model's config if it is not given.
           steps: denoising steps.
           guidance: 1 is none.
-          camera: of the photographs [v], as viewers show them; without it a photograph has a camera as the config
-            assumes (`sample.photograph`), at the origin.
+          camera: of the photographs [v], as viewers show them; without it a photograph is at the origin.
           target_camera: where to sample, in the coordinates of the others; without it, as `sample.target_camera` says.
           near, far: distances between which everything lies that photographs show.
+          fov: of a photograph without a camera, horizontal, in degrees, of the whole upright picture; if nothing is
+            said, as its EXIF data state, or as the config assumes (`sample.photograph`).
+          focal: the same as a focal length in pixels of that picture.
+          crop: 'centre', the middle square of photographs, or 'pad', all of them with bars.
+          scale: units of the source in one unit of the model. Scenes are rendered in the model's units: what is given
+            here (positions of cameras, near and far) is divided by it, and exports are multiplied by it.
           settings: any other of `config.sample`.
 
         Raises:
@@ -98,11 +108,13 @@ class Sampler:
             )
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
-        placement = Placement(camera, target_camera, near, far)
-        example, world = to_example(source, chosen.config, placement)
-        return chosen.sample_example(example, world, [source_frame(source, placement)] * len(world))
+        placement = Placement(camera, target_camera, near, far, fov, focal, crop, scale)
+        example, world, assumptions = to_example(source, chosen.config, placement)
+        return chosen.sample_example(example, world, [source_frame(source, placement)] * len(world), assumptions)
 
-    def sample_example(self, example: Example, world: np.ndarray, frames: Sequence[Frame]) -> Scenes:
+    def sample_example(
+        self, example: Example, world: np.ndarray, frames: Sequence[Frame], assumptions: Assumptions | None = None
+    ) -> Scenes:
         """Scenes behind an example [s], whose first context views have the poses `world` [s, 4, 4] in coordinates that
         lie in those of the sources as `frames` [s] say."""
         num_samples = self.config.sample.num_samples
@@ -113,6 +125,7 @@ class Sampler:
         joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
         made_from = {"name": self.name, "step": self.step, "seed": self.config.seed}
         made_from["sample"] = dataclasses.asdict(self.config.sample)
+        made_from["assumptions"] = None if assumptions is None else dataclasses.asdict(assumptions)
         return Scenes(diffusion, Sampled(*joined, example, world, tuple(frames)), made_from)
 
     def __repr__(self) -> str:

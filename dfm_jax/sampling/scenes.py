@@ -15,10 +15,10 @@ import numpy as np
 
 from dfm_jax.errors import UserError
 from dfm_jax.exports.protocol import Frame
+from dfm_jax.sampling.cameras import checked_camera
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.novel_views import render_cameras
 from dfm_jax.sampling.scene_files import write_scenes
-from dfm_jax.sampling.sources import checked_camera
 from dfm_jax.structs import Camera, Example, RenderedViews, Scene
 
 
@@ -36,8 +36,9 @@ class Sampled:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SampledScene:
-    """One scene behind what was given. Cameras are in the coordinates of the source; of one photograph, these are the
-    photograph's own camera (OpenCV axes, at the origin).
+    """One scene behind what was given. Cameras are in the coordinates of the source, in units of the model (`frame`
+    says how these lie in the source's); of one photograph, these are the photograph's own camera (OpenCV axes, at the
+    origin).
 
     >>> scenes[1]
     SampledScene(sample 1 of source 0, from 2.6 to 5.5)

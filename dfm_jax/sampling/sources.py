@@ -6,33 +6,32 @@ first context view in the coordinates that the source has: those of an example a
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from dfm_jax.config import Config, TargetCameraConfig
+from dfm_jax.config import Config
 from dfm_jax.data.loading.examples import pad, stack
-from dfm_jax.data.loading.transforms import relative_to_first
+from dfm_jax.data.loading.transforms import relative_to_first, scale_world
 from dfm_jax.errors import UserError
 from dfm_jax.exports.protocol import Frame
-from dfm_jax.sampling.photographs import MEANT, Photograph, is_photograph, square_photograph
+from dfm_jax.sampling import photograph_views
+from dfm_jax.sampling.assumptions import Assumptions
+from dfm_jax.sampling.cameras import checked_camera, describe_target, target_pose
+from dfm_jax.sampling.photographs import as_taken, open_photograph, square_photograph
+from dfm_jax.sampling.placement import Placement, assumed, bounds
 from dfm_jax.structs import Camera, Example, Views
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """What a call says of the cameras and bounds of its photographs or views; None: nothing."""
+class Given(NamedTuple):
+    """What a model is given, in numpy."""
 
-    camera: Camera | None = None  # [v] of the photographs
-    target_camera: Camera | None = None  # one, in the coordinates of the others
-    near: float | None = None
-    far: float | None = None
-    scale: float | None = None  # source units in one unit of the model, in which all else is given
+    example: Example  # [s]
+    world: np.ndarray  # [s, 4, 4], in the model's units
+    assumptions: Assumptions | None = None  # of photographs; None of anything else
 
 
 def source_frame(source: Any, placement: Placement) -> Frame:
@@ -41,15 +40,12 @@ def source_frame(source: Any, placement: Placement) -> Frame:
     Raises:
       UserError: `scale` is none.
     """
-    scale = 1.0 if placement.scale is None else placement.scale
-    if not (isinstance(scale, int | float | np.number) and 0 < scale < np.inf):
-        raise UserError(f"scale, in source units a unit of the model, must be a number above 0, not {scale!r}")
     has_cameras = isinstance(source, Views) or placement.camera is not None
-    return Frame("source" if has_cameras else "first_camera", np.diag([scale, scale, scale, 1.0]))
+    return Frame("source" if has_cameras else "first_camera", np.diag([*[placement.units] * 3, 1.0]))
 
 
-def to_example(source: Any, config: Config, placement: Placement) -> tuple[Example, np.ndarray]:
-    """The example [s] in numpy that a model of this config is given, and its `world`.
+def to_example(source: Any, config: Config, placement: Placement) -> Given:
+    """What a model of this config is given.
 
     Raises:
       UserError: the source is none of these, or cannot be read, or what is said of its cameras does not go with it.
@@ -57,89 +53,44 @@ def to_example(source: Any, config: Config, placement: Placement) -> tuple[Examp
     if isinstance(source, Example):
         return _whole(source, config, placement)
     if isinstance(source, Views):
-        if placement.camera is not None:
-            raise UserError("camera= is for photographs: these views have cameras of their own")
-        views = source if np.ndim(source.images) == 5 else jax.tree.map(lambda x: np.asarray(x)[None], source)
-        scenes = [jax.tree.map(lambda x, i=i: np.asarray(x[i]), views) for i in range(len(views.images))]
-        made = [_of_views(scene, config, placement, i) for i, scene in enumerate(scenes)]
-    else:
-        many = [source] if is_photograph(source) else _several(source)
-        made = [_of_views(_as_views(many, config, placement.camera), config, placement, 0)]
-    examples, worlds = zip(*made, strict=True)
-    return stack(examples), np.stack(worlds)
-
-
-def checked_camera(camera: Any, count: int | None = None, what: str = "camera") -> Camera:
-    """A camera, or `count` of them, in float64; any number, if that is None.
-
-    Raises:
-      UserError: it is something else.
-    """
-    if not isinstance(camera, Camera):
-        raise UserError(f"{what} is {type(camera).__name__}, not dfm_jax.Camera(camera_to_world, intrinsics)")
-    pose, intrinsics = (np.asarray(x, np.float64) for x in (camera.camera_to_world, camera.intrinsics))
-    if pose.shape[-2:] != (4, 4) or intrinsics.shape[-2:] != (3, 3) or max(pose.ndim, intrinsics.ndim) > 3:
-        raise UserError(
-            f"{what} has camera_to_world {list(pose.shape)} and intrinsics {list(intrinsics.shape)}: these are [4, 4] "
-            "and [3, 3], or [k, 4, 4] and [k, 3, 3] of several cameras"
-        )
-    lengths = {len(x) for x in (pose, intrinsics) if x.ndim == 3}
-    if len(lengths) > 1 or (count is not None and lengths | {count} != {count}) or 0 in lengths:
-        needed = "as many intrinsics as poses" if count is None else f"{count} of each"
-        raise UserError(f"{what} has poses {list(pose.shape)} and intrinsics {list(intrinsics.shape)}: give {needed}")
-    if not (np.isfinite(pose).all() and np.isfinite(intrinsics).all() and (intrinsics[..., [0, 1], [0, 1]] > 0).all()):
-        raise UserError(f"{what} has numbers that are not finite, or a focal length that is not above 0")
-    batch = tuple(lengths) if count is None else (count,)
-    return Camera(np.broadcast_to(pose, (*batch, 4, 4)), np.broadcast_to(intrinsics, (*batch, 3, 3)))
-
-
-def target_pose(settings: TargetCameraConfig) -> np.ndarray:
-    """The pose [4, 4] of the target camera, relative to a photograph's."""
-    tilt = np.deg2rad(settings.elevation)
-    up = np.array([0.0, -np.cos(tilt), -np.sin(tilt)])  # of the world, in the photograph's axes
-    turn = Rotation.from_rotvec(np.deg2rad(settings.azimuth) * up).as_matrix()
-    centre = np.array([0.0, 0.0, settings.distance])
-    pose = np.eye(4)
-    pose[:3, :3] = turn
-    pose[:3, 3] = centre - turn @ centre + settings.forward * turn[:, 2]
-    return pose
-
-
-def _several(source: Any) -> list[Photograph]:
-    items = list(source) if isinstance(source, Sequence) or np.ndim(source) == 4 else []
-    if not items or not all(map(is_photograph, items)):
-        raise UserError(f"{MEANT}, or several of them; or Views, or an Example; not {type(source).__name__}")
-    return items
-
-
-def _as_views(photographs: Sequence[Photograph], config: Config, camera: Camera | None) -> Views:
-    """Photographs [v] of one scene, in the coordinates of their cameras."""
-    count = len(photographs)
-    if camera is None and count > 1:
-        raise UserError(
-            f"{count} photographs of a scene need their cameras: camera=dfm_jax.Camera(camera_to_world [{count}, 4, 4],"
-            f" intrinsics [{count}, 3, 3])"
-        )
-    if camera is None:
-        known, focal = None, _assumed(config, "photograph", "camera=").focal_length
-        cropped = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
-    else:
-        known = checked_camera(camera, count)
-    if known is None and getattr(config.model.encoder, "absolute_pose", False):
-        logger.warning("the model is told where cameras are, and nothing says it of this photograph: at the origin")
-    images, intrinsics = [], []
-    for i, photograph in enumerate(photographs):
-        given = cropped if known is None else known.intrinsics[i]
-        image, moved = square_photograph(photograph, given, config.image_size, config.model.ray_marching.background)
-        images.append(image)
-        intrinsics.append(cropped if known is None else moved)
-    poses = np.eye(4)[None] if known is None else known.camera_to_world
-    return Views(
-        images=np.stack(images),
-        camera=Camera(poses, np.stack(intrinsics)),
-        absolute_pose=poses[:, :3],
-        valid=np.ones(count, bool),
+        return _of_all_views(source, config, placement)
+    sources = photograph_views.several(source)
+    placement = placement.in_model_units(len(sources))
+    views, facts, notes = photograph_views.as_views(sources, config, placement)
+    example, world = _of_views(views, config, placement, 0)
+    near, far, said = bounds(config, placement)
+    assumptions = Assumptions(
+        photographs=facts,
+        near=near,
+        far=far,
+        bounds_from=said,
+        scale=placement.units,
+        frame="first_camera" if placement.camera is None else "source",
+        target_camera="as given" if placement.target_camera else describe_target(config.sample.target_camera),
+        notes=notes,
     )
+    for sentence in assumptions.sentences():
+        logger.info(sentence)
+    return Given(stack([example]), world[None], assumptions)
+
+
+def _of_all_views(source: Views, config: Config, placement: Placement) -> Given:
+    if any(getattr(placement, name) is not None for name in ("camera", "fov", "focal", "crop")):
+        raise UserError("camera=, fov=, focal= and crop= are for photographs: these views have cameras of their own")
+    views = source if np.ndim(source.images) == 5 else jax.tree.map(lambda x: np.asarray(x)[None], source)
+    scenes = [jax.tree.map(lambda x, i=i: np.asarray(x[i]), views) for i in range(len(views.images))]
+    units, placement = placement.units, placement.in_model_units(0)
+    if units != 1:
+        smaller = lambda poses: scale_world(np.asarray(poses, np.float64), 1 / units)
+        scenes = [
+            scene.replace(
+                camera=scene.camera.replace(camera_to_world=smaller(scene.camera.camera_to_world)),
+                absolute_pose=smaller(scene.absolute_pose),
+            )
+            for scene in scenes
+        ]
+    examples, worlds = zip(*(_of_views(scene, config, placement, i) for i, scene in enumerate(scenes)), strict=True)
+    return Given(stack(examples), np.stack(worlds))
 
 
 def _of_views(views: Views, config: Config, placement: Placement, index: int) -> tuple[Example, np.ndarray]:
@@ -155,7 +106,7 @@ def _of_views(views: Views, config: Config, placement: Placement, index: int) ->
     context = _in_single_precision(views, Camera(relative, camera.intrinsics), views.absolute_pose)
     if (count := int(valid.sum())) > (known := config.data.view_sampling.max_context):
         logger.warning("%d context views; in training there were %d at most: scenes may be blurred", count, known)
-    near, far = _bounds(config, placement)
+    near, far, _ = bounds(config, placement)
     example = Example(
         context=pad(context, config.data.view_sampling.max_context),
         target=_target(context, first if moved else None, config, placement.target_camera),
@@ -169,13 +120,10 @@ def _of_views(views: Views, config: Config, placement: Placement, index: int) ->
 def _target(context: Views, first: np.ndarray | None, config: Config, camera: Camera | None) -> Views:
     """The target view [t=1], whose image is not known."""
     if camera is None:
-        pose = target_pose(_assumed(config, "target_camera", "target_camera="))
+        pose = target_pose(assumed(config, "target_camera", "target_camera="))
         intrinsics = context.camera.intrinsics[0]
     else:
-        camera = checked_camera(camera, what="target_camera")
-        if camera.intrinsics.ndim == 3 and len(camera.intrinsics) > 1:
-            raise UserError("target_camera is one camera: a scene can be rendered at any others")
-        pose, intrinsics = camera.camera_to_world.reshape(4, 4), camera.intrinsics.reshape(3, 3)
+        pose, intrinsics = camera.camera_to_world[0], camera.intrinsics[0]
         pose = pose if first is None else np.linalg.inv(first) @ pose
     absolute = np.vstack([context.absolute_pose[0], [0.0, 0.0, 0.0, 1.0]]) @ pose
     target = jax.tree.map(lambda x: x[:1], context)
@@ -195,33 +143,20 @@ def _sized(images: np.ndarray, config: Config) -> np.ndarray:
         raise UserError(
             f"views have square images [v, h, w, 3], not {list(images.shape)}: crop them, and their cameras"
         )
-    return np.stack([square_photograph(image, np.eye(3), size, 0.0)[0] for image in images])
+    return np.stack([_resized(image, size) for image in images])
 
 
-def _bounds(config: Config, placement: Placement) -> tuple[float, float]:
-    """`near` and `far`: as the call says, as the model knows, or as the config assumes of a photograph."""
-    near, far = placement.near, placement.far
-    if near is None or far is None:
-        known = config.data if config.data.near else _assumed(config, "photograph", "near= and far=")
-        near, far = (known.near if near is None else near), (known.far if far is None else far)
-    if not 0 < near < far < np.inf:
-        raise UserError(f"near={near:g} must be above 0 and below far={far:g}")
-    return float(near), float(far)
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    if (exact := as_taken(image, size)) is not None:
+        return exact
+    return square_photograph(open_photograph(image, 0.0).image, np.eye(3), size, "centre", 0.0)[0]
 
 
-def _assumed(config: Config, name: str, instead: str) -> Any:
-    """What `config.sample` assumes of photographs under this name."""
-    if (found := getattr(config.sample, name)) is None:
-        raise UserError(f"the model's config assumes nothing of photographs (config.sample.{name}): give {instead}")
-    return found
-
-
-def _whole(example: Example, config: Config, placement: Placement) -> tuple[Example, np.ndarray]:
-    if any(getattr(placement, field.name) is not None for field in dataclasses.fields(placement)):
-        raise UserError(
-            "an Example has cameras and bounds of its own: camera=, target_camera=, near=, far= and scale= are not for "
-            "it"
-        )
+def _whole(example: Example, config: Config, placement: Placement) -> Given:
+    names = [field.name for field in dataclasses.fields(placement)]
+    if any(getattr(placement, name) is not None for name in names):
+        options = ", ".join(f"{name}=" for name in names)
+        raise UserError(f"an Example has cameras and bounds of its own: {options} are not for it")
     batched = example if np.ndim(example.near) else jax.tree.map(lambda x: np.asarray(x)[None], example)
     size = config.image_size
     for name in ("context", "target"):
@@ -230,4 +165,4 @@ def _whole(example: Example, config: Config, placement: Placement) -> tuple[Exam
             raise UserError(
                 f"the example's {name} images are {list(shape)}; this model's are [s, v, {size}, {size}, 3]"
             )
-    return jax.tree.map(np.asarray, batched), np.tile(np.eye(4), (len(batched.near), 1, 1))
+    return Given(jax.tree.map(np.asarray, batched), np.tile(np.eye(4), (len(batched.near), 1, 1)))

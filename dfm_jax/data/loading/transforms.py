@@ -29,6 +29,20 @@ def center_square(image: Image.Image, intrinsics: np.ndarray) -> tuple[Image.Ima
     return crop(image, intrinsics, (image.width - side) // 2, (image.height - side) // 2, side, side)
 
 
+def crop_or_pad(
+    image: Image.Image, intrinsics: np.ndarray, side: int, background: int
+) -> tuple[Image.Image, np.ndarray]:
+    """The square of `side` pixels in the middle of an RGB picture, and its intrinsics [3, 3]; where it is larger than
+    the picture, there is `background` [0, 255] beside it."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square, moved = crop(image, intrinsics, left, top, side, side)
+    if side > min(image.size):
+        canvas = Image.new("RGB", (side, side), (background,) * 3)
+        canvas.paste(image, (-left, -top))
+        return canvas, moved
+    return square, moved
+
+
 def resize(image: Image.Image, size: int) -> Image.Image:
     """A square picture at `size` pixels, antialiased."""
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -1,0 +1,56 @@
+"""Cameras that users give, checked; and where a photograph's target camera is by a config."""
+
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from dfm_jax.config import TargetCameraConfig
+from dfm_jax.errors import UserError
+from dfm_jax.structs import Camera
+
+
+def checked_camera(camera: Any, count: int | None = None, what: str = "camera") -> Camera:
+    """A camera, or `count` of them, in float64; any number, if that is None.
+
+    Raises:
+      UserError: it is something else.
+    """
+    if not isinstance(camera, Camera):
+        raise UserError(f"{what} is {type(camera).__name__}, not dfm_jax.Camera(camera_to_world, intrinsics)")
+    pose, intrinsics = (np.asarray(x, np.float64) for x in (camera.camera_to_world, camera.intrinsics))
+    if pose.shape[-2:] != (4, 4) or intrinsics.shape[-2:] != (3, 3) or max(pose.ndim, intrinsics.ndim) > 3:
+        raise UserError(
+            f"{what} has camera_to_world {list(pose.shape)} and intrinsics {list(intrinsics.shape)}: these are [4, 4] "
+            "and [3, 3], or [k, 4, 4] and [k, 3, 3] of several cameras"
+        )
+    lengths = {len(x) for x in (pose, intrinsics) if x.ndim == 3}
+    if len(lengths) > 1 or (count is not None and lengths | {count} != {count}) or 0 in lengths:
+        needed = "as many intrinsics as poses" if count is None else f"{count} of each"
+        raise UserError(f"{what} has poses {list(pose.shape)} and intrinsics {list(intrinsics.shape)}: give {needed}")
+    if not (np.isfinite(pose).all() and np.isfinite(intrinsics).all() and (intrinsics[..., [0, 1], [0, 1]] > 0).all()):
+        raise UserError(f"{what} has numbers that are not finite, or a focal length that is not above 0")
+    batch = tuple(lengths) if count is None else (count,)
+    return Camera(np.broadcast_to(pose, (*batch, 4, 4)), np.broadcast_to(intrinsics, (*batch, 3, 3)))
+
+
+def target_pose(settings: TargetCameraConfig) -> np.ndarray:
+    """The pose [4, 4] of the target camera, relative to a photograph's."""
+    tilt = np.deg2rad(settings.elevation)
+    up = np.array([0.0, -np.cos(tilt), -np.sin(tilt)])  # of the world, in the photograph's axes
+    turn = Rotation.from_rotvec(np.deg2rad(settings.azimuth) * up).as_matrix()
+    centre = np.array([0.0, 0.0, settings.distance])
+    pose = np.eye(4)
+    pose[:3, :3] = turn
+    pose[:3, 3] = centre - turn @ centre + settings.forward * turn[:, 2]
+    return pose
+
+
+def describe_target(settings: TargetCameraConfig) -> str:
+    """Where that is, and why."""
+    parts = []
+    if settings.azimuth:
+        parts.append(f"turned {settings.azimuth:g} degrees to the right around a point {settings.distance:g} ahead")
+    if settings.forward:
+        parts.append(f"{settings.forward:g} forward")
+    return f"{' and '.join(parts) or 'the same as the photograph'}, as the config says (sample.target_camera)"
