@@ -121,7 +121,10 @@ def test_photographs_lie_where_they_are_said_to():
     bare = source_frame(picture, Placement(scale=2.5))
     assert (bare.name, bare.scale) == ("first_camera", 2.5)
     assert source_frame(picture, Placement(camera=camera)).name == "source"
-    assert source_frame(dfm_jax.example_photo("toy"), Placement()).name == "source"
+    photo = dfm_jax.example_photo("toy")
+    assert source_frame(photo, Placement()).name == "first_camera"
+    moved = photo.replace(camera=dfm_jax.Camera(2 * np.eye(4)[None], photo.camera.intrinsics))
+    assert source_frame(moved, Placement()).name == "source"
     for wrong in (0, -1.0, np.nan, "1"):
         with pytest.raises(UserError, match="scale, in source units"):
             source_frame(picture, Placement(scale=wrong))

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "flops": set(),
     "geometry": {"structs"},
     "diffusion": set(),
+    "viewpoints": {"structs"},
     "rendering": {"structs", "geometry"},
     "models": LEAVES | {"geometry"},
     "forward_models": LEAVES | {"geometry", "rendering", "models"},
@@ -51,9 +52,9 @@ MAY_IMPORT = {
     "data": LEAVES | RUNS | {"data.loading", "data.pictures", "data.preparing", "data.builders", "data.inspecting"},
     "visualization": {"errors"},
     # Files that others open, of anything that renders (`exports.protocol`): below sampling, whose scenes export.
-    "exports": LEAVES | {"geometry", "runs", "interrupts", "visualization"},
+    "exports": LEAVES | {"geometry", "viewpoints", "runs", "interrupts", "visualization"},
     # Scenes from pictures, and what shows them; nothing of it knows how a model was trained or is judged.
-    "sampling": SAMPLING | {"platforms", "exports"},
+    "sampling": SAMPLING | {"platforms", "exports", "viewpoints"},
     # A published checkpoint becomes one of ours, with the settings of a config file.
     "interop": SCENE | RUNS,
     "training": ENDS | {"platforms"},

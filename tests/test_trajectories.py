@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from dfm_jax import viewpoints
 from dfm_jax.sampling import trajectories
 from dfm_jax.structs import Camera
 
@@ -63,12 +64,12 @@ def test_path_has_the_frames_asked_for(cameras, name, num_frames):
 
 def test_orbit_keeps_radius_elevation_and_looks_at_the_centre(cameras):
     cameras, centre = cameras
-    np.testing.assert_allclose(trajectories.scene_centre(cameras, 2.0, 6.0), centre, atol=1e-9)
+    np.testing.assert_allclose(viewpoints.scene_centre(cameras, 2.0, 6.0), centre, atol=1e-9)
     poses = trajectories.orbit(cameras, centre, FRAMES).camera.camera_to_world
     to_centre = centre - poses[:, :3, 3]
     np.testing.assert_allclose(np.linalg.norm(to_centre, axis=-1), 4.0, atol=1e-9)
     np.testing.assert_allclose(to_centre / 4.0, poses[:, :3, 2], atol=1e-9)
-    up = trajectories.up_direction(cameras)
+    up = viewpoints.up_direction(cameras)
     # The plane through the cameras is fitted: it is up but for a thousandth.
     np.testing.assert_allclose(poses[:, :3, 2] @ up, -np.sin(np.radians(28.0)), atol=2e-3)
     turned = poses[:, :3, 3] - poses[:, :3, 3].mean(0)
@@ -78,7 +79,7 @@ def test_orbit_keeps_radius_elevation_and_looks_at_the_centre(cameras):
 def test_up_is_exact_for_level_cameras_though_they_all_look_down():
     cameras, _ = ring(np.array([0.0, 40.0, 80.0]), elevation=35.0)  # one side only: their mean up leans
     true_up = np.linalg.inv(look_at(4.0 * np.array([np.cos(np.radians(35)), 0, np.sin(np.radians(35))])))[:3, 2]
-    assert np.degrees(np.arccos(trajectories.up_direction(cameras) @ true_up)) < 1.0
+    assert np.degrees(np.arccos(viewpoints.up_direction(cameras) @ true_up)) < 1.0
     average = -cameras.camera_to_world[:, :3, 1].mean(0)
     assert np.degrees(np.arccos(average / np.linalg.norm(average) @ true_up)) > 10.0
 
@@ -86,7 +87,7 @@ def test_up_is_exact_for_level_cameras_though_they_all_look_down():
 def test_centre_of_cameras_that_look_the_same_way_is_mid_depth_of_the_first():
     cameras, _ = ring(np.array([0.0, 0.0]))
     cameras.camera_to_world[1, :3, 3] = [0.1, 0.0, 1.0]
-    np.testing.assert_allclose(trajectories.scene_centre(cameras, 1.0, 9.0), [0.0, 0.0, 5.0], atol=1e-9)
+    np.testing.assert_allclose(viewpoints.scene_centre(cameras, 1.0, 9.0), [0.0, 0.0, 5.0], atol=1e-9)
 
 
 def test_interpolation_goes_around_the_object_through_the_target_and_on(cameras):

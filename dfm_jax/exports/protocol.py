@@ -7,6 +7,8 @@ import numpy as np
 
 from dfm_jax.structs import Camera, RenderedViews
 
+NUM_VIEWS = 24  # of a scene, that exports are made of
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
@@ -58,5 +60,11 @@ class RenderableScene(Protocol):
 
     @property
     def frame(self) -> Frame: ...
+
+    @property
+    def pixel_grid(self) -> str: ...
+
+    @property
+    def image_size(self) -> int: ...
 
     def render(self, camera: Camera, height: Any = None, width: Any = None) -> RenderedViews: ...

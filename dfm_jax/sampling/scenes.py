@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.exports.protocol import Frame
+from dfm_jax.exports.protocol import NUM_VIEWS, Frame
 from dfm_jax.sampling.cameras import checked_camera
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.novel_views import render_cameras
@@ -99,10 +99,52 @@ class SampledScene:
         example = self.sampled.example
         return float(example.near[self.source]), float(example.far[self.source])
 
+    def export(
+        self,
+        path: str | os.PathLike,
+        kind: str | None = None,
+        num_views: int = NUM_VIEWS,
+        size: int | None = None,
+    ) -> dict[str, Any]:
+        """Writes the scene as a file that others open, in the coordinates and units of the source (`frame`).
+
+        >>> told = scenes[0].export(folder / "scene", kind="transforms", num_views=2, size=32)
+        >>> told["frame"], told["views"]
+        ('first_camera', 2)
+
+        Args:
+          path: its suffix says what is written, as docs/exports.md lists; a folder needs a `kind`.
+          kind: 'points', 'transforms' or 'colmap'.
+          num_views: rendered views that it is made of, or holds: of the context's camera, the target's, and around.
+          size: pixels on a side of these; by default the model's size, or 64 if that is larger.
+
+        Returns:
+          what is told of it: `file, kind, frame, scale` (units of the file in one of the model), and more of some.
+
+        Raises:
+          UserError: there is no such format, or it cannot be written.
+        """
+        from dfm_jax.exports.formats import export_scene
+
+        first = self.position - self.number
+        num_samples = len(self.sampled.x0) // len(self.sampled.world)
+        samples = [dataclasses.replace(self, position=first + number, number=number) for number in range(num_samples)]
+        return export_scene(samples, self.number, path, kind, num_views, size)
+
     @property
     def frame(self) -> Frame:
         """How the coordinates of cameras lie in those of the source as it was before it was prepared."""
         return self.sampled.frames[self.source]
+
+    @property
+    def pixel_grid(self) -> str:
+        """Where pixels of its renderings lie, as in `geometry.pixel_grid`."""
+        return self.sampler.model.config.pixel_grid
+
+    @property
+    def image_size(self) -> int:
+        """Pixels on a side of the images that the model was trained at."""
+        return self.sampler.model.image_size
 
     def _camera(self, cameras: Camera) -> Camera:
         """The first of cameras [s, v], in the coordinates of the source."""

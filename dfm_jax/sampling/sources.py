@@ -40,8 +40,11 @@ def source_frame(source: Any, placement: Placement) -> Frame:
     Raises:
       UserError: `scale` is none.
     """
-    has_cameras = isinstance(source, Views) or placement.camera is not None
-    return Frame("source" if has_cameras else "first_camera", np.diag([*[placement.units] * 3, 1.0]))
+    placed = placement.camera is not None
+    if isinstance(source, Views):
+        first = np.reshape(source.camera.camera_to_world, (-1, 4, 4))[0]
+        placed = not np.array_equal(first, np.eye(4))
+    return Frame("source" if placed else "first_camera", np.diag([*[placement.units] * 3, 1.0]))
 
 
 def to_example(source: Any, config: Config, placement: Placement) -> Given:
