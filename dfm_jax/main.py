@@ -167,8 +167,6 @@ def _num_parameters(config: Config) -> int:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are no flags; a mistake is a UserError."""
-    from dfm_jax.forward_models import build  # noqa: F401  (forward models enter the settings that they take)
-
     return command_line.parse(flags.FLAGS, argv, _settings_in_workdir(argv))
 
 

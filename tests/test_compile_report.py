@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import toy
 from dfm_jax.config import MeshConfig
+from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
 from dfm_jax.data.loading import pipeline
@@ -23,7 +24,6 @@ from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.errors import UserError
 from dfm_jax.models import lpips
 from dfm_jax.profiling import compile_report, compile_table, tpu_topology
-from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.training import setup, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -31,108 +31,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="compiling for TPUs needs libtpu: pip install 'dfm_jax[tpu]'"
 )
-
-PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4,4]{1,0})->f32[4,4]{1,0}}
-
-%add (x: f32[], y: f32[]) -> f32[] {
-  %x = f32[] parameter(0)
-  %y = f32[] parameter(1)
-  ROOT %sum = f32[] add(%x, %y)
-}
-
-%inner_condition (p: (s32[], f32[8])) -> pred[] {
-  %five = s32[]{:T(128)} constant(5)
-  %p = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) parameter(0)
-  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
-  ROOT %less = pred[]{:T(512)} compare(%i, %five), direction=LT
-}
-
-%inner_body (p.1: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %p.1 = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) parameter(0)
-  %v = f32[8]{0:T(128)S(1)} get-tuple-element(%p.1), index=1
-  %moved = f32[8]{0} collective-permute(%v), channel_id=3, source_target_pairs={{0,1},{1,0}}
-  ROOT %both = (s32[]{:T(128)}, f32[8]{0:T(128)S(1)}) tuple(%i, %moved)
-}
-
-%bound (q: s32[]) -> pred[] {
-  %three = s32[] constant(3)
-  %q = s32[] parameter(0)
-  ROOT %below = pred[] compare(%q, %three), direction=LT
-}
-
-%outer_condition (p.2: (s32[], f32[8])) -> pred[] {
-  %p.2 = (s32[], f32[8]{0}) parameter(0)
-  %j = s32[] get-tuple-element(%p.2), index=0
-  ROOT %fused = pred[] fusion(%j), kind=kLoop, calls=%bound
-}
-
-%outer_body (p.3: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %p.3 = (s32[], f32[8]{0}) parameter(0)
-  %w = bf16[16]{0} constant({...})
-  %gathered = (bf16[16]{0}, bf16[64]{0}) all-gather-start(%w), channel_id=2, replica_groups={{0,1,2,3}}, dimensions={0}
-  %done = bf16[64]{0} all-gather-done(%gathered)
-  ROOT %inner = (s32[], f32[8]{0}) while(%p.3), condition=%inner_condition, body=%inner_body
-}
-
-%all-reduce-scatter.1 (r: f32[64]) -> f32[16] {
-  %r = f32[64]{0} parameter(0)
-  %whole = f32[64]{0} all-reduce(%r), channel_id=4, to_apply=%add
-  ROOT %part = f32[16]{0} dynamic-slice(%whole, %zero), dynamic_slice_sizes={16}
-}
-
-%async_collective_fusion.1 (s: f32[2]) -> f32[4] {
-  %s = f32[2]{0} parameter(0)
-  ROOT %begun = f32[4]{0} all-gather(%s), channel_id=5, dimensions={0}
-}
-
-%async_collective_fusion.2 (t: f32[2]) -> f32[4] {
-  %t = f32[2]{0} parameter(0)
-  ROOT %ended = f32[4]{0} all-gather(%t), channel_id=5, dimensions={0}
-}
-
-ENTRY %main (param: f32[4,4]) -> f32[4,4] {
-  %param = f32[4,4]{1,0:T(8,128)} parameter(0)
-  %flags = pred[3]{0} constant({1, 0, 1})
-  %start = (s32[], f32[8]{0}) tuple(%param, %flags)
-  %loop = (s32[], f32[8]{0}) while(%start), condition=%outer_condition, body=%outer_body
-  %reduced = (f32[4,4]{1,0:T(8,128)S(1)}, /*index=1*/pred[3]{0}) all-reduce(%param, %flags), channel_id=1, to_apply=%add
-  %scattered = f32[16]{0} fusion(%param), kind=kCustom, calls=%all-reduce-scatter.1
-  %first = f32[2]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.1
-  %second = f32[2]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.2
-  ROOT %out = f32[4,4]{1,0:T(8,128)} get-tuple-element(%reduced), index=0
-}
-"""
-
-
-def test_collectives_are_counted_as_often_as_they_run():
-    sent = collectives(PROGRAM)
-    assert sent.counts == {"all-reduce": 1, "all-gather": 4, "collective-permute": 15, "reduce-scatter": 1}
-    assert sent.bytes == {
-        "all-reduce": 4 * 4 * 4 + 3,
-        "all-gather": 3 * 64 * 2 + 16,
-        "collective-permute": 15 * 8 * 4,
-        "reduce-scatter": 64 * 4,
-    }
-    assert sent.unknown_loops == 0
-
-
-def test_a_loop_of_unknown_length_counts_once_and_is_told():
-    sent = collectives(PROGRAM.replace("%five = s32[]{:T(128)} constant(5)", "%five = s32[]{:T(128)} parameter(1)"))
-    assert sent.counts["collective-permute"] == 3
-    assert sent.unknown_loops == 1
-
-
-def test_a_stated_length_of_a_loop_is_taken():
-    stated = 'body=%outer_body, backend_config={"known_trip_count":{"n":"7"}}'
-    assert collectives(PROGRAM.replace("body=%outer_body", stated)).counts["all-gather"] == 8
-
-
-def test_a_program_for_one_device_sends_nothing():
-    def scanned(x):
-        return jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, length=3)[0]
-
-    sent = collectives(jax.jit(scanned).lower(jnp.ones(4)).compile().as_text())
-    assert sent.counts == {} and sent.unknown_loops == 0
 
 
 def test_memory_of_a_program_is_the_sum_of_its_parts():
@@ -159,21 +57,36 @@ def test_a_refusal_is_read():
         compile_report.refused("INTERNAL: something else", argument_bytes=0)
 
 
-def test_a_program_that_does_not_fit_is_reported_and_is_one_clear_error(monkeypatch, capsys):
-    config = from_dict(toy.get_config("tiny"))
-    devices = [SimpleNamespace(device_kind="TPU v5 lite")]
+@pytest.fixture
+def one_device(monkeypatch):
+    """A slice of the device that is here; a TPU's compiler is needed for others."""
+    monkeypatch.setattr(tpu_topology, "describe", lambda *_: jax.devices()[:1])
+    monkeypatch.setattr(tpu_topology, "MEMORY_GIB", {jax.devices()[0].device_kind: 16})
+    cached = jax.config.jax_enable_compilation_cache
+    yield
+    jax.config.update("jax_enable_compilation_cache", cached)
+
+
+def test_both_programs_of_a_config_are_compiled_and_reported(one_device, capsys):
+    """Also of a model without images."""
+    config = read_config(str(ROOT / "configs" / "linear.py") + ":tiny")
+    compile_report.compile_report(config, "v5e:1x1")
+    printed = capsys.readouterr()
+    line = json.loads(printed.out.splitlines()[-1])
+    assert (line["topology"], line["devices"], line["batch_per_device"]) == ("v5e:1x1", 1, config.train.batch_size)
+    for report in (line, line["denoising"]):
+        assert report["fits"] and report["collectives"] == {} and report["flops"] > 0
+        assert 0 < report["argument_bytes"] < report["peak_bytes"] < report["hbm_bytes"] == 16 * 2**30
+    assert [text.split(",")[0] for text in printed.err.splitlines()[1:]] == ["training step", "denoising step"]
+
+
+def test_a_program_that_does_not_fit_is_reported_and_is_one_clear_error(one_device, monkeypatch, capsys):
     refusal = compile_report.Memory(5 * 2**30, 25 * 2**30, None, 30 * 2**30, fits=False)
-    report = {**vars(refusal), "hbm_bytes": 2**34, "collectives": None, "flops": 10**12, "compile_s": 1.0}
-    monkeypatch.setattr(tpu_topology, "describe", lambda *_: devices)
-    monkeypatch.setattr(jax.config, "update", lambda *_: None)
-    monkeypatch.setattr(sharding, "make_mesh", lambda *_: SimpleNamespace(size=1))
-    monkeypatch.setattr(compile_report, "training_program", lambda *_: (None, ()))
-    monkeypatch.setattr(compile_report, "denoising_program", lambda *_: (None, ()))
-    monkeypatch.setattr(compile_report, "_report", lambda *_: report)
+    monkeypatch.setattr(compile_report, "needed", lambda _: refusal)
     with pytest.raises(UserError, match=r"training step does not fit: a device needs 30\.00 GiB and has 16\.00"):
-        compile_report.compile_report(config, "v5e:1x1")
+        compile_report.compile_report(read_config(str(ROOT / "configs" / "linear.py") + ":tiny"), "v5e:1x1")
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (line["topology"], line["devices"], line["fits"], line["peak_bytes"]) == ("v5e:1x1", 1, False, 30 * 2**30)
+    assert (line["fits"], line["peak_bytes"], line["denoising"]["fits"]) == (False, 30 * 2**30, False)
 
 
 def test_the_denoising_step_is_the_one_that_sampling_runs():

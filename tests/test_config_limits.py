@@ -191,3 +191,10 @@ def test_seeds_reach_all_that_draw():
         config = from_dict(replaced(toy("tiny"), ("seed",), seed))
         jax.random.key(config.seed)
         grain.MapDataset.source([1, 2]).seed(config.seed).shuffle()
+
+
+def test_a_model_of_images_is_not_trained_on_single_pixels_because_nothing_is_said():
+    settings = load("toy", "tiny").to_dict()
+    del settings["loss"]["patch_size"]
+    with pytest.raises(ConfigError, match=r"loss\.patch_size must be at least 1"):
+        from_dict(settings)

@@ -13,7 +13,6 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.config.variants import combine
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models import build  # noqa: F401  where models enter their settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = [path.stem for path in sorted((ROOT / "configs").glob("*.py")) if path.stem != "published"]

@@ -11,7 +11,8 @@ from flax import struct
 
 from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
-from dfm_jax.evaluation import scene_store
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation import scene_store, summary
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import evaluation_page
@@ -87,7 +88,7 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
     scores = measure("a", example, exact, grid="centres", lpips_fn=None, depth=depth, modes=modes, clean=clean)
     assert modes[:, :2].tolist() == [[toy_modes.UNSEEN] * 2] * 2 and not np.isfinite(depth[1]).any()
     assert scores.depth_error == [[pytest.approx(0, abs=1e-6), None]] * 2 and scores.psnr == [[99.0, 99.0]] * 2
-    numbers = scene_store.summarise([scores])
+    numbers = summary.summarise([scores])
     json.dumps([dataclasses.asdict(scores), numbers], allow_nan=False)
     assert numbers["num_colours_read"] == 0 and numbers["depth_error"] == pytest.approx(0, abs=1e-6)
 
@@ -127,14 +128,14 @@ def made_scores(psnr, **others) -> SceneScores:
     """Of one scene, from its PSNR [n][t]."""
     count = len(psnr)
     values = {field.name: None for field in dataclasses.fields(SceneScores)}
-    values |= {name: [1.0] * count for name in scene_store.SAMPLE_MEASURES}
+    values |= {name: [1.0] * count for name in summary.SAMPLE_MEASURES}
     return SceneScores(**(values | {"name": "a", "psnr": psnr, "estimate_psnr": 1.0, "variance": 0.0} | others))
 
 
 def test_means_and_the_best_of_the_samples_each_scene_counting_once():
     one = made_scores([[10.0, 20.0], [30.0, 20.0]], lpips=[[0.5, 0.7], [0.1, 0.3]])
     two = made_scores([[40.0], [20.0]], lpips=[[0.2], [0.2]])
-    numbers = scene_store.summarise([one, two])
+    numbers = summary.summarise([one, two])
     assert numbers["psnr"] == (20 + 30) / 2 and numbers["psnr_best"] == (25 + 40) / 2
     assert numbers["lpips"] == pytest.approx((0.4 + 0.2) / 2) and numbers["lpips_best"] == pytest.approx(0.2)
     assert numbers["ssim"] is None and numbers["ssim_best"] is None
@@ -142,11 +143,9 @@ def test_means_and_the_best_of_the_samples_each_scene_counting_once():
 
 
 def test_numbers_that_are_not_known_do_not_count():
-    numbers = scene_store.summarise(
-        [made_scores([[1.0]], reprojection=[None]), made_scores([[1.0]], reprojection=[3.0])]
-    )
+    numbers = summary.summarise([made_scores([[1.0]], reprojection=[None]), made_scores([[1.0]], reprojection=[3.0])])
     assert numbers["reprojection"] == 3.0
-    assert scene_store.summarise([made_scores([[1.0]], reprojection=[None])])["reprojection"] is None
+    assert summary.summarise([made_scores([[1.0]], reprojection=[None])])["reprojection"] is None
 
 
 def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_it():
@@ -156,7 +155,7 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
     scene = made_scores(
         [[1.0, 1.0]] * 10, modes=[list(pair) for pair in zip(first, novel, strict=True)], clean=[True] * 9 + [False]
     )
-    numbers = scene_store.summarise([scene])
+    numbers = summary.summarise([scene])
     assert numbers["total_variation"] == pytest.approx(0)
     assert numbers["mode_purity"] == pytest.approx(0.9)
     assert numbers["novel_view_agreement"] == pytest.approx(0.8) and numbers["num_novel_views"] == 5
@@ -166,9 +165,9 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
 def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     read = made_scores([[1.0]], modes=[[2]], clean=[True])
     unseen = made_scores([[1.0]] * 2, modes=[[-1], [-1]], clean=[False, False])
-    both = scene_store.summarise([read, unseen])
+    both = summary.summarise([read, unseen])
     assert (both["num_colours_read"], both["mode_purity"], both["share_2"]) == (1, 1.0, 1.0)
-    none = scene_store.summarise([unseen])
+    none = summary.summarise([unseen])
     assert none["num_colours_read"] == 0 and none["total_variation"] is None and none["mode_purity"] is None
 
 
@@ -189,7 +188,7 @@ def test_the_page_says_whether_the_odds_are_right(shares, text):
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     draws = np.random.default_rng(1).multinomial(120, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 120
-    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > scene_store.honest_limit(120)
+    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > summary.honest_limit(120)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
@@ -220,7 +219,7 @@ def test_honest_draws_differ_from_their_odds_as_stated():
     draws = rng.multinomial(300, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 300
     expected = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1).mean()
     # A rule of thumb is compared with an average of draws.
-    assert scene_store.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
+    assert summary.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
 
 
 def test_other_settings_start_anew(tmp_path):
@@ -232,6 +231,21 @@ def test_other_settings_start_anew(tmp_path):
     (tmp_path / "evaluation" / "scenes" / "00000.npz").unlink()  # emptying the folder was interrupted
     assert store.done() == {1}
     assert scene_store.SceneStore(tmp_path / "evaluation", {"step": 2}).done() == set()
+
+
+def test_scenes_of_another_version_are_measured_again(tmp_path, capsys):
+    """As those are that were stored before a measure was added."""
+    store = store_one(tmp_path, 1)
+    path = tmp_path / "scenes" / "00000.json"
+    stored = json.loads(path.read_text())
+    for other, told in ((stored | {"sharpness": 1.0}, "with sharpness"), ({**stored, "psnr": ...}, "without psnr")):
+        path.write_text(json.dumps({name: value for name, value in other.items() if value is not ...}))
+        with pytest.raises(UserError, match=f"of another version of dfm_jax .{told}.: .* --mode=evaluate"):
+            store.scores(0)
+        assert scene_store.SceneStore(tmp_path, {"step": 1}).done() == set()
+        assert f"1 scenes again: they are of another version of dfm_jax ({told})" in capsys.readouterr().err
+    path.write_text(json.dumps(stored))
+    assert scene_store.SceneStore(tmp_path, {"step": 1}).done() == {0} and not capsys.readouterr().err
 
 
 def store_one(folder, step):

@@ -120,12 +120,13 @@ def test_the_other_weights_of_a_released_file(released_file, tmp_path):
     assert_same_params(restore_params(tmp_path)[0], import_params(other, model_of(CONFIG)))
 
 
-def test_the_printed_command_samples_from_what_was_imported(flat_file, tmp_path):
+def test_the_printed_commands_sample_from_what_was_imported_and_train_from_it(flat_file, tmp_path):
     report = run_import(flat_file, tmp_path / "run", "--config.data.near=1", "--config.model.ray_marching.num_fine=3")
-    words = shlex.split(report["sample"])
+    assert shlex.split(report["sample"])[2:] == ["dfm_jax.main", f"--workdir={tmp_path / 'run'}", "--mode=sample"]
+    words = shlex.split(report["train"])
     assert words[:3] == ["python", "-m", "dfm_jax.main"]
-    assert words[-2:] == [f"--workdir={tmp_path / 'run'}", "--mode=sample"]
-    file, overrides = words[3].removeprefix("--config="), words[4:-2]
+    assert words[-1] == f"--config.init_from={tmp_path / 'run'}"
+    file, overrides = words[3].removeprefix("--config="), words[4:-1]
     config = read_config(file, overrides)
     assert (file, config.data.near, config.model.ray_marching.num_fine) == ("configs/co3d.py:64", 1, 3)
     assert check_same_config(restore_params(tmp_path / "run")[2], config, "run") == []

@@ -27,7 +27,8 @@ from dfm_jax.evaluation import evaluation_index, made_from
 from dfm_jax.evaluation.calibration import calibrate, toy_modes
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor
-from dfm_jax.evaluation.scene_store import SceneStore, summarise, write_scene_table
+from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
+from dfm_jax.evaluation.summary import summarise
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.evaluation_page import write_page

@@ -43,7 +43,6 @@ def _plain(number: float) -> str:
 Count = Annotated[int, Range(1, 2**30)]
 CountOrNone = Annotated[int, Range(0, 2**30)]  # 0: none
 # Sides of images and of grids of tokens, and channels of feature maps.
-Side = Annotated[int, Range(1, 2**11)]
 SideOrNone = Annotated[int, Range(0, 2**11)]  # 0: none
 Channels = Annotated[int, Range(1, 2**14)]
 ChannelsOrNone = Annotated[int, Range(0, 2**14)]  # 0: none

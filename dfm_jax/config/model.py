@@ -5,6 +5,7 @@ of `ForwardModelConfig` that is entered in `MODELS` by `settings_of`.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,7 +23,13 @@ class ForwardModelConfig:
 
     deterministic: ClassVar[bool] = False  # whether it knows one answer only, and has no denoising steps
     init_file: ClassVar[str] = ""  # public weights of its encoder to start from; '': none
+    compute_dtype: ClassVar[str] = "float32"  # of its networks
     posed_images: ClassVar[bool] = False  # whether its examples are posed images of scenes, the config's `data`
+    # Of posed images: where pixels lie, the colour behind scenes, and whether the model sees where cameras are in the
+    # data set's coordinates.
+    pixel_grid: ClassVar[str] = "centres"
+    background: ClassVar[float] = 0.0
+    absolute_pose: ClassVar[bool] = False
 
     name: str
 
@@ -35,7 +42,16 @@ class ForwardModelConfig:
         return None
 
 
-MODELS: dict[str, type[ForwardModelConfig]] = {}
+class _Models(dict):
+    """By their names. What is not found may not have been imported yet: the models enter their settings when they
+    are."""
+
+    def __missing__(self, name: Any) -> "type[ForwardModelConfig]":
+        importlib.import_module("dfm_jax.forward_models.build")
+        return dict(self)[name]
+
+
+MODELS: dict[str, type[ForwardModelConfig]] = _Models()
 
 
 def settings_of(*names: str) -> Callable[[type], type]:
@@ -149,6 +165,14 @@ class ModelConfig(ForwardModelConfig):
     def init_file(self) -> str:
         return self.encoder.init_file
 
+    @property
+    def absolute_pose(self) -> bool:
+        return self.encoder.absolute_pose
+
+    @property
+    def background(self) -> float:
+        return self.ray_marching.background
+
     def rules(self) -> list[tuple[bool, str]]:
         fine, conditioning = self.ray_marching.num_fine, self.ray_marching.num_conditioning
         with_estimate = [
@@ -179,6 +203,7 @@ class ModelConfig(ForwardModelConfig):
                 not (config.init_from and self.encoder.init_file),
                 "init_from brings an encoder of its own: leave model.encoder.init_file empty",
             ),
+            (loss.patch_size >= 1, "loss.patch_size must be at least 1: a view is supervised at patch_size^2 pixels"),
             (loss.patch_size <= config.image_size, "loss.patch_size must be at most image_size"),
             (
                 loss.coarse == 0 or self.ray_marching.num_fine > 0,

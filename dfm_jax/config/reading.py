@@ -3,6 +3,7 @@
 `with_defaults` fills in what a file does not state.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -116,7 +117,9 @@ def _group(kind: Any, value: Any) -> type | None:
     """The dataclass of a field that is a group of fields, also an optional one; None for all others. Of several kinds
     it is the one that the `name` in the value says."""
     if kind in KINDS:
-        return next((group for name, group in KINDS[kind][1].items() if name == _name(value)), None)
+        with contextlib.suppress(KeyError, TypeError):  # no name, or none that there is
+            return KINDS[kind][1][_name(value)]
+        return None
     options = (kind, *typing.get_args(kind))
     groups = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     return groups[0] if groups else None

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from dfm_jax.config.limits import Count, CountOrNone, Decay, Minutes, Number, Range, Share, Side, Weight
+from dfm_jax.config.limits import Count, CountOrNone, Decay, Minutes, Number, Range, Share, SideOrNone, Weight
 from dfm_jax.config.model import DTYPES
 
 Devices = Annotated[int, Range(1, 10**6, off=-1)]
@@ -31,7 +31,8 @@ class LossConfig:
     smoothness: Weight = 0.0  # edge-aware smoothness of inverse depth; needs patches
     lpips: Weight = 0.0  # perceptual distance of patches; needs patches, and weights (`make lpips-weights`)
     pixels: Literal["patch", "random"] = "random"  # 'patch': a square patch a view; 'random': independent pixels
-    patch_size: Side = 1  # side of a patch, pixels; 'random' draws patch_size^2 pixels
+    # Side of a patch, pixels; 'random' draws patch_size^2 pixels. 0: of models without images.
+    patch_size: SideOrNone = 0
 
     def rules(self) -> list[tuple[bool, str]]:
         patch = self.pixels == "patch"

@@ -143,7 +143,8 @@ def run_import(args: argparse.Namespace, changes: Sequence[str]) -> dict[str, An
         "conditioning_field": dataclasses.asdict(model.conditioning_field),
         "rendered_features": model.rendered_features,
         "config": file,
-        "sample": f"{command} --workdir={shlex.quote(args.workdir)} --mode=sample",
+        "sample": f"python -m dfm_jax.main --workdir={shlex.quote(args.workdir)} --mode=sample",
+        "train": f"{command} --config.init_from={shlex.quote(args.workdir)}",
     }
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.calibration.toy_modes import NAMES
-from dfm_jax.evaluation.scene_store import StoredScenes, honest_limit, honest_total_variation, scene_row
+from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.evaluation.scores import SceneScores
+from dfm_jax.evaluation.summary import honest_limit, honest_total_variation, scene_row
 from dfm_jax.pages import plots
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures

@@ -5,7 +5,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.evaluation.scene_store import honest_total_variation
+from dfm_jax.evaluation.summary import honest_total_variation
 from dfm_jax.visualization.figures import Axes, Figure, FigureCanvasAgg
 
 # Okabe and Ito's, which those who do not see red and green apart tell from each other; and shapes besides.

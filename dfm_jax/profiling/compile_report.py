@@ -121,7 +121,7 @@ def _report(program: Callable, arguments: tuple, devices: Sequence[jax.Device]) 
     """Compiles; what to say of the program, also where the compiler refuses it for want of memory."""
     operations = count_flops(program, *arguments)
     start = time.monotonic()
-    lowered = program.trace(*arguments).lower(lowering_platforms=("tpu",))
+    lowered = program.trace(*arguments).lower(lowering_platforms=(devices[0].platform,))
     sent = None
     try:
         compiled = lowered.compile()

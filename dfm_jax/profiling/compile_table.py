@@ -23,7 +23,6 @@ from dfm_jax import errors
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten
 from dfm_jax.errors import UserError
-from dfm_jax.forward_models import build  # noqa: F401  (forward models enter the settings that they take)
 from dfm_jax.runs import fingerprints, log
 
 logger = logging.getLogger(__name__)

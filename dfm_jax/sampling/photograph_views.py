@@ -59,7 +59,7 @@ def as_views(
             f" intrinsics [{count}, 3, 3])"
         )
     notes = ()
-    if camera is None and getattr(config.model.encoder, "absolute_pose", False):
+    if camera is None and config.model.absolute_pose:
         logger.warning(AT_ORIGIN)
         notes = (AT_ORIGIN,)
     taken = [
@@ -81,7 +81,7 @@ def _take(
     source: Photograph, known: np.ndarray | None, config: Config, placement: Placement, crop: Crop
 ) -> tuple[np.ndarray, np.ndarray, PhotographFacts]:
     """A photograph at the model's size, its intrinsics [3, 3], and what is to be said of it."""
-    size, background = config.image_size, config.model.ray_marching.background
+    size, background = config.image_size, config.model.background
     exact = photographs.as_taken(source, size)
     opened = (
         OpenedPhotograph(Image.new("RGB", (size, size)))

@@ -18,8 +18,9 @@ from dfm_jax.commands import export as exporting
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
-from dfm_jax.evaluation.scene_store import SAMPLE_MEASURES, SceneStore
+from dfm_jax.evaluation.scene_store import SceneStore
 from dfm_jax.evaluation.scores import SceneScores
+from dfm_jax.evaluation.summary import SAMPLE_MEASURES
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.interop import torch_checkpoint

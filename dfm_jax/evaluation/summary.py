@@ -1,0 +1,100 @@
+"""What the scores of scenes say together: a scene's numbers by name, and the means over all scenes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.data.loading import toy_scenes
+from dfm_jax.evaluation.calibration.toy_modes import UNSEEN
+from dfm_jax.evaluation.image_metrics import total_variation
+from dfm_jax.evaluation.scores import SceneScores
+
+# Measures of a sample at a view, and whether more is better.
+VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}
+SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_colour", "contradicted")
+SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips")
+
+
+def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
+    """Means over all scenes, each counting once: of the mean over its samples, `psnr`, and of its best sample by that
+    measure, `psnr_best`; None where nothing could be measured.
+
+    On toy also `total_variation` between the hidden colours drawn and their odds, `mode_purity`, the share of samples
+    of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target view 0; of
+    the `num_colours_read` samples whose target view 0 shows the hidden side.
+    """
+    rows = [scene_row(scene) for scene in scenes]
+    numbers: dict[str, float | int | None] = {
+        name: _mean(row[name] for row in rows) for name in rows[0] if name != "scene"
+    }
+    numbers |= {"num_scenes": len(scenes), "num_samples": sum(len(scene.psnr) for scene in scenes)}
+    if scenes[0].modes is not None:
+        numbers |= _calibration(scenes)
+    return numbers
+
+
+def scene_row(scene: SceneScores) -> dict[str, Any]:
+    """The numbers of one scene by name."""
+    row: dict[str, Any] = {"scene": scene.name}
+    for name, more_is_better in VIEW_MEASURES.items():
+        values = getattr(scene, name)
+        samples = [] if values is None else [x for x in map(_mean, values) if x is not None]
+        row[name] = _mean(samples)
+        row[f"{name}_best"] = (max if more_is_better else min)(samples, default=None)
+    row |= {name: _mean(getattr(scene, name)) for name in SAMPLE_MEASURES}
+    return row | {name: getattr(scene, name) for name in SCENE_MEASURES}
+
+
+def view_rows(scene: SceneScores) -> list[dict[str, Any]]:
+    """The numbers of one scene, a row a sample and view."""
+    rows = []
+    for j, values in enumerate(scene.psnr):
+        for view in range(len(values)):
+            row = {"sample": j, "target": view}
+            row |= {name: getattr(scene, name) and getattr(scene, name)[j][view] for name in VIEW_MEASURES}
+            row |= {name: getattr(scene, name)[j] for name in SAMPLE_MEASURES}
+            if scene.modes is not None:
+                row["hidden_colour"] = scene.modes[j][view]
+            rows.append(row)
+    return rows
+
+
+def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
+    """Of the samples whose target view 0 shows the hidden side; without numbers if there is none."""
+    read = [
+        (sample, clean)
+        for scene in scenes
+        for sample, clean in zip(scene.modes, scene.clean, strict=True)
+        if sample[0] != UNSEEN
+    ]
+    if not read:
+        return {"num_colours_read": 0, "total_variation": None, "mode_purity": None, "novel_view_agreement": None}
+    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(toy_scenes.HIDDEN_COLOURS))
+    agrees = [novel == sample[0] for sample, _ in read for novel in sample[1:] if novel != UNSEEN]
+    return {
+        "num_colours_read": len(read),
+        "total_variation": total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES),
+        "total_variation_of_honest_draws": honest_total_variation(len(read)),
+        "mode_purity": _mean([clean for _, clean in read]),
+        "novel_view_agreement": _mean(agrees),
+        "num_novel_views": len(agrees),
+    } | {f"share_{i}": float(share) for i, share in enumerate(counts / counts.sum())}
+
+
+def honest_total_variation(count: int) -> float:
+    """What `count` draws from the true odds differ from them by on average, each count approximately normal."""
+    return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy_scenes.HIDDEN_PROBABILITIES)
+
+
+def honest_limit(count: int, share: float = 0.95) -> float:
+    """The total variation to the true odds that this share of experiments of `count` honest draws stays below."""
+    draws = np.random.default_rng(0).multinomial(count, toy_scenes.HIDDEN_PROBABILITIES, size=20_000) / count
+    return float(np.quantile(0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1), share))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of the values that are known."""
+    known = [x for x in values if x is not None]
+    return float(np.mean(known)) if known else None
