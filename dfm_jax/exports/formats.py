@@ -25,6 +25,7 @@ class Format:
 # Of several with one suffix, the first is taken where no kind is named.
 FORMATS = (
     Format("points", ".ply", "dfm_jax.exports.points:write"),
+    Format("mesh", ".glb", "dfm_jax.exports.mesh:write"),
     Format("transforms", "", "dfm_jax.exports.camera_files:write_transforms"),
     Format("colmap", "", "dfm_jax.exports.camera_files:write_colmap"),
 )

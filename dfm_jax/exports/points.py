@@ -103,12 +103,23 @@ def _over_samples(views: SceneViews) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _normals(positions: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """Of the surface through points [k, h, w, 3] that neighbouring pixels show."""
-    down, right = np.gradient(positions, axis=(1, 2))
-    normals = np.cross(down, right)
+    """Of the surface through points [k, h, w, 3] that neighbouring pixels show; 0 where these are alone."""
+    normals = np.cross(_to_nearer_neighbour(positions, 1), _to_nearer_neighbour(positions, 2))
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True).clip(1e-12)
     towards = poses[:, None, None, :3, 3] - positions
     return normals * np.where((normals * towards).sum(-1, keepdims=True) < 0, -1.0, 1.0)
+
+
+def _to_nearer_neighbour(positions: np.ndarray, axis: int) -> np.ndarray:
+    """The step [k, h, w, 3] from each pixel's point along an axis of the picture: to the next pixel's or from the last
+    one's, whichever is shorter, since the other may be on another surface."""
+    steps = np.diff(positions, axis=axis)
+    ends = [(0, 0)] * 4
+    ends[axis] = (1, 1)
+    steps = np.pad(steps, ends, constant_values=np.inf)
+    before, after = (np.take(steps, range(first, first + positions.shape[axis]), axis) for first in (0, 1))
+    lengths = [(step**2).sum(-1, keepdims=True) for step in (before, after)]
+    return np.where(np.isfinite(np.minimum(*lengths)), np.where(lengths[0] < lengths[1], before, after), 0.0)
 
 
 def _pixel_widths(views: SceneViews) -> np.ndarray:
