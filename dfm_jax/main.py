@@ -16,6 +16,7 @@ processes of a run find each other and share out what there is to do; --nodistri
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
+from dfm_jax.config.sampling import camera_numbers
 from dfm_jax.errors import UserError
 from dfm_jax.paths import workdir_of_config
 from dfm_jax.runs import log
@@ -52,11 +54,13 @@ _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples of each scene:
 _SEED = flags.DEFINE_integer("seed", None, "Of what is sampled: --config.seed.")
 _IMAGE = flags.DEFINE_multi_string("image", [], "A photograph to sample behind; several, of one scene, with --cameras.")
 _CAMERAS = flags.DEFINE_string("cameras", "", "transforms.json whose frames have the photographs' file_path.")
+_PATH = flags.DEFINE_string("path", "", "Cameras of the videos, by name, numbers or file: --config.sample.video_path.")
+_TARGET = flags.DEFINE_string("target", "", "Target camera of a photograph, by name, numbers or file.")
 _FOV = flags.DEFINE_float("fov", None, "Horizontal field of view of the whole upright photograph, degrees.")
 _FOCAL = flags.DEFINE_float("focal", None, "In its place: focal length in pixels of that photograph.")
 _CROP = flags.DEFINE_string("crop", None, "Of a photograph: centre (its middle square) or pad (all, with bars).")
 _SCALE = flags.DEFINE_float("scale", None, "Units of the photographs' cameras in one unit of the model.")
-OF_SAMPLING = (_NUM_SAMPLES, _SEED, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
+OF_SAMPLING = (_NUM_SAMPLES, _SEED, _PATH, _TARGET, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
@@ -100,7 +104,10 @@ def _sampled_as_said(mode: str, config: Config) -> Config:
     for flag in OF_SAMPLING:
         if flag.present and mode != "sample":
             raise UserError(f"--{flag.name} is for --mode=sample")
-    return with_sampling(config, {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value})
+    said = {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value, "video_path": _PATH.value or None}
+    if (numbers := camera_numbers(_TARGET.value)) is not None:
+        said["target_camera"] = dataclasses.asdict(numbers)
+    return with_sampling(config, said, of_commands=True)
 
 
 def initialize_processes(mode: str) -> contextlib.AbstractContextManager:
@@ -150,7 +157,7 @@ def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
     from dfm_jax.commands.sample import in_short, sample
     from dfm_jax.commands.sample_options import SampleOptions
 
-    said = _CAMERAS.value, _FOV.value, _FOCAL.value, _CROP.value, _SCALE.value
+    said = _PATH.value, _CAMERAS.value, _TARGET.value, _FOV.value, _FOCAL.value, _CROP.value, _SCALE.value
     result = in_short(sample(config, workdir, out, SampleOptions(tuple(_IMAGE.value), *said)), workdir, out)
     if jax.process_index() == 0:
         print(json.dumps(result), flush=True)

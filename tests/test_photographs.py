@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from dfm_jax.commands.camera_files import cameras_of
+from dfm_jax.commands.camera_files import cameras_of, read_path, target_camera
 from dfm_jax.commands.sample_options import SampleOptions
+from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.sampling.cameras import target_pose
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.sources import to_example
 from dfm_jax.structs import Camera
@@ -221,6 +223,41 @@ def test_a_lens_that_bends_lines_is_undone(transforms):
         cameras_of(str(file), images, 0.0)
 
 
+def test_a_target_camera_is_given_by_numbers_by_name_or_by_a_file(transforms):
+    file, _, _ = transforms
+    pose = lambda target: given(PHOTO, target_camera=target).example.target.camera.camera_to_world[0, 0]
+    numbers = dataclasses.replace(CONFIG.sample.target_camera, azimuth=90.0, elevation=10.0, distance=4.0)
+    np.testing.assert_allclose(pose("90,10,4"), target_pose(numbers), atol=1e-6)
+    across = pose("orbit")
+    # Half way around, as upright as the config knows, it is where toy photographs are looked at from.
+    np.testing.assert_allclose(across, target_pose(CONFIG.sample.target_camera), atol=0.01)
+    assert pose("forward")[2, 3] > 0.3 and np.allclose(pose("forward")[:3, :3], np.eye(3))
+    assert pose("pan")[0, 2] != 0 and np.allclose(pose("pan")[:3, 3], 0)
+    camera = target_camera(str(file))
+    np.testing.assert_allclose(camera.camera_to_world, np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(camera.intrinsics, [[0.75, 0, 0.5], [0, 0.75, 0.5], [0, 0, 1]])  # of a square picture
+
+
+def test_the_cameras_of_a_file_are_a_path(transforms):
+    file, _, content = transforms
+    path = read_path(str(file), 5, 24)
+    np.testing.assert_allclose(path.camera.camera_to_world[0], np.eye(4), atol=1e-12)
+    assert path.size == (48, 52) and len(path.order) == 5  # the pictures are as 3 to 2 and as 2 to 3
+    del content["frames"][0]["transform_matrix"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="frame 0: transform_matrix is no 4x4 matrix"):
+        read_path(str(file), 5, 24)
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("spiral", True), ("90,0,4", True), ("a.json", True), ("loop", False)])
+def test_a_path_is_a_name_or_numbers_or_a_file(path, allowed):
+    if allowed:
+        assert with_sampling(CONFIG, {"video_path": path}, of_commands=True).sample.video_path == path
+    else:
+        with pytest.raises(UserError, match="'loop' is none of interpolate, orbit, spiral, dolly, pan, forward"):
+            with_sampling(CONFIG, {"video_path": path}, of_commands=True)
+
+
 # --- mistakes
 
 
@@ -243,9 +280,15 @@ MISTAKES = {
     "two lenses": (lambda _: given(PHOTO, camera=Camera(np.eye(4), np.eye(3)), fov=50), "have intrinsics of their own"),
     "no crop": (lambda _: given(PHOTO, crop="left"), "crop='left' is none of centre, pad"),
     "no scale": (lambda _: given(PHOTO, scale=0.0), "scale, in source units a unit of the model"),
+    "no target": (
+        lambda _: given(PHOTO, target_camera="around"),
+        "target camera 'around' is none of interpolate",
+    ),
+    "a known target": (lambda _: given(PHOTO, target_camera="dataset"), "made of cameras that are known"),
+    "turned too far": (lambda _: given(PHOTO, target_camera="400,0,1"), "target camera '400,0,1' is none of"),
     "no photograph": (lambda _: SampleOptions(fov=50.0).check(), "--fov is for photographs of your own"),
     "no cameras": (lambda _: SampleOptions(("a.jpg", "b.jpg")).check(), "2 photographs .* --cameras=transforms.json"),
-    "twice": (lambda _: SampleOptions(("a.jpg", "./a.jpg"), "c.json").check(), "named twice"),
+    "twice": (lambda _: SampleOptions(("a.jpg", "./a.jpg"), cameras="c.json").check(), "named twice"),
 }
 
 
@@ -270,5 +313,5 @@ def test_a_file_of_other_cameras_is_one_clear_error(transforms, tmp_path):
     file.write_text("[]")
     with pytest.raises(UserError, match=r"is no transforms\.json"):
         cameras_of(str(file), images[:1], 0.0)
-    with pytest.raises(UserError, match=r"cannot be read as a transforms\.json"):
+    with pytest.raises(UserError, match="cannot be read as a file of cameras"):
         cameras_of(str(tmp_path / "nowhere.json"), images, 0.0)

@@ -32,7 +32,7 @@ def made(tmp_path):
     seen = np.tile(np.concatenate([contexts, truth]) + 0.1, (1, SAMPLES, 1, 1, 1, 1))
     seen[:, :, 2] = 0.9  # at the padding view: must not count
     seen[:, 1, 3] += 0.3
-    drawn = SampledImages(seen, seen[:, :, 3], truth + 0.01)
+    drawn = SampledImages(seen, seen[:, :, 3], truth + 0.01, np.zeros((1, SAMPLES)))
     scene = write_scene(tmp_path, 0, NAME, example, drawn)
     summary = Summary(5, False, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {}, {"loading": 1.0})
     return tmp_path, scene, summary

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import subprocess
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +19,10 @@ from PIL import Image
 
 from configs import toy as toy_config
 from dfm_jax.commands import sample as sampling
+from dfm_jax.commands.camera_paths import camera_paths, recorded_cameras
+from dfm_jax.commands.coordinates import of_evaluation_examples
 from dfm_jax.commands.sample import in_short, sample
 from dfm_jax.commands.sample_options import SampleOptions
-from dfm_jax.commands.sampled_from import camera_paths
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
@@ -183,7 +185,7 @@ def test_batches_cover_every_sample_once_and_have_one_size(monkeypatch):
 
 
 def test_videos_start_at_the_context_camera(run):
-    for i, path in enumerate(camera_paths(run.config, run.example, run.names)):
+    for i, path in enumerate(camera_paths(run.config, run.example, place=None)):
         context = run.example.context.camera.camera_to_world[i, 0]
         np.testing.assert_allclose(path.camera.camera_to_world[path.order[0]], context, atol=1e-6)
 
@@ -194,9 +196,23 @@ def test_recorded_cameras_agree_with_the_examples_own(run):
     num_frames = data.scene(0).num_frames
     settings = dataclasses.replace(run.config.sample, video_path="dataset", video_frames=num_frames)
     config = dataclasses.replace(run.config, data=there, sample=settings)
-    poses = camera_paths(config, run.example, run.names)[0].camera.camera_to_world
+    recorded = partial(recorded_cameras, config, run.names, run.example)
+    poses = camera_paths(config, run.example, place=None, recorded=recorded)[0].camera.camera_to_world
     for wanted in run.example.target.camera.camera_to_world[0]:
         assert np.min(np.abs(poses - wanted).max((1, 2))) < 1e-5
+
+
+def test_a_camera_path_that_was_written_is_followed_again(run):
+    """Those of the pages lie where the source's cameras are; read again, they are those of the videos."""
+    there = toy_data.find_toy(run.config.data, SIZE)
+    place = partial(of_evaluation_examples, there, SCENES)
+    wanted = camera_paths(run.config, run.example, place)[1]
+    file = str(run.folder / run.summary.scenes[1].camera_path)
+    settings = dataclasses.replace(run.config.sample, video_path=file)
+    found = camera_paths(dataclasses.replace(run.config, sample=settings), run.example, place)[1]
+    np.testing.assert_allclose(found.camera.camera_to_world, wanted.camera.camera_to_world[wanted.order], atol=1e-5)
+    np.testing.assert_allclose(found.camera.intrinsics, wanted.camera.intrinsics[wanted.order], atol=1e-6)
+    assert found.size == (512, 512) and found.fps == pictures.FRAMES_PER_SECOND
 
 
 def test_scenes_of_an_earlier_run_are_gone(run):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.commands import signals
+from dfm_jax.commands.camera_paths import in_source
 from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.commands.sampled_from import SampledFrom, of_data_set, of_photographs
 from dfm_jax.config import Config
@@ -92,7 +93,7 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
     seconds["loading"] = time.monotonic() - start
 
     def on_video(scene: int, sample: int, frames: RenderedViews) -> dict[str, bytes]:
-        write_videos(files.folder, example, scene, sample, frames)
+        write_videos(files.folder, example, scene, sample, frames, source.paths[scene].fps)
         return files.take()
 
     start = time.monotonic()
@@ -102,16 +103,28 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
     def write() -> Summary:
         folder = files.folder
         colours, hidden = source.hidden(drawn) if source.hidden else (None, [None] * len(source.names))
+        paths = [in_source(*each) for each in zip(source.paths, *source.place(), strict=True)]
         scenes = [
-            write_scene(folder, i, name, example, drawn, hidden[i], source.known, source.photographs)
+            write_scene(folder, i, name, example, drawn, hidden[i], source.known, source.photographs, paths[i])
             for i, name in enumerate(source.names)
         ]
+        _tell_inside(scenes, config.sample.video_path)
         summary = _summary(config, source, scenes, colours, seconds)
         (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
         write_report(folder, summary, _loss_curve(workdir, summary.step))
         return summary
 
     return from_first(write)
+
+
+def _tell_inside(scenes: Sequence[SceneResult], path: str) -> None:
+    """Warns of cameras inside of something, whose videos show its inside."""
+    share = float(np.mean([scene.inside for scene in scenes]))
+    if share > 0:
+        logger.warning(
+            f"{100 * share:.0f} % of the frames are seen from inside of something opaque: the camera path {path}"
+            " leads through it; --path= names another"
+        )
 
 
 def in_short(

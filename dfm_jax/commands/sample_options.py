@@ -11,7 +11,9 @@ class SampleOptions:
     """As typed; None and '' where nothing is said."""
 
     images: tuple[str, ...] = ()  # photographs of one scene; none: scenes of the data set
+    path: str = ""  # of the cameras of videos, in the place of `config.sample.video_path`
     cameras: str = ""  # a transforms.json with a frame for each of them
+    target: str = ""  # camera
     fov: float | None = None
     focal: float | None = None
     crop: str | None = None
@@ -22,7 +24,7 @@ class SampleOptions:
         Raises:
           UserError: something is said of photographs, and there are none, or several have no cameras.
         """
-        of_photographs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        of_photographs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:]}
         said = [name for name, value in of_photographs.items() if value not in (None, "")]
         if said and not self.images:
             raise UserError(f"--{said[0]} is for photographs of your own: which is --image=?")

@@ -14,18 +14,20 @@ SHORT = {"steps": "num_steps"}  # names that a call may use for a setting's own
 OF_COMMANDS = ("num_scenes", "autoregressive_step", "video_frames", "video_path")  # which `--mode=sample` alone heeds
 
 
-def with_sampling(config: Config, changes: Mapping[str, Any]) -> Config:
+def with_sampling(config: Config, changes: Mapping[str, Any], *, of_commands: bool = False) -> Config:
     """The config with other settings of `sample`, or another `seed`; those that are None stay as they are.
 
     Args:
       changes: by name, such as {'num_steps': 20, 'seed': 3}; of a group, such as `target_camera`, a mapping with some
         of its settings.
 
+      of_commands: whether those that `--mode=sample` alone heeds can be changed.
+
     Raises:
       UserError: there is no such setting, or it cannot have this value.
     """
     values = dataclasses.asdict(config)
-    known = [field.name for field in dataclasses.fields(SampleConfig) if field.name not in OF_COMMANDS]
+    known = [field.name for field in dataclasses.fields(SampleConfig) if of_commands or field.name not in OF_COMMANDS]
     for name, value in changes.items():
         setting = current_name(f"sample.{SHORT.get(name, name)}").removeprefix("sample.")
         if setting not in ("seed", *known):

@@ -1,7 +1,7 @@
 """Settings of sampling and of evaluation."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
 from dfm_jax.config.limits import CountOrNone, Distance, Number, NumberOrNone, Path, Range, Share
 
@@ -16,7 +16,17 @@ SPACINGS = {
     "uniform": "dfm_jax.diffusion.timesteps:uniform_timesteps",  # even in time (published)
     "log-snr": "dfm_jax.diffusion.timesteps:log_snr_timesteps",  # needs fewer steps
 }
-VIDEO_PATHS = ("interpolate", "orbit", "dataset")  # of `sampling/trajectories.py`
+# Of `sampling/trajectories.py`, where the first camera is the photograph's, or the first context view's.
+VIDEO_PATHS = {
+    "interpolate": "from the first camera to the target camera, a little on, and back",
+    "orbit": "once around what the first camera looks at",
+    "spiral": "around the first camera, in small turns",
+    "dolly": "ahead and back",
+    "pan": "turned to both sides, where the first camera stands",
+    "forward": "ahead",
+    "dolly-zoom": "ahead and back, with a lens that keeps what the camera looks at at its size",
+    "dataset": "through the cameras of the recording",
+}
 
 Angle = Annotated[float, Range(-360.0, 360.0)]
 Momentum = Annotated[float, Range(-1.0, 1.0, open_below=True, open_above=True)]
@@ -69,13 +79,40 @@ class SampleConfig:
     video_frames: Annotated[int, Range(1, 10**5)] = 1
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
     context_cache_gb: Annotated[float, Range(0.0, 1e6)] = 0.0
-    # 'interpolate' (context to target and on), 'orbit' (around the scene) or 'dataset' (its cameras)
-    video_path: Literal[VIDEO_PATHS] = "interpolate"
+    # Of the cameras of videos: one of VIDEO_PATHS; numbers 'azimuth,elevation,distance' or '...,forward', to such a
+    # target camera and back; or a file: nerfstudio's camera_path.json, or a transforms.json.
+    video_path: Path = "interpolate"
     photograph: PhotographConfig | None = None  # of scenes
     target_camera: TargetCameraConfig | None = None  # of scenes
 
     def rules(self) -> list[tuple[bool, str]]:
-        return [(self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to")]
+        return [
+            (self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to"),
+            (not (problem := camera_problem(self.video_path)), f"video_path={problem}"),
+        ]
+
+
+def camera_numbers(text: str) -> TargetCameraConfig | None:
+    """The camera that numbers stand for, 'azimuth,elevation,distance' or 'azimuth,elevation,distance,forward', as in
+    `TargetCameraConfig`; None of any other text, and of numbers that it cannot have."""
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        return None
+    limits = [hint.__metadata__[0] for hint in get_type_hints(TargetCameraConfig, include_extras=True).values()]
+    if len(numbers) not in (3, 4) or any(limit.problem(x) for limit, x in zip(limits, numbers, strict=False)):
+        return None
+    return TargetCameraConfig(*numbers)
+
+
+def camera_problem(text: str) -> str:
+    """What is wrong with the name of a camera path, with numbers or with the name of a file; '' if nothing is."""
+    if text in VIDEO_PATHS or camera_numbers(text) or text.endswith(".json"):
+        return ""
+    return (
+        f"{text!r} is none of {', '.join(VIDEO_PATHS)}, nor the numbers azimuth,elevation,distance[,forward] of a "
+        "camera (degrees, and units of the model), nor a .json file of cameras"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -105,6 +105,9 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
     )
     if scene.truth:
         pictures += _picture(scene.truth, "What was really there", "never shown to the model: one possibility of many")
+    inside = f"<p>In {_percent(scene.inside)} of the frames the camera is inside of something opaque.</p>\n"
+    inside = inside if scene.inside else ""
+    path = f', <a href="{escape(scene.camera_path)}">camera path (nerfstudio)</a>' if scene.camera_path else ""
     return f"""<section class="scene">
 <h3>Scene {index + 1} <span class="soft">{escape(scene.name)}</span></h3>
 <div class="turning">
@@ -113,8 +116,8 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
 </div>
 <h3>What is certain and what is not <span class="soft">from a camera whose image was not given</span></h3>
 <div class="tiles wide">{pictures}</div>
-<p class="soft">More: <a href="{escape(scene.contact_sheet)}">contact sheet</a>,
-<a href="{escape(scene.variance)}">variance</a>, <a href="{escape(scene.arrays)}">arrays</a></p>
+{inside}<p class="soft">More: <a href="{escape(scene.contact_sheet)}">contact sheet</a>,
+<a href="{escape(scene.variance)}">variance</a>, <a href="{escape(scene.arrays)}">arrays</a>{path}</p>
 </section>"""
 
 

@@ -2,22 +2,27 @@
 
 scene_00/{context_0,truth,estimate,mean,variance,uncertainty,contact_sheet}.png  arrays.npz
 scene_00/sample_00/{rgb,depth}.mp4  poster.png
+scene_00/camera_path.json, of the videos, as nerfstudio reads it
 scene_00/photograph_0.jpg, of photographs of one's own, of which there is no truth
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
 from dfm_jax.evaluation.image_metrics import psnr
+from dfm_jax.sampling.camera_path_json import is_representable, write_camera_path
 from dfm_jax.sampling.sample_summary import SampleResult, SceneResult
+from dfm_jax.sampling.trajectories import Trajectory
 from dfm_jax.sampling.videos import SampledImages
 from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures
 
 MAX_SIDE = 640  # of a photograph on the page, pixels
+VIDEO_SIDE = 512  # of a camera path's frames for nerfstudio, where it says nothing of them
 
 
 def scene_folder(scene: int) -> str:
@@ -28,13 +33,16 @@ def sample_folder(scene: int, sample: int) -> str:
     return f"{scene_folder(scene)}/sample_{sample:02d}"
 
 
-def write_videos(folder: Path, example: Example, scene: int, sample: int, frames: RenderedViews) -> None:
-    """Writes one sample's videos, of colours and depths, from its frames [frames, h, w]."""
+def write_videos(
+    folder: Path, example: Example, scene: int, sample: int, frames: RenderedViews, fps: float | None = None
+) -> None:
+    """Writes one sample's videos, of colours and depths, from its frames [frames, h, w], `fps` a second."""
+    fps = fps or pictures.FRAMES_PER_SECOND
     own = folder / sample_folder(scene, sample)
     own.mkdir(parents=True)
-    pictures.write_video(own / "rgb.mp4", frames.rgb)
+    pictures.write_video(own / "rgb.mp4", frames.rgb, fps=fps)
     near, far = float(example.near[scene]), float(example.far[scene])
-    pictures.write_video(own / "depth.mp4", pictures.colour_depth(frames.depth_before(far), near, far))
+    pictures.write_video(own / "depth.mp4", pictures.colour_depth(frames.depth_before(far), near, far), fps=fps)
     # Half way, cameras are farthest from the context's: that is where samples differ.
     pictures.write_png(own / "poster.png", pictures.enlarge(frames.rgb[len(frames.rgb) // 2]))
 
@@ -48,6 +56,7 @@ def write_scene(
     hidden: np.ndarray | None = None,
     known: bool = True,
     photographs: Sequence[Image.Image] = (),
+    path: Trajectory | None = None,
 ) -> SceneResult:
     """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers.
 
@@ -55,6 +64,8 @@ def write_scene(
       hidden: [h, w] bool, the pixels of target view 0 that show what the context hides, if that is known.
       known: whether the target views are.
       photographs: that the context views are made of.
+      path: of the videos, in the coordinates of the source's cameras; kept as nerfstudio's `camera_path.json`, if that
+        has such cameras.
     """
     own = folder / scene_folder(scene)
     own.mkdir(parents=True, exist_ok=True)
@@ -86,18 +97,20 @@ def write_scene(
     }
     np.savez_compressed(own / "arrays.npz", **arrays, **({} if hidden is None else {"hidden": hidden}))
 
-    path = {label: f"{scene_folder(scene)}/{label}.png" for label in (*images, "contact_sheet")}
-    contexts_made = tuple(path.pop(f"context_{i}") for i in range(len(contexts)))
+    files = {label: f"{scene_folder(scene)}/{label}.png" for label in (*images, "contact_sheet")}
+    contexts_made = tuple(files.pop(f"context_{i}") for i in range(len(contexts)))
     return SceneResult(
         name=name,
         contexts=contexts_made,
-        **{"truth": "", **path},
+        **{"truth": "", **files},
         arrays=f"{scene_folder(scene)}/arrays.npz",
         samples=_sample_results(scene, contexts, seen_contexts, truths, seen_targets, drawn.x0[scene]),
         estimate_psnr=_psnr(estimate, truths[0]) if known else None,
         mean_psnr=_psnr(mean, truths[0]) if known else None,
         spread=float(np.sqrt(variance).mean()),
         photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
+        camera_path="" if path is None else _write_path(folder, scene, path),
+        inside=float(drawn.inside[scene].mean()),
     )
 
 
@@ -143,6 +156,17 @@ def contact_sheet(
         rows = [[*row, truth] for row, truth in zip(rows, [*truths, *contexts], strict=True)]
     labels = ["target", *["novel"] * (seen_targets.shape[1] - 1), *["context, rendered"] * len(contexts)]
     return pictures.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
+
+
+def _write_path(folder: Path, scene: int, path: Trajectory) -> str:
+    """Writes the cameras of a video as nerfstudio has them, and returns the file's path; '' where it has no such."""
+    camera = jax.tree.map(lambda x: x[path.order], path.camera)
+    size = path.size or (VIDEO_SIDE, VIDEO_SIDE)
+    if not is_representable(camera, size):
+        return ""
+    name = f"{scene_folder(scene)}/camera_path.json"
+    write_camera_path(folder / name, camera, size, path.fps or pictures.FRAMES_PER_SECOND)
+    return name
 
 
 def _write_photograph(folder: Path, scene: int, number: int, image: Image.Image) -> str:

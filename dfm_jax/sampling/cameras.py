@@ -1,4 +1,4 @@
-"""Cameras that users give, checked; and where a photograph's target camera is by a config."""
+"""Cameras that users give, checked; and where a photograph's target camera is by a config, by numbers or by name."""
 
 from typing import Any
 
@@ -6,8 +6,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dfm_jax.config import TargetCameraConfig
+from dfm_jax.config.sampling import VIDEO_PATHS, camera_numbers, camera_problem
 from dfm_jax.errors import UserError
+from dfm_jax.sampling.trajectories import make_path
 from dfm_jax.structs import Camera
+
+PATH_FRAMES = 48  # among which the target camera of a path is looked for
 
 
 def checked_camera(camera: Any, count: int | None = None, what: str = "camera") -> Camera:
@@ -54,3 +58,26 @@ def describe_target(settings: TargetCameraConfig) -> str:
     if settings.forward:
         parts.append(f"{settings.forward:g} forward")
     return f"{' and '.join(parts) or 'the same as the photograph'}, as the config says (sample.target_camera)"
+
+
+def named_target(text: str, cameras: Camera, near: float, far: float) -> np.ndarray:
+    """The pose [4, 4] of the target camera that a text means: the numbers 'azimuth,elevation,distance[,forward]', or
+    the name of a camera path, of which it is the camera that differs most from the first.
+
+    Args:
+      cameras: [k] relative to the first of the photographs.
+
+    Raises:
+      UserError: it means none.
+    """
+    if numbers := camera_numbers(text):
+        return target_pose(numbers)
+    if text not in VIDEO_PATHS:
+        raise UserError(f"the target camera {camera_problem(text)}")
+    if text in ("interpolate", "dataset"):
+        raise UserError(f"the target camera cannot be on the path {text!r}, which is made of cameras that are known")
+    path = make_path(text, cameras, target=0, near=near, far=far, num_frames=PATH_FRAMES).camera.camera_to_world
+    first = path[0]
+    moved = np.linalg.norm(path[:, :3, 3] - first[:3, 3], axis=-1) / (0.5 * (near + far))
+    turned = 1 - (path[:, :3, 2] @ first[:3, 2])
+    return path[np.argmax(moved + turned)]

@@ -18,7 +18,8 @@ class Placement:
     """None: nothing is said. Cameras and bounds are in the units of the source."""
 
     camera: Camera | None = None  # [v] of the photographs
-    target_camera: Camera | None = None  # one, in the coordinates of the others
+    # One, in the coordinates of the others; or what `cameras.named_target` understands.
+    target_camera: Camera | str | None = None
     near: float | None = None
     far: float | None = None
     fov: float | None = None  # of a photograph without a camera: horizontal, degrees, as viewers show it uncropped
@@ -43,7 +44,7 @@ class Placement:
         units, known = self.units, {}
         if self.camera is not None:
             known["camera"] = in_model_units(checked_camera(self.camera, count), units)
-        if self.target_camera is not None:
+        if self.target_camera is not None and not isinstance(self.target_camera, str):
             target = checked_camera(self.target_camera, what="target_camera")
             if target.intrinsics.ndim == 3 and len(target.intrinsics) > 1:
                 raise UserError("target_camera is one camera: a scene can be rendered at any others")

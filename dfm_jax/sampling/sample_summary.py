@@ -37,6 +37,8 @@ class SceneResult:
     mean_psnr: float | None  # the mean of the samples against the truth
     spread: float  # standard deviation of the samples, averaged over pixels and colours; colour units in [0, 1]
     photographs: tuple[str, ...] = ()  # of one's own, as viewers show them; none: a data set's
+    camera_path: str = ""  # of the videos, as nerfstudio reads it; '' where that has no such cameras
+    inside: float = 0.0  # share of the videos' frames whose camera is inside of something opaque
 
 
 @dataclasses.dataclass(frozen=True)

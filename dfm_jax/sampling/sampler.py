@@ -64,7 +64,7 @@ class Sampler:
         steps: int | None = None,
         guidance: float | None = None,
         camera: Camera | None = None,
-        target_camera: Camera | None = None,
+        target_camera: Camera | str | None = None,
         near: float | None = None,
         far: float | None = None,
         fov: float | None = None,
@@ -88,7 +88,9 @@ class Sampler:
           steps: denoising steps.
           guidance: 1 is none.
           camera: of the photographs [v], as viewers show them; without it a photograph is at the origin.
-          target_camera: where to sample, in the coordinates of the others; without it, as `sample.target_camera` says.
+          target_camera: where to sample, in the coordinates of the others; or the numbers of a `sample.target_camera`,
+            'azimuth,elevation,distance', or the name of a camera path, of which it is the most different one; without
+            it, as `sample.target_camera` says.
           near, far: distances between which everything lies that photographs show.
           fov: of a photograph without a camera, horizontal, in degrees, of the whole upright picture; if nothing is
             said, as its EXIF data state, or as the config assumes (`sample.photograph`).

@@ -18,7 +18,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.exports.protocol import Frame
 from dfm_jax.sampling import photograph_views
 from dfm_jax.sampling.assumptions import Assumptions
-from dfm_jax.sampling.cameras import checked_camera, describe_target, target_pose
+from dfm_jax.sampling.cameras import checked_camera, describe_target, named_target, target_pose
 from dfm_jax.sampling.photographs import as_taken, open_photograph, square_photograph
 from dfm_jax.sampling.placement import Placement, assumed, bounds
 from dfm_jax.structs import Camera, Example, Views
@@ -69,12 +69,18 @@ def to_example(source: Any, config: Config, placement: Placement) -> Given:
         bounds_from=said,
         scale=placement.units,
         frame="first_camera" if placement.camera is None else "source",
-        target_camera="as given" if placement.target_camera else describe_target(config.sample.target_camera),
+        target_camera=_describe_target(config, placement),
         notes=notes,
     )
     for sentence in assumptions.sentences():
         logger.info(sentence)
     return Given(stack([example]), world[None], assumptions)
+
+
+def _describe_target(config: Config, placement: Placement) -> str:
+    if isinstance(placement.target_camera, str):
+        return f"as given: {placement.target_camera}"
+    return "as given" if placement.target_camera else describe_target(config.sample.target_camera)
 
 
 def _of_all_views(source: Views, config: Config, placement: Placement) -> Given:
@@ -112,7 +118,7 @@ def _of_views(views: Views, config: Config, placement: Placement, index: int) ->
     near, far, _ = bounds(config, placement)
     example = Example(
         context=pad(context, config.data.view_sampling.max_context),
-        target=_target(context, first if moved else None, config, placement.target_camera),
+        target=_target(context, first if moved else None, config, placement, (near, far)),
         near=np.float32(near),
         far=np.float32(far),
         index=np.int32(index),
@@ -120,11 +126,16 @@ def _of_views(views: Views, config: Config, placement: Placement, index: int) ->
     return example, first
 
 
-def _target(context: Views, first: np.ndarray | None, config: Config, camera: Camera | None) -> Views:
+def _target(
+    context: Views, first: np.ndarray | None, config: Config, placement: Placement, near_far: tuple[float, float]
+) -> Views:
     """The target view [t=1], whose image is not known."""
+    camera, intrinsics = placement.target_camera, context.camera.intrinsics[0]
     if camera is None:
         pose = target_pose(assumed(config, "target_camera", "target_camera="))
-        intrinsics = context.camera.intrinsics[0]
+    elif isinstance(camera, str):
+        real = jax.tree.map(lambda x: np.asarray(x, np.float64)[context.valid], context.camera)
+        pose = named_target(camera, _with_usual(real, config), *near_far)
     else:
         pose, intrinsics = camera.camera_to_world[0], camera.intrinsics[0]
         pose = pose if first is None else np.linalg.inv(first) @ pose
@@ -132,6 +143,14 @@ def _target(context: Views, first: np.ndarray | None, config: Config, camera: Ca
     target = jax.tree.map(lambda x: x[:1], context)
     target = _in_single_precision(target, Camera(pose[None], intrinsics[None]), absolute[None, :3])
     return target.replace(images=np.zeros_like(target.images))
+
+
+def _with_usual(cameras: Camera, config: Config) -> Camera:
+    """Cameras [k] of photographs, and the target camera that the config knows: together they tell what is upright."""
+    if config.sample.target_camera is None:
+        return cameras
+    usual = Camera(target_pose(config.sample.target_camera), cameras.intrinsics[0])
+    return jax.tree.map(lambda all_cameras, one: np.concatenate([all_cameras, one[None]]), cameras, usual)
 
 
 def _in_single_precision(views: Views, camera: Camera, absolute_pose: np.ndarray) -> Views:

@@ -15,6 +15,10 @@ from dfm_jax.viewpoints import between, scene_centre, up_direction
 
 # How far 'interpolate' goes on behind the target camera, as a share of the way to it.
 OVERSHOOT = 0.25
+# How far a camera goes ahead, and around on a spiral, as shares of the distance to the point that it looks at.
+AHEAD, WIDTH = 0.35, 0.12
+SPIRAL_TURNS = 2
+PAN_DEGREES = 20.0  # to each side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,12 @@ class Trajectory:
 
     camera: Camera
     order: np.ndarray
+    size: tuple[int, int] | None = None  # height and width of the frames, pixels; None: square, as the model's images
+    fps: float | None = None  # frames a second; None: as usual
+
+    def replaced(self, camera: Camera) -> "Trajectory":
+        """The same with other cameras [m]."""
+        return dataclasses.replace(self, camera=camera)
 
 
 def make_path(
@@ -35,7 +45,7 @@ def make_path(
     """The path called `name` in a config.
 
     Args:
-      name: 'interpolate', 'orbit' or 'dataset'.
+      name: of `config.sampling.VIDEO_PATHS`.
       cameras: [k] cameras of the example's real views; the first is the first context view.
       target: index in `cameras` of the target view that was sampled.
       near: distance at which the scene starts.
@@ -44,10 +54,16 @@ def make_path(
       recorded: [k'] the scene's own cameras in recording order, `without_holes`; only 'dataset' reads (and needs)
         them.
     """
+    centre = scene_centre(cameras, near, far)
     if name == "orbit":
-        return orbit(cameras, scene_centre(cameras, near, far), num_frames)
+        return orbit(cameras, centre, num_frames)
     if name == "interpolate":
         return interpolate(_camera(cameras, 0), _camera(cameras, target), num_frames)
+    if name == "pan":
+        return pan(cameras, num_frames)
+    ahead = {"spiral": spiral, "dolly": dolly, "forward": forward, "dolly-zoom": dolly_zoom}
+    if name in ahead:
+        return ahead[name](cameras, centre, near, num_frames)
     if name == "dataset" and recorded is not None:
         return follow(recorded, num_frames)
     raise ValueError(f"no camera path {name!r} (with recorded cameras: {recorded is not None})")
@@ -59,10 +75,8 @@ def interpolate(start: Camera, end: Camera, num_frames: int) -> Trajectory:
     A screw motion is the path of constant turn and constant advance: two cameras that look at one object go around
     it, two that look the same way go straight. Slerp with a linear position would pass through the object.
     """
-    there = (num_frames + 1) // 2 + 1
-    way = np.linspace(0.0, 1.0 + OVERSHOOT, there)
-    order = np.concatenate([np.arange(there), np.arange(there - 2, 0, -1)])[:num_frames]
-    return Trajectory(between(start, end, way), order)
+    way, order = _there_and_back(num_frames)
+    return Trajectory(between(start, end, way * (1.0 + OVERSHOOT)), order)
 
 
 def orbit(cameras: Camera, centre: np.ndarray, num_frames: int) -> Trajectory:
@@ -86,6 +100,89 @@ def follow(recorded: Camera, num_frames: int) -> Trajectory:
     steps = [between(_camera(recorded, i), _camera(recorded, j), way[None]) for i, j, way in legs]
     poses = np.concatenate([step.camera_to_world for step in steps])
     return Trajectory(Camera(poses, np.concatenate([step.intrinsics for step in steps])), np.arange(num_frames))
+
+
+def spiral(cameras: Camera, centre: np.ndarray, near: float, num_frames: int) -> Trajectory:
+    """Two turns of a spiral that opens and closes around the first camera, which goes a little ahead and back on the
+    way; it turns as `centre` [3] asks for, which stays where it is in the picture."""
+    pose = _pose(cameras)[0]
+    distance, way = np.linalg.norm(centre - pose[:3, 3]), np.linspace(0.0, 1.0, num_frames)
+    radius, angle = WIDTH * distance * np.sin(np.pi * way), SPIRAL_TURNS * 2 * np.pi * way
+    ahead = 0.5 * _reach(distance, near) * np.sin(np.pi * way) * np.sin(angle)
+    offsets = np.stack([radius * np.sin(angle), radius * (np.cos(angle) - 1), ahead], axis=-1)
+    poses = np.tile(pose, (num_frames, 1, 1))
+    poses[:, :3, 3] += offsets @ pose[:3, :3].T
+    turns = [_least_turn(centre - pose[:3, 3], centre - at) for at in poses[:, :3, 3]]
+    poses[:, :3, :3] = np.stack(turns) @ pose[:3, :3]
+    return Trajectory(_with_lens(poses, cameras), np.arange(num_frames))
+
+
+def pan(cameras: Camera, num_frames: int) -> Trajectory:
+    """The first camera, where it stands, turned to one side, back, to the other side, and back."""
+    pose, up = _pose(cameras)[0], up_direction(cameras)
+    angles = np.radians(PAN_DEGREES) * np.sin(np.linspace(0.0, 2 * np.pi, num_frames, endpoint=False))
+    poses = np.tile(pose, (num_frames, 1, 1))
+    poses[:, :3, :3] = Rotation.from_rotvec(angles[:, None] * up).as_matrix() @ pose[:3, :3]
+    return Trajectory(_with_lens(poses, cameras), np.arange(num_frames))
+
+
+def forward(cameras: Camera, centre: np.ndarray, near: float, num_frames: int) -> Trajectory:
+    """The first camera, straight ahead along its optical axis, toward where `centre` [3] is."""
+    way = np.linspace(0.0, 1.0, num_frames)
+    return Trajectory(_ahead(cameras, centre, near, way)[0], np.arange(num_frames))
+
+
+def dolly(cameras: Camera, centre: np.ndarray, near: float, num_frames: int) -> Trajectory:
+    """The same, and back."""
+    way, order = _there_and_back(num_frames)
+    return Trajectory(_ahead(cameras, centre, near, way)[0], order)
+
+
+def dolly_zoom(cameras: Camera, centre: np.ndarray, near: float, num_frames: int) -> Trajectory:
+    """The same, with a lens that gets wider on the way ahead: what is as far as `centre` [3] along the optical axis
+    keeps its size in the picture, and what lies behind it recedes."""
+    way, order = _there_and_back(num_frames)
+    camera, zoom = _ahead(cameras, centre, near, way)
+    intrinsics = np.array(camera.intrinsics)
+    intrinsics[:, :2, :2] *= zoom[:, None, None]
+    return Trajectory(Camera(camera.camera_to_world, intrinsics), order)
+
+
+def _ahead(cameras: Camera, centre: np.ndarray, near: float, way: np.ndarray) -> tuple[Camera, np.ndarray]:
+    """The first camera at the shares `way` [m] of the way ahead that is open to it; and its distance to the plane of
+    `centre`, as shares [m] of the first."""
+    pose = _pose(cameras)[0]
+    distance = float((centre - pose[:3, 3]) @ pose[:3, 2])
+    moved = way * _reach(distance, near)
+    poses = np.tile(pose, (len(way), 1, 1))
+    poses[:, :3, 3] += moved[:, None] * pose[:3, 2]
+    return _with_lens(poses, cameras), 1 - moved / distance
+
+
+def _reach(distance: float, near: float) -> float:
+    """How far a camera can go ahead to something at a distance: rays begin at `near`, which must not be behind it."""
+    return max(0.0, min(AHEAD * distance, 0.25 * (distance - near)))
+
+
+def _there_and_back(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares [m] of a way, and the order [n] of a video that goes along it and back."""
+    there = (num_frames + 1) // 2 + 1
+    return np.linspace(0.0, 1.0, there), np.concatenate([np.arange(there), np.arange(there - 2, 0, -1)])[:num_frames]
+
+
+def _least_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The rotation [3, 3] by the smallest angle that takes the direction [3] of `start` to that of `end`."""
+    start, end = start / np.linalg.norm(start), end / np.linalg.norm(end)
+    axis = np.cross(start, end)
+    sine = np.linalg.norm(axis)
+    if sine < 1e-12:
+        return np.eye(3)
+    return Rotation.from_rotvec(axis / sine * np.arctan2(sine, start @ end)).as_matrix()
+
+
+def _with_lens(poses: np.ndarray, cameras: Camera) -> Camera:
+    """Poses [m, 4, 4] with the intrinsics of the first camera."""
+    return Camera(poses, np.tile(np.asarray(cameras.intrinsics, np.float64)[0], (len(poses), 1, 1)))
 
 
 def key_cameras(path: Trajectory, step: int) -> Camera:

@@ -119,7 +119,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
     Image.fromarray(to_uint8(image)).save(path)
 
 
-def write_video(path: Path, frames: np.ndarray, *, fps: int = FRAMES_PER_SECOND) -> None:
+def write_video(path: Path, frames: np.ndarray, *, fps: float = FRAMES_PER_SECOND) -> None:
     """Frames [n, h, w, 3] as an H.264 mp4 that browsers play, small frames enlarged.
 
     Sides are cut to even lengths, which the codec's 4:2:0 colour needs. ffmpeg is run directly: imageio's writer starts
