@@ -13,11 +13,14 @@ from dfm_jax.data.builders import (
     co3d,
     colmap,
     middlebury,
+    minens,
     photos,
     realestate10k,
     realestate10k_cameras,
+    srn,
     toy,
     transforms_json,
+    zero123,
 )
 from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.source import Source
@@ -26,6 +29,7 @@ from dfm_jax.errors import UserError
 TOY_IMAGE_SIZE = 24
 TOY_SCENES = 4000
 HOLDOUT = 8  # of a capture: every 8th frame, as is usual
+LAY, LEAVE = "lay", "leave"  # what becomes of what masks exclude
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,12 @@ class Format:
     counts: tuple[str, ...] = ()  # of its own in the summary, next to those of every format
 
 
+def _masks(text: str) -> str:
+    if text not in (LAY, LEAVE):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {LAY} nor {LEAVE}")
+    return text
+
+
 def _names(text: str) -> list[str]:
     """Of 'a,b'."""
     return [name for name in text.split(",") if name]
@@ -57,7 +67,14 @@ OPTIONS = {
     "num_scenes": Option(int, f"number of training scenes, default {TOY_SCENES}", least=1),
     "seed": Option(int, "default 0", least=0),
     "background": Option(
-        str, "colour that transparent pictures are laid on, a name or #rrggbb; default black, as in configs/captures.py"
+        str,
+        "colour that transparent pictures are laid on, a name or #rrggbb; default black, as in configs/captures.py, or "
+        "white for minens and zero123",
+    ),
+    "masks": Option(
+        _masks,
+        f"{LAY}: transparency, and masks beside the pictures, make way for --background; {LEAVE}: pictures stay whole. "
+        "Default: transparency is laid on the background, and no other mask is read",
     ),
     "holdout": Option(
         int,
@@ -80,16 +97,33 @@ def _toy(args: argparse.Namespace) -> Source:
     return toy.ToySource(args.num_scenes or TOY_SCENES, args.image_size or TOY_IMAGE_SIZE, args.seed or 0)
 
 
-def _capture(source: Callable[[Path, pictures.Colour], Source], args: argparse.Namespace) -> Source:
+def _background(args: argparse.Namespace, default: str = "black") -> pictures.Colour | None:
+    """None: pictures stay as if nothing of them were transparent."""
+    if args.masks == LEAVE:
+        if args.background is not None:
+            raise UserError(f"--background={args.background} has no use with --masks={LEAVE}: leave out one of them")
+        return None
     try:
-        background = ImageColor.getrgb(args.background or "black")[:3]
+        return ImageColor.getrgb(args.background or default)[:3]
     except ValueError as error:
         raise UserError(f"--background={args.background} is no colour; try white, black or #808080") from error
-    return source(Path(args.source), background=background)
 
 
-def _capture_format(source: Callable[[Path, pictures.Colour], Source]) -> Format:
-    return Format(functools.partial(_capture, source), options=("background", "holdout"))
+def _capture(source: Callable[..., Source], args: argparse.Namespace) -> Source:
+    return source(Path(args.source), background=_background(args))
+
+
+def _capture_format(source: Callable[[Path, pictures.Colour | None], Source]) -> Format:
+    return Format(functools.partial(_capture, source), options=("background", "holdout", "masks"))
+
+
+def _objects(source: Callable[[Path, pictures.Colour | None], Source], args: argparse.Namespace) -> Source:
+    return source(Path(args.source), background=_background(args, "white"))
+
+
+def _object_format(source: Callable[[Path, pictures.Colour | None], Source]) -> Format:
+    """Of many objects, each alone on white, none of whose views is held out."""
+    return Format(functools.partial(_objects, source), options=("background", "masks"))
 
 
 def _photos(args: argparse.Namespace) -> Source:
@@ -102,10 +136,13 @@ FORMATS = {
     "co3d": Format(_co3d, options=("best", "categories")),
     "colmap": _capture_format(colmap.ColmapSource),
     "middlebury": _capture_format(middlebury.MiddleburySource),
+    "minens": _object_format(minens.MinensSource),
     "photos": Format(_photos, options=("background", "holdout", "video_frames")),
     "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
+    "srn": _object_format(srn.SRNSource),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
     "transforms": _capture_format(transforms_json.TransformsSource),
+    "zero123": _object_format(zero123.Zero123Source),
 }
 
 

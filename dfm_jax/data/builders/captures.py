@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data.builders import point_clouds, uprightness
+from dfm_jax.data.builders import masks, point_clouds, uprightness
 from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.builders.uprightness import View
 from dfm_jax.data.loading import transforms
@@ -23,7 +23,7 @@ from dfm_jax.data.pictures import orientation, pictures
 from dfm_jax.data.pictures.deep_pictures import White
 from dfm_jax.data.pictures.pictures import Header, Picture
 from dfm_jax.data.preparing import camera_checks, undistort
-from dfm_jax.data.preparing.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds
+from dfm_jax.data.preparing.bounds import MIN_POINTS, TYPICAL_DEPTH, Bounds, scene_bounds, stated_bounds
 from dfm_jax.data.preparing.quarantine import most_frequent_reason
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.data.preparing.undistort import Lens
@@ -38,6 +38,8 @@ class Photo:
     lens: Lens
     size: tuple[float, float]  # width and height that the lens was calibrated for, pixels; only their ratio counts
     seen: np.ndarray | None = None  # [p, 3] sparse points that this camera saw
+    depths: tuple[float, float] | None = None  # between which, along the optical axis, the source says that things are
+    mask: Path | None = None  # of a picture that is white where this one counts, and black where the background goes
 
 
 def make_scene(
@@ -45,29 +47,32 @@ def make_scene(
     photos: Sequence[Photo],
     rejected: Sequence[tuple[str, str]],
     attributes: Mapping[str, Any],
-    background: pictures.Colour,
+    background: pictures.Colour | None,
     object_alone: bool = False,
     others: Sequence[Photo] = (),
     *,
     listed: Sequence[str],
     as_lying: bool = False,
     cloud: np.ndarray | None = None,
+    scale: float | None = None,
 ) -> SourceScene:
     """The scene of one capture, in the natural order of the photos' names.
 
     Args:
+      background: what transparent pictures are laid on; None: they stay whole, as if nothing of them were transparent.
       rejected: frames that could not be made into photos, with reasons.
       listed: names of all frames as the source lists them, photos or not; their positions are the frames' numbers.
       object_alone: whether there is nothing around what the cameras look at.
       others: photos of the capture's other splits, which share its world and so must share its scale.
       as_lying: it is known that the cameras are for the pictures as they lie in their files.
       cloud: sparse points [p, 3] of the world, which count where photos do not know which points they saw.
+      scale: how much larger the world becomes; None: as its depth asks for.
 
     Raises:
       Rejected: fewer than two photos are usable, or the cameras say nothing about depth.
     """
     placed = _place(photos, rejected, others, object_alone, cloud)
-    bounds, scale = placed.bounds, TYPICAL_DEPTH / placed.bounds.depth
+    bounds, scale = placed.bounds, TYPICAL_DEPTH / placed.bounds.depth if scale is None else scale
     frames, unclear = _frames(placed, scale, background, first_positions(listed), as_lying)
     return SourceScene(
         name=name,
@@ -131,7 +136,7 @@ def _check_enough(accepted: Sequence[tuple[Photo, np.ndarray]], rejected: Sequen
 
 
 def _frames(
-    placed: _Placed, scale: float, background: pictures.Colour, number: Mapping[str, int], as_lying: bool
+    placed: _Placed, scale: float, background: pictures.Colour | None, number: Mapping[str, int], as_lying: bool
 ) -> tuple[list[SourceFrame], Sequence[str]]:
     """Upright frames of a scaled world, and warnings if it is not clear which way is up."""
     headers = {photo.path: _header(photo.path) for photo in placed.world}
@@ -156,7 +161,16 @@ def _bounds(world: Sequence[Photo], object_alone: bool, cloud: np.ndarray | None
     """Of all photos of a world."""
     poses = np.stack([photo.camera_to_world for photo in world])
     with np.errstate(over="ignore", invalid="ignore"):  # absurd positions are rejected for what comes of them
-        return scene_bounds(poses, _seen(world, cloud), object_alone)
+        seen = _seen(world, cloud)
+        stated = None if seen else stated_bounds([_distances(photo) for photo in world if photo.depths])
+        return stated or scene_bounds(poses, seen, object_alone)
+
+
+def _distances(photo: Photo) -> tuple[float, float]:
+    """Along rays, that of the farthest depth in a corner of the picture."""
+    corners = np.array([[0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 1.0]]) @ np.linalg.inv(undistort.pinhole(photo.lens)).T
+    near, far = photo.depths
+    return near, far * float(np.linalg.norm(corners / corners[:, 2:], axis=-1).max())
 
 
 def _seen(world: Sequence[Photo], cloud: np.ndarray | None) -> list[np.ndarray] | None:
@@ -230,7 +244,7 @@ def _upright_camera(pose: np.ndarray, view: View, as_shown: bool) -> dict[str, n
     return dict(zip(("camera_to_world", "intrinsics"), turned, strict=True))
 
 
-def load(photo: Photo, background: pictures.Colour, as_shown: bool, white: Callable[[], White]) -> bytes:
+def load(photo: Photo, background: pictures.Colour | None, as_shown: bool, white: Callable[[], White]) -> bytes:
     """The picture that the photo's pinhole camera would have taken, upright and encoded; the file's own bytes where
     they show it.
 
@@ -243,14 +257,14 @@ def load(photo: Photo, background: pictures.Colour, as_shown: bool, white: Calla
     encoded = pictures.read_picture(photo.path)
     picture = pictures.open_picture(encoded, white)
     image = _through_lens(picture, photo, background, as_shown)
-    if picture.as_is and not photo.lens.bends:
+    if picture.as_is and not photo.lens.bends and photo.mask is None:
         return encoded
     # Turned last: the lens is that of the picture as it was taken.
     upright = image if as_shown else orientation.turn(image, picture.orientation)
     return pictures.encode(upright, picture.format)
 
 
-def _through_lens(picture: Picture, photo: Photo, background: pictures.Colour, as_shown: bool) -> Image.Image:
+def _through_lens(picture: Picture, photo: Photo, background: pictures.Colour | None, as_shown: bool) -> Image.Image:
     """The opaque picture of the photo's pinhole camera."""
     image = orientation.show(picture.image, picture.orientation) if as_shown else picture.image
     if not uprightness.fits(image.size, photo.size):
@@ -258,5 +272,7 @@ def _through_lens(picture: Picture, photo: Photo, background: pictures.Colour, a
             f"image is {image.width}x{image.height} pixels: no scaled copy of the "
             f"{photo.size[0]:g}x{photo.size[1]:g} that its camera is for"
         )
+    if photo.mask is not None:
+        image = masks.cut_out(image, photo.mask, picture.orientation, as_shown)
     image = pictures.flatten(image, background)
     return Image.fromarray(undistort.undistort(np.asarray(image), photo.lens)) if photo.lens.bends else image

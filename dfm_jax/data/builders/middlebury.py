@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dfm_jax.data.builders import captures, source_files
+from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.loading import text_files
 from dfm_jax.data.pictures.pictures import Colour, read_header
 from dfm_jax.data.preparing.source import SourceScene
-from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import Rejected, UserError
 
 SPLIT = "train"
@@ -55,15 +54,12 @@ class MiddleburySource:
         except ValueError as error:
             raise Rejected(f"camera {error}") from error
         path = source_files.find_picture(self._root, folder, columns[0])
-        width, height = size = read_header(path).size
+        size = read_header(path).size
         k, rotation, translation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
-        if (k[2] != [0, 0, 1]).any() or k[1, 0]:
-            raise Rejected("K is not upper triangular with a last row of 0 0 1")
-        lens = Lens((k[0, 0] / width, k[1, 1] / height), (k[0, 2] / width, k[1, 2] / height), skew=k[0, 1] / width)
         pose = np.eye(4)
         pose[:3, :3] = rotation.T  # make_scene checks that this is the inverse
         pose[:3, 3] = -rotation.T @ translation
-        return Photo(columns[0], path, pose, lens, size)
+        return Photo(columns[0], path, pose, posed_photos.lens_from_pixels(k, size), size)
 
     @functools.cached_property
     def _captures(self) -> dict[str, Path]:

@@ -8,11 +8,11 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from dfm_jax.data.loading.text_files import as_text
+from dfm_jax.data.loading.text_files import as_text, parse_json
 from dfm_jax.data.pictures.picture_kinds import SUFFIXES
 from dfm_jax.errors import Rejected, UserError
 
@@ -34,6 +34,21 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Rejected(f"{path.name} cannot be read ({error})") from error
+
+
+def read_object(path: Path) -> Mapping[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+      Rejected: it does not, or cannot be read.
+    """
+    try:
+        content = parse_json(read_file(path))
+    except ValueError as error:
+        raise Rejected(f"{path.name} is no JSON ({error})") from error
+    if not isinstance(content, Mapping):
+        raise Rejected(f"{path.name} holds no JSON object")
+    return content
 
 
 def find_picture(root: Path, folder: Path, name: str) -> Path:
@@ -170,6 +185,28 @@ def folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
         seen.add(real)
         names[:] = sorted((name for name in names if not is_hidden(name)), key=natural_key)
         yield Path(parent), sorted(name for name in files if not is_hidden(name))
+
+
+def scenes_in(root: Path, is_scene: Callable[[Path, Sequence[str]], bool], wanted: str) -> dict[str, Path]:
+    """Folders at or below `root` that are scenes, by name; `is_scene` sees a folder and the names of its files.
+
+    Raises:
+      UserError: there are none of what is `wanted`.
+    """
+    found = [(scene_name(root, folder), folder) for folder, names in folders(root) if is_scene(folder, names)]
+    if not found:
+        raise UserError(f"no {wanted} was found at or below --source={root}")
+    return distinct(found)
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """Names of the pictures that a person sees in a folder, sorted as computers do: 10.png before 2.png."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:  # no folder
+        return []
+    seen = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)]
+    return [name for name in seen if os.path.isfile(folder / name)]
 
 
 def scene_name(root: Path, folder: Path) -> str:

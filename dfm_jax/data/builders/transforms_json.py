@@ -24,6 +24,7 @@ import numpy as np
 
 from dfm_jax.data.builders import captures, point_clouds, source_files, transforms_cameras, transforms_splits
 from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
 from dfm_jax.data.loading import text_files
 from dfm_jax.data.loading.source_frames import TO_SOURCE, is_similarity
 from dfm_jax.data.pictures import pictures
@@ -37,7 +38,6 @@ FILES = {
     "transforms_val.json": "validation",
     "transforms_test.json": "test",
 }
-OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class TransformsSource:
@@ -55,12 +55,12 @@ class TransformsSource:
 
     def read(self, split: str, name: str) -> SourceScene:
         files = self._captures[name]
-        content = _read_json(files[split])
+        content = source_files.read_object(files[split])
         photos, rejected, listed = self._photos(files[split], content)
         others, names = [], set(listed)
         for other in sorted(files.keys() - {split}):
             try:
-                others_photos, _, others_listed = self._photos(files[other], _read_json(files[other]))
+                others_photos, _, others_listed = self._photos(files[other], source_files.read_object(files[other]))
             except Rejected:  # reported as the scene of its own split
                 continue
             others += others_photos
@@ -164,23 +164,13 @@ class TransformsSource:
         return source_files.distinct(found)
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = text_files.parse_json(source_files.read_file(path))
-    except ValueError as error:
-        raise Rejected(f"{path.name} is no JSON ({error})") from error
-    if not isinstance(content, Mapping):
-        raise Rejected(f"{path.name} holds no JSON object")
-    return content
-
-
 def _unread(file: Path, names: Collection[str]) -> list[str]:
     """A warning, if beside a file of one split lies one of all frames that lists others than these."""
     whole = file.with_name(WHOLE)
     if file.name not in FILES or file.name == WHOLE or not whole.is_file():
         return []
     try:
-        frames = _read_json(whole).get("frames")
+        frames = source_files.read_object(whole).get("frames")
     except Rejected as reason:
         return [f"{WHOLE} is not read, since there are files of splits beside it: {reason}"]
     listed = [_name(frame, i) for i, frame in enumerate(frames)] if isinstance(frames, list) else []

@@ -204,10 +204,12 @@ def stands_alone(path: Path) -> bool:
     return image.mode == "RGBA" and bool((np.asarray(image)[..., 3] == 0).mean() > MIN_TRANSPARENT)
 
 
-def flatten(image: Image.Image, background: Colour) -> Image.Image:
-    """An RGB picture, from an RGBA one on a background."""
+def flatten(image: Image.Image, background: Colour | None) -> Image.Image:
+    """An RGB picture, from an RGBA one on a background; None: as if nothing of it were transparent."""
     if image.mode == "RGB":
         return image
+    if background is None:
+        return image.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
 
 

@@ -4,6 +4,8 @@ From what the source knows, best first:
 
 - `points`: sparse points with the cameras that saw them (structure from motion). The typical depth is the median over
   cameras of the median distance; `near` and `far` are percentiles of all distances, with a margin.
+- `stated`: each camera's nearest and farthest distance, where the source says them. The typical depth is the median of
+  their geometric means.
 - `focus`: cameras that look at one place. The typical depth is the median distance to it; `near` and `far` are fixed
   multiples of the smallest and the largest one, tighter for an object without surroundings.
 - `extent`: cameras that look at nothing in common, for instance side by side. Their depth cannot be known from their
@@ -24,6 +26,7 @@ TYPICAL_DEPTH = 4.0  # what every capture's typical depth is scaled to
 
 POINT_PERCENTILES, CAMERA_PERCENTILES = (2, 98), (5, 95)  # of a camera's points, then of those among the cameras
 POINT_MARGINS = (0.8, 1.2)
+STATED_MARGINS = (0.9, 1.1)
 FOCUS_MARGINS = (0.3, 2.5)  # of a place with surroundings
 OBJECT_MARGINS = (0.5, 1.5)  # of an object alone: the usual bounds of synthetic captures
 EXTENT_DEPTH = 5.0  # spreads of the cameras
@@ -46,7 +49,7 @@ class Bounds:
     depth: float  # typical distance of what is seen
     near: float
     far: float
-    rule: str  # 'points', 'focus' or 'extent'
+    rule: str  # 'points', 'stated', 'focus' or 'extent'
     outliers: Mapping[int, str] = dataclasses.field(default_factory=dict)  # cameras that had no say in it; why
     blind: frozenset[int] = frozenset()  # those outliers for which the scene lies before `near` or beyond `far`
 
@@ -89,6 +92,18 @@ def scene_bounds(
             return _limited(depth, near, far, "focus", off_focus)
     depth = EXTENT_DEPTH * _spread(positions[~far_off.found])
     return _limited(depth, EXTENT_MARGINS[0] * depth, EXTENT_MARGINS[1] * depth, "extent", far_off)
+
+
+def stated_bounds(distances: Sequence[tuple[float, float]]) -> Bounds | None:
+    """Bounds of the scene of cameras of which a source says how near and how far things are; those of which it says
+    what cannot be do not count. None where no camera is left."""
+    stated = np.array([pair for pair in distances if 0 < pair[0] < pair[1] < np.inf]).reshape(-1, 2)
+    if not len(stated):
+        return None
+    near, far = np.percentile(stated[:, 0], CAMERA_PERCENTILES[0]), np.percentile(stated[:, 1], CAMERA_PERCENTILES[1])
+    none = _Outliers(np.zeros(0, bool), np.zeros(0), [])
+    depth = float(np.median(np.sqrt(stated.prod(-1))))
+    return _limited(depth, STATED_MARGINS[0] * near, STATED_MARGINS[1] * far, "stated", none)
 
 
 def _moves(positions: np.ndarray) -> bool:
