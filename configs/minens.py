@@ -6,9 +6,9 @@
 
 DIR holds the arrays that viewset diffusion's scripts make, `imgs_training.npy`, `cameras_training.npy`, ...: figures
 of 48 x 48 pixels, whose rays run from 3.5 to 6.5. Published figures: none are known here, for this model or others.
-Viewset diffusion measures the best of 1, 5, 10, 20 and 100 samples of 200 examples, and the PSNR of the mean of samples,
-after 200,000 steps on one accelerator of 24 GB; what this takes was not measured. Test pictures have backgrounds of
-several colours, where training pictures lie on white.
+Viewset diffusion measures the best of 1, 5, 10, 20 and 100 samples of 200 examples, and the PSNR of the mean of
+samples, after 200,000 steps on one accelerator of 24 GB; what this takes was not measured. Test pictures have
+backgrounds of several colours, where training pictures lie on white.
 
 Variants combine, as in `:tiny,lean`. `48` is the published size; `tiny` is a small model for two CPU cores and few
 figures, which learns colours and rough shapes in minutes. `pixelnerf` is the deterministic baseline; `resnet34` has its
