@@ -27,6 +27,10 @@ class Gaussians:
     def __len__(self) -> int:
         return len(self.means)
 
+    def __getitem__(self, chosen: np.ndarray | slice) -> "Gaussians":
+        """Some of them, in another order perhaps."""
+        return Gaussians(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
     def covariances(self) -> np.ndarray:
         """[n, 3, 3]."""
         axes = Rotation.from_quat(self.quaternions, scalar_first=True).as_matrix() * self.scales[:, None]

@@ -48,7 +48,7 @@ class SceneViews:
         for i, exact in enumerate((context, target)[: self.num_views]):
             poses[i], intrinsics[i] = exact.camera_to_world, exact.intrinsics
         intrinsics[:, 0, 1] = 0.0  # no file of cameras has a skew
-        return Camera(poses, self._pixels @ intrinsics)
+        return Camera(poses, self.pixels @ intrinsics)
 
     @functools.cached_property
     def images(self) -> RenderedViews:
@@ -57,11 +57,11 @@ class SceneViews:
 
     def render(self, cameras: Camera) -> RenderedViews:
         """What cameras [k] whose pixels are at their centres see."""
-        placed = Camera(cameras.camera_to_world, np.linalg.inv(self._pixels) @ cameras.intrinsics)
+        placed = Camera(cameras.camera_to_world, np.linalg.inv(self.pixels) @ cameras.intrinsics)
         return jax.tree.map(np.asarray, self.scene.render(placed, self.side, self.side))
 
     @property
-    def _pixels(self) -> np.ndarray:
+    def pixels(self) -> np.ndarray:
         """[3, 3] from image points of the model's pixels to those of pixels at their centres."""
         if self.scene.pixel_grid == "centres":
             return np.eye(3)

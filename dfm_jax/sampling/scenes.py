@@ -146,6 +146,11 @@ class SampledScene:
         """Pixels on a side of the images that the model was trained at."""
         return self.sampler.model.image_size
 
+    @property
+    def background(self) -> float:
+        """Grey in [0, 1] behind the scene."""
+        return self.sampler.model.config.ray_marching.background
+
     def _camera(self, cameras: Camera) -> Camera:
         """The first of cameras [s, v], in the coordinates of the source."""
         pose, intrinsics = cameras.camera_to_world[self.source, 0], cameras.intrinsics[self.source, 0]
