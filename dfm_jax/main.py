@@ -1,9 +1,10 @@
-"""Trains a model; samples scenes from a trained one, evaluates or exports it; or says how fast a config runs here, or
-whether it would fit a TPU.
+"""Trains a model; samples scenes from a trained one, shows them in a browser, evaluates or exports it; or says how fast
+a config runs here, or whether it would fit a TPU.
 
     python -m dfm_jax.main --config=configs/toy.py                 # trains in runs/toy, or in --workdir=DIR
     python -m dfm_jax.main --workdir=runs/toy --mode=sample        # or a model that is shipped: --workdir=toy
     python -m dfm_jax.main --workdir=runs/toy --mode=sample --image=photo.jpg --fov=60
+    python -m dfm_jax.main --workdir=runs/toy --mode=view          # says which address to open
     python -m dfm_jax.main --workdir=runs/toy --mode=evaluate
     python -m dfm_jax.main --workdir=runs/toy --mode=export
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
@@ -42,13 +43,13 @@ logger = logging.getLogger(__name__)
 # Examples of what a mode needs. A --workdir that is not said follows from the config, and the config of a trained model
 # from the --workdir.
 CONFIG, WORKDIR = "--config=configs/toy.py", "--workdir=runs/toy (or --workdir=toy, the model that is shipped)"
-WRITING_MODES = ("sample", "evaluate", "export")
-DISTRIBUTED_MODES = ("train", *WRITING_MODES)
+WRITING_MODES = ("sample", "evaluate", "export", "view")
+DISTRIBUTED_MODES = ("train", "sample", "evaluate", "export")
 
 _CONFIG = command_line.define_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, logs, samples; or a shipped model.")
-_OUT = flags.DEFINE_string("out", None, "Folder for results (sample, evaluate, export), if not the run's.")
-MODES = ["train", "sample", "evaluate", "export", "benchmark", "compile"]
+_OUT = flags.DEFINE_string("out", None, "Folder for results (sample, evaluate, export, view), if not the run's.")
+MODES = ["train", "sample", "evaluate", "export", "view", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples of each scene: --config.sample.num_samples.")
 _SEED = flags.DEFINE_integer("seed", None, "Of what is sampled: --config.seed.")
@@ -60,7 +61,10 @@ _FOV = flags.DEFINE_float("fov", None, "Horizontal field of view of the whole up
 _FOCAL = flags.DEFINE_float("focal", None, "In its place: focal length in pixels of that photograph.")
 _CROP = flags.DEFINE_string("crop", None, "Of a photograph: centre (its middle square) or pad (all, with bars).")
 _SCALE = flags.DEFINE_float("scale", None, "Units of the photographs' cameras in one unit of the model.")
-OF_SAMPLING = (_NUM_SAMPLES, _SEED, _PATH, _TARGET, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
+OF_SAMPLING = (_NUM_SAMPLES, _SEED, _TARGET, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
+_PORT = flags.DEFINE_integer("port", 8080, "Port, or the next free one; with --mode=view.", 1, 65535)
+_HOST = flags.DEFINE_string("host", "localhost", "Address to listen to; with --mode=view.")
+OF_MODES = {flag: ("sample", "view") for flag in OF_SAMPLING} | {_PATH: ("sample",), _PORT: ("view",), _HOST: ("view",)}
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
@@ -101,9 +105,9 @@ def run(arguments: list[str]) -> int:
 
 def _sampled_as_said(mode: str, config: Config) -> Config:
     """The config with what options of sampling change in it, which are for that alone."""
-    for flag in OF_SAMPLING:
-        if flag.present and mode != "sample":
-            raise UserError(f"--{flag.name} is for --mode=sample")
+    for flag, modes in OF_MODES.items():
+        if flag.present and mode not in modes:
+            raise UserError(f"--{flag.name} is for --mode={' and --mode='.join(modes)}")
     said = {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value, "video_path": _PATH.value or None}
     if (numbers := camera_numbers(_TARGET.value)) is not None:
         said["target_camera"] = dataclasses.asdict(numbers)
@@ -154,11 +158,18 @@ def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
 
         export(config, workdir, out)
         return 0
-    from dfm_jax.commands.sample import in_short, sample
     from dfm_jax.commands.sample_options import SampleOptions
 
     said = _PATH.value, _CAMERAS.value, _TARGET.value, _FOV.value, _FOCAL.value, _CROP.value, _SCALE.value
-    result = in_short(sample(config, workdir, out, SampleOptions(tuple(_IMAGE.value), *said)), workdir, out)
+    options = SampleOptions(tuple(_IMAGE.value), *said)
+    if mode == "view":
+        from dfm_jax.commands.view import view
+
+        view(config, workdir, out, _HOST.value, _PORT.value, options)
+        return 0
+    from dfm_jax.commands.sample import in_short, sample
+
+    result = in_short(sample(config, workdir, out, options), workdir, out)
     if jax.process_index() == 0:
         print(json.dumps(result), flush=True)
     return 0

@@ -102,11 +102,7 @@ def of_photographs(config: Config, trained: Sampler, options: SampleOptions) -> 
     """
     background = config.model.ray_marching.background
     with failing_together():
-        photographs, camera = list(options.images), None
-        if options.cameras:
-            photographs, camera = cameras_of(options.cameras, options.images, background)
-        target = target_camera(options.target) if options.target else None
-        placement = Placement(camera, target, None, None, options.fov, options.focal, options.crop, options.scale)
+        photographs, placement = photographs_said(config, options)
         example, world, assumptions = to_example(photographs, config, placement)
         names = [", ".join(os.path.basename(image) for image in options.images)]
         config = _with_path_of_photographs(config, options)
@@ -128,6 +124,21 @@ def of_photographs(config: Config, trained: Sampler, options: SampleOptions) -> 
         photographs=originals,
         assumptions=assumptions,
     )
+
+
+def photographs_said(config: Config, options: SampleOptions) -> tuple[list[Any], Placement]:
+    """The photographs that the command line names, and what it says of their cameras and of the target camera.
+
+    Raises:
+      UserError: a file of cameras cannot be read, or is not of these photographs.
+    """
+    photographs, camera = list(options.images), None
+    if options.cameras:
+        background = config.model.ray_marching.background
+        photographs, camera = cameras_of(options.cameras, options.images, background)
+    target = target_camera(options.target) if options.target else None
+    placement = Placement(camera, target, None, None, options.fov, options.focal, options.crop, options.scale)
+    return photographs, placement
 
 
 def _with_path_of_photographs(config: Config, options: SampleOptions) -> Config:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Key
 from dfm_jax.config import SAMPLERS, SPACINGS, Config, SampleConfig
 from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
-from dfm_jax.diffusion.samplers import STOCHASTIC, DenoiseFn
+from dfm_jax.diffusion.samplers import STOCHASTIC, Callback, DenoiseFn
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
@@ -120,8 +120,12 @@ class DiffusionSampler:
 
         return call
 
-    def sample(self, example: Any, keys: Key[Array, "b"]) -> Samples:
-        """One sample of target view 0 for each example [b], which depends on its own key only."""
+    def sample(self, example: Any, keys: Key[Array, "b"], callback: Callback | None = None) -> Any:
+        """One sample of target view 0 for each example [b], which depends on its own key only: `Samples`.
+
+        Args:
+          callback: sees every denoising step (`diffusion/samplers.py`); what it returned comes back with the samples.
+        """
         prepared = self.prepare(example)
         shape = jax.eval_shape(self.model.target, example)[0].shape[1:]
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
@@ -139,8 +143,10 @@ class DiffusionSampler:
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, STEP_NOISE))(keys)
             drawn = {"keys": step_keys, "temperature": settings.temperature}
         x_T, carry = settings.temperature * noise, jnp.zeros_like(noise)
-        x0 = sampler(thresholded, x_T, self.schedule, times, carry=carry, **drawn)
-        return Samples(x0, prepared.conditional(len(keys)).context)
+        found = sampler(thresholded, x_T, self.schedule, times, carry=carry, callback=callback, **drawn)
+        x0, seen = found if callback else (found, None)
+        samples = Samples(x0, prepared.conditional(len(keys)).context)
+        return (samples, seen) if callback else samples
 
     def scene(self, samples: Samples, noise_level: float = SCENE_NOISE_LEVEL) -> tuple[Any, Any | None]:
         """The signal (scene) behind the context and a finished sample, and the deterministic estimate of the target

@@ -1,0 +1,148 @@
+"""The interactive viewer: sampled scenes in a browser, rendered here (`--mode=view`).
+
+The session (samples, settings, key frames) is shared by all browsers; each has its own camera, frames and choices.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from dfm_jax.errors import UserError
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.trajectories import scene_centre, up_direction
+from dfm_jax.structs import Camera
+from dfm_jax.viewer import limits, objects, server
+from dfm_jax.viewer.answers import tell
+from dfm_jax.viewer.browser import Browser
+from dfm_jax.viewer.drawing import Drawn
+from dfm_jax.viewer.frames import compile_calls
+from dfm_jax.viewer.jobs import Jobs
+from dfm_jax.viewer.panels import PathPanel, Progress, SamplePanel
+from dfm_jax.viewer.paths import camera_path
+from dfm_jax.viewer.scheduler import RenderScheduler
+from dfm_jax.viewer.session import Session
+from dfm_jax.viewer.sources import Source, joined
+
+logger = logging.getLogger(__name__)
+
+FIRST_SAMPLES = 3  # that are drawn at the start
+# Degrees that the first look is turned from the context camera, and how many times wider it is: frusta are seen then.
+SIDEWAYS, WIDER = 35.0, 1.5
+LARGEST_DOWNLOAD = 64 * 2**20  # bytes that are sent to a browser
+
+
+class Viewer:
+    """A running viewer. Its server answers as soon as this is made; samples come as they are drawn."""
+
+    def __init__(self, sampler: Sampler, sources: Sequence[Source], folder: Path, host: str, port: int):
+        """
+        Args:
+          folder: for videos and exports.
+          port: a free one.
+        """
+        self.folder, self.grid = folder, sampler.config.model.pixel_grid
+        self._browsers: dict[int, Browser] = {}
+        self._lock, self._compiled = threading.Lock(), False
+        self.session = Session(sampler, sources)
+        self.scheduler = RenderScheduler(self.grid)
+        self.server = server.start_server(host, port, f"dfm_jax: {Path(sampler.name).name}")
+        self.server.gui.configure_theme(control_width="large", dark_mode=True, show_logo=False, show_share_button=False)
+        self.server.gui.main_panel.dock_right()
+        self.progress = Progress.add(self.server.gui)
+        self.jobs = Jobs(self.progress.show, self._tell_ended)
+        group = self.server.gui.add_tab_group()
+        self.tabs = {name: group.add_tab(name) for name in ("View", "Sample", "Path")}
+        self.samples, self.paths = SamplePanel(self), PathPanel(self)
+        self._point_initial_camera()
+        self.session.changed = self._refresh
+        self.server.on_client_connect(self._connect)
+        self.server.on_client_disconnect(self._disconnect)
+        self.samples.draw_samples(min(FIRST_SAMPLES, sampler.config.sample.num_samples))
+
+    @property
+    def port(self) -> int:
+        return self.server.get_port()
+
+    def close(self) -> None:
+        self.jobs.close()
+        self.scheduler.close()
+        server.stop_server(self.server)
+
+    def browser(self, client: Any) -> Browser:
+        """
+        Raises:
+          UserError: it has left.
+        """
+        with self._lock:
+            if client.client_id not in self._browsers:
+                raise UserError("this browser is not connected any more")
+            return self._browsers[client.client_id]
+
+    def camera_path(self, name: str, num_frames: int) -> Camera:
+        return camera_path(self.session, name, num_frames)
+
+    def path_objects(self, scene: Any) -> list[Any]:
+        """The camera path that is chosen, in viser's `scene`."""
+        try:
+            path = self.paths.cameras()
+        except UserError:  # there is none yet
+            return []
+        return objects.add_path(scene, path, self.session.key_frames, self.session.source)
+
+    def prepare_frames(self, drawn: Drawn) -> None:
+        """Compiles what frames are rendered by, once there is something to render."""
+        if not self._compiled:
+            self.scheduler.speed = compile_calls(drawn.scene, drawn.scene.target_camera, self.grid)
+            self._compiled = True
+            self._refresh()
+
+    def hand_over(self, client: Any, path: Path) -> None:
+        """Sends a file to the browser that asked for it, which may be elsewhere."""
+        if client.client_id in self._browsers and path.is_file() and path.stat().st_size <= LARGEST_DOWNLOAD:
+            client.send_file_download(path.name, path.read_bytes())
+
+    def _tell_ended(self, job: Job, message: str, well: bool) -> None:
+        """What came of a job, to the browser that asked for it, or here where none did."""
+        if message and job.owner is None:
+            logger.warning(message)
+        elif message and job.owner.client_id in self._browsers:
+            tell(job.owner, message, well)
+
+    def _connect(self, client: Any) -> None:
+        browser = Browser(client, self)
+        with self._lock:
+            self._browsers[client.client_id] = browser
+
+    def _disconnect(self, client: Any) -> None:
+        with self._lock:
+            browser = self._browsers.pop(client.client_id, None)
+        if browser is not None:
+            browser.leave()
+
+    def _refresh(self) -> None:
+        with self._lock:
+            browsers = list(self._browsers.values())
+        for browser in browsers:
+            browser.refresh()
+
+    def _point_initial_camera(self) -> None:
+        camera, source = self.server.initial_camera, self.session.source
+        up, centre, position = overview(source)
+        self.server.scene.set_up_direction(up)
+        camera.position, camera.look_at, camera.up = position, centre, up
+        camera.fov = min(WIDER * objects.vertical_field(source.first_context), limits.FIELDS_OF_VIEW[1])
+
+
+def overview(source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The direction [3] that is up in a source, the point [3] that its views look at, and from where to look at that
+    first [3]: beside the context camera, which is seen then, and as far away (rays end where they did in training)."""
+    both = joined(source.context[0], source.targets[0])
+    up, centre = up_direction(both), scene_centre(source.context[0], *source.bounds)
+    turn = Rotation.from_rotvec(np.radians(SIDEWAYS) * up).as_matrix()
+    place = source.first_context.camera_to_world[:3, 3]
+    return up, centre, centre + turn @ (place - centre)

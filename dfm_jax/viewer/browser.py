@@ -1,0 +1,230 @@
+"""One browser: its camera, what it has chosen to see, and the frames that it gets. None of this is shared."""
+
+import dataclasses
+import threading
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.errors import UserError
+from dfm_jax.structs import Camera
+from dfm_jax.viewer import limits, objects
+from dfm_jax.viewer.answers import on, tell
+from dfm_jax.viewer.drawing import Drawn
+from dfm_jax.viewer.jobs import Job
+from dfm_jax.viewer.overlays import OF_ALL_SAMPLES, OVERLAYS, Look, depth_along_axis, grid_shape, picture
+from dfm_jax.viewer.scheduler import Shot, Shown
+from dfm_jax.visualization.pictures import enlarge, to_uint8
+
+NOTHING, ALL = "none yet", "all, side by side"
+DEFAULT_FINEST = 512
+COARSE_QUALITY, FINE_QUALITY = 75, 92  # of JPEG
+PREVIEW = 160  # least side of the small picture, pixels
+
+
+@dataclasses.dataclass
+class Controls:
+    """What a browser's own panel consists of: viser's handles."""
+
+    status: Any
+    which: Any
+    overlay: Any
+    step: Any
+    preview: Any
+    finest: Any
+    cameras: Any
+    to_context: Any
+    to_target: Any
+
+
+class Browser:
+    """Of viser's `client`; `viewer` is the `app.Viewer` that it is connected to."""
+
+    def __init__(self, client: Any, viewer: Any):
+        self.client, self._viewer = client, viewer
+        self._cameras: list[Any] = []
+        self._path: list[Any] = []
+        self._source, self._keys = None, ()
+        self._lock = threading.RLock()
+        self.controls = self._add_controls()
+        self.refresh()
+        viewer.scheduler.join(client.client_id, self.receive)
+        client.camera.on_update(lambda _: self.request())
+        self.request()
+
+    def _add_controls(self) -> Controls:
+        gui = self.client.gui
+        with self._viewer.tabs["View"]:
+            made = Controls(
+                status=gui.add_markdown("connecting"),
+                which=gui.add_dropdown("Sample", (NOTHING,)),
+                overlay=gui.add_dropdown("Show", OVERLAYS, hint="The last two compare all samples."),
+                step=gui.add_slider("Step", 1, 2, 1, 2, hint="Denoising steps: the scene that each of them infers."),
+                preview=gui.add_image(np.zeros((PREVIEW, PREVIEW, 3), np.uint8), label="at the target camera"),
+                finest=gui.add_dropdown("Pixels", tuple(map(str, limits.FINEST)), initial_value=str(DEFAULT_FINEST)),
+                cameras=gui.add_checkbox("Cameras of views", True),
+                to_context=gui.add_button("To the context camera"),
+                to_target=gui.add_button("To the target camera"),
+            )
+        for handle in (made.which, made.overlay, made.finest, made.cameras):
+            on(handle, lambda _: self._chosen())
+        on(made.step, lambda _: self._stepped())
+        on(made.to_context, lambda _: self.look_through(self._viewer.session.source.first_context))
+        on(made.to_target, lambda _: self.look_through(_first(self._viewer.session.source.targets[0])))
+        return made
+
+    def leave(self) -> None:
+        self._viewer.scheduler.leave(self.client.client_id)
+
+    def refresh(self) -> None:
+        """The session has changed."""
+        with self._lock:
+            session, which = self._viewer.session, self.controls.which
+            labels = tuple(drawn.label for drawn in session.samples)
+            options = (*labels, ALL) if len(labels) > 1 else labels or (NOTHING,)
+            if which.options != options:
+                which.options = options
+            if session.source is not self._source:
+                self._source = session.source
+                self._replace("_cameras", objects.add_cameras(self.client.scene, session.source))
+            if session.key_frames != self._keys:
+                self._keys = session.key_frames
+                self._replace("_path", self._viewer.path_objects(self.client.scene))
+        self._chosen()
+
+    def _replace(self, name: str, handles: list[Any]) -> None:
+        """Objects of the 3D view; those of the same names were replaced when they were added."""
+        names = {handle.name for handle in handles}
+        for handle in getattr(self, name):
+            if handle.name not in names:
+                handle.remove()
+        setattr(self, name, handles)
+
+    def _chosen(self) -> None:
+        """Another sample or overlay, or the same ones again."""
+        drawn = self._drawn()
+        slider, last = self.controls.step, drawn.num_steps + 1 if drawn else 2
+        if slider.max != last:
+            slider.max, slider.value = last, last
+        slider.disabled = drawn is None
+        self._show_preview(drawn)
+        self.request()
+
+    def _drawn(self) -> Drawn | None:
+        """The sample that is chosen; None: all, or there is none."""
+        return next((d for d in self._viewer.session.samples if d.label == self.controls.which.value), None)
+
+    def _step(self, drawn: Drawn) -> int | None:
+        """The denoising step that is chosen; None: the finished sample."""
+        step = limits.whole_number(self.controls.step.value, 1, limits.MAX_STEPS + 1, "the step")
+        return step if step <= drawn.num_steps else None
+
+    def _stepped(self) -> None:
+        """Another denoising step: those of the sample are found first."""
+        drawn = self._drawn()
+        if drawn is None or self._step(drawn) is None or drawn.steps is not None:
+            self._chosen()
+            return
+
+        def find(job: Job) -> str:
+            self._viewer.session.find_steps(drawn)
+            return ""
+
+        if not self._viewer.jobs.busy:
+            self._viewer.jobs.add(f"finding the denoising steps of {drawn.label}", find, self.client)
+
+    def _show_preview(self, drawn: Drawn | None) -> None:
+        if drawn is None:
+            return
+        step = self._step(drawn)
+        known = step is not None and drawn.steps is not None
+        image = drawn.steps.x0[step - 1, 0] if known else drawn.scene.image
+        self.controls.preview.image = enlarge(to_uint8(image), PREVIEW)
+        self.controls.preview.label = f"x0-prediction of step {step}" if known else "at the target camera"
+
+    def shot(self) -> Shot | None:
+        """What is to be seen; None: nothing.
+
+        Raises:
+          UserError: the browser has chosen or sent something that cannot be.
+        """
+        session, controls, seen = self._viewer.session, self.controls, self.client.camera
+        samples, (near, far) = session.samples, session.source.bounds
+        if not samples:
+            return None
+        overlay = limits.one_of(controls.overlay.value, OVERLAYS, "what is shown")
+        finest = int(limits.one_of(controls.finest.value, tuple(map(str, limits.FINEST)), "the number of pixels"))
+        aspect = limits.aspect_of(seen.image_width, seen.image_height)
+        scenes = [drawn.scene for drawn in samples]
+        drawn = self._drawn()
+        if drawn is None:
+            rows, columns = grid_shape(len(scenes))
+            aspect = float(np.clip(aspect * rows / columns, *limits.ASPECTS))
+            chosen = None
+        else:
+            chosen = samples.index(drawn)
+            step = self._step(drawn)
+            if step is not None and drawn.steps is not None:
+                scenes[chosen] = session.scene_at(drawn, step)
+            if overlay not in OF_ALL_SAMPLES:
+                scenes, chosen = [scenes[chosen]], 0
+        camera = limits.browser_camera(seen.wxyz, seen.position, seen.fov, aspect)
+        return Shot(tuple(scenes), camera, aspect, finest, Look(overlay, chosen, near, far))
+
+    def request(self) -> None:
+        """Asks for frames of what is to be seen now."""
+        try:
+            shot = self.shot()
+        except UserError as error:
+            tell(self.client, str(error), well=False)
+            return
+        self._show_objects(shot)
+        self._viewer.scheduler.want(self.client.client_id, shot)
+        if shot is None:
+            self.client.scene.set_background_image(None)
+            self.controls.status.content = "the first sample is being drawn"
+
+    def _show_objects(self, shot: Shot | None) -> None:
+        """Frusta, where they are wanted, lie right in one picture, and are not around the camera itself."""
+        wanted = self.controls.cameras.value is True and shot is not None and shot.about.chosen is not None
+        place = np.asarray(self.client.camera.position)
+        for handle in [*self._cameras, *self._path]:
+            size = getattr(handle, "scale", 0.0)
+            visible = wanted and bool(np.linalg.norm(place - np.asarray(handle.position)) > 2 * size)
+            if handle.visible != visible:
+                handle.visible = visible
+
+    def receive(self, shown: Shown) -> None:
+        """A frame has come."""
+        look, grid = shown.shot.about, self._viewer.grid
+        image, depth = picture(shown.views, look), None
+        if look.chosen is not None:
+            depth = depth_along_axis(shown.views[look.chosen], shown.shot.camera, grid)
+        quality = FINE_QUALITY if shown.final else COARSE_QUALITY
+        self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=quality, depth=depth)
+        self.client.flush()
+        if shown.complete:
+            height, width = image.shape[:2]
+            state = "the true rendering" if shown.final else "becoming finer"
+            self.controls.status.content = f"**{width} x {height}** pixels, {state}"
+
+    def look_through(self, camera: Camera) -> None:
+        """Moves the browser's camera."""
+        seen = self.client.camera
+        with self.client.atomic():
+            seen.position = np.asarray(camera.camera_to_world)[:3, 3]
+            seen.wxyz = objects.orientation(camera)
+            seen.fov = objects.vertical_field(camera)
+
+    def camera(self) -> Camera:
+        """
+        Raises:
+          UserError: the browser has sent something else.
+        """
+        seen = self.client.camera
+        aspect = limits.aspect_of(seen.image_width, seen.image_height)
+        return limits.browser_camera(seen.wxyz, seen.position, seen.fov, aspect)
+
+
+def _first(cameras: Camera) -> Camera:
+    return Camera(cameras.camera_to_world[0], cameras.intrinsics[0])

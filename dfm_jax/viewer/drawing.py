@@ -1,0 +1,89 @@
+"""Samples one at a time, with settings that change from one to the next, and their denoising steps."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfm_jax.config import Config
+from dfm_jax.errors import UserError
+from dfm_jax.sampling.batches import sample_pairs
+from dfm_jax.sampling.denoising import DenoisingSteps, denoising_steps, scene_of_step
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.scenes import Sampled, SampledScene
+from dfm_jax.viewer import limits
+from dfm_jax.viewer.sources import Source
+
+ANY_GUIDANCE = 2.0  # that programs are compiled with: its true scale is an argument of theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A sample, and how it came about."""
+
+    scene: SampledScene
+    source: Source
+    sampler: Sampler  # with the settings that it was drawn with
+    steps: DenoisingSteps | None = None  # [m, 1], if they were asked for
+
+    @property
+    def num_steps(self) -> int:
+        return self.sampler.config.sample.num_steps
+
+    @property
+    def label(self) -> str:
+        """For people; no two samples that differ have the same."""
+        sample, seed = self.sampler.config.sample, self.sampler.config.seed
+        guided = f", guidance {sample.guidance:g}" if sample.guidance != 1 else ""
+        return f"sample {self.scene.number}: seed {seed}, {sample.sampler} in {sample.num_steps}{guided}"
+
+
+def sampled_as(sampler: Sampler, seed: Any, steps: Any, guidance: Any, name: Any) -> Sampler:
+    """The model, sampled as a browser says.
+
+    Raises:
+      UserError: there is no such sampler, or a number is outside of its range.
+    """
+    steps = limits.whole_number(steps, 1, min(limits.MAX_STEPS, sampler.config.diffusion.num_timesteps), "steps")
+    seed = limits.whole_number(seed, 0, limits.MAX_SEED, "seed")
+    if isinstance(guidance, bool) or not isinstance(guidance, int | float):
+        raise UserError(f"guidance is a number, not {guidance!r}")
+    return sampler.sampled_with(seed=seed, num_steps=steps, guidance=float(guidance), sampler=name)
+
+
+def draw(sampler: Sampler, source: Source, number: int) -> SampledScene:
+    """Sample `number` behind a source: the one that every command draws with the same seed and settings."""
+    diffusion = _diffusion(sampler)
+    batch = sample_pairs(diffusion, jax.device_put(source.example), [(0, number)], _key(sampler.config))
+    found = jax.device_get((batch.scene, batch.x0, batch.estimate))
+    return SampledScene(diffusion, Sampled(*found, source.example, source.world, (source.frame,)), 0, 0, number)
+
+
+def steps_of(drawn: Drawn) -> DenoisingSteps:
+    """The denoising steps [m, 1] of a sample, in numpy: it is drawn again."""
+    numbers = np.array([0], np.int32), np.array([drawn.scene.number], np.int32)
+    diffusion = drawn.scene.sampler.replace(mesh=None)
+    return jax.device_get(denoising_steps(diffusion, drawn.source.example, _key(drawn.sampler.config), *numbers))
+
+
+def scene_at(drawn: Drawn, step: int) -> SampledScene:
+    """The scene that a denoising step (from 0) of a sample with `steps` infers."""
+    steps, diffusion = drawn.steps, drawn.scene.sampler.replace(mesh=None)
+    signal = scene_of_step(diffusion, drawn.source.example, steps.x_t[step], steps.timestep[step])
+    sampled = dataclasses.replace(drawn.scene.sampled, signal=jax.device_get(signal), x0=steps.x0[step])
+    return dataclasses.replace(drawn.scene, sampled=sampled)
+
+
+def _diffusion(sampler: Sampler) -> DiffusionSampler:
+    """On one pair's devices; another scale of guidance is not compiled anew."""
+    diffusion = sampler.diffusion()
+    if diffusion.guided:
+        settings = dataclasses.replace(diffusion.settings, guidance=ANY_GUIDANCE)
+        diffusion = diffusion.replace(settings=settings, guidance_scale=np.float32(sampler.config.sample.guidance))
+    return diffusion.on_devices(1)
+
+
+def _key(config: Config) -> jax.Array:
+    return jax.random.key(config.seed)
