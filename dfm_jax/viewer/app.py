@@ -20,8 +20,9 @@ from dfm_jax.viewer import limits, objects, server
 from dfm_jax.viewer.answers import tell
 from dfm_jax.viewer.browser import Browser
 from dfm_jax.viewer.drawing import Drawn
+from dfm_jax.viewer.exporting import ExportPanel
 from dfm_jax.viewer.frames import compile_calls
-from dfm_jax.viewer.jobs import Jobs
+from dfm_jax.viewer.jobs import Job, Jobs
 from dfm_jax.viewer.panels import PathPanel, Progress, SamplePanel
 from dfm_jax.viewer.paths import camera_path
 from dfm_jax.viewer.scheduler import RenderScheduler
@@ -56,8 +57,8 @@ class Viewer:
         self.progress = Progress.add(self.server.gui)
         self.jobs = Jobs(self.progress.show, self._tell_ended)
         group = self.server.gui.add_tab_group()
-        self.tabs = {name: group.add_tab(name) for name in ("View", "Sample", "Path")}
-        self.samples, self.paths = SamplePanel(self), PathPanel(self)
+        self.tabs = {name: group.add_tab(name) for name in ("View", "Sample", "Path", "Export")}
+        self.samples, self.paths, self.exports = SamplePanel(self), PathPanel(self), ExportPanel(self)
         self._point_initial_camera()
         self.session.changed = self._refresh
         self.server.on_client_connect(self._connect)
@@ -83,6 +84,9 @@ class Viewer:
                 raise UserError("this browser is not connected any more")
             return self._browsers[client.client_id]
 
+    def is_connected(self, client: Any) -> bool:
+        return client.client_id in self.server.get_clients()
+
     def camera_path(self, name: str, num_frames: int) -> Camera:
         return camera_path(self.session, name, num_frames)
 
@@ -103,14 +107,14 @@ class Viewer:
 
     def hand_over(self, client: Any, path: Path) -> None:
         """Sends a file to the browser that asked for it, which may be elsewhere."""
-        if client.client_id in self._browsers and path.is_file() and path.stat().st_size <= LARGEST_DOWNLOAD:
+        if self.is_connected(client) and path.is_file() and path.stat().st_size <= LARGEST_DOWNLOAD:
             client.send_file_download(path.name, path.read_bytes())
 
     def _tell_ended(self, job: Job, message: str, well: bool) -> None:
         """What came of a job, to the browser that asked for it, or here where none did."""
         if message and job.owner is None:
             logger.warning(message)
-        elif message and job.owner.client_id in self._browsers:
+        elif message and self.is_connected(job.owner):
             tell(job.owner, message, well)
 
     def _connect(self, client: Any) -> None:

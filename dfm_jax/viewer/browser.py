@@ -102,7 +102,7 @@ class Browser:
 
     def _chosen(self) -> None:
         """Another sample or overlay, or the same ones again."""
-        drawn = self._drawn()
+        drawn = self.drawn()
         slider, last = self.controls.step, drawn.num_steps + 1 if drawn else 2
         if slider.max != last:
             slider.max, slider.value = last, last
@@ -110,7 +110,7 @@ class Browser:
         self._show_preview(drawn)
         self.request()
 
-    def _drawn(self) -> Drawn | None:
+    def drawn(self) -> Drawn | None:
         """The sample that is chosen; None: all, or there is none."""
         return next((d for d in self._viewer.session.samples if d.label == self.controls.which.value), None)
 
@@ -121,7 +121,7 @@ class Browser:
 
     def _stepped(self) -> None:
         """Another denoising step: those of the sample are found first."""
-        drawn = self._drawn()
+        drawn = self.drawn()
         if drawn is None or self._step(drawn) is None or drawn.steps is not None:
             self._chosen()
             return
@@ -156,7 +156,7 @@ class Browser:
         finest = int(limits.one_of(controls.finest.value, tuple(map(str, limits.FINEST)), "the number of pixels"))
         aspect = limits.aspect_of(seen.image_width, seen.image_height)
         scenes = [drawn.scene for drawn in samples]
-        drawn = self._drawn()
+        drawn = self.drawn()
         if drawn is None:
             rows, columns = grid_shape(len(scenes))
             aspect = float(np.clip(aspect * rows / columns, *limits.ASPECTS))
@@ -196,6 +196,8 @@ class Browser:
 
     def receive(self, shown: Shown) -> None:
         """A frame has come."""
+        if not self._viewer.is_connected(self.client):
+            return
         look, grid = shown.shot.about, self._viewer.grid
         image, depth = picture(shown.views, look), None
         if look.chosen is not None:

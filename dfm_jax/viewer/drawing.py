@@ -1,6 +1,7 @@
 """Samples one at a time, with settings that change from one to the next, and their denoising steps."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from dfm_jax.sampling.batches import sample_pairs
 from dfm_jax.sampling.denoising import DenoisingSteps, denoising_steps, scene_of_step
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.sampler import Sampler
-from dfm_jax.sampling.scenes import Sampled, SampledScene
+from dfm_jax.sampling.scenes import Sampled, SampledScene, Scenes
 from dfm_jax.viewer import limits
 from dfm_jax.viewer.sources import Source
 
@@ -59,6 +60,16 @@ def draw(sampler: Sampler, source: Source, number: int) -> SampledScene:
     batch = sample_pairs(diffusion, jax.device_put(source.example), [(0, number)], _key(sampler.config))
     found = jax.device_get((batch.scene, batch.x0, batch.estimate))
     return SampledScene(diffusion, Sampled(*found, source.example, source.world, (source.frame,)), 0, 0, number)
+
+
+def together(samples: Sequence[Drawn]) -> Scenes:
+    """Samples 0, 1, ... of one source, drawn alike, as if at once."""
+    parts = [drawn.scene.sampled for drawn in samples]
+    joined = lambda name: jax.tree.map(lambda *x: np.concatenate(x), *(getattr(part, name) for part in parts))
+    sampled = dataclasses.replace(parts[0], **{name: joined(name) for name in ("signal", "x0", "estimate")})
+    first = samples[0].sampler
+    made_from = {"name": first.name, "step": first.step, "seed": first.config.seed}
+    return Scenes(samples[0].scene.sampler, sampled, made_from)
 
 
 def steps_of(drawn: Drawn) -> DenoisingSteps:

@@ -16,7 +16,7 @@ from dfm_jax.geometry import pixel_grid
 from dfm_jax.structs import Camera, RenderedViews
 
 TILE = 16  # pixels along a side
-CALLS = (8, 64)  # tiles in a call: where rendering takes long, and where it does not
+CALLS = (4, 64)  # tiles in a call: where rendering takes long, and where it does not
 LONGEST_CALL = 0.2  # seconds, where there is a choice: work is left between calls
 
 

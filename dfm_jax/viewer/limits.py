@@ -33,10 +33,10 @@ def whole_number(value: Any, least: int, most: int, what: str) -> int:
     Raises:
       UserError: it is none, or outside of `least` to `most`.
     """
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and number == int(number) and least <= number <= most):
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (known and least <= value <= most and value == int(value)):
         raise UserError(f"{what} is a whole number from {least} to {most}, not {_shown(value)}")
-    return int(number)
+    return int(value)
 
 
 def one_of(value: Any, choices: Sequence[Any], what: str) -> Any:

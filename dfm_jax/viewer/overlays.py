@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfm_jax.geometry import invert_intrinsics, pixel_grid
+from dfm_jax.geometry import pixel_grid
 from dfm_jax.structs import Camera, RenderedViews
 from dfm_jax.visualization.pictures import colour_depth, colour_uncertainty, to_uint8
 
@@ -97,7 +97,7 @@ def depth_along_axis(views: RenderedViews, camera: Camera, grid: str) -> np.ndar
     """Depth [h, w] along the optical axis of what hides the 3D objects behind it; `FAR_AWAY` where nothing does."""
     height, width = views.opacity.shape
     xy = np.asarray(pixel_grid(height, width, grid), np.float64)
-    inverse = np.asarray(invert_intrinsics(np.asarray(camera.intrinsics, np.float32)), np.float64)
+    inverse = np.linalg.inv(np.asarray(camera.intrinsics, np.float64))
     directions = np.concatenate([xy, np.ones((height, width, 1))], -1) @ inverse.T
     along = 1 / np.linalg.norm(directions, axis=-1)
     depth = np.asarray(views.surface_depth()) * along

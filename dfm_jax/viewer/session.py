@@ -72,6 +72,11 @@ class Session:
             if len(self._samples) >= limits.MAX_SAMPLES:
                 raise UserError(f"{limits.MAX_SAMPLES} samples are kept, and no more: clear them first")
 
+    def among_its_like(self, drawn: Drawn) -> SampledScene:
+        """A sample's scene among all samples behind the same source with the same settings, for what compares them."""
+        like = [d for d in self.samples if d.sampler.config == drawn.sampler.config]
+        return drawing.together(sorted(like, key=lambda each: each.scene.number))[drawn.scene.number]
+
     def draw(self, sampler: Sampler, source: Source) -> Drawn:
         """The next sample behind a source, with the settings of `sampler`.
 

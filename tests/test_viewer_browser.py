@@ -1,0 +1,143 @@
+"""The viewer in a real browser (Debian's chromium, by playwright), of the model that ships: one of each, in one go."""
+
+import pathlib
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dfm_jax
+from dfm_jax.commands import view
+from dfm_jax.viewer import server
+from dfm_jax.viewer.app import Viewer
+from dfm_jax.viewer.browser import Browser
+from dfm_jax.viewer.frames import CALLS, TILE
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="without playwright, the viewer is not tried in a browser")
+CHROMIUM = "/usr/bin/chromium"
+if not pathlib.Path(CHROMIUM).exists():
+    pytest.skip("without Debian's chromium, the viewer is not tried in a browser", allow_module_level=True)
+
+ARGUMENTS = (
+    "--no-sandbox --enable-unsafe-swiftshader --use-angle=swiftshader --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+PATIENCE = 90.0  # seconds for what takes none; compilations are told apart
+SIZE = {"width": 1000, "height": 500}  # narrower, viser hides its panel
+
+
+@pytest.fixture(scope="module")
+def viewer(tmp_path_factory):
+    """A running viewer, with one sample in two steps, whose programs are compiled."""
+    folder = tmp_path_factory.mktemp("viewer")
+    sampler = dfm_jax.load("toy", steps=2, num_samples=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        sources = view.of_data_set(sampler.config)
+    made = Viewer(sampler, sources, folder / "view", "localhost", server.free_port("localhost", 8300))
+    wait_for(lambda: made.session.samples and not made.jobs.busy)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS.split())
+        yield browser
+        browser.close()
+
+
+def wait_for(true, seconds: float = PATIENCE):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def open_page(chromium, viewer):
+    page = chromium.new_page(viewport=SIZE)
+    page.goto(f"http://localhost:{viewer.port}")
+    page.get_by_text("the true rendering").wait_for(timeout=1000 * PATIENCE)
+    return page
+
+
+def picture_of(page, tmp_path) -> np.ndarray:
+    path = tmp_path / "page.png"
+    page.screenshot(path=path)
+    return np.asarray(Image.open(path).convert("RGB"), np.float32)[:, : SIZE["width"] // 3]
+
+
+class Record:
+    """When shots were wanted, and when frames of them came to a browser."""
+
+    def __init__(self, viewer, monkeypatch):
+        self.wanted, self.frames = {}, []
+        want, receive = viewer.scheduler.want, Browser.receive
+
+        def want_and_note(key, shot):
+            self.wanted[id(shot)] = time.monotonic()
+            want(key, shot)
+
+        def receive_and_note(browser, shown):
+            receive(browser, shown)
+            self.frames.append((time.monotonic(), shown))
+
+        monkeypatch.setattr(viewer.scheduler, "want", want_and_note)
+        monkeypatch.setattr(Browser, "receive", receive_and_note)
+
+    def first_frames(self) -> list[float]:
+        """Seconds from what a browser wanted to the first frame of it, of all that came to a frame."""
+        came = {}
+        for at, shown in self.frames:
+            came.setdefault(id(shown.shot), at)
+        return [at - self.wanted[shot] for shot, at in came.items()]
+
+
+def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
+    monkeypatch.setattr("dfm_jax.viewer.browser.DEFAULT_FINEST", 128)
+    record = Record(viewer, monkeypatch)
+    page = open_page(chromium, viewer)
+    first = picture_of(page, tmp_path)
+    assert first.std() > 10  # something is seen
+
+    # The mouse turns the camera, and frames of what is seen then come within a second.
+    (client,) = viewer.server.get_clients().values()
+    start = viewer.browser(client).camera().camera_to_world
+    page.mouse.move(200, 250)
+    page.mouse.down()
+    for x in range(220, 420, 20):
+        page.mouse.move(x, 260)
+    page.mouse.up()
+    wait_for(lambda: np.abs(viewer.browser(client).camera().camera_to_world - start).max() > 0.1)
+    wait_for(lambda: record.frames[-1][1].final and len(record.first_frames()) > 2)
+    one_call = viewer.scheduler.speed.seconds(CALLS[0] * TILE**2)  # which tells how busy this machine is
+    assert min(record.first_frames()[1:]) < max(1.0, 8 * one_call)
+    wait_for(lambda: np.abs(picture_of(page, tmp_path) - first).mean() > 3)
+
+    # Buttons: another sample, and a notification of a value that cannot be.
+    page.get_by_text("Sample", exact=True).first.click()
+    page.get_by_role("button", name="Draw another sample").click()
+    wait_for(lambda: len(viewer.session.samples) == 2 and not viewer.jobs.busy)
+    viewer.samples.guidance.value = 1e9
+    page.get_by_role("button", name="Draw another sample").click()
+    page.get_by_text("must be at least").wait_for(timeout=1000 * PATIENCE)
+    viewer.samples.guidance.value = 1.0
+    assert len(viewer.session.samples) == 2
+
+    # Two browsers: each has a camera of its own, and what is shared is seen in both.
+    other = open_page(chromium, viewer)
+    assert len(viewer.server.get_clients()) == 2
+    mine, its = (viewer.browser(c).camera().camera_to_world for c in viewer.server.get_clients().values())
+    assert np.abs(mine - its).max() > 0.1
+    other.close()
+    wait_for(lambda: len(viewer.server.get_clients()) == 1)
+
+    # A connection that drops comes back to the same samples, and to frames.
+    record.frames.clear()
+    viewer.server._websock_server.disconnect_all_clients()
+    wait_for(lambda: client.client_id not in viewer.server.get_clients() and viewer.server.get_clients())
+    wait_for(lambda: record.frames and record.frames[-1][1].final)
+    assert len(viewer.session.samples) == 2
+    page.close()
