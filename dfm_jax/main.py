@@ -64,7 +64,7 @@ _SCALE = flags.DEFINE_float("scale", None, "Units of the photographs' cameras in
 OF_SAMPLING = (_NUM_SAMPLES, _SEED, _TARGET, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
 _PORT = flags.DEFINE_integer("port", 8080, "Port, or the next free one; with --mode=view.", 1, 65535)
 _HOST = flags.DEFINE_string("host", "localhost", "Address to listen to; with --mode=view.")
-OF_MODES = {flag: ("sample", "view") for flag in OF_SAMPLING} | {_PATH: ("sample",), _PORT: ("view",), _HOST: ("view",)}
+OF_MODES = ((OF_SAMPLING, ("sample", "view")), ((_PATH,), ("sample",)), ((_PORT, _HOST), ("view",)))
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
@@ -105,9 +105,9 @@ def run(arguments: list[str]) -> int:
 
 def _sampled_as_said(mode: str, config: Config) -> Config:
     """The config with what options of sampling change in it, which are for that alone."""
-    for flag, modes in OF_MODES.items():
-        if flag.present and mode not in modes:
-            raise UserError(f"--{flag.name} is for --mode={' and --mode='.join(modes)}")
+    for options, modes in OF_MODES:
+        if mode not in modes and (said := [option.name for option in options if option.present]):
+            raise UserError(f"--{said[0]} is for --mode={' and --mode='.join(modes)}")
     said = {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value, "video_path": _PATH.value or None}
     if (numbers := camera_numbers(_TARGET.value)) is not None:
         said["target_camera"] = dataclasses.asdict(numbers)

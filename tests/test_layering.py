@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "renamed": set(),
     "pages": JUDGING | {"exports"},
     # Scenes in 3D: a page that needs no network, and a server to turn, sample and render with.
-    "viewer": ENDS | {"exports", "platforms"},
+    "viewer": ENDS | {"exports", "platforms", "viewpoints"},
     # Commands that use a trained model; those beside the main one take a config file as that does.
     # Photographs may come with the cameras of a file that an importer reads.
     "commands": JUDGING | {"pages", "data", "data.builders", "data.preparing", "exports", "viewer"},

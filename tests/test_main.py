@@ -94,7 +94,7 @@ MISTAKES = {
     "no samples": (["--workdir=toy", "--mode=sample", "--num_samples=0"], "num_samples must be at least 1"),
     "unknown mode": (
         [f"--config={TOY}", WORKDIR, "--mode=dance"],
-        "should be one of <train|sample|evaluate|export|benchmark|compile>",
+        "should be one of <train|sample|evaluate|export|view|benchmark|compile>",
     ),
     "stray argument": ([f"--config={TOY}", WORKDIR, "fast"], "cannot make sense of 'fast'"),
     "missing field": (["--config=incomplete.py", WORKDIR], "config.train.batch_size is missing"),

@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 
 from dfm_jax.errors import UserError
 from dfm_jax.sampling.sampler import Sampler
-from dfm_jax.sampling.trajectories import scene_centre, up_direction
 from dfm_jax.structs import Camera
 from dfm_jax.viewer import limits, objects, server
 from dfm_jax.viewer.answers import tell
@@ -28,6 +27,7 @@ from dfm_jax.viewer.paths import camera_path
 from dfm_jax.viewer.scheduler import RenderScheduler
 from dfm_jax.viewer.session import Session
 from dfm_jax.viewer.sources import Source, joined
+from dfm_jax.viewpoints import scene_centre, up_direction
 
 logger = logging.getLogger(__name__)
 

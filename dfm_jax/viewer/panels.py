@@ -96,7 +96,7 @@ class PathPanel:
         self._viewer, gui = viewer, viewer.server.gui
         self._playing: dict[int, threading.Event] = {}
         with viewer.tabs["Path"]:
-            self.path = gui.add_dropdown("Path", (*NAMED, KEY_FRAMES))
+            self.path = gui.add_dropdown("Path", (*NAMED, KEY_FRAMES), initial_value="orbit")
             self.key_frames = gui.add_button_group("Key frames", KEY_FRAME_BUTTONS)
             self.frames = gui.add_number("Frames", 48, min=2, max=limits.MAX_FRAMES, step=1)
             self.play = gui.add_button("Play or stop")

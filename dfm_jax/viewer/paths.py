@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dfm_jax.config.sampling import VIDEO_PATHS
 from dfm_jax.errors import UserError
 from dfm_jax.sampling.trajectories import follow, make_path
 from dfm_jax.structs import Camera
@@ -9,7 +10,7 @@ from dfm_jax.viewer.session import Session, stacked
 from dfm_jax.viewer.sources import joined
 
 KEY_FRAMES = "key frames"
-NAMED = ("orbit", "interpolate")
+NAMED = tuple(name for name in VIDEO_PATHS if name != "dataset")
 
 
 def camera_path(session: Session, name: str, num_frames: int) -> Camera:
