@@ -272,7 +272,7 @@ def test_a_photograph_of_ones_own_is_sampled_as_the_sampler_does(run, tmp_path):
     assert "truth" not in arrays and summary.scenes[0].truth == "" and summary.estimate_psnr is None
     assert not (tmp_path / "out" / "scene_00" / "truth.png").exists()
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "photo.png: field of view: 60.0 degrees across, as given" in page and "What was really there" not in page
+    assert "photo.png: field of view: 60.0 degrees across, as given" in page and "True target view" not in page
     links = Links()
     links.feed(page)
     assert all((tmp_path / "out" / link).is_file() for link in links.found) and "photograph_0.jpg" in page

@@ -175,7 +175,7 @@ def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     ("shares", "text"),
     [
         ([0.5, 0.3, 0.2], "the odds are right"),
-        ([0.8, 0.2, 0.0], "Red is drawn too often"),
+        ([0.8, 0.2, 0.0], "Red is sampled too often"),
         ([0.3, 0.3, 0.4], "Blue is"),
     ],
 )

@@ -24,16 +24,26 @@ LONGEST_LABEL = 24  # letters of a scene's name beside its pictures
 
 # Name, what it is called, its format, and what it means.
 EXPLAINED = (
-    ("context_psnr", "Given view again", ".1f dB", "the sampled scene rendered where the given image was taken"),
+    ("context_psnr", "Context view, PSNR", ".1f dB", "the sampled scene rendered at the context camera"),
     ("psnr", "PSNR", ".1f dB", "against the true views; low for a good sample that differs from the truth"),
     ("ssim", "SSIM", ".3f", "structure, 1 is equal"),
     ("lpips", "LPIPS", ".3f", "perceived difference, 0 is equal"),
-    ("estimate_psnr", "Best guess, PSNR", ".1f dB", "the model's deterministic estimate; it scores by being blurred"),
+    ("estimate_psnr", "Estimate, PSNR", ".1f dB", "the deterministic estimate; it scores by being blurred"),
     ("depth_error", "Depth error", ".3f", "mean difference of distances, units of the scene"),
     ("reprojection", "Reprojection error", ".2f px", "a pixel carried to another view by its depth, and back"),
-    ("reprojection_colour", "Colour there", ".3f", "root mean square difference of a point's colours in two views"),
-    ("contradicted", "Contradicted", ".1%", "points of one view that another one looks through"),
-    ("scene_psnr", "Scene against drawn image", ".1f dB", "the sampled scene where diffusion drew an image of it"),
+    (
+        "reprojection_colour",
+        "Reprojected colour",
+        ".3f",
+        "root mean square difference of a point's colour between views",
+    ),
+    ("contradicted", "Contradicted", ".1%", "points of one view that another view sees through"),
+    (
+        "scene_psnr",
+        "Scene against denoised image",
+        ".1f dB",
+        "what diffusion ended with, and the scene rendered there",
+    ),
     ("pairwise_lpips", "Diversity, LPIPS", ".3f", "between samples of one scene"),
     ("variance", "Diversity, variance", ".4f", "over samples, mean over pixels"),
     ("fid", "FID", ".1f", "distance of distributions; needs thousands of images to compare with published ones"),
@@ -41,7 +51,7 @@ EXPLAINED = (
     ("vgg_fid", "VGG-FID", ".2f", "as FID with features of VGG16: compares with its like only"),
     ("vgg_kid", "VGG-KID", ".4f", "as KID with features of VGG16: compares with its like only"),
 )
-# What says nothing of a model that draws no image and has one answer.
+# What has no meaning for a deterministic model.
 OF_SAMPLES_ONLY = ("scene_psnr", "pairwise_lpips", "variance")
 
 
@@ -72,19 +82,25 @@ def page(title: str, body: str) -> str:
 def _opening(result: Mapping[str, Any]) -> str:
     count, scenes = result["settings"]["num_samples"], result["num_scenes"]
     if result["deterministic"]:
-        lead = f"""One scene behind each of {scenes} images: this is pixelNeRF, without diffusion, which has one answer.
-Where the image says nothing that is the average of all that could be there."""
+        lead = f"""One scene behind each of {scenes} images: this is pixelNeRF, without diffusion, which is
+deterministic. What the image does not show is the mean of all possibilities."""
     else:
         lead = f"{result['num_samples']} sampled scenes, {count} behind each of {scenes} images."
     if not result["settings"]["index"] and scenes < (asked := result["settings"]["num_scenes"]):
         lead += f" {asked} images were asked for; there are no more."
-    facts = [(result["context_psnr"], ".1f dB", "agreement of the scenes with the given image, rendered again")]
-    facts.append((result["psnr"], ".1f dB", "agreement with the true other views, which a scene need not be"))
+    facts = [
+        (
+            result["context_psnr"],
+            ".1f dB",
+            "agreement of the rendered scenes with the context view",
+        )
+    ]
+    facts.append((result["psnr"], ".1f dB", "agreement with the true target views, from which a sample may differ"))
     if count > 1:
         facts.append(
-            (result["psnr_best"], ".1f dB", f"the same of the best of {count} samples: is the truth among them?")
+            (result["psnr_best"], ".1f dB", f"the same for the best of {count} samples: is the truth among them?")
         )
-    facts.append((result["reprojection"], ".2f px", "how far the views of one scene are from showing the same points"))
+    facts.append((result["reprojection"], ".2f px", "reprojection error between the views of one scene"))
     items = "".join(f"<li><b>{formatted(x, style)}</b>{text}</li>" for x, style, text in facts if x is not None)
     return f"""<h1>Evaluation</h1>
 <p class="lead">{lead}</p>
@@ -98,7 +114,7 @@ views are those of <a href="protocol.json">protocol.json</a>.</p>
 def _odds(result: Mapping[str, Any]) -> str:
     count, shares = result["num_colours_read"], [result[f"share_{i}"] for i in range(len(NAMES))]
     unread = result["num_samples"] - count
-    others = f" Of {unread} samples the sampled view shows too little of it: they do not count." if unread else ""
+    others = f" Of {unread} samples the target view shows too little of it: they do not count." if unread else ""
     bars = "".join(
         f'<span><span class="swatch" style="background:{name}"></span>{name}</span><span class="bar">'
         f'<i style="width:{100 * share:.1f}%;background:{name}"></i><u style="left:{100 * odds:.1f}%"></u>'
@@ -106,15 +122,15 @@ def _odds(result: Mapping[str, Any]) -> str:
         for name, share, odds in zip(NAMES, shares, toy_scenes.HIDDEN_PROBABILITIES, strict=True)
     )
     return f"""<h2>Are the odds right?</h2>
-<p>The side that the given image hides is red, green or blue by lot. Samples of a calibrated model follow the lot, and
-each decides for one colour. <b>{verdict(result)}</b></p>
+<p>The side that the context view hides is red, green or blue at random. Samples of a calibrated model have these odds,
+and each has one colour. <b>{verdict(result)}</b></p>
 <ul class="facts">
-<li><b>{result["total_variation"]:.3f}</b>total variation between the colours drawn and the true odds; honest draws, as
-many, differ by {result["total_variation_of_honest_draws"]:.3f} on average</li>
+<li><b>{result["total_variation"]:.3f}</b>total variation between the sampled colours and the true odds; as many
+samples of the true odds differ by {result["total_variation_of_honest_draws"]:.3f} on average</li>
 <li><b>{formatted(result["mode_purity"], ".1%")}</b>of the samples are of one colour: nine tenths of the hidden pixels
 or more</li>
-<li><b>{formatted(result["novel_view_agreement"], ".1%")}</b>of {result["num_novel_views"]} further views of the samples
-show the colour that the sampled view shows</li>
+<li><b>{formatted(result["novel_view_agreement"], ".1%")}</b>of {result["num_novel_views"]} novel views of the samples
+show the colour that the target view shows</li>
 </ul>
 <div class="bars">{bars}</div>
 <p class="soft">Bars: the colour that each sample's hidden side is nearest to. Marks: the true odds.{others}</p>
@@ -124,18 +140,18 @@ show the colour that the sampled view shows</li>
 def verdict(result: Mapping[str, Any]) -> str:
     """What the colours of the samples say of the model."""
     if result["deterministic"]:
-        return "This model has one answer, the mean of the three: it draws no lot, and its hidden side is of no colour."
+        return "This model has one answer, the mean of the three: its hidden side has none of the colours."
     limit = honest_limit(result["num_colours_read"])
     if result["total_variation"] <= limit:
         return (
-            f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many honest draws one "
-            f"set in twenty differs by more than {limit:.3f}."
+            f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many samples of the "
+            f"true odds, one set in twenty differs by more than {limit:.3f}."
         )
     excess = [result[f"share_{i}"] - odds for i, odds in enumerate(toy_scenes.HIDDEN_PROBABILITIES)]
     most = max(range(len(NAMES)), key=lambda i: excess[i])
     return (
-        f"The odds are wrong: of as many honest draws only one set in twenty differs by more than {limit:.3f}. "
-        f"{NAMES[most].capitalize()} is drawn too often."
+        f"The odds are wrong: of as many samples of the true odds, only one set in twenty differs by more than "
+        f"{limit:.3f}. {NAMES[most].capitalize()} is sampled too often."
     )
 
 
@@ -149,7 +165,7 @@ def _sweep(records: Sequence[Mapping[str, Any]], asked: int) -> str:
     others = f" (of {asked}; the others show too little of the hidden side)" if count < asked else ""
     return f"""<h2>How many steps do the odds need?</h2>
 <p>With few steps DDIM favours the likelier colours, even with a perfect model. {count} samples behind each
-point{others}: honest draws would lie at about {honest_total_variation(count):.3f}.</p>
+point{others}: samples of the true odds would lie at about {honest_total_variation(count):.3f}.</p>
 <img src="sweep.png" alt="Total variation over sampling steps" style="max-width:100%">
 <div class="scroll"><table><thead><tr><th>Sampler</th><th>Spacing</th><th>Steps</th>
 <th>Total variation</th><th>Purity</th></tr></thead>
@@ -181,17 +197,17 @@ def _shown(result: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[tuple[
 
 
 def _pictures(folder: Path, store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
-    """The first scenes: what was given, the truth, samples at the sampled view and at another, and the best guess."""
+    """The first scenes: context view, truth, samples at the target view and at a novel view, deterministic estimate."""
     rows: list[list[np.ndarray | None]] = []
     labels, shown = [], min(SAMPLES_SHOWN, len(scores[0].psnr))
     for index in range(min(SCENES_SHOWN, len(scores))):
         images = store.images(index)
         for view in range(2):
-            there, first = view < len(images["truth"]), view == 0
-            cells = [images["context"][0] if first else None, images["truth"][view] if there else None]
-            cells += [image[view] if there else None for image in images["samples"][:shown]]
+            shown_here, first = view < len(images["truth"]), view == 0
+            cells = [images["context"][0] if first else None, images["truth"][view] if shown_here else None]
+            cells += [image[view] if shown_here else None for image in images["samples"][:shown]]
             rows.append(cells if result["deterministic"] else [*cells, images["estimate"] if first else None])
-            labels.append(shortened(scores[index].name) if first else "from elsewhere" if there else "")
+            labels.append(shortened(scores[index].name) if first else "novel view" if shown_here else "")
     which = f"The first {SCENES_SHOWN} of {len(scores)} scenes. " if len(scores) > SCENES_SHOWN else ""
     if shown < len(scores[0].psnr):
         which += f"The first {shown} of {len(scores[0].psnr)} samples. "
@@ -201,8 +217,8 @@ def _pictures(folder: Path, store: StoredScenes, result: Mapping[str, Any], scor
     sheet = pictures.grid(rows, columns, labels, side=96, rows_together=2)
     pictures.write_png(folder / "samples.png", sheet)
     return f"""<h2>Samples</h2>
-<p>{which}Two rows a scene: the view that was sampled, and the same scenes from elsewhere. A sample may differ from
-the truth where the given image says nothing, but not from itself between the two rows.</p>
+<p>{which}Two rows a scene: the target view, and a novel view of the same scenes. A sample may differ from the truth
+in what the context view does not show, but not from itself between the two rows.</p>
 <img src="samples.png" alt="Samples" style="max-width:100%;width:{sheet.shape[1]}px">
 """
 

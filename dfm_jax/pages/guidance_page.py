@@ -64,7 +64,7 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     heads = "".join(f"<th>{escape(cure)}</th>" for cure in result["cures"])
     body = f"""<h1>What guidance does, and which cure to take</h1>
 <p class="lead">{escape(result["advice"])}</p>
-<p>Guidance makes samples obey the given image more strongly than training taught. What it costs is seen in colours
+<p>Guidance makes samples follow the context view more strongly than training taught. What it costs is seen in colours
 (saturation and contrast beyond those of true images) and in variety (samples of one image become alike, though the
 image leaves them open). {result["num_samples"]} samples behind each of {result["num_scenes"]} images, all from the same
 noise, by the model after {result["step"]} training steps. All numbers: <a href="guidance.json">guidance.json</a>.</p>

@@ -14,10 +14,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """A line a sampler and spacing; in grey where as many honest draws would lie on average."""
+    """A line a sampler and spacing; in grey where as many samples of the true odds would lie on average."""
     figure, (axes,) = _figure(1, (6.4, 3.6))
     _over_steps(axes, records, [r["total_variation"] for r in records])
-    axes.axhline(honest_total_variation(records[0]["num_samples"]), color="0.6", ls="--", label="honest draws")
+    expected = honest_total_variation(records[0]["num_samples"])
+    axes.axhline(expected, color="0.6", ls="--", label="samples of the true odds")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("total variation to the true odds")
     axes.legend(frameon=False)
@@ -65,7 +66,7 @@ def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], 
         "saturation": ("Saturation", "colours burn above the line"),
         "contrast": ("Contrast", "harsh above the line"),
         "diversity": ("Diversity", "samples are too alike below the line"),
-        "context_psnr": ("Given view, rendered again", "dB; more is better"),
+        "context_psnr": ("Context view, rendered", "dB; more is better"),
         "scene_psnr": ("Scene against guided image", "dB; more is better"),
     }
     wanted = {**truth, "diversity": unguided["diversity"]}

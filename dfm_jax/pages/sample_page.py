@@ -56,31 +56,31 @@ def _opening(summary: Summary) -> str:
     facts = [
         (
             _decibel(summary.context_psnr),
-            "agreement of the sampled scenes with the given image, rendered again from its camera: an error of "
+            "agreement of the sampled scenes, rendered at the context camera, with the context view: an error of "
             + _percent(10 ** (-summary.context_psnr / 20), 1),
         ),
-        (_percent(summary.spread, 1), "difference between samples, averaged over a view that was not given"),
+        (_percent(summary.spread, 1), "standard deviation of the samples, averaged over the target view"),
     ]
     if summary.hidden:
         facts.append(
             (
                 _percent(summary.hidden.purity),
-                "of the samples decide cleanly on one of the colours that the hidden side can have",
+                "of the samples have one of the colours that the hidden side can have, not a mixture",
             )
         )
     items = "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts)
-    given = "The model is given an image of a scene (outlined in blue) and"
+    seen = "The model sees one image of a scene, the context view (outlined in blue), and"
     if summary.assumptions:
-        given = "The model is given your photograph, as it sees it (outlined in blue), and"
+        seen = "The model sees your photograph (outlined in blue, as it sees it), and"
     if summary.deterministic:
         title = "One image, one answer"
-        lead = f"""{given} answers with one 3D scene, shown from a moving camera: this is pixelNeRF, without diffusion.
+        lead = f"""{seen} answers with one 3D scene, shown from a moving camera: this is pixelNeRF, without diffusion.
 What the image does not show is the average of all that it could be, which is a blur."""
     else:
         title = "One image, many possible scenes"
-        lead = f"""{given} draws whole 3D scenes that could be behind it: {len(summary.scenes[0].samples)} for each,
-shown from a moving camera. What the image shows is the same in all of them. What it does not show, every scene makes up
-for itself."""
+        lead = f"""{seen} samples whole 3D scenes that could be behind it: {len(summary.scenes[0].samples)} for each,
+shown from a moving camera. What the image shows is the same in all of them. What it does not show differs from
+sample to sample."""
     return f"""<h1>{title}</h1>
 <p class="lead">{lead}</p>
 <ul class="facts">{items}</ul>
@@ -91,30 +91,30 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
     captions = [""] * len(scene.samples)
     if hidden:
         captions = [_swatch(colour) if colour else "mixed" for colour in hidden.seen[index]]
-    given = "".join(_picture(path, "Given", "what the model sees") for path in scene.contexts)
-    given += "".join(_picture(path, "Photograph", "as it was taken") for path in scene.photographs)
+    contexts = "".join(_picture(path, "Context view", "what the model sees") for path in scene.contexts)
+    contexts += "".join(_picture(path, "Photograph", "as it was taken") for path in scene.photographs)
     samples = "".join(
         _video(j, sample, caption) for j, (sample, caption) in enumerate(zip(scene.samples, captions, strict=True))
     )
     pictures = "".join(
         [
-            _picture(scene.mean, "Average of the samples", "sharp where they agree, washed out where they do not"),
-            _picture(scene.uncertainty, "What is uncertain", "grey: decided by the image; glowing: left open"),
-            _picture(scene.estimate, "One best guess instead", "a model that must give one answer mixes them all"),
+            _picture(scene.mean, "Mean of the samples", "sharp where they agree, blurred where they do not"),
+            _picture(scene.uncertainty, "Uncertainty", "grey: the samples agree; glowing: they differ"),
+            _picture(scene.estimate, "Deterministic estimate", "a single answer is a mixture of all possible ones"),
         ]
     )
     if scene.truth:
-        pictures += _picture(scene.truth, "What was really there", "never shown to the model: one possibility of many")
+        pictures += _picture(scene.truth, "True target view", "not shown to the model: one possibility of many")
     inside = f"<p>In {_percent(scene.inside)} of the frames the camera is inside of something opaque.</p>\n"
     inside = inside if scene.inside else ""
     path = f', <a href="{escape(scene.camera_path)}">camera path (nerfstudio)</a>' if scene.camera_path else ""
     return f"""<section class="scene">
 <h3>Scene {index + 1} <span class="soft">{escape(scene.name)}</span></h3>
 <div class="turning">
-<div class="given">{given}</div>
+<div class="contexts">{contexts}</div>
 <div class="tiles">{samples}</div>
 </div>
-<h3>What is certain and what is not <span class="soft">from a camera whose image was not given</span></h3>
+<h3>What is certain and what is not <span class="soft">at the target view</span></h3>
 <div class="tiles wide">{pictures}</div>
 {inside}<p class="soft">More: <a href="{escape(scene.contact_sheet)}">contact sheet</a>,
 <a href="{escape(scene.variance)}">variance</a>, <a href="{escape(scene.arrays)}">arrays</a>{path}</p>
@@ -131,7 +131,7 @@ def _video(index: int, sample: SampleResult, caption: str) -> str:
     return f"""<figure>
 {tag("colour", sample.rgb_video, f' poster="{escape(sample.poster)}"')}
 {tag("distance", sample.depth_video, "")}
-<figcaption>Sample {index + 1} {caption}<small>given image again: {_decibel(sample.context_psnr)}</small></figcaption>
+<figcaption>Sample {index + 1} {caption}<small>context view: {_decibel(sample.context_psnr)}</small></figcaption>
 </figure>"""
 
 
@@ -157,15 +157,16 @@ def _odds(hidden: HiddenColours) -> str:
         for name, odds, count in modes
     )
     odds = ", ".join(f"{name} {_percent(odds)}" for name, odds, _ in modes)
-    # E sum |n_k / n - p_k| / 2 of honest draws, each count approximately normal.
+    # E sum |n_k / n - p_k| / 2 of samples of the true odds, each count approximately normal.
     chance = 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * total)) for p in hidden.probabilities)
     return f"""<h2>Are the odds right?</h2>
-<p>In this toy world the sides that the image does not show are painted by lot, whatever the front looks like: {odds}.
-Bars: how often the samples chose each colour. Marks: the true odds. They differ by
-{_percent(hidden.total_variation)} (total variation); {total} honest draws would differ by about {_percent(chance)}.</p>
+<p>In this toy world the sides that the image does not show have a random colour, whatever the front looks like: {odds}.
+Bars: how many samples have each colour. Marks: the true odds. They differ by
+{_percent(hidden.total_variation)} (total variation); {total} samples of the true odds would differ by about
+{_percent(chance)}.</p>
 <div class="bars">{bars}</div>
 <p>{_percent(hidden.purity)} of the samples are clean: at least nine tenths of the hidden pixels are of one colour. Of
-the single best guesses, which cannot choose, {_percent(hidden.estimate_purity)} are.</p>"""
+the deterministic estimates, which are mixtures, {_percent(hidden.estimate_purity)} are.</p>"""
 
 
 def _numbers(summary: Summary) -> str:
@@ -179,23 +180,22 @@ def _numbers(summary: Summary) -> str:
         )
         for i, scene in enumerate(summary.scenes)
     ]
-    against = ("Best sample", "Average of samples", "Best guess") if known else ()
+    against = ("Best sample", "Mean of samples", "Deterministic estimate") if known else ()
     return f"""<h2>Numbers, and how to read them</h2>
-{_table(rows, ("Scene", "Given image again", *against, "Spread"))}
+{_table(rows, ("Scene", "Context view", *against, "Standard deviation"))}
 <dl>
-<dt>Given image again</dt>
-<dd>Each sampled scene is rendered from the camera of the given image and compared with it (PSNR: 20&nbsp;dB is an error
-of 10&nbsp;%, 30&nbsp;dB of 3&nbsp;%; higher is better). This tells whether samples respect what is known.</dd>
-{TRUTH if known else ""}<dt>Spread</dt>
-<dd>Standard deviation of the samples, averaged over the target view. 0&nbsp;% would mean: only one answer is
-possible.</dd>
+<dt>Context view</dt>
+<dd>Each sampled scene is rendered at the context camera and compared with the context view (PSNR: 20&nbsp;dB is an
+error of 10&nbsp;%, 30&nbsp;dB of 3&nbsp;%; higher is better). This tells whether samples agree with what is known.</dd>
+{TRUTH if known else ""}<dt>Standard deviation</dt>
+<dd>Of the samples, averaged over the target view. 0&nbsp;% would mean: only one answer is possible.</dd>
 </dl>"""
 
 
-TRUTH = """<dt>Best sample, average of samples, best guess</dt>
-<dd>The view from the other (target) camera, compared with the truth. A sample that rightly chose something else scores
-<em>low</em> here; the best of several tells whether the truth is among them. Averages and best guesses score well by
-mixing the possibilities, though no scene looks like that.</dd>
+TRUTH = """<dt>Best sample, mean of samples, deterministic estimate</dt>
+<dd>The target view, compared with the truth. A plausible sample that differs from the truth scores <em>low</em> here;
+the best of several tells whether the truth is among them. Means and deterministic estimates score well by mixing the
+possibilities, though no scene looks like that.</dd>
 """
 
 

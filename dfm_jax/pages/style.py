@@ -25,13 +25,13 @@ summary { cursor: pointer; }
   margin: 1.2rem 0; }
 .scene > h3:first-child { margin-top: 0; }
 .turning { display: grid; grid-template-columns: minmax(8.5rem, 13rem) 1fr; gap: 1.5rem; align-items: start; }
-.given { display: grid; gap: 1rem; }
+.contexts { display: grid; gap: 1rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.4rem, 1fr)); gap: .8rem; }
 .tiles.wide { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); max-width: 58rem; }
 figure { margin: 0; }
 figure img, figure video { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
   background: #000; image-rendering: pixelated; }
-.given img { outline: 3px solid var(--accent); outline-offset: 2px; }
+.contexts img { outline: 3px solid var(--accent); outline-offset: 2px; }
 figcaption { margin-top: .45rem; font-size: .88rem; line-height: 1.35; }
 figcaption small { display: block; }
 .swatch { display: inline-block; width: .75em; height: .75em; border-radius: 3px; margin-right: .35em; }
@@ -57,7 +57,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
 .curve text { fill: var(--soft); font-size: 12px; } .curve line { stroke: var(--line); }
 .curve polyline { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; }
 dl { max-width: 46rem; } dt { font-weight: 600; margin-top: .6rem; } dd { margin: 0; }
-@media (max-width: 620px) { .turning { grid-template-columns: 1fr; } .turning .given { max-width: 13rem; }
+@media (max-width: 620px) { .turning { grid-template-columns: 1fr; } .turning .contexts { max-width: 13rem; }
   .tiles, .tiles.wide { grid-template-columns: repeat(2, 1fr); } .scene { padding: .9rem; } }
 """
 

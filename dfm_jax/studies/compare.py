@@ -43,7 +43,7 @@ class SampledScene:
     """One scene of one run, at target view 0; images in [0, 1]."""
 
     name: str
-    context: np.ndarray  # [h, w, 3] the given view
+    context: np.ndarray  # [h, w, 3] the context view
     truth: np.ndarray  # [h, w, 3]
     samples: np.ndarray  # [n, h, w, 3]
     hidden: np.ndarray | None  # [h, w] bool, what the context hides, if that is known
@@ -143,7 +143,7 @@ def measure(scenes: list[SampledScene], measures: Mapping[str, Metric]) -> dict[
 
 
 def picture(runs: Mapping[str, list[SampledScene]]) -> np.ndarray:
-    """A row a scene: the given view, the truth at the target view, and the first samples of each run; uint8."""
+    """A row a scene: the context view, the truth at the target view, and the first samples of each run; uint8."""
     shown = {name: min(SAMPLES_SHOWN, len(scenes[0].samples)) for name, scenes in runs.items()}
     columns = ["context", "truth"]
     for name, count in shown.items():

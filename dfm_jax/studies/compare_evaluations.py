@@ -41,7 +41,7 @@ WEIGHTS = {
 }
 
 ODDS = (
-    ("total_variation", "Hidden side: total variation", ".3f", "between the colours drawn and the true odds"),
+    ("total_variation", "Hidden side: total variation", ".3f", "between the sampled colours and the true odds"),
     ("mode_purity", "Hidden side: purity", ".1%", "samples whose hidden side is of one colour; a mean has none"),
     ("novel_view_agreement", "Hidden side: agreement", ".1%", "further views that show the colour of the sampled one"),
 )
@@ -101,7 +101,7 @@ def _scene_names(run: Evaluated) -> list[str]:
 
 
 def _same_images(run: Evaluated, other: Evaluated, count: int) -> bool:
-    """Whether the true views of the first scenes are the same, and what was given of them."""
+    """Whether the true views of the first scenes are the same, and their context views."""
     pairs = ((run.scenes.images(i), other.scenes.images(i)) for i in range(count))
     return all(np.array_equal(a[kind], b[kind]) for a, b in pairs for kind in ("truth", "context"))
 
@@ -160,7 +160,7 @@ def _value(numbers: Mapping[str, Any], name: str, key: str) -> float | None:
 
 
 def picture(runs: Mapping[str, Evaluated]) -> np.ndarray:
-    """Two rows a scene, the sampled view and another: the given view, the truth, and the first samples of each run;
+    """Two rows a scene, target view and novel view: the context view, the truth, and the first samples of each run;
     uint8."""
     shown = {name: min(SAMPLES_SHOWN, run.numbers["settings"]["num_samples"]) for name, run in runs.items()}
     columns = ["context", "truth"]
@@ -177,7 +177,7 @@ def picture(runs: Mapping[str, Evaluated]) -> np.ndarray:
                 cells.append([known["context"][0] if view == 0 else None, known["truth"][view], *samples])
             else:
                 cells.append([None] * len(columns))
-            labels.append(shortened(first.views[index]["scene"]) if view == 0 else "from elsewhere" if there else "")
+            labels.append(shortened(first.views[index]["scene"]) if view == 0 else "novel view" if there else "")
     return grid(cells, columns, labels, side=96, rows_together=2)
 
 
@@ -227,7 +227,7 @@ is of one colour (purity) in the right share of the samples (total variation).</
 <div class="scroll"><table><thead><tr><th></th>{heads}<th class="text">What it is</th></tr></thead>
 <tbody>{lines}</tbody></table></div>
 <h2>Samples</h2>
-<p>Two rows a scene: the view that was sampled, and the same scenes from elsewhere.</p>
+<p>Two rows a scene: the target view, and a novel view of the same scenes.</p>
 <img src="comparison.png" alt="Samples of each run" style="max-width:100%;width:{width}px">
 """
 
