@@ -31,7 +31,7 @@ def recipe() -> ConfigDict:
 
 
 def at_128(config: ConfigDict) -> None:
-    """The last stage, which goes on from 64 pixels."""
+    """The last stage, which starts from 64 pixels."""
     config.image_size = config.model.estimate_size = 128
     config.model.encoder.position_grid = 16  # the codes of the 16 tokens a side that there were; published: 0
 

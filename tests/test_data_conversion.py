@@ -167,7 +167,7 @@ def interrupted(tmp_path, small_shards, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(toy.ToySource, "read", impatient)
-        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
             prepare.main(toy_options(tmp_path))
     assert not dataset.exists(tmp_path, "toy")
     unfinished = tmp_path / ".toy.incomplete"

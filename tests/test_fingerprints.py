@@ -119,7 +119,7 @@ def test_differences_are_named_and_long_values_are_not_shown():
     assert fingerprints.differences(old, old) == []
 
 
-# --- results that are gone on with, or set aside
+# --- results that are continued, or set aside
 
 MADE_FROM = {"parameters": "aaaa", "seed": 0, "views": [[0, 1]]}
 

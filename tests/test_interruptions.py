@@ -1,4 +1,4 @@
-"""What happens to machines, disks and data while a run goes on: one clear error or a stated fallback, nothing lost."""
+"""What happens to machines, disks and data during a run: one clear error or a stated fallback, nothing lost."""
 
 import contextlib
 import errno
@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, at
     assert train(settings(), tmp_path / "run", at) == loop.EXIT_DONE
     errors = capsys.readouterr().err
     assert "warning: the checkpoint of step 4 is damaged: " in errors
-    assert "going on from step 2" in errors
+    assert "resuming from step 2" in errors
     assert [path.name for path in (tmp_path / "run" / "damaged").iterdir()] == ["4-1"]
     np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
 
@@ -166,7 +166,7 @@ def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_th
         train(settings(), small_disk / "run", at)
     filling.unlink()
     assert train(settings(), small_disk / "run", at) == loop.EXIT_DONE
-    assert "going on from step 2" in capsys.readouterr().err
+    assert "resuming from step 2" in capsys.readouterr().err
     np.testing.assert_array_equal(parameters(small_disk / "run"), parameters(tmp_path / "whole"))
 
 

@@ -233,7 +233,7 @@ def test_two_processes_evaluate_as_one(run, tmp_path):
     for number in (0, 3, 4):
         (tmp_path / "scenes" / f"{number:05d}.json").unlink()
     ends = finish(start(run.workdir, "--mode=evaluate", f"--out={tmp_path}"))
-    assert f"going on: 2 of {SCENES} scenes" in ends[0][1]
+    assert f"resuming: 2 of {SCENES} scenes" in ends[0][1]
     assert_same_numbers(numbers(tmp_path / "metrics.json"), numbers(run.workdir / "evaluation" / "metrics.json"))
 
 

@@ -118,8 +118,8 @@ def test_killed_at_any_moment_or_stopped_and_started_again_it_ends_in_the_same_b
     assert "stopped by SIGTERM" in finish(second, code=75)
     third = start(folder, "stopped", **on_host)
     stop_at(third, workdir, moments[2], signal.SIGKILL)
-    assert "going on from step" in third.communicate()[1]
-    assert "going on from step" in finish(start(folder, "stopped"))
+    assert "resuming from step" in third.communicate()[1]
+    assert "resuming from step" in finish(start(folder, "stopped"))
 
     assert [process.returncode for process in (first, third)] == [-signal.SIGKILL] * 2, f"stopped at {moments}"
     resumed = parameters(workdir)

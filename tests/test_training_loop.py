@@ -281,6 +281,6 @@ def test_what_a_run_left_whose_checkpoints_are_gone_is_kept_apart(at, tmp_path, 
     assert (kept / "metrics.jsonl").read_bytes() == curve and len(list((kept / "images" / "samples").iterdir())) == 2
     assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2]
     assert not (tmp_path / "images").exists() and len(list((tmp_path / "tensorboard").iterdir())) == 1
-    train(settings(num_steps=4), tmp_path, at)  # a run that goes on keeps its own
+    train(settings(num_steps=4), tmp_path, at)  # a resumed run keeps its own
     assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [2, 4]
     assert not (tmp_path / "earlier-run-2").exists()

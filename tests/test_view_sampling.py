@@ -228,7 +228,7 @@ def test_gaps_count_holes_whatever_is_missing(rule, gap):
 
 
 def test_without_holes_draws_are_those_of_earlier_versions():
-    """Runs that go on see the same batches: each rule as it was when positions were all there was, draw for draw."""
+    """Resumed runs see the same batches: each rule as it was when positions were all there was, draw for draw."""
 
     def clip_rule(rng, n, gap, context, target):
         distance = rng.integers(gap[0], min(gap[1], n - 1) + 1)

@@ -65,7 +65,7 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
         require_checkpoints(workdir)
         if out and is_first():
             check_ours(folder, PAGES, "metrics.json")
-    stays = f"the scenes in {folder} that are done stay, and the same command goes on with the others"
+    stays = f"the scenes in {folder} that are done stay, and the same command continues with the others"
     with by_first(writing_to(folder, "evaluating", stays)):
         return _evaluate(config, workdir, folder)
 
@@ -117,7 +117,7 @@ def _open_store(
         store = SceneStore(folder, source)
         done = store.done()
         if done:
-            logger.info(f"going on: {len(done)} of {count} scenes are there already")
+            logger.info(f"resuming: {len(done)} of {count} scenes are there already")
         remaining = [i for i in range(count) if i not in done]
         check_room(folder, len(remaining) * _least_bytes(config))
         return remaining

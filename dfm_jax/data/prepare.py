@@ -12,7 +12,7 @@ Progress goes to standard error; the last line on standard output is one JSON ob
 DIR/NAME.quarantine.jsonl, or DIR/NAME.failed.jsonl if that was everything and an earlier data set NAME stays; warnings
 are attributes of their scenes, and `dfm_jax.data.inspect` shows them.
 The data set appears under its name only when it is complete: it is built in DIR/.NAME.incomplete and then renamed.
-After an interruption the same command goes on from there, if neither its options nor the source have changed.
+After an interruption the same command resumes from there, if neither its options nor the source have changed.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     holdout = formats.holdout(args, source)
     options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
     made_from = functools.partial(_made_from, args)
-    with interrupts.staying("the same command goes on from the last shard that was finished"):
+    with interrupts.staying("the same command resumes from the last shard that was finished"):
         summary = building.prepare(source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from)
     if summary["quarantined_scenes"] or summary["quarantined_frames"]:
         logger.info(f"some of the source was rejected; reasons: {summary['quarantine']}")

@@ -14,7 +14,7 @@ in --config.data.near=1.0.
 
 `export` writes the names that the PyTorch code loads, of an imported model bit for bit: in a `.pt` as `model` and as
 `ema` (averaged and online model), with the `step`; in a `.safetensors` the names alone. There is no `opt`: the
-published optimiser cannot go on from it. `check` does both in memory, compares, and exits with 1 if a number changed.
+published optimiser cannot resume from it. `check` does both in memory, compares, and exits with 1 if a number changed.
 The last line on standard output is one JSON object.
 """
 

@@ -4,7 +4,7 @@
 
 Measures a plan (`measurement_plan.py`), the most wanted first, until it is through or the time is up. Each measurement
 has its own limit; what runs out of memory, crashes or hangs is a line of the result. `results.json` in --out is written
-after every number, and the same command goes on from it. Beside it: `index.html`, and `gpu.md` with the same tables;
+after every number, and the same command resumes from it. Beside it: `index.html`, and `gpu.md` with the same tables;
 --docs=FILE puts them into a Markdown file between two marks.
 
 --only takes a part of names, any number of times, and measures those again. --yardstick names the yardstick's file

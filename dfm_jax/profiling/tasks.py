@@ -181,7 +181,7 @@ def lookup_gradients(session: Session, name: str, *, way: str, shape: Sequence[i
 
 
 def resume(session: Session, name: str, *, options: dict[str, Any]) -> Task:
-    """Whether some steps end in the same bits when they are done again, and when they go on from a saved state.
+    """Whether some steps end in the same bits when they are done again, and when they resume from a saved state.
 
     A kernel that adds in no fixed order shows here. Of what jax and the files do, the tests of training tell.
     """

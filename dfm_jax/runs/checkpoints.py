@@ -2,7 +2,7 @@
 
 `data` says what was trained on (`trained_on.History`); checkpoints of earlier versions have none.
 
-An imported one (`dfm_jax.interop.torch_checkpoint`) has no `opt_state`, so that no run goes on from it, and may have
+An imported one (`dfm_jax.interop.torch_checkpoint`) has no `opt_state`, so that no run resumes from it, and may have
 `leftovers`: arrays by the names of where it came from, which `export` writes again.
 
 Saving is asynchronous and atomic: a directory named by a step is complete, whatever killed the run. One that has been
@@ -123,7 +123,7 @@ class Checkpoints:
             last = max(checkpoint_files.steps(self.directory), default=0) if self.directory.exists() else 0
             raise UserError(
                 f"the checkpoint of step {self._saving} could not be written to {self.directory} ({reason}): "
-                f"{cure_of(error)}; it will go on from step {last}"
+                f"{cure_of(error)}; it will resume from step {last}"
             ) from error
 
     def _add_checksums(self) -> None:
@@ -136,7 +136,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def resume_step(self) -> int:
-        """The step to go on from; 0 if nothing is saved.
+        """The step to resume from; 0 if nothing is saved.
 
         Raises:
           UserError: if the checkpoint is an imported one.

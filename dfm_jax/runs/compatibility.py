@@ -1,4 +1,4 @@
-"""Whether a run can go on with what another one saved: its settings, and its arrays."""
+"""Whether a run can resume from what another one saved: its settings, and its arrays."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ from dfm_jax.runs.train_state import Params
 
 logger = logging.getLogger(__name__)
 
-# The fields that say what is trained: a run goes on only with the ones it began with ...
+# The fields that say what is trained: a run resumes only with the ones it began with ...
 DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps")
 # ... except those that only say how it is computed, or what it began with.
 INCIDENTAL = (
@@ -85,7 +85,7 @@ def _model_name(saved: Any) -> dict[str, Any]:
 
 
 def check_same_config(saved: Mapping[str, Any], config: Config, workdir: str | pathlib.Path) -> list[str]:
-    """The differences that do not stop a run from going on, one 'field: saved -> now' each.
+    """The differences that do not stop a run from resuming, one 'field: saved -> now' each.
 
     Raises:
       UserError: listing those that do, the fields that define what is trained.
@@ -117,7 +117,7 @@ def check_same_optimizer(saved: Mapping[str, Any], config: Config) -> None:
         if bool(old[name]) != bool(new[name]):
             raise UserError(
                 f"config.{name} was {old[name]!r} in this run and is {new[name]!r} now: the optimiser's saved state is "
-                f"of another form; go on with --config.{name}={old[name]!r}, or start another run, with a --workdir of "
+                f"of another form; resume with --config.{name}={old[name]!r}, or start another run, with a --workdir of "
                 "its own, from this one's parameters with --config.init_from"
             )
 

@@ -1,4 +1,4 @@
-"""Results that can be gone on with, if they were made from the same: all others are set aside, never mixed or removed.
+"""Results that can be continued, if they were made from the same: all others are set aside, never mixed or removed.
 
 What results in a folder were made from is `settings.json` beside them: settings and fingerprints.
 """
@@ -20,7 +20,7 @@ MOST_DIFFERENCES = 6  # that a message lists
 def place_for(folder: Path, made_from: Mapping[str, Any], parts: tuple[str, ...]) -> tuple[Path, str]:
     """Where to write results that are made from this: in the folder, if what is there was, or if nothing is there; else
     in a hidden folder in it, so that what is there stays until the new ones are complete. What that holds of an
-    evaluation that was interrupted is gone on with, or set aside.
+    evaluation that was interrupted is continued, or set aside.
 
     Args:
       made_from, parts: as in `open_for`.
@@ -91,7 +91,7 @@ def new_folder(stem: Path) -> Path:
 
 
 def _why_not(folder: Path, made_from: Mapping[str, Any]) -> str:
-    """Why results cannot be gone on with; '' if they can."""
+    """Why results cannot be continued; '' if they can."""
     try:
         found = current_settings(json.loads((folder / FILE).read_text(encoding="utf-8")), tell=False)
         unknown = [name for name in made_from if name not in found]

@@ -1,6 +1,6 @@
 """Fingerprints of what a result was made from: parameters, files and data sets.
 
-What lies on disk from before is gone on with, or compared, only if its fingerprints are those of now: names, places and
+What lies on disk from before is continued, or compared, only if its fingerprints are those of now: names, places and
 training steps may be the same of things that are not.
 """
 

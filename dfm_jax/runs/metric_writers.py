@@ -167,7 +167,7 @@ def create_writer(workdir: str | pathlib.Path, *, start_step: int = 0, enabled: 
     """clu's asynchronous writer to all places, with `write_scalars`, `write_images`, `write_texts`, `flush`, `close`.
 
     Args:
-      start_step: step that the run goes on from.
+      start_step: step that the run resumes from.
       enabled: False, as on all processes but the first: a writer that writes nothing.
     """
     writers = _clu_metric_writers()

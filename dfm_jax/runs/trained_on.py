@@ -1,4 +1,4 @@
-"""Which data a run was trained on: stored with each checkpoint, and compared when the run goes on."""
+"""Which data a run was trained on: stored with each checkpoint, and compared when the run resumes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ History = Sequence[Mapping[str, Any]]
 
 
 def follow(history: History, split: Mapping[str, Any], start: int) -> History:
-    """The history of a run that goes on from step `start` with this split; says so if it is another than before.
+    """The history of a run that resumes from step `start` with this split; says so if it is another than before.
 
     Args:
       history: as stored with the checkpoint; empty for a new run, and where a checkpoint does not say.
@@ -24,7 +24,7 @@ def follow(history: History, split: Mapping[str, Any], start: int) -> History:
     if not changes:
         return history
     logger.warning(
-        f"warning: the training data is not what it was until step {start} ({changes}): the run goes on with what is "
+        f"warning: the training data is not what it was until step {start} ({changes}): the run continues with what is "
         "there now, and cannot be repeated bit for bit any more"
     )
     return [*history, {"since": start, "split": split}]

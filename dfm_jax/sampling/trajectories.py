@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from dfm_jax.structs import Camera
 from dfm_jax.viewpoints import between, scene_centre, up_direction
 
-# How far 'interpolate' goes on behind the target camera, as a share of the way to it.
+# How far 'interpolate' continues behind the target camera, as a share of the way to it.
 OVERSHOOT = 0.25
 # How far a camera goes ahead, and around on a spiral, as shares of the distance to the point that it looks at.
 AHEAD, WIDTH = 0.35, 0.12

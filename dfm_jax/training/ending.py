@@ -42,7 +42,7 @@ def ending_told(progress: Progress, stop: StopRequest, stopwatch: Stopwatch) -> 
         yield progress
         reason = "all steps are done"
         if progress.step < progress.num_steps:
-            reason = f"stopped by {stop.cause}; step {progress.step} is saved, the same command goes on from there"
+            reason = f"stopped by {stop.cause}; step {progress.step} is saved, the same command resumes from there"
     except NonFiniteError:
         reason = "the loss or its gradients are not finite"
         raise

@@ -40,7 +40,7 @@ def initial_state(
     ema_memory = config.train.optimizer.ema_memory
     target = sharding.abstract_state(init, mesh, ema_memory)
     if start_step:
-        logger.info(f"going on from step {start_step} in {checkpoints.directory}")
+        logger.info(f"resuming from step {start_step} in {checkpoints.directory}")
         return checkpoints.restore(start_step, target)
     encoder = _public_encoder(config)
     state = _with_encoder(sharding.initialize(init, key, mesh, ema_memory), encoder)

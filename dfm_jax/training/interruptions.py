@@ -57,7 +57,7 @@ class StopRequest:
     def _hear(self, number: int) -> None:
         if self._received is not None:
             if number == signal.SIGINT and time.monotonic() - self._at > SAME_PRESS_SECONDS:
-                self._leave("ended at once by Ctrl-C; the same command goes on from the last checkpoint", CODES[number])
+                self._leave("ended at once by Ctrl-C; the same command resumes from the last checkpoint", CODES[number])
             return
         self._received, self._at = number, time.monotonic()
         if self._alone and not self._stepping:
@@ -155,7 +155,7 @@ class Watchdog:
         self.heartbeat()
 
     def heartbeat(self) -> None:
-        """The run goes on: a step is done."""
+        """The run is alive: a step is done."""
         self._last_beat = time.monotonic()
 
     def _watch(self) -> None:

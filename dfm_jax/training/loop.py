@@ -130,7 +130,7 @@ def _resume_step(checkpoints: Checkpoints, config: Config, workdir: str | pathli
         saved = checkpoints.config(step)
         check_same_optimizer(saved, config)
         for difference in check_same_config(saved, config, workdir):
-            logger.info(f"going on with another {difference}")
+            logger.info(f"resuming with another {difference}")
     return step
 
 

@@ -83,7 +83,7 @@ class Monitor:
             numbers = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
             raise NonFiniteError(
                 f"the loss or its gradients are not finite in step {step}: {numbers}; its batch holds "
-                f"{self._describe_batch(step)}. This state is not saved; the same command goes on from the last "
+                f"{self._describe_batch(step)}. This state is not saved; the same command resumes from the last "
                 "checkpoint. If it stops here again, look at these scenes or lower train.optimizer.learning_rate."
             )
         if metrics.get("skipped"):

@@ -40,7 +40,7 @@ def prepare(
 ) -> dict[str, Any]:
     """Writes the data set `data_dir`/`name`, all of it or nothing.
 
-    An interrupted call can be gone on with by another one if `made_from`, anything that JSON can hold, gives the same;
+    An interrupted call can be resumed by another one if `made_from`, anything that JSON can hold, gives the same;
     None: it cannot.
 
     Returns:

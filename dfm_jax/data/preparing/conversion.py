@@ -1,4 +1,4 @@
-"""Converts a whole source, in a folder in which an interrupted conversion can be gone on with."""
+"""Converts a whole source, in a folder in which an interrupted conversion can be resumed."""
 
 import collections
 import dataclasses

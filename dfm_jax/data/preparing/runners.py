@@ -105,7 +105,7 @@ def _hear(reports: Any, process: Any, on_scene: Callable[[], None]) -> bool:
         process.join()
         raise UserError(
             f"a converting process was killed (exit code {process.exitcode}), perhaps for want of memory; the same "
-            "command, with fewer --num_workers, goes on from here"
+            "command, with fewer --num_workers, resumes here"
         ) from error
     if isinstance(report, Exception):
         raise report
