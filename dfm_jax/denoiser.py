@@ -19,7 +19,7 @@ from dfm_jax.forward_models.protocol import ForwardModel, Params, Prediction
 
 
 @struct.dataclass
-class Prepared:
+class StepCache:
     """What all denoising steps of an example share; leaves `[b, ...]`, so that examples can be joined and told apart.
 
     With guidance, the examples without their contexts come after those with them.
@@ -28,7 +28,7 @@ class Prepared:
     context: Any  # as the model encodes it
     query: Any  # that makes the target observation
 
-    def conditional(self, b: int) -> "Prepared":
+    def conditional(self, b: int) -> "StepCache":
         """That of the `b` examples with their contexts, guided or not."""
         return jax.tree.map(lambda x: x[:b], self)
 
@@ -44,9 +44,9 @@ class Denoised:
     estimate: Any | None
 
 
-def prepare(
+def cache_context(
     params: Params, model: ForwardModel, example: Any, *, guided: bool = False, cache_bytes: int = 0
-) -> Prepared:
+) -> StepCache:
     """What can be computed before the first denoising step.
 
     Args:
@@ -59,7 +59,7 @@ def prepare(
         example = model.drop_context(_twice(example), dropped)
     context = model.encode_context(params, example)
     _, query = model.target(example)
-    return Prepared(context, model.cache(params, context, query, cache_bytes))
+    return StepCache(context, model.cache(params, context, query, cache_bytes))
 
 
 def denoise(
@@ -67,12 +67,12 @@ def denoise(
     model: ForwardModel,
     x_t: Float[Array, "b ..."],
     timestep: Num[Array, "b"],
-    prepared: Prepared,
+    cache: StepCache,
     keys: Key[Array, "b"] | None = None,
 ) -> Denoised:
     """Infers the signal behind the context and the noisy observation `x_t`, and observes it where `x_t` was."""
-    signal, estimate = model.infer(params, prepared.context, x_t, timestep)
-    observation = model.observe(params, signal, prepared.query, keys)
+    signal, estimate = model.infer(params, cache.context, x_t, timestep)
+    observation = model.observe(params, signal, cache.query, keys)
     x0 = model.to_x0(observation).reshape(x_t.shape)
     return Denoised(x0, signal, observation, estimate)
 
@@ -82,7 +82,7 @@ def guided_denoise(
     model: ForwardModel,
     x_t: Float[Array, "b ..."],
     timestep: Num[Array, "b"],
-    prepared: Prepared,
+    cache: StepCache,
     guidance: Guidance,
     average: Float[Array, "b ..."],
     keys: Key[Array, "b"] | None = None,
@@ -95,7 +95,7 @@ def guided_denoise(
     The two branches run as one batch, and see the same random numbers.
 
     Args:
-      prepared: of guided examples `[2 b]`.
+      cache: of guided examples `[2 b]`.
       average: what guidance carries from the step before; 0 in the first.
       interval: first and last timestep at which to guide (Kynkäänniemi et al. 2024, *Applying Guidance in a Limited
         Interval*); where no example lies in it, the branch without context is not computed. None: all timesteps.
@@ -105,7 +105,7 @@ def guided_denoise(
 
     def guided() -> tuple[Denoised, Array]:
         doubled = None if keys is None else _twice(keys)
-        denoised = denoise(params, model, _twice(x_t), _twice(timestep), prepared, doubled)
+        denoised = denoise(params, model, _twice(x_t), _twice(timestep), cache, doubled)
         conditional = jax.tree.map(lambda x: x[:b], denoised)
         new = guidance(conditional.x0, denoised.x0[b:], average)
         x0, carried = (jnp.where(_along(inside, x), x, y) for x, y in zip(new, (conditional.x0, average), strict=True))
@@ -113,7 +113,7 @@ def guided_denoise(
 
     if interval is None:
         return guided()
-    plain = lambda: (denoise(params, model, x_t, timestep, prepared.conditional(b), keys), average)
+    plain = lambda: (denoise(params, model, x_t, timestep, cache.conditional(b), keys), average)
     return jax.lax.cond(jnp.any(inside), guided, plain)
 
 

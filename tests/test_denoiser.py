@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfm_jax.denoiser import denoise, guided_denoise, predict, prepare
+from dfm_jax.denoiser import cache_context, denoise, guided_denoise, predict
 from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.schedule import cosine_schedule
 from tests.tiny import SIZE, UNCHUNKED, assert_trees_close, jit, random_params, tiny_example, tiny_model
@@ -27,16 +27,16 @@ def results():
 
     @jit
     def plain(params, example, keys):
-        return denoise(params, MODEL, x_t, timestep, prepare(params, MODEL, example), keys)
+        return denoise(params, MODEL, x_t, timestep, cache_context(params, MODEL, example), keys)
 
     @jit
     def guided(params, example, keys, scale):
-        both = prepare(params, MODEL, example, guided=True)
+        both = cache_context(params, MODEL, example, guided=True)
         return guided_denoise(params, MODEL, x_t, timestep, both, Guidance(scale), remembered, keys)[0]
 
     @jit
     def within(params, example, keys, interval):
-        both, guidance = prepare(params, MODEL, example, guided=True), Guidance(SCALE, momentum=MOMENTUM)
+        both, guidance = cache_context(params, MODEL, example, guided=True), Guidance(SCALE, momentum=MOMENTUM)
         return guided_denoise(params, MODEL, x_t, timestep, both, guidance, remembered, keys, interval=interval)
 
     made = {

@@ -11,7 +11,7 @@ import pytest
 from configs import toy
 from dfm_jax.config import SAMPLERS, SPACINGS
 from dfm_jax.config.reading import from_dict
-from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.denoiser import cache_context, denoise
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.sampling.diffusion_sampler import STEP_NOISE, DiffusionSampler, sample_keys
@@ -33,7 +33,7 @@ def sampler(**settings) -> DiffusionSampler:
 def step(made: DiffusionSampler, timestep: int) -> np.ndarray:
     """What its denoiser makes of some noise."""
     x_t = jax.random.normal(jax.random.key(1), (COUNT, 2))
-    denoise_fn = made.denoise_fn(made.prepare(EXAMPLE))
+    denoise_fn = made.denoise_fn(made.cache_context(EXAMPLE))
     return np.asarray(denoise_fn(x_t, jnp.full(COUNT, timestep), jnp.zeros_like(x_t))[0])
 
 
@@ -41,7 +41,7 @@ def branch(dropped: bool, timestep: int) -> np.ndarray:
     """The same, straight from the model, with or without the context."""
     example = MODEL.drop_context(EXAMPLE, jnp.full(COUNT, dropped))
     x_t = jax.random.normal(jax.random.key(1), (COUNT, 2))
-    return np.asarray(denoise(PARAMS, MODEL, x_t, jnp.full(COUNT, timestep), prepare(PARAMS, MODEL, example)).x0)
+    return np.asarray(denoise(PARAMS, MODEL, x_t, jnp.full(COUNT, timestep), cache_context(PARAMS, MODEL, example)).x0)
 
 
 @pytest.mark.parametrize("timestep", [10, 50, 90])

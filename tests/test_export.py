@@ -16,7 +16,7 @@ from dfm_jax.commands.export import export, to_example, to_inputs
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
 from dfm_jax.data.loading import pipeline, toy_data
-from dfm_jax.denoiser import guided_denoise, prepare
+from dfm_jax.denoiser import cache_context, guided_denoise
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.diffusion.timesteps import uniform_timesteps
@@ -75,8 +75,8 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     settings, size = config.sample, config.image_size
     data = toy_data.find_toy(config.data, size)
     example, _ = pipeline.evaluation_examples(data, image_size=size, num_scenes=settings.num_scenes)
-    prepared, guide = (
-        prepare(params, model, example, guided=True),
+    cache, guide = (
+        cache_context(params, model, example, guided=True),
         DiffusionSampler.from_config(config, params).guidance,
     )
     noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
@@ -86,7 +86,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
         schedule = cosine_schedule(config.diffusion.num_timesteps)
 
         def denoise_fn(x, timestep, average):
-            denoised, _ = guided_denoise(params, model, x, timestep, prepared, guide, average)
+            denoised, _ = guided_denoise(params, model, x, timestep, cache, guide, average)
             return denoised.x0, average
 
         times = uniform_timesteps(schedule, settings.num_steps)

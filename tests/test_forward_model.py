@@ -10,7 +10,7 @@ import pytest
 from einops import rearrange
 
 from dfm_jax.config import FieldConfig, LossConfig
-from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.denoiser import cache_context, denoise
 from dfm_jax.flops import count_flops
 from dfm_jax.forward_models.radiance_field.losses import rendering_terms
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
@@ -255,9 +255,9 @@ def test_the_cache_changes_nothing(num_fine):
 
     @jit
     def run(params, example):
-        prepared = {memory: prepare(params, model, example, cache_bytes=memory) for memory in (0, half, 10 * half)}
-        step = lambda prepared: denoise(params, model, X_T, TIMESTEP, prepared, KEYS).observation
-        return {memory: (step(p), p.query) for memory, p in prepared.items()}
+        cached = {n: cache_context(params, model, example, cache_bytes=n) for n in (0, half, 10 * half)}
+        step = lambda cache: denoise(params, model, X_T, TIMESTEP, cache, KEYS).observation
+        return {n: (step(cache), cache.query) for n, cache in cached.items()}
 
     made = run(params, example)
     plain, partly, wholly = (made[memory][0] for memory in (0, half, 10 * half))
@@ -274,7 +274,7 @@ def test_a_step_with_a_cache_computes_less():
     model = tiny_model()
     example = tiny_example()
     step = lambda prepared: denoise(PARAMS, model, X_T, TIMESTEP, prepared).x0
-    shapes = lambda memory: jax.eval_shape(lambda: prepare(PARAMS, model, example, cache_bytes=memory))
+    shapes = lambda memory: jax.eval_shape(lambda: cache_context(PARAMS, model, example, cache_bytes=memory))
     assert count_flops(step, shapes(2**30)) < 0.75 * count_flops(step, shapes(0))
 
 
@@ -291,7 +291,7 @@ def test_a_proposal_places_the_samples_and_has_a_cache():
 
     @jit
     def run(params, example):
-        prepared = [prepare(params, model, example, cache_bytes=memory) for memory in (0, 2**30)]
+        prepared = [cache_context(params, model, example, cache_bytes=memory) for memory in (0, 2**30)]
         _, cache = prepared[1].query
         return cache.activations, [denoise(params, model, X_T, TIMESTEP, p, KEYS).observation for p in prepared]
 

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict
 from dfm_jax.commands.export import export_denoiser, to_inputs
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
-from dfm_jax.denoiser import denoise, guided_denoise, prepare
+from dfm_jax.denoiser import cache_context, denoise, guided_denoise
 from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
@@ -96,12 +96,12 @@ class Case:
         @jit
         def run(params, example, x_t, timestep):
             """Predictions with context, the same guided by 1, and without context; and what is cached without one."""
-            both = prepare(params, model, example, guided=True, cache_bytes=2**30)
+            both = cache_context(params, model, example, guided=True, cache_bytes=2**30)
             plain = denoise(params, model, x_t, timestep, both.conditional(BATCH))
             guided = guided_denoise(params, model, x_t, timestep, both, Guidance(1.0), jnp.zeros_like(x_t))[0]
             dropped = model.drop_context(example, jnp.ones(BATCH, bool))
-            without = denoise(params, model, x_t, timestep, prepare(params, model, dropped))
-            uncached = denoise(params, model, x_t, timestep, prepare(params, model, example))
+            without = denoise(params, model, x_t, timestep, cache_context(params, model, dropped))
+            uncached = denoise(params, model, x_t, timestep, cache_context(params, model, example))
             return {"plain": plain.x0, "guided": guided.x0, "without": without.x0, "uncached": uncached.x0}
 
         return run

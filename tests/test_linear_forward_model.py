@@ -16,7 +16,7 @@ from jaxtyping import Key
 
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
-from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.denoiser import cache_context, denoise
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.evaluation.signal_scores import observation_scores, posterior_scores
 from dfm_jax.forward_models.build import make_model
@@ -145,8 +145,8 @@ def test_samples_without_context_follow_the_prior(trained):
 def test_deterministic_regression_has_the_mean_but_not_the_covariance(trained):
     example = context_of(CONTEXTS[0], SAMPLES)
     x_t = jax.random.normal(jax.random.key(2), (SAMPLES, 2))
-    prepared = prepare(trained.params, trained.model, example)
-    estimate = denoise(trained.params, trained.model, x_t, jnp.full(SAMPLES, 999), prepared).estimate
+    cache = cache_context(trained.params, trained.model, example)
+    estimate = denoise(trained.params, trained.model, x_t, jnp.full(SAMPLES, 999), cache).estimate
     mean_error, covariance_error = moment_errors(np.asarray(estimate), TARGET, posterior(CONTEXTS[0]))
     assert mean_error < TOLERANCE
     assert covariance_error > 2 * TOLERANCE

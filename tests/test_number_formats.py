@@ -11,7 +11,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from dfm_jax.config import DiffusionConfig
-from dfm_jax.denoiser import denoise, prepare
+from dfm_jax.denoiser import cache_context, denoise
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.losses import training_loss
 from tests.tiny import LOSS, RESNET, SIZE, jit, random_params, tiny_example, tiny_model
@@ -49,7 +49,7 @@ def formats_of_products(function, *arguments) -> tuple[set, set]:
 
 def step(model):
     return lambda params, example: denoise(
-        params, model, X_T, TIMESTEP, prepare(params, model, example, cache_bytes=2**30)
+        params, model, X_T, TIMESTEP, cache_context(params, model, example, cache_bytes=2**30)
     )
 
 

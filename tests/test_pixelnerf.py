@@ -10,7 +10,7 @@ import pytest
 
 from dfm_jax.config import FieldConfig, LossConfig
 from dfm_jax.config.command_line import read_config
-from dfm_jax.denoiser import denoise, predict, prepare
+from dfm_jax.denoiser import cache_context, denoise, predict
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
@@ -42,7 +42,7 @@ def test_it_has_no_part_that_only_noisy_views_need(params):
 def test_it_never_looks_at_the_noisy_image(params):
     example, timestep = tiny_example(), jnp.array([10, 700])
     x_t = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
-    run = jit(lambda x, example: denoise(params, MODEL, x, timestep, prepare(params, MODEL, example)).x0)
+    run = jit(lambda x, example: denoise(params, MODEL, x, timestep, cache_context(params, MODEL, example)).x0)
     np.testing.assert_array_equal(run(x_t, example), run(-x_t, example))
     other = example.replace(context=example.context.replace(images=1 - example.context.images))
     assert np.abs(run(x_t, other) - run(x_t, example)).max() > 1e-3
@@ -72,7 +72,7 @@ def test_the_next_stage_estimates_what_pixelnerf_rendered(params):
     next_model = same_samples(tiny_model(num_fine=0))
     made, _ = transfer(params, random_params(next_model, seed=1), "pixelnerf")
     example, x_t, clean = tiny_example(), jnp.ones((2, SIZE, SIZE, 3)), jnp.zeros(2, jnp.int32)
-    look = lambda p, model: denoise(p, model, x_t, clean, prepare(p, model, example))
+    look = lambda p, model: denoise(p, model, x_t, clean, cache_context(p, model, example))
     before = jit(lambda p: look(p, MODEL).observation)(params)
     after = jit(lambda p: look(p, next_model).estimate)(made)
     assert_trees_close(before, after.replace(features=before.features))

@@ -188,7 +188,7 @@ def test_the_page_says_whether_the_odds_are_right(shares, text):
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     draws = np.random.default_rng(1).multinomial(120, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 120
-    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > summary.honest_limit(120)
+    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > summary.total_variation_limit(120)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
@@ -219,7 +219,7 @@ def test_honest_draws_differ_from_their_odds_as_stated():
     draws = rng.multinomial(300, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 300
     expected = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1).mean()
     # A rule of thumb is compared with an average of draws.
-    assert summary.honest_total_variation(300) == pytest.approx(expected, rel=0.05)
+    assert summary.expected_total_variation(300) == pytest.approx(expected, rel=0.05)
 
 
 def test_other_settings_start_anew(tmp_path):

@@ -166,7 +166,7 @@ def _open_data(config: Config) -> SceneDataset:
 
 
 def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, ViewIndices]], list[evaluation_index.Skipped]]:
-    """What is evaluated: as an index file says, or as drawn from the split; and what of it cannot be."""
+    """What is evaluated: as an index file says, or as sampled from the split; and what of it cannot be."""
     if config.evaluate.index:
         entries, skipped = evaluation_index.read(config.evaluate.index)
         if changes := evaluation_index.changed_data(config.evaluate.index, data):
@@ -199,11 +199,11 @@ def _distribution_numbers(
     truth = np.concatenate([x["truth"] for x in images])
     if len(truth) < 2:
         return {}, {"fid, kid": "there is one true view, and they compare two sets of images"}
-    drawn = extractor(np.concatenate([x["samples"].reshape(-1, *truth.shape[1:]) for x in images]))
+    sampled = extractor(np.concatenate([x["samples"].reshape(-1, *truth.shape[1:]) for x in images]))
     real = extractor(truth)
-    mean, spread = kernel_distance(drawn, real)
-    names = {"fid": frechet_distance(drawn, real), "kid": mean, "kid_std": spread}
-    counts = {"num_drawn_images": len(drawn), "num_real_images": len(real)}
+    mean, std = kernel_distance(sampled, real)
+    names = {"fid": frechet_distance(sampled, real), "kid": mean, "kid_std": std}
+    counts = {"num_drawn_images": len(sampled), "num_real_images": len(real)}
     return {extractor.prefix + name: value for name, value in names.items()} | counts, {}
 
 

@@ -1,4 +1,4 @@
-"""The scenes of an evaluation: drawn, and measured."""
+"""The scenes of an evaluation: sampled, and measured."""
 
 import dataclasses
 import logging
@@ -67,13 +67,13 @@ def evaluate_scenes(
     store: SceneStore | None,
     networks: Networks,
 ) -> None:
-    """Draws, measures and stores the scenes whose places in `views` are `remaining`. Several processes share out the
-    groups that one would draw, so that the numbers are the same."""
+    """Samples, measures and stores the scenes whose places in `views` are `remaining`. Several processes share out the
+    groups that one would sample, so that the numbers are the same."""
     if not remaining:
         return
     sampling = _Sampling.start(config, params, len(remaining))
-    most = {"num_context": max(len(draw.context) for _, draw in views)}
-    most["num_target"] = max(len(draw.target) for _, draw in views)
+    most = {"num_context": max(len(indices.context) for _, indices in views)}
+    most["num_target"] = max(len(indices.target) for _, indices in views)
     groups = [remaining[start : start + sampling.at_once] for start in range(0, len(remaining), sampling.at_once)]
 
     def work(group: Sequence[int]) -> list[Measured]:
@@ -81,10 +81,10 @@ def evaluate_scenes(
         example = evaluation_views.load_views(
             config.data, [views[i] for i in filled], image_size=config.image_size, indices=filled, **most
         )
-        drawn, measured = sampling(example), []
+        samples, measured = sampling(example), []
         for row, index in enumerate(group):
             one: Example = jax.tree.map(lambda x, row=row: x[row], example)
-            measured.append(_measure(config, data, views[index][0], one, drawn[row], networks))
+            measured.append(_measure(config, data, views[index][0], one, samples[row], networks))
         return measured
 
     def receive(group: Sequence[int], measured: list[Measured]) -> None:

@@ -136,7 +136,7 @@ def flat_denoiser(config: Config, model: ForwardModel) -> Callable[[Inputs, Inpu
     def one(params: Any, inputs: Inputs, x_t: Array, timestep: Array) -> Array:
         sampler = DiffusionSampler(model, params, schedule, settings)
         example = to_example(jax.tree.map(lambda x: x[None], inputs), abstract_example(config, 1))
-        denoise = sampler.denoise_fn(sampler.prepare(example))
+        denoise = sampler.denoise_fn(sampler.cache_context(example))
         average = jnp.zeros_like(x_t)[None]  # nothing is carried from step to step
         return denoise(x_t[None], timestep[None], average)[0][0]
 

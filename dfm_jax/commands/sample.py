@@ -1,4 +1,4 @@
-"""`--mode=sample`: whole scenes drawn from context images, as videos, pictures, numbers and a page.
+"""`--mode=sample`: whole scenes sampled from context images, as videos, pictures, numbers and a page.
 
 Everything is written below `<workdir>/samples/`: `index.html` is what to look at, `samples.json` holds its numbers.
 """
@@ -97,15 +97,15 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
         return files.take()
 
     start = time.monotonic()
-    drawn = sample_scenes(trained.diffusion(), example, source.paths, config.seed, on_video, source.extend, files.put)
+    sampled = sample_scenes(trained.diffusion(), example, source.paths, config.seed, on_video, source.extend, files.put)
     seconds["sampling and rendering"] = time.monotonic() - start
 
     def write() -> Summary:
         folder = files.folder
-        colours, hidden = source.hidden(drawn) if source.hidden else (None, [None] * len(source.names))
+        colours, hidden = source.hidden(sampled) if source.hidden else (None, [None] * len(source.names))
         paths = [in_source(*each) for each in zip(source.paths, *source.place(), strict=True)]
         scenes = [
-            write_scene(folder, i, name, example, drawn, hidden[i], source.known, source.photographs, paths[i])
+            write_scene(folder, i, name, example, sampled, hidden[i], source.known, source.photographs, paths[i])
             for i, name in enumerate(source.names)
         ]
         _tell_inside(scenes, config.sample.video_path)

@@ -155,12 +155,12 @@ def _with_path_of_photographs(config: Config, options: SampleOptions) -> Config:
     return with_sampling(config, {"video_path": "interpolate"}, of_commands=True)
 
 
-def _hidden_part(config: Config, names: Sequence[str], example: Example, drawn: SampledImages) -> Hidden:
+def _hidden_part(config: Config, names: Sequence[str], example: Example, sampled: SampledImages) -> Hidden:
     """What samples say about the hidden attribute, and for each scene which pixels show it, [h, w] bool, of data sets
     that have a known one; None for all others."""
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     if not has_known_odds(data):
         return None, [None] * len(names)
-    samples = drawn.views[:, :, example.context.valid.shape[1]]
-    colours = read_hidden_colours(data, names, example, samples, drawn.estimate)
+    samples = sampled.views[:, :, example.context.valid.shape[1]]
+    colours = read_hidden_colours(data, names, example, samples, sampled.estimate)
     return colours, hidden_pixels(data, names, example, config.image_size)

@@ -1,4 +1,4 @@
-"""Settings of the data: which data set, how views are drawn from its scenes, and how it is read."""
+"""Settings of the data: which data set, how views are sampled from its scenes, and how it is read."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ Views = Annotated[int, Range(1, 1000)]
 
 @dataclasses.dataclass(frozen=True)
 class ViewSamplingConfig:
-    """How context and target frames are drawn from a scene.
+    """How context and target frames are sampled from a scene.
 
     Gaps are counted in frames of the source; by the rule 'captures' in places among a view's neighbours, 1 being the
     nearest.
@@ -29,7 +29,7 @@ class ViewSamplingConfig:
     flip_probability: Share = 0.0  # chance to mirror all images (and cameras) of an example
     # Relative range of a random scaling of the world; 0.2 is +-20 %.
     scale_jitter: Annotated[float, Range(0.0, 1.0, open_above=True)] = 0.0
-    # Chance that, in training, the last target view is the first context view once more: what was given must be seen in
+    # Chance that, in training, the last target view is the first context view once more: what was shown must be seen in
     # the scene again. 0 as published.
     context_as_target_probability: Share = 0.0
 

@@ -119,9 +119,9 @@ def camera_problem(text: str) -> str:
 class EvaluateConfig:
     """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
 
-    index: Path = ""  # index file of the views (docs/evaluation.md); '': drawn from `data.eval_split`, and stored
-    num_scenes: Number  # scenes to draw; an index file has its own
-    num_target: Annotated[int, Range(1, 1000)] = 1  # target views of each that are drawn; an index file has its own
+    index: Path = ""  # index file of the views (docs/evaluation.md); '': sampled from `data.eval_split`, and stored
+    num_scenes: Number  # scenes to evaluate; an index file has its own
+    num_target: Annotated[int, Range(1, 1000)] = 1  # target views of each; an index file has its own
     num_samples: Number  # samples of each scene
     inception_file: Path = ""  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
     sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps (toy); 0: none

@@ -155,11 +155,11 @@ def resolve(entries: Sequence[Entry], data: SceneDataset) -> Resolved:
             if name not in number:
                 skipped.append(Skipped(name, f"split '{data.split}' of {data.path} has no such scene"))
                 continue
-            draw, problem = _draw(entry, data.scene(number[name]))
-            if draw is None:
+            indices, problem = _view_indices(entry, data.scene(number[name]))
+            if indices is None:
                 skipped.append(Skipped(name, problem))
             else:
-                views.append((number[name], draw))
+                views.append((number[name], indices))
     if not views:
         reasons = "\n  ".join(f"{skip.scene}: {skip.reason}" for skip in skipped[:5])
         raise UserError(
@@ -169,7 +169,7 @@ def resolve(entries: Sequence[Entry], data: SceneDataset) -> Resolved:
     return Resolved(views, skipped)
 
 
-def _draw(entry: Entry, scene: SceneRecord) -> tuple[ViewIndices | None, str]:
+def _view_indices(entry: Entry, scene: SceneRecord) -> tuple[ViewIndices | None, str]:
     """The frames of a scene by their indices; or None, and why."""
     if entry.counts == POSITIONS and scene.holes:
         raise UserError(
@@ -203,10 +203,10 @@ def _why_not(frame: Frame, scene: SceneRecord) -> str:
 def write(path: Path, views: Sequence[tuple[int, ViewIndices]], data: SceneDataset, about: str) -> None:
     """Stores views as an index file, so that the same evaluation can be run elsewhere."""
     examples = []
-    for number, draw in views:
+    for number, indices in views:
         scene = data.scene(number)
         names = np.arange(scene.num_frames) if scene.numbers is None else scene.numbers
-        frames = {"context": names[draw.context].tolist(), "target": names[draw.target].tolist()}
+        frames = {"context": names[indices.context].tolist(), "target": names[indices.target].tolist()}
         examples.append({"scene": scene.name} | frames)
     lines = ",\n  ".join(json.dumps(example) for example in examples)
     counts = POSITIONS if data.holes is None else NUMBERS

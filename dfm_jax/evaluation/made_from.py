@@ -46,7 +46,7 @@ def scores(
         "sample": {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE},
         "bounds": [config.data.near, config.data.far],
         "num_samples": config.evaluate.num_samples,
-        "views": [[number, draw.context.tolist(), draw.target.tolist()] for number, draw in views],
+        "views": [[number, indices.context.tolist(), indices.target.tolist()] for number, indices in views],
         "lpips": None if distance is None else fingerprints.of_arrays(distance.params),
     }
 

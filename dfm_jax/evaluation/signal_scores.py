@@ -11,9 +11,10 @@ def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray
     """Of the sampled targets against the true ones, in diffusion's range.
 
     `target_error`: root mean square error of the samples' mean. `spread`: standard deviation of the samples, averaged
-    in square. `calibration_error`: among honest samples the truth has every rank with the same probability; this is the
-    largest difference of the distribution of its ranks, over all numbers of all targets, to that (Kolmogorov-Smirnov).
-    With `k` truths, honest samples come to about 0.87 / sqrt(k).
+    in square. `calibration_error`: among samples of the true posterior the truth has every rank with the same
+    probability; this is the largest difference of the distribution of its ranks, over all numbers of all targets, to
+    that (Kolmogorov-Smirnov).
+    With `k` truths, samples of the posterior come to about 0.87 / sqrt(k).
     """
     error = x0.mean(1) - truth
     below = np.mean(x0 < truth[:, None], axis=1).ravel()

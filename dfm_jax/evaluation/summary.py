@@ -21,9 +21,9 @@ def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
     """Means over all scenes, each counting once: of the mean over its samples, `psnr`, and of its best sample by that
     measure, `psnr_best`; None where nothing could be measured.
 
-    On toy also `total_variation` between the hidden colours drawn and their odds, `mode_purity`, the share of samples
-    of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target view 0; of
-    the `num_colours_read` samples whose target view 0 shows the hidden side.
+    On toy also `total_variation` between the hidden colours of the samples and their odds, `mode_purity`, the share of
+    samples of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target
+    view 0; of the `num_colours_read` samples whose target view 0 shows the hidden side.
     """
     rows = [scene_row(scene) for scene in scenes]
     numbers: dict[str, float | int | None] = {
@@ -76,20 +76,21 @@ def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]
     return {
         "num_colours_read": len(read),
         "total_variation": total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES),
-        "total_variation_of_honest_draws": honest_total_variation(len(read)),
+        "total_variation_of_honest_draws": expected_total_variation(len(read)),
         "mode_purity": _mean([clean for _, clean in read]),
         "novel_view_agreement": _mean(agrees),
         "num_novel_views": len(agrees),
     } | {f"share_{i}": float(share) for i, share in enumerate(counts / counts.sum())}
 
 
-def honest_total_variation(count: int) -> float:
-    """What `count` draws from the true odds differ from them by on average, each count approximately normal."""
+def expected_total_variation(count: int) -> float:
+    """What `count` samples of the true odds differ from them by on average, each count approximately normal."""
     return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy_scenes.HIDDEN_PROBABILITIES)
 
 
-def honest_limit(count: int, share: float = 0.95) -> float:
-    """The total variation to the true odds that this share of experiments of `count` honest draws stays below."""
+def total_variation_limit(count: int, share: float = 0.95) -> float:
+    """The total variation to the true odds that this share of experiments stays below, each of `count` samples of
+    these odds."""
     draws = np.random.default_rng(0).multinomial(count, toy_scenes.HIDDEN_PROBABILITIES, size=20_000) / count
     return float(np.quantile(0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1), share))
 

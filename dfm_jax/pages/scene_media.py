@@ -52,13 +52,13 @@ def write_scene(
     scene: int,
     name: str,
     example: Example,
-    drawn: SampledImages,
+    sampled: SampledImages,
     hidden: np.ndarray | None = None,
     known: bool = True,
     photographs: Sequence[Image.Image] = (),
     path: Trajectory | None = None,
 ) -> SceneResult:
-    """Writes the pictures of scene number `scene` of `example` and `drawn`, and returns what they show in numbers.
+    """Writes the pictures of scene number `scene` of `example` and `sampled`, and returns what they show in numbers.
 
     Args:
       hidden: [h, w] bool, the pixels of target view 0 that show what the context hides, if that is known.
@@ -72,7 +72,7 @@ def write_scene(
     valid = np.asarray(example.context.valid[scene])
     contexts = np.asarray(example.context.images[scene])[valid]
     truths = np.asarray(example.target.images[scene]) if known else None
-    views, estimate = drawn.views[scene], drawn.estimate[scene]
+    views, estimate = sampled.views[scene], sampled.estimate[scene]
     seen_contexts, seen_targets = views[:, : len(valid)][:, valid], views[:, len(valid) :]
     mean, variance = seen_targets[:, 0].mean(0), seen_targets[:, 0].var(0)
 
@@ -91,7 +91,7 @@ def write_scene(
         "context": contexts[0],
         **({"truth": truths[0]} if known else {}),
         "samples": seen_targets[:, 0],
-        "x0": drawn.x0[scene],
+        "x0": sampled.x0[scene],
         "mean": mean,
         "variance": variance,
     }
@@ -104,7 +104,7 @@ def write_scene(
         contexts=contexts_made,
         **{"truth": "", **files},
         arrays=f"{scene_folder(scene)}/arrays.npz",
-        samples=_sample_results(scene, contexts, seen_contexts, truths, seen_targets, drawn.x0[scene]),
+        samples=_sample_results(scene, contexts, seen_contexts, truths, seen_targets, sampled.x0[scene]),
         estimate_psnr=_psnr(estimate, truths[0]) if known else None,
         mean_psnr=_psnr(mean, truths[0]) if known else None,
         spread=float(np.sqrt(variance).mean()),

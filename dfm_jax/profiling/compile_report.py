@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
-from dfm_jax.denoiser import Prepared
+from dfm_jax.denoiser import StepCache
 from dfm_jax.errors import UserError
 from dfm_jax.examples import abstract_example
 from dfm_jax.flops import count_flops
@@ -94,19 +94,19 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     model = make_model(config)
     sampler = jax.eval_shape(lambda key: DiffusionSampler.from_config(config, model.init(key)), jax.random.key(0))
     example = abstract_example(config, number)
-    prepared = jax.eval_shape(DiffusionSampler.prepare, sampler, example)
+    cache = jax.eval_shape(DiffusionSampler.cache_context, sampler, example)
     x_t = _placed(jax.eval_shape(model.target, example)[0], split)
     timestep = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=split)
 
-    def step(sampler: DiffusionSampler, x_t: Array, timestep: Array, prepared: Prepared) -> Array:
-        return sampler.denoise_fn(prepared)(x_t, timestep, jnp.zeros_like(x_t))[0]
+    def step(sampler: DiffusionSampler, x_t: Array, timestep: Array, cache: StepCache) -> Array:
+        return sampler.denoise_fn(cache)(x_t, timestep, jnp.zeros_like(x_t))[0]
 
-    arguments = (_placed(sampler, sharding.replicated(mesh)), x_t, timestep, _placed(prepared, split))
+    arguments = (_placed(sampler, sharding.replicated(mesh)), x_t, timestep, _placed(cache, split))
     return jax.jit(step, out_shardings=split), arguments
 
 
 def denoised_per_device(config: Config) -> int:
-    """Scenes that `--mode=sample` draws at once."""
+    """Scenes that `--mode=sample` samples at once."""
     model = make_model(config)
     if isinstance(model, SceneModel):
         return batches.pairs_at_once(config.image_size)

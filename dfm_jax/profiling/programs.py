@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.denoiser import Prepared
+from dfm_jax.denoiser import StepCache
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
@@ -108,15 +108,15 @@ def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
     guided = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=scale))
     step = ("params", "preparation", "x_t", "timestep")
 
-    def denoise(params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Array:
-        return plain(params).denoise_fn(prepared)(x_t, timestep, jnp.zeros_like(x_t))[0]
+    def denoise(params: Any, cache: StepCache, x_t: Array, timestep: Array) -> Array:
+        return plain(params).denoise_fn(cache)(x_t, timestep, jnp.zeros_like(x_t))[0]
 
-    def guided_step(params: Any, prepared: Prepared, x_t: Array, timestep: Array, average: Array) -> tuple:
-        return guided(params).denoise_fn(prepared)(x_t, timestep, average)
+    def guided_step(params: Any, cache: StepCache, x_t: Array, timestep: Array, average: Array) -> tuple:
+        return guided(params).denoise_fn(cache)(x_t, timestep, average)
 
     parts = {
-        "preparation": Part(lambda params, example: plain(params).prepare(example), ("params", "example")),
-        "guided preparation": Part(lambda params, example: guided(params).prepare(example), ("params", "example")),
+        "preparation": Part(lambda params, x: plain(params).cache_context(x), ("params", "example")),
+        "guided preparation": Part(lambda params, x: guided(params).cache_context(x), ("params", "example")),
         "encoder": Part(partial(_encode, model), step),
         "rendering": Part(partial(_render, model), ("params", "encoder", "preparation")),
         "denoising step": Part(denoise, step),
@@ -133,12 +133,12 @@ def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
     return parts
 
 
-def _encode(model: ForwardModel, params: Any, prepared: Prepared, x_t: Array, timestep: Array) -> Any:
-    return model.infer(params, prepared.context, x_t, timestep).signal
+def _encode(model: ForwardModel, params: Any, cache: StepCache, x_t: Array, timestep: Array) -> Any:
+    return model.infer(params, cache.context, x_t, timestep).signal
 
 
-def _render(model: ForwardModel, params: Any, signal: Any, prepared: Prepared) -> Any:
-    return model.observe(params, signal, prepared.query)
+def _render(model: ForwardModel, params: Any, signal: Any, cache: StepCache) -> Any:
+    return model.observe(params, signal, cache.query)
 
 
 def compute_dtype(config: Config) -> str:

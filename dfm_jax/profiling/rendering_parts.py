@@ -20,9 +20,9 @@ def rendering_of_one_pixel(made: Inference) -> Part:
     """Rendering of a scene whose feature maps have one pixel, which is at hand wherever one looks."""
     whole = made.parts["rendering"]
 
-    def function(params: object, scene: Scene, prepared: object) -> Rendering:
+    def function(params: object, scene: Scene, cache: object) -> Rendering:
         views = scene.views.replace(features=scene.views.features[:, :, :1, :1])
-        return whole.function(params, scene.replace(views=views), prepared)
+        return whole.function(params, scene.replace(views=views), cache)
 
     return Part(function, whole.arguments)
 

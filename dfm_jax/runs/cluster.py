@@ -1,8 +1,8 @@
 """Whether this process is one of several that work together, and how it finds them.
 
 Launchers tell it in the environment: Open MPI, SLURM, Cloud TPU, Kubernetes. What is decided here is whether there are
-others; jax finds them. A process that is alone continues at once and waits for nobody: on a laptop, as the only task of a
-launcher, in a batch script or an interactive shell of SLURM without `srun`.
+others; jax finds them. A process that is alone waits for nobody: on a laptop, as the only task of a launcher, in
+a batch script or an interactive shell of SLURM without `srun`.
 """
 
 import argparse

@@ -117,8 +117,8 @@ def check_same_optimizer(saved: Mapping[str, Any], config: Config) -> None:
         if bool(old[name]) != bool(new[name]):
             raise UserError(
                 f"config.{name} was {old[name]!r} in this run and is {new[name]!r} now: the optimiser's saved state is "
-                f"of another form; resume with --config.{name}={old[name]!r}, or start another run, with a --workdir of "
-                "its own, from this one's parameters with --config.init_from"
+                f"of another form; resume with --config.{name}={old[name]!r}, or start another run, with a --workdir "
+                "of its own, from this one's parameters with --config.init_from"
             )
 
 

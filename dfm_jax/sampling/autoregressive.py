@@ -117,7 +117,7 @@ def _next_view(
 @jax.jit
 def _last_scene(sampler: DiffusionSampler, example: Example, x0: Array, cameras: Camera) -> tuple[Scene, RenderedViews]:
     """The scene [b] that has all sampled views, and what `cameras` [b, k] see of it."""
-    prepared = sampler.prepare(example).conditional(len(x0))
-    scene, _ = sampler.scene(Samples(x0, prepared.context))
+    cache = sampler.cache_context(example).conditional(len(x0))
+    scene, _ = sampler.scene(Samples(x0, cache.context))
     size = sampler.model.image_size
     return scene, sampler.render(scene, cameras, size, size)

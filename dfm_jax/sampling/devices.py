@@ -1,6 +1,6 @@
 """Sampling on all devices of this process: scenes over the axis 'data', the rays of one scene over the axis 'rays'.
 
-Each device runs the program of a single one on its part, so that what is drawn does not depend on their number.
+Each device runs the program of a single one on its part, so that samples do not depend on their number.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ DATA, RAYS = "data", "rays"
 
 
 def make_mesh(num_scenes: int, num_rays: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """As many devices along 'data' as there are scenes to draw, the others along 'rays'; both divide what they split,
+    """As many devices along 'data' as there are scenes to sample, the others along 'rays'; both divide what they split,
     so that some devices may be left out."""
     devices = jax.local_devices() if devices is None else devices
     data = max(n for n in range(1, len(devices) + 1) if len(devices) % n == 0 and n <= num_scenes)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
 from dfm_jax.config import SAMPLERS, SPACINGS, Config, SampleConfig
-from dfm_jax.denoiser import Prepared, denoise, guided_denoise, prepare
+from dfm_jax.denoiser import StepCache, cache_context, denoise, guided_denoise
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import STOCHASTIC, Callback, DenoiseFn
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
@@ -92,26 +92,26 @@ class DiffusionSampler:
         first, last = (round(level * self.schedule.num_timesteps) for level in between)
         return first, last
 
-    def prepare(self, example: Any) -> Prepared:
+    def cache_context(self, example: Any) -> StepCache:
         """What the denoising steps of examples [b] share; of twice as many, if they are guided."""
         at_once = jax.tree.leaves(example)[0].shape[0] * (1 + self.guided)
         cache_bytes = int(self.settings.context_cache_gb * 1e9) // at_once
-        return prepare(self.params, self.model, example, guided=self.guided, cache_bytes=cache_bytes)
+        return cache_context(self.params, self.model, example, guided=self.guided, cache_bytes=cache_bytes)
 
-    def denoise_fn(self, prepared: Prepared) -> DenoiseFn:
-        """The denoiser of (prepared) examples [b], guided as the settings say: a function of `x_t [b, ...]`, timesteps
+    def denoise_fn(self, cache: StepCache) -> DenoiseFn:
+        """The denoiser of cached examples [b], guided as the settings say: a function of `x_t [b, ...]`, timesteps
         [b], and the average that guidance carries from step to step, 0 in the first; returns x0 and the new
         average."""
 
         def call(x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
             if not self.guided:
-                return denoise(self.params, self.model, x_t, timestep, prepared).x0, average
+                return denoise(self.params, self.model, x_t, timestep, cache).x0, average
             denoised, average = guided_denoise(
                 self.params,
                 self.model,
                 x_t,
                 timestep,
-                prepared,
+                cache,
                 self.guidance,
                 average,
                 interval=self.guidance_interval,
@@ -126,11 +126,11 @@ class DiffusionSampler:
         Args:
           callback: sees every denoising step (`diffusion/samplers.py`); what it returned comes back with the samples.
         """
-        prepared = self.prepare(example)
+        cache = self.cache_context(example)
         shape = jax.eval_shape(self.model.target, example)[0].shape[1:]
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         settings = self.settings
-        denoise_fn = self.denoise_fn(prepared)
+        denoise_fn = self.denoise_fn(cache)
 
         def thresholded(x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
             x0, average = denoise_fn(x_t, timestep, average)
@@ -138,14 +138,14 @@ class DiffusionSampler:
 
         sampler = pkgutil.resolve_name(SAMPLERS[settings.sampler])
         times = pkgutil.resolve_name(SPACINGS[settings.spacing])(self.schedule, settings.num_steps)
-        drawn = {}
+        randomness = {}
         if sampler in STOCHASTIC:
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, STEP_NOISE))(keys)
-            drawn = {"keys": step_keys, "temperature": settings.temperature}
+            randomness = {"keys": step_keys, "temperature": settings.temperature}
         x_T, carry = settings.temperature * noise, jnp.zeros_like(noise)
-        found = sampler(thresholded, x_T, self.schedule, times, carry=carry, callback=callback, **drawn)
+        found = sampler(thresholded, x_T, self.schedule, times, carry=carry, callback=callback, **randomness)
         x0, seen = found if callback else (found, None)
-        samples = Samples(x0, prepared.conditional(len(keys)).context)
+        samples = Samples(x0, cache.conditional(len(keys)).context)
         return (samples, seen) if callback else samples
 
     def scene(self, samples: Samples, noise_level: float = SCENE_NOISE_LEVEL) -> tuple[Any, Any | None]:

@@ -64,7 +64,7 @@ def _template(sampler: Sampler) -> dict[str, Any]:
     example = abstract_example(sampler.config, 1)
 
     def infer(diffusion: Any, example: Any, x0: Any) -> Any:
-        return diffusion.scene(Samples(x0, diffusion.prepare(example).conditional(1).context))[0]
+        return diffusion.scene(Samples(x0, diffusion.cache_context(example).conditional(1).context))[0]
 
     size = sampler.config.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)

@@ -122,8 +122,8 @@ class Sampler:
         num_samples = self.config.sample.num_samples
         count = len(world) * num_samples
         diffusion, key = self.diffusion().on_devices(count), jax.random.key(self.config.seed)
-        drawn = sample_in_batches(diffusion, jax.device_put(example), num_samples, key)
-        parts = [jax.device_get((batch.scene, batch.x0, batch.estimate)) for _, batch in drawn]
+        sampled = sample_in_batches(diffusion, jax.device_put(example), num_samples, key)
+        parts = [jax.device_get((batch.scene, batch.x0, batch.estimate)) for _, batch in sampled]
         joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
         made_from = {"name": self.name, "step": self.step, "seed": self.config.seed}
         made_from["sample"] = dataclasses.asdict(self.config.sample)

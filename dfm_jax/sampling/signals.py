@@ -57,7 +57,7 @@ def sample_signals(
     program = devices.over_scenes(_sample_batch, sampler.mesh)
     example = jax.device_put(example)
 
-    def draw(start: int) -> _Batch:
+    def sample(start: int) -> _Batch:
         pairs = np.minimum(np.arange(start, start + at_once), count - 1)  # calls of one shape: one compilation
         numbers = (pairs // num_samples).astype(np.int32), (pairs % num_samples).astype(np.int32)
         return jax.device_get(program(sampler.replace(mesh=None), example, key, *numbers))
@@ -65,10 +65,10 @@ def sample_signals(
     starts = range(0, count, at_once)
     if together:
         received: list[_Batch] = []
-        share_out(starts, draw, lambda _, part: received.append(part))
+        share_out(starts, sample, lambda _, part: received.append(part))
         parts = from_first(lambda: received)
     else:
-        parts = [draw(start) for start in starts]
+        parts = [sample(start) for start in starts]
     by_example = lambda *x: rearrange(np.concatenate(x)[:count], "(s n) ... -> s n ...", n=num_samples)
     joined = jax.tree.map(by_example, *parts)
     return SampledSignals(joined.signal, joined.x0, None if joined.estimate is None else joined.estimate[:, 0])

@@ -79,14 +79,14 @@ def sample_scenes(
     example, key = jax.device_put(example), jax.random.key(seed)
     sampled: list[tuple[np.ndarray, ...]] = []
 
-    def collect(_: Pairs, drawn: tuple[tuple[np.ndarray, ...], list[Any]]) -> None:
-        images, handed = drawn
+    def collect(_: Pairs, sampled: tuple[tuple[np.ndarray, ...], list[Any]]) -> None:
+        images, handed = sampled
         sampled.append(images)
         for each in handed:
             receive(each)
 
     with tqdm(total=total, unit="image", desc="sampling scenes", disable=not is_first()) as bar:
-        share_out(parts, partial(_draw, sampler, example, key, paths, on_video, extend, bar), collect)
+        share_out(parts, partial(_sample_and_render, sampler, example, key, paths, on_video, extend, bar), collect)
     return _joined(sampled, len(paths), count) if is_first() else None
 
 
@@ -113,7 +113,7 @@ def share_inside(frames: RenderedViews, near: float, far: float) -> float:
     return float((stopped.mean((1, 2)) > COVERED).mean())
 
 
-def _draw(
+def _sample_and_render(
     sampler: DiffusionSampler,
     example: Example,
     key: Array,

@@ -176,14 +176,14 @@ def _samples(
     # The scale is an argument of the program: it compiles once a cure. Its own must not be that of no guidance.
     settings = dataclasses.replace(config.sample, **{**PLAIN, **cure, "guidance": 2.0})
     sampler = DiffusionSampler.from_config(config, params, settings).replace(guidance_scale=jnp.float32(scale))
-    draw = partial(_draw, sampler, example, jax.random.key(config.seed))
-    drawn = [jax.device_get(draw(jnp.int32(j))) for j in range(config.sample.num_samples)]
-    images, seen = (np.stack(part, axis=1) for part in zip(*drawn, strict=True))
+    sample_number = partial(_sample_and_render, sampler, example, jax.random.key(config.seed))
+    parts = [jax.device_get(sample_number(jnp.int32(j))) for j in range(config.sample.num_samples)]
+    images, seen = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
     return images, seen[:, :, 0], seen[:, :, 1:]
 
 
 @jax.jit
-def _draw(sampler: DiffusionSampler, example: Example, key: Array, number: Array) -> tuple[Array, Array]:
+def _sample_and_render(sampler: DiffusionSampler, example: Example, key: Array, number: Array) -> tuple[Array, Array]:
     """Sample `number` of each scene [s, h, w, 3], and what its scene looks like at the same camera and at those of the
     context [s, 1 + v, h, w, 3]."""
     samples = sampler.sample(example, sample_keys(key, example.index, number))

@@ -109,12 +109,12 @@ def _measure_points(
     references: dict[str, np.ndarray] = {}
     records: list[dict[str, Any]] = []
 
-    def draw(point: calibrate.Point) -> np.ndarray:
+    def solve(point: calibrate.Point) -> np.ndarray:
         sample = dataclasses.replace(config.sample, **_settings(point))
-        return calibrate.draw_samples(config, params, views, sample, len(views) * config.sample.num_samples)
+        return calibrate.sample_images(config, params, views, sample, len(views) * config.sample.num_samples)
 
     def measure(point: calibrate.Point) -> dict[str, Any]:
-        images = draw(point)
+        images = solve(point)
         to_references = {f"to_{name}": compared(images, reference) for name, reference in references.items()}
         return _settings(point) | to_references | _odds(data, views, images)
 
@@ -128,7 +128,7 @@ def _measure_points(
     solutions = [("ddim", spacing, long) for spacing in SPACINGS]
     points = [(a, b, n) for n in STEPS if n < long for a in SAMPLERS for b in SPACINGS]
     with tqdm(total=len(solutions) + len(points), unit="point", desc="steps", disable=not is_first()) as bar:
-        share_out(solutions, draw, receive)
+        share_out(solutions, solve, receive)
         references = from_first(lambda: references)  # all compare with them
         share_out(points, measure, receive)
 

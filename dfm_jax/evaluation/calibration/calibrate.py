@@ -1,5 +1,5 @@
-"""How many sampling steps the odds need: total variation between hidden colours drawn and their known odds (toy), for
-samplers and spacings of their steps, over the number of steps.
+"""How many sampling steps the odds need: total variation between the hidden colours of samples and their known odds
+(toy), for samplers and spacings of their steps, over the number of steps.
 
 With few steps DDIM is biased to the likelier modes even for a perfect denoiser. Colours are read off the image that
 diffusion ends with, so that no scene need be rendered.
@@ -59,7 +59,7 @@ def sweep(
     def work(point: Point) -> dict[str, Any]:
         settings = dict(zip(("sampler", "spacing", "num_steps"), point, strict=True))
         sample = dataclasses.replace(config.sample, **settings)
-        colours = read_colours(data, views, draw_samples(config, params, views, sample, count))
+        colours = read_colours(data, views, sample_images(config, params, views, sample, count))
         return settings | dataclasses.asdict(colours)
 
     def receive(point: Point, record: dict[str, Any]) -> None:
@@ -88,13 +88,13 @@ class Colours:
     mode_purity: float  # share of clean ones among them
 
 
-def draw_samples(
+def sample_images(
     config: Config, params: Params, views: Sequence[tuple[int, ViewIndices]], sample: SampleConfig, count: int
 ) -> Float[np.ndarray, "count h w 3"]:
     """Samples of target view 0, in [0, 1]: one of each of `views`, then the next of each, and so on."""
     pairs = [(k % len(views), k // len(views)) for k in range(count)]
     size = min(count, pairs_at_once(config.image_size))
-    draw = partial(_draw, DiffusionSampler.from_config(config, params, sample), jax.random.key(config.seed))
+    sample_pairs = partial(_sample, DiffusionSampler.from_config(config, params, sample), jax.random.key(config.seed))
     images = []
     for start in range(0, count, size):
         batch = pairs[start : start + size]
@@ -103,18 +103,18 @@ def draw_samples(
         example = evaluation_views.load_views(
             config.data, [_first_target(views[i]) for i in scenes], image_size=config.image_size, indices=scenes
         )
-        images.append(np.asarray(draw(example, jnp.array([j for _, j in filled])))[: len(batch)])
+        images.append(np.asarray(sample_pairs(example, jnp.array([j for _, j in filled])))[: len(batch)])
     return np.concatenate(images)
 
 
 def read_colours(
     data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], images: Float[np.ndarray, "count h w 3"]
 ) -> Colours:
-    """Reads samples that were drawn in the order of `draw_samples`."""
+    """Reads samples in the order of `sample_images`."""
     modes, clean = [], []  # of the samples that show enough of the hidden side
     for k, image in enumerate(images):
-        number, draw = views[k % len(views)]
-        scene, frames = data.scene(number), draw.target[:1]
+        number, indices = views[k % len(views)]
+        scene, frames = data.scene(number), indices.target[:1]
         poses, intrinsics = scene.camera_to_world[frames, :3], scene.intrinsics[frames]
         mode, pure = toy_modes.read_views(scene.attributes, poses, intrinsics, image[None, None])
         if mode.item() != toy_modes.UNSEEN:
@@ -126,11 +126,11 @@ def read_colours(
 
 
 def _first_target(view: tuple[int, ViewIndices]) -> tuple[int, ViewIndices]:
-    number, draw = view
-    return number, ViewIndices(draw.context, draw.target[:1])
+    number, indices = view
+    return number, ViewIndices(indices.context, indices.target[:1])
 
 
 @jax.jit
-def _draw(sampler: DiffusionSampler, key: Array, example: Example, sample_index: Array) -> Array:
+def _sample(sampler: DiffusionSampler, key: Array, example: Example, sample_index: Array) -> Array:
     """Images [b, h, w, 3] in [0, 1] of target view 0, without the scene behind them."""
     return to_image(sampler.sample(example, sample_keys(key, example.index, sample_index)).x0)
