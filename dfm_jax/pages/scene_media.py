@@ -110,7 +110,7 @@ def write_scene(
         spread=float(np.sqrt(variance).mean()),
         photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
         camera_path="" if path is None else _write_path(folder, scene, path),
-        inside=float(drawn.inside[scene].mean()),
+        inside=float(sampled.inside[scene].mean()),
     )
 
 

@@ -36,6 +36,6 @@ def denoising_steps(
 def scene_of_step(sampler: DiffusionSampler, example: Example, x_t: Array, timestep: Array) -> Scene:
     """The scenes [b] that a denoising step of `example` [b] infers from `x_t [b, h, w, 3]` at `timestep []`, of which
     its x0-prediction is the rendering; where steps are guided, those of the conditional branch."""
-    context = sampler.prepare(example).conditional(len(x_t)).context
+    context = sampler.cache_context(example).conditional(len(x_t)).context
     signal, _ = sampler.model.infer(sampler.params, context, x_t, jnp.full(len(x_t), timestep))
     return signal
