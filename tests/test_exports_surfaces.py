@@ -11,7 +11,7 @@ from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.exports import mesh, tsdf
 from dfm_jax.exports.formats import export_scene
-from dfm_jax.exports.gltf_axes import gltf_from_source
+from dfm_jax.exports.gltf import gltf_from_source
 from dfm_jax.exports.protocol import Frame
 from dfm_jax.exports.renderings import SceneViews
 from dfm_jax.structs import Camera, RenderedViews, Views

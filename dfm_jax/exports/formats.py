@@ -24,8 +24,10 @@ class Format:
 
 # Of several with one suffix, the first is taken where no kind is named.
 FORMATS = (
+    Format("gaussians", ".ply", "dfm_jax.exports.splat_files:write_ply"),
     Format("points", ".ply", "dfm_jax.exports.points:write"),
     Format("mesh", ".glb", "dfm_jax.exports.mesh:write"),
+    Format("gaussians", ".glb", "dfm_jax.exports.splat_files:write_glb"),
     Format("transforms", "", "dfm_jax.exports.camera_files:write_transforms"),
     Format("colmap", "", "dfm_jax.exports.camera_files:write_colmap"),
 )

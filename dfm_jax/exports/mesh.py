@@ -8,7 +8,7 @@ import trimesh
 
 from dfm_jax.errors import UserError
 from dfm_jax.exports import tsdf
-from dfm_jax.exports.gltf_axes import gltf_from_source
+from dfm_jax.exports.gltf import gltf_from_source, linear
 from dfm_jax.exports.points import surface_points
 from dfm_jax.exports.renderings import SceneViews
 from dfm_jax.runs.output_folders import writing_file
@@ -40,7 +40,7 @@ def write(views: SceneViews, path: Path) -> dict[str, Any]:
     mesh = trimesh.Trimesh(
         vertices @ frame.to_source[:3, :3].T + frame.to_source[:3, 3],
         faces,
-        vertex_colors=np.round(255 * _linear(colours.clip(0, 1))).astype(np.uint8),
+        vertex_colors=np.round(255 * linear(colours.clip(0, 1))).astype(np.uint8),
         process=False,
     )
     scene = trimesh.Scene(metadata=frame.to_json() | {"scale": frame.scale})
@@ -48,11 +48,6 @@ def write(views: SceneViews, path: Path) -> dict[str, Any]:
     with writing_file(path) as unfinished:
         unfinished.write_bytes(scene.export(file_type="glb", tree_postprocessor=_unlit))
     return {"vertices": len(vertices), "faces": len(faces)}
-
-
-def _linear(colours: np.ndarray) -> np.ndarray:
-    """As glTF has the colours of vertices: proportional to light, where pictures are sRGB."""
-    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 
 def _unlit(tree: dict[str, Any]) -> None:

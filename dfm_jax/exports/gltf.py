@@ -1,4 +1,4 @@
-"""Which way is up: glTF says that it is +Y, and sources say nothing."""
+"""What glTF demands of all that it holds: +Y is up, of which sources say nothing; and colours are linear."""
 
 import numpy as np
 
@@ -28,6 +28,11 @@ def gltf_from_source(scene: RenderableScene) -> np.ndarray:
     up = up_direction(Camera(poses, np.stack([c.intrinsics for c in cameras])))
     axis = int(np.abs(up).argmax())
     return _turn(axis, int(np.sign(up[axis])))
+
+
+def linear(colours: np.ndarray) -> np.ndarray:
+    """As glTF has the colours of vertices: proportional to light, where pictures are sRGB. In [0, 1] both."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 
 def _turn(axis: int, sign: int) -> np.ndarray:
