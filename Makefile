@@ -1,6 +1,6 @@
 # Everything on a machine that has Python >= 3.11 and make. Nothing is installed outside .venv.
 #
-#   make demo       train on procedural scenes, sample from one picture each, write an index.html
+#   make demo       train on procedural scenes, sample with that model and with the one that ships, write an index.html
 #   make test       the test suite
 #   make test-slow  the tests that take minutes
 #   make test-torture  kills training twenty times; must end in the same bits
@@ -15,8 +15,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/demo
-DEMO_FLAGS := --config=configs/toy.py --config.data.dir=$(DEMO_DIR)/data --workdir=$(DEMO_DIR)
-DEMO_PAGE := $(DEMO_DIR)/samples/index.html
+DEMO_DATA := --config.data.dir=$(DEMO_DIR)/data
+DEMO_PAGE := $(DEMO_DIR)/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -24,8 +24,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m dfm_jax.main $(DEMO_FLAGS) --mode=train
-	$(BIN)/python -m dfm_jax.main $(DEMO_FLAGS) --mode=sample
+	$(BIN)/python -m dfm_jax.main --config=configs/toy.py:demo $(DEMO_DATA) --workdir=$(DEMO_DIR)
+	$(BIN)/python -m dfm_jax.main --workdir=$(DEMO_DIR) --mode=sample
+	$(BIN)/python -m dfm_jax.main --workdir=toy $(DEMO_DATA) --config.sample.num_scenes=3 --mode=sample --out=$(DEMO_DIR)/shipped
+	$(BIN)/python -m dfm_jax.studies.demo --out=$(DEMO_DIR) "Trained here=$(DEMO_DIR)/samples" "The model that ships=$(DEMO_DIR)/shipped"
 	@test -f $(DEMO_PAGE) || { echo "error: $(DEMO_PAGE) was not written" >&2; exit 1; }
 	@echo "Look at: file://$(CURDIR)/$(DEMO_PAGE)"
 	@if [ "$$(uname)" = Darwin ]; then open $(DEMO_PAGE) || true; \

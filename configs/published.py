@@ -69,6 +69,11 @@ def fine(config: ConfigDict, num_fine: int = 16) -> None:
     config.loss.coarse = 0.1
 
 
+def few_steps(config: ConfigDict, num_steps: int, **settings: int) -> None:
+    """As good as 50 of DDIM."""
+    config.sample.update(sampler="dpm-solver++", num_steps=num_steps, spacing="log-snr", **settings)
+
+
 def shrink(config: ConfigDict, depth: int, width: int, samples: int) -> None:
     """A model for two CPU cores that looks once along a ray, where the coarse colour is the colour."""
     config.data.update(num_threads=2, num_workers=0)

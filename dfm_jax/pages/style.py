@@ -61,9 +61,8 @@ dl { max-width: 46rem; } dt { font-weight: 600; margin-top: .6rem; } dd { margin
   .tiles, .tiles.wide { grid-template-columns: repeat(2, 1fr); } .scene { padding: .9rem; } }
 """
 
-# All videos show the same moment of the camera path, so that one sees where samples differ; the button shows their
-# depth instead of their colours.
-SCRIPT = """
+# All videos show the same moment of the camera path, so that one sees where samples differ.
+SYNCHRONISED_VIDEOS = """
 const videos = [...document.querySelectorAll('video')];
 const restart = () => videos.forEach(v => { v.currentTime = 0; v.play().catch(() => {}); });
 const align = () => videos.forEach(v => {
@@ -71,9 +70,13 @@ const align = () => videos.forEach(v => {
 });
 const ready = v => new Promise(done => v.readyState > 2 ? done() : v.addEventListener('canplay', done, {once: true}));
 Promise.all(videos.map(ready)).then(() => { restart(); setInterval(align, 4000); });
+"""
+
+# The button shows the videos' depth instead of their colours.
+SCRIPT = f"""{SYNCHRONISED_VIDEOS}
 const button = document.getElementById('depth-button');
-button.addEventListener('click', () => {
+button.addEventListener('click', () => {{
   button.textContent = document.body.classList.toggle('depth') ? 'Show colours' : 'Show depth';
   restart();
-});
+}});
 """
