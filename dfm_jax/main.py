@@ -6,6 +6,7 @@ a config runs here, or whether it would fit a TPU.
     python -m dfm_jax.main --workdir=runs/toy --mode=sample --image=photo.jpg --fov=60
     python -m dfm_jax.main --workdir=runs/toy --mode=view          # says which address to open
     python -m dfm_jax.main --workdir=runs/toy --mode=evaluate
+    python -m dfm_jax.main --workdir=runs/re10k --mode=evaluate --protocol=pixelsplat-single --index=FILE
     python -m dfm_jax.main --workdir=runs/toy --mode=export
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
     python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
@@ -31,7 +32,7 @@ from absl import logging as absl_logging
 
 from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
-from dfm_jax.config.changes import with_sampling
+from dfm_jax.config.changes import with_evaluation, with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.config.sampling import camera_numbers
 from dfm_jax.errors import UserError
@@ -64,7 +65,16 @@ _SCALE = flags.DEFINE_float("scale", None, "Units of the photographs' cameras in
 OF_SAMPLING = (_NUM_SAMPLES, _SEED, _TARGET, _IMAGE, _CAMERAS, _FOV, _FOCAL, _CROP, _SCALE)
 _PORT = flags.DEFINE_integer("port", 8080, "Port, or the next free one; with --mode=view.", 1, 65535)
 _HOST = flags.DEFINE_string("host", "localhost", "Address to listen to; with --mode=view.")
-OF_MODES = ((OF_SAMPLING, ("sample", "view")), ((_PATH,), ("sample",)), ((_PORT, _HOST), ("view",)))
+_PROTOCOL = flags.DEFINE_string(
+    "protocol", None, "Whose protocol to evaluate by (python -m dfm_jax.evaluation.protocols list)."
+)
+_INDEX = flags.DEFINE_string("index", None, "Index file of the views to evaluate: --config.evaluate.index.")
+OF_MODES = (
+    (OF_SAMPLING, ("sample", "view")),
+    ((_PATH,), ("sample",)),
+    ((_PORT, _HOST), ("view",)),
+    ((_PROTOCOL, _INDEX), ("evaluate",)),
+)
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
@@ -90,7 +100,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("--topology is missing: for instance --topology=v5e:4x4")
     if _OUT.value and mode not in WRITING_MODES:
         raise UserError(f"--out is for the results of {', '.join(WRITING_MODES)}: --mode={mode} has none")
-    config = _sampled_as_said(mode, from_dict(_CONFIG.value))
+    config = _as_said(mode, from_dict(_CONFIG.value))
     if not workdir and mode in ("train", *WRITING_MODES):
         workdir = workdir_of_config(flags.FLAGS["config"].config_filename)
         logger.info("the run's --workdir is %s", workdir)
@@ -103,14 +113,15 @@ def run(arguments: list[str]) -> int:
         return _dispatch(mode, config, workdir, _OUT.value)
 
 
-def _sampled_as_said(mode: str, config: Config) -> Config:
-    """The config with what options of sampling change in it, which are for that alone."""
+def _as_said(mode: str, config: Config) -> Config:
+    """The config with what options of sampling and of evaluation change in it, each for its modes alone."""
     for options, modes in OF_MODES:
         if mode not in modes and (said := [option.name for option in options if option.present]):
             raise UserError(f"--{said[0]} is for --mode={' and --mode='.join(modes)}")
     said = {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value, "video_path": _PATH.value or None}
     if (numbers := camera_numbers(_TARGET.value)) is not None:
         said["target_camera"] = dataclasses.asdict(numbers)
+    config = with_evaluation(config, {"protocol_name": _PROTOCOL.value, "index": _INDEX.value})
     return with_sampling(config, said, of_commands=True)
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from configs import published
 from dfm_jax import main
 from dfm_jax.commands import evaluate as evaluation
+from dfm_jax.commands import evaluated_views
 from dfm_jax.commands.evaluate import evaluate
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
@@ -135,13 +136,13 @@ def test_an_evaluation_of_another_model_of_the_same_step_is_none_of_this_one(run
 
 def test_fewer_scenes_than_asked_for_are_said(run, capsys):
     config = make_toy.with_data_set(run.config)
-    data = evaluation._open_data(config)
+    data = evaluated_views.open_data(config)
     settings = dataclasses.replace(config.evaluate, num_scenes=99)
-    views, _ = evaluation._views(dataclasses.replace(config, evaluate=settings), data)
+    views = evaluated_views.choose_views(dataclasses.replace(config, evaluate=settings), data).views
     said = capsys.readouterr().err
     assert len(views) == len(data) == 16
     assert "evaluating 16 scenes in the place of config.evaluate.num_scenes=99: split 'test' of " in said
-    evaluation._views(config, data)
+    evaluated_views.choose_views(config, data)
     assert "in the place of" not in capsys.readouterr().err
     settings = run.result["settings"] | {"num_scenes": 99}
     assert "99 images were asked for" in evaluation_page._opening(run.result | {"settings": settings})
@@ -154,13 +155,23 @@ def test_an_index_file_decides_and_its_skips_are_counted(run, tmp_path):
     wanted[1:1] = [stored["examples"][0] | {"target": [99]}]
     index = tmp_path / "index.json"
     index.write_text(json.dumps(stored | {"examples": wanted}))
-    settings = dataclasses.replace(run.config.evaluate, index=str(index), sweep_samples=0)
+    single = {"protocol_name": "pixelsplat-single", "index": str(index), "sweep_samples": 0}
+    settings = dataclasses.replace(run.config.evaluate, **single)
     (tmp_path / "checkpoints").symlink_to(run.workdir / "checkpoints")
     result = evaluate(dataclasses.replace(run.config, evaluate=settings), tmp_path)
     assert (result["num_scenes"], result["num_skipped"]) == (1, 2)
     assert [skip["scene"] for skip in result["skipped"]] == [stored["examples"][0]["scene"], "nowhere"]
     page = (tmp_path / "evaluation" / "index.html").read_text()
     assert "2 examples of the index file were skipped" in page and "no such scene" in page
+    assert "<h1>Evaluation with holes: 1 of 3 examples, 1 of 3 scenes (1 with no such scene, 1 with a frame" in page
+    assert "Open-DiffusionGS" in page and "21.26" in page and "6474 scenes; here 1 examples" in page
+    assert result["protocol"]["ours"] == {"psnr": result["psnr"], "ssim": None, "lpips": None}
+    differences = " ".join(result["protocol"]["differences"])
+    assert "8 x 8 pixels here, 256 x 256" in differences and "lpips is not measured: there are no LPIPS" in differences
+    scene = json.loads((tmp_path / "evaluation" / "scenes" / "00000.json").read_text())
+    numbers = {kind: [frame["number"] for frame in scene[f"{kind}_frames"]] for kind in ("context", "target")}
+    assert numbers == {kind: wanted[0][kind] for kind in ("context", "target")}
+    assert [frame["name"] for frame in scene["context_frames"]] == [f"{wanted[0]['context'][0]:02d}"]
 
 
 def test_the_command_prints_the_numbers_as_its_last_line(run, monkeypatch, capsys):

@@ -91,6 +91,11 @@ MISTAKES = {
     ),
     "results of training elsewhere": ([f"--config={TOY}", "--out=x"], "--out is for the results of sample"),
     "photographs to train on": ([f"--config={TOY}", "--image=a.jpg"], "--image is for --mode=sample"),
+    "an index file to train by": ([f"--config={TOY}", "--index=a.json"], "--index is for --mode=evaluate"),
+    "a protocol that there is not": (
+        [f"--config={TOY}", "--mode=evaluate", "--protocol=lvsm"],
+        "config.evaluate.protocol_name must be",
+    ),
     "no samples": (["--workdir=toy", "--mode=sample", "--num_samples=0"], "num_samples must be at least 1"),
     "unknown mode": (
         [f"--config={TOY}", WORKDIR, "--mode=dance"],

@@ -17,14 +17,14 @@ import numpy as np
 
 from dfm_jax.commands import signals
 from dfm_jax.commands.evaluated_scenes import evaluate_scenes, load_networks
+from dfm_jax.commands.evaluated_views import ChosenViews, choose_views, compared, open_data
 from dfm_jax.config import Config
-from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index, made_from
-from dfm_jax.evaluation.calibration import calibrate, toy_modes
+from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
@@ -59,6 +59,8 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
         process of this run failed.
     """
     if not isinstance(make_model(config), SceneModel):
+        if config.evaluate.protocol_name or config.evaluate.index:
+            raise UserError("index files and protocols are for models of scenes, and this one's signals are none")
         return signals.evaluate(config, workdir, out)
     folder = results_folder(workdir, "evaluation", out)
     with failing_together():
@@ -76,8 +78,9 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         trained, networks = restore_trained(config, workdir), load_networks(config)
     config = with_data_set(config)
     with failing_together():
-        data = _open_data(config)
-        views, skipped = _views(config, data)
+        data = open_data(config)
+        chosen = choose_views(config, data)
+        views = chosen.views
         source = made_from.scores(config, trained.params, trained.step, data, views, networks.lpips)
     check_same(source, "checkpoint, data set or weights")
     store, remaining = _open_store(config, folder, source, len(views))
@@ -91,10 +94,11 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     sweep = _sweep(config, trained.params, data, views, store) if numbers.get("num_colours_read") else []
     result = {
         **numbers,
-        "num_skipped": len(skipped),
+        "num_skipped": len(chosen.skipped),
         "step": trained.step,
         "deterministic": config.model.deterministic,
-        "skipped": [dataclasses.asdict(skip) for skip in skipped],
+        "skipped": [dataclasses.asdict(skip) for skip in chosen.skipped],
+        "extent": chosen.extent and dataclasses.asdict(chosen.extent),
         "left_out": networks.left_out | missing,
         "features": networks.extractor.description if networks.extractor else None,
         "sweep": sweep,
@@ -102,7 +106,8 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         "made_from": made_from.summary(source, networks.extractor),
         "seconds": time.monotonic() - start,
     }
-    return from_first(lambda: _write(result, workdir, folder, data, views, store))
+    result["protocol"] = compared(config, data, chosen, result)
+    return from_first(lambda: _write(result, workdir, folder, data, chosen, store))
 
 
 def _open_store(
@@ -131,10 +136,11 @@ def _write(
     workdir: str | os.PathLike,
     folder: Path,
     data: SceneDataset,
-    views: Sequence[tuple[int, ViewIndices]],
+    chosen: ChosenViews,
     store: SceneStore,
 ) -> dict[str, Any]:
     """Writes what is made of all scenes, puts it in its place, and returns the numbers."""
+    views = chosen.views
     scores = [store.scores(i) for i in range(len(views))]
     with replacing_files(store.folder) as pages:
         evaluation_index.write(pages / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
@@ -143,8 +149,10 @@ def _write(
         write_page(pages, store, result, scores)
     store.complete()
     page = folder / "index.html"
+    holes = f"WITH HOLES, {chosen.extent.headline()}: " if chosen.extent and chosen.extent.has_holes else ""
     logger.info(
-        f"{result['num_samples']} samples of {len(views)} scenes, {len(result['skipped'])} skipped; look at {page}"
+        f"{holes}{result['num_samples']} samples of {len(views)} scenes, {len(result['skipped'])} skipped; look at "
+        f"{page}"
     )
     return dict(result)
 
@@ -153,40 +161,6 @@ def _least_bytes(config: Config) -> int:
     """Of a scene's images, if they can be compressed to half of their size."""
     images = (config.evaluate.num_samples + 1) * config.evaluate.num_target
     return images * config.image_size**2 * 3 // 2
-
-
-def _open_data(config: Config) -> SceneDataset:
-    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    if config.evaluate.sweep_samples and len(data) and not toy_modes.has_known_odds(data):
-        raise UserError(
-            "config.evaluate.sweep_samples compares samples with known odds, which only toy scenes have; leave it out "
-            "with --config.evaluate.sweep_samples=0"
-        )
-    return data
-
-
-def _views(config: Config, data: SceneDataset) -> tuple[list[tuple[int, ViewIndices]], list[evaluation_index.Skipped]]:
-    """What is evaluated: as an index file says, or as sampled from the split; and what of it cannot be."""
-    if config.evaluate.index:
-        entries, skipped = evaluation_index.read(config.evaluate.index)
-        if changes := evaluation_index.changed_data(config.evaluate.index, data):
-            logger.info(
-                f"the index file {config.evaluate.index} was stored for other data than split '{data.split}' of "
-                f"{data.path} ({changes}): scenes of the same names may be others"
-            )
-        found = evaluation_index.resolve(entries, data)
-        for skip in (skipped + found.skipped)[:5]:
-            logger.info(f"skipped: {skip.scene}: {skip.reason}")
-        return found.views, skipped + found.skipped
-    sampling = dataclasses.replace(config.data.view_sampling, num_target=config.evaluate.num_target)
-    source = dataclasses.replace(config.data, view_sampling=sampling)
-    views = evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True)
-    if len(views) < config.evaluate.num_scenes:
-        logger.info(
-            f"evaluating {len(views)} scenes in the place of config.evaluate.num_scenes={config.evaluate.num_scenes}: "
-            f"split '{data.split}' of {data.path} has no more that can be used"
-        )
-    return views, []
 
 
 def _distribution_numbers(

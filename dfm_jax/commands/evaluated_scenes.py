@@ -14,6 +14,7 @@ from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
+from dfm_jax.evaluation import evaluation_index
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_store import SceneStore
@@ -84,7 +85,8 @@ def evaluate_scenes(
         samples, measured = sampling(example), []
         for row, index in enumerate(group):
             one: Example = jax.tree.map(lambda x, row=row: x[row], example)
-            measured.append(_measure(config, data, views[index][0], one, samples[row], networks))
+            scores, images = _measure(config, data, views[index][0], one, samples[row], networks)
+            measured.append((dataclasses.replace(scores, **_frames(data, *views[index])), images))
         return measured
 
     def receive(group: Sequence[int], measured: list[Measured]) -> None:
@@ -145,3 +147,10 @@ def _measure(
     valid = np.asarray(example.target.valid)
     images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
     return scores, images | {"context": example.context.images[example.context.valid]}
+
+
+def _frames(data: SceneDataset, number: int, draw: ViewIndices) -> dict[str, list[dict[str, int | str | None]]]:
+    """What the source calls the frames of an example."""
+    scene = data.scene(number)
+    named = {"context_frames": draw.context, "target_frames": draw.target}
+    return {name: evaluation_index.frames_of(scene, indices.tolist()) for name, indices in named.items()}

@@ -38,3 +38,14 @@ def with_sampling(config: Config, changes: Mapping[str, Any], *, of_commands: bo
         value = value.item() if hasattr(value, "item") else value  # numbers of numpy
         place[setting] = (place[setting] or {}) | dict(value) if isinstance(value, Mapping) else value
     return from_dict(values)
+
+
+def with_evaluation(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The config with other settings of `evaluate`; those that are None stay as they are.
+
+    Raises:
+      UserError: a setting cannot have its value.
+    """
+    values = dataclasses.asdict(config)
+    values["evaluate"] |= {name: value for name, value in changes.items() if value is not None}
+    return from_dict(values)

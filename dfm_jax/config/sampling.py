@@ -16,6 +16,9 @@ SPACINGS = {
     "uniform": "dfm_jax.diffusion.timesteps:uniform_timesteps",  # even in time (published)
     "log-snr": "dfm_jax.diffusion.timesteps:log_snr_timesteps",  # needs fewer steps
 }
+# Protocols of other people's evaluations; `evaluation/protocols` says what they are.
+PROTOCOLS = ("pixelsplat", "pixelsplat-single", "latentsplat-extra", "latentsplat-intra", "latentsplat-360", "seva")
+PROTOCOLS += ("viewset", "dfm-realestate10k", "dfm-co3d", "pixelnerf-srn")
 # Of `sampling/trajectories.py`, where the first camera is the photograph's, or the first context view's.
 VIDEO_PATHS = {
     "interpolate": "from the first camera to the target camera, a little on, and back",
@@ -119,6 +122,8 @@ def camera_problem(text: str) -> str:
 class EvaluateConfig:
     """What `--mode=evaluate` measures; how it samples is `SampleConfig`'s."""
 
+    # Whose protocol the numbers are compared with (`python -m dfm_jax.evaluation.protocols list`); '': nobody's
+    protocol_name: Literal[("", *PROTOCOLS)] = ""
     index: Path = ""  # index file of the views (docs/evaluation.md); '': sampled from `data.eval_split`, and stored
     num_scenes: Number  # scenes to evaluate; an index file has its own
     num_target: Annotated[int, Range(1, 1000)] = 1  # target views of each; an index file has its own

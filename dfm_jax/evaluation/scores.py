@@ -48,6 +48,9 @@ class SceneScores:
     pairwise_lpips: float | None  # between samples at target view 0, averaged over pairs
     modes: list[list[int]] | None  # [n][t] toy: the hidden colour; -1 where a view does not show it
     clean: list[bool] | None  # [n] toy: whether target view 0 shows one colour
+    # What earlier versions did not store. Frames are `{number, name}` as their source has them.
+    context_frames: list[dict[str, int | str | None]] | None = None  # [v]
+    target_frames: list[dict[str, int | str | None]] | None = None  # [t]
 
 
 def measure(

@@ -9,10 +9,11 @@ import numpy as np
 
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.calibration.toy_modes import NAMES
+from dfm_jax.evaluation.extent import Extent
 from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.summary import expected_total_variation, scene_row, total_variation_limit
-from dfm_jax.pages import plots
+from dfm_jax.pages import plots, protocol_section
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
 
@@ -58,6 +59,8 @@ OF_SAMPLES_ONLY = ("scene_psnr", "pairwise_lpips", "variance")
 def write_page(folder: Path, store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> Path:
     """Writes the page, its pictures and plots to `folder`, where the numbers are."""
     sections = [_opening(result)]
+    if result["protocol"]:
+        sections.append(protocol_section.section(result["protocol"]))
     if result.get("total_variation") is not None:
         sections.append(_odds(result))
     if result["sweep"]:
@@ -86,7 +89,7 @@ def _opening(result: Mapping[str, Any]) -> str:
 deterministic. What the image does not show is the mean of all possibilities."""
     else:
         lead = f"{result['num_samples']} sampled scenes, {count} behind each of {scenes} images."
-    if not result["settings"]["index"] and scenes < (asked := result["settings"]["num_scenes"]):
+    if result["extent"] is None and scenes < (asked := result["settings"]["num_scenes"]):
         lead += f" {asked} images were asked for; there are no more."
     facts = [
         (
@@ -102,13 +105,19 @@ deterministic. What the image does not show is the mean of all possibilities."""
         )
     facts.append((result["reprojection"], ".2f px", "reprojection error between the views of one scene"))
     items = "".join(f"<li><b>{formatted(x, style)}</b>{text}</li>" for x, style, text in facts if x is not None)
-    return f"""<h1>Evaluation</h1>
+    return f"""<h1>Evaluation{_holes(result)}</h1>
 <p class="lead">{lead}</p>
 <ul class="facts">{items}</ul>
 <p class="soft">The model after {result["step"]} training steps, averaged parameters. All numbers:
 <a href="metrics.json">metrics.json</a>, <a href="scenes.csv">a row a scene</a>, and a table for each scene below; the
 views are those of <a href="protocol.json">protocol.json</a>.</p>
 """
+
+
+def _holes(result: Mapping[str, Any]) -> str:
+    """How the headline goes on where not all of an index file was evaluated."""
+    holes = Extent(**result["extent"]).headline() if result["extent"] else ""
+    return f" with holes: {escape(holes)}" if holes else ""
 
 
 def _odds(result: Mapping[str, Any]) -> str:
