@@ -6,7 +6,7 @@ import json
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tests.captures_source import BALLS, COLOURS, OPENGL_FROM_OPENCV, arc, pose
+from tests.captures_source import BALLS, COLOURS, OPENGL_FROM_OPENCV, arc, pose, quaternion
 
 WIDTH, HEIGHT = 96, 72
 FRAMES = 6
@@ -27,7 +27,7 @@ def draw(camera_to_world, k=K, size=(WIDTH, HEIGHT), mode="RGB"):
 
 def save(folder, name, image):
     folder.mkdir(parents=True, exist_ok=True)
-    image.save(folder / name)
+    image.save(folder / name, **({"quality": 95, "subsampling": 0} if name.endswith(".jpg") else {}))
 
 
 def opengl(camera_to_world):
@@ -70,9 +70,94 @@ def write_minens(root, poses=None, name="training", mode="RGBA", objects=1):
     np.save(root / f"cameras_{name}.npy", np.array([looks] * objects))
 
 
-WRITERS = {"minens": write_minens, "srn": write_srn, "zero123": write_zero123}
+CENTRED_K = np.array([[90.0, 0, WIDTH / 2], [0, 90.0, HEIGHT / 2], [0, 0, 1]])
+
+
+def write_llff(root, poses=None, images="images", size=(WIDTH, HEIGHT), depths=(2.0, 4.5)):
+    rows = []
+    for i, camera_to_world in enumerate(arc(FRAMES) if poses is None else poses):
+        save(root / images, f"IMG_{i:04d}.png", draw(camera_to_world, CENTRED_K).resize(size))
+        right, down, ahead, position = camera_to_world[:3].T
+        rows.append([*np.column_stack([down, right, -ahead, position, [HEIGHT, WIDTH, 90.0]]).ravel(), *depths])
+    np.save(root / "poses_bounds.npy", np.array(rows))
+
+
+def write_mvsnet(root, poses=None, images="images", depths="2.0 0.01 256 4.55", cameras="cams"):
+    for i, camera_to_world in enumerate(arc(FRAMES) if poses is None else poses):
+        save(root / images, f"{i:08d}.jpg", draw(camera_to_world))
+        (root / cameras).mkdir(exist_ok=True)
+        extrinsic = "\n".join(map(row, np.linalg.inv(camera_to_world)))
+        intrinsic = "\n".join(map(row, K))
+        text = f"extrinsic\n{extrinsic}\n\nintrinsic\n{intrinsic}\n\n{depths}\n"
+        (root / cameras / f"{i:08d}_cam.txt").write_text(text)
+
+
+def write_polycam(root, poses=None, corrected=True):
+    kind = "corrected_" if corrected else ""
+    (root / "keyframes" / f"{kind}cameras").mkdir(parents=True)
+    (root / "mesh_info.json").write_text("{}")
+    for i, camera_to_world in enumerate(arc(FRAMES) if poses is None else poses):
+        name, matrix = f"{90_000 + 17_000 * i}", opengl(camera_to_world)  # of five and of six digits
+        save(root / "keyframes" / f"{kind}images", f"{name}.jpg", draw(camera_to_world))
+        camera = {"fx": K[0, 0], "fy": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "width": WIDTH, "height": HEIGHT}
+        camera |= {f"t_{i}{j}": matrix[i, j] for i in range(3) for j in range(4)}
+        write_json(root / "keyframes" / f"{kind}cameras" / f"{name}.json", camera | {"blur_score": 90.0})
+
+
+def write_record3d(root, poses=None, pictures="rgbd", metadata="metadata", per_frame=False):
+    poses = arc(12) if poses is None else poses  # 10 comes after 9
+    for i, camera_to_world in enumerate(poses):
+        save(root / pictures, f"{i}.jpg", draw(camera_to_world))
+    entries = []
+    for camera_to_world in poses:
+        w, x, y, z = quaternion(camera_to_world[:3, :3])
+        entries.append([w, z, -y, -x, *camera_to_world[:3, 3].tolist()])  # after half a turn about x: OpenGL axes
+    content = {"w": WIDTH, "h": HEIGHT, "fps": 60, "K": K.T.ravel().tolist(), "poses": entries}
+    if per_frame:
+        content["K"] = (2 * K.T).ravel().tolist()
+        content["perFrameIntrinsicCoeffs"] = [[K[0, 0], K[1, 1], K[0, 2], K[1, 2]]] * len(poses)
+    write_json(root / metadata, content)
+
+
+def opensfm_camera(**changes):
+    side = max(WIDTH, HEIGHT)
+    offset = (K[:2, 2] - np.array([WIDTH, HEIGHT]) / 2) / side
+    camera = {"projection_type": "brown", "width": WIDTH, "height": HEIGHT, "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
+    camera |= {"focal_x": K[0, 0] / side, "focal_y": K[1, 1] / side, "c_x": offset[0], "c_y": offset[1], "k3": 0.0}
+    return camera | changes
+
+
+def opensfm_shot(camera_to_world):
+    world_to_camera = np.linalg.inv(camera_to_world)
+    w, *axis = quaternion(world_to_camera[:3, :3])
+    angle = 2 * np.arccos(w)
+    rotation = np.array(axis) / max(np.linalg.norm(axis), 1e-12) * angle
+    return {"camera": "v2 phone", "rotation": rotation.tolist(), "translation": world_to_camera[:3, 3].tolist()}
+
+
+def write_opensfm(root, poses=None, points=()):
+    shots = {}
+    for i, camera_to_world in enumerate(arc(FRAMES) if poses is None else poses):
+        save(root / "images", f"IMG_{i}.jpg", draw(camera_to_world))
+        shots[f"IMG_{i}.jpg"] = opensfm_shot(camera_to_world)
+    found = {str(i): {"coordinates": list(point), "color": [1, 2, 3]} for i, point in enumerate(points)}
+    write_json(
+        root / "reconstruction.json", [{"cameras": {"v2 phone": opensfm_camera()}, "shots": shots, "points": found}]
+    )
 
 
 def write_json(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+WRITERS = {
+    "llff": write_llff,
+    "minens": write_minens,
+    "mvsnet": write_mvsnet,
+    "opensfm": write_opensfm,
+    "polycam": write_polycam,
+    "record3d": write_record3d,
+    "srn": write_srn,
+    "zero123": write_zero123,
+}

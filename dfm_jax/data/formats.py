@@ -12,11 +12,16 @@ from PIL import ImageColor
 from dfm_jax.data.builders import (
     co3d,
     colmap,
+    llff,
     middlebury,
     minens,
+    mvsnet,
+    opensfm,
     photos,
+    polycam,
     realestate10k,
     realestate10k_cameras,
+    record3d,
     srn,
     toy,
     transforms_json,
@@ -117,6 +122,15 @@ def _capture_format(source: Callable[[Path, pictures.Colour | None], Source]) ->
     return Format(functools.partial(_capture, source), options=("background", "holdout", "masks"))
 
 
+def _masked_format(source: Callable[[Path, pictures.Colour | None, bool], Source]) -> Format:
+    """Of captures that may have masks beside their pictures."""
+
+    def make(args: argparse.Namespace) -> Source:
+        return _capture(functools.partial(source, masked=args.masks == LAY), args)
+
+    return Format(make, options=("background", "holdout", "masks"))
+
+
 def _objects(source: Callable[[Path, pictures.Colour | None], Source], args: argparse.Namespace) -> Source:
     return source(Path(args.source), background=_background(args, "white"))
 
@@ -135,10 +149,15 @@ def _photos(args: argparse.Namespace) -> Source:
 FORMATS = {
     "co3d": Format(_co3d, options=("best", "categories")),
     "colmap": _capture_format(colmap.ColmapSource),
+    "llff": _capture_format(llff.LLFFSource),
     "middlebury": _capture_format(middlebury.MiddleburySource),
     "minens": _object_format(minens.MinensSource),
+    "mvsnet": _capture_format(mvsnet.MVSNetSource),
+    "opensfm": _masked_format(opensfm.OpenSfMSource),
     "photos": Format(_photos, options=("background", "holdout", "video_frames")),
+    "polycam": _capture_format(polycam.PolycamSource),
     "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
+    "record3d": _capture_format(record3d.Record3DSource),
     "srn": _object_format(srn.SRNSource),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
     "transforms": _capture_format(transforms_json.TransformsSource),

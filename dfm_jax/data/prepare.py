@@ -3,7 +3,7 @@
     python -m dfm_jax.data.prepare --format=realestate10k --source=DIR --data_dir=DIR [--name=NAME] [--image_size=N]
     python -m dfm_jax.data.prepare --format=co3d --source=DIR --data_dir=DIR [--best=500] [--categories=apple,vase]
     python -m dfm_jax.data.prepare --format=photos --source=DIR_OR_VIDEO --data_dir=DIR [--video_frames=N]
-    python -m dfm_jax.data.prepare --format=transforms|colmap|middlebury --source=DIR --data_dir=DIR [--name=NAME]
+    python -m dfm_jax.data.prepare --format=transforms|colmap|llff|... --source=DIR --data_dir=DIR [--name=NAME]
     python -m dfm_jax.data.prepare --format=toy --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
     python -m dfm_jax.data.prepare ... [--num_workers=N | --runner=DirectRunner --beam_options='--OPTION=VALUE ...']
 

@@ -1,0 +1,85 @@
+"""LLFF's captures (Fern, Flower, ..., and what its scripts made of one's own), one or many:
+
+    .../<capture>/poses_bounds.npy       [pictures, 17]: a 3x5 matrix row by row, then the nearest and farthest depth
+    .../<capture>/images/...             the pictures in the order of their names; or scaled copies in images_2, _4, _8
+
+The matrix holds camera-to-world with axes down, right and back, and a column of height, width and focal length, in
+pixels.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dfm_jax.data.builders import captures, posed_photos, source_files
+from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.source_files import REDUCED
+from dfm_jax.data.loading.text_files import as_text
+from dfm_jax.data.pictures.pictures import Colour
+from dfm_jax.data.preparing.source import SourceScene, refused
+from dfm_jax.errors import Rejected
+
+SPLIT = "train"
+CAMERAS = "poses_bounds.npy"
+OPENCV_FROM_LLFF = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # from axes down, right, back
+
+
+class LLFFSource:
+    def __init__(self, root: Path, background: Colour | None):
+        self._root, self._background = root, background
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return {SPLIT: list(self._scenes)}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        del split  # there is one
+        folder = self._scenes[name]
+        pictures = _pictures(folder)
+        try:
+            cameras = _cameras(folder / CAMERAS, len(pictures))
+        except Rejected as reason:
+            raise refused(str(reason), (), pictures) from reason
+
+        def photo(name: str, camera: np.ndarray) -> Photo:
+            matrix, (near, far) = camera[:15].reshape(3, 5), camera[15:]
+            height, width, focal = matrix[:, 4]
+            k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+            return Photo(
+                name,
+                source_files.find_picture(self._root, folder, name),
+                posed_photos.rigid(matrix[:, :4]) @ OPENCV_FROM_LLFF,
+                posed_photos.lens_from_pixels(k, (width, height)),
+                (width, height),
+                depths=(near, far),
+            )
+
+        photos, rejected = posed_photos.read_each(dict(zip(pictures, cameras, strict=True)), photo)
+        return captures.make_scene(name, photos, rejected, {}, self._background, listed=pictures)
+
+    @functools.cached_property
+    def _scenes(self) -> dict[str, Path]:
+        return source_files.scenes_in(self._root, lambda _, names: CAMERAS in names, CAMERAS)
+
+
+def _pictures(folder: Path) -> list[str]:
+    """Of the largest of the folders that there are, in the order of the cameras."""
+    for place in ("images", *(f"images_{factor}" for factor in REDUCED)):
+        if names := source_files.pictures_in(folder / place):
+            return [f"{place}/{name}" for name in names]
+    return []
+
+
+def _cameras(path: Path, pictures: int) -> np.ndarray:
+    """[pictures, 17], one a picture."""
+    cameras = posed_photos.read_array(path)
+    if cameras.ndim != 2 or cameras.shape[1] != 17:
+        raise Rejected(f"{path.name} has shape {list(cameras.shape)}, not [pictures, 17]")
+    if len(cameras) != pictures:
+        place = as_text(path.parent.name)
+        raise Rejected(
+            f"{path.name} has {len(cameras)} cameras and the pictures of {place} are {pictures}: which belong together "
+            "cannot be told"
+        )
+    return cameras

@@ -1,0 +1,97 @@
+"""MVSNet's captures, as DTU's test scenes, BlendedMVS and Tanks and Temples are handed round, one or many:
+
+    .../<capture>/cams/00000000_cam.txt       a camera; also in cams_1
+    .../<capture>/images/00000000.jpg         its picture; or in blended_images, whose *_masked.jpg are passed over
+
+A camera file holds `extrinsic` and the 4x4 world-to-camera pose with OpenCV axes, `intrinsic` and the 3x3 matrix K in
+pixels of the picture, and a line of the nearest depth, the step between depths and, in some, their number and the
+farthest depth.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dfm_jax.data.builders import captures, posed_photos, source_files
+from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.source_files import natural_key
+from dfm_jax.data.loading import text_files
+from dfm_jax.data.pictures.pictures import Colour, read_header
+from dfm_jax.data.preparing.source import SourceScene
+from dfm_jax.errors import Rejected
+
+SPLIT = "train"
+FOLDERS, PICTURES = ("cams", "cams_1"), ("images", "blended_images", "image")
+SUFFIX, MASKED = "_cam.txt", "_masked"
+
+
+class MVSNetSource:
+    def __init__(self, root: Path, background: Colour | None):
+        self._root, self._background = root, background
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return {SPLIT: list(self._scenes)}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        del split  # there is one
+        folder = self._scenes[name]
+        cameras = next(filter(_cameras, (folder / place for place in FOLDERS)))
+        pictures = next((place for place in PICTURES if source_files.pictures_in(folder / place)), PICTURES[0])
+
+        def photo(name: str, stem: str) -> Photo:
+            path = source_files.find_picture(self._root, folder, f"{pictures}/{name}")
+            pose, k, depths = _camera(cameras / f"{stem}{SUFFIX}")
+            size = read_header(path).size
+            return Photo(name, path, pose, posed_photos.lens_from_pixels(k, size), size, depths=depths)
+
+        frames = _frames(cameras, folder / pictures)
+        photos, rejected = posed_photos.read_each(frames, photo)
+        attributes = {"pictures": pictures}
+        return captures.make_scene(name, photos, rejected, attributes, self._background, listed=list(frames))
+
+    @functools.cached_property
+    def _scenes(self) -> dict[str, Path]:
+        return source_files.scenes_in(
+            self._root,
+            lambda folder, _: any(_cameras(folder / place) for place in FOLDERS),
+            f"folder cams with *{SUFFIX}",
+        )
+
+
+def _cameras(folder: Path) -> list[str]:
+    """Stems of the cameras in a folder."""
+    names = sorted((path.name for path in folder.glob(f"*{SUFFIX}")), key=natural_key)
+    return [name.removesuffix(SUFFIX) for name in names if not source_files.is_hidden(name)]
+
+
+def _frames(cameras: Path, pictures: Path) -> dict[str, str]:
+    """Stems of all views, by the names of their pictures, whether these are there or only their cameras."""
+    found = {Path(name).stem: name for name in source_files.pictures_in(pictures)}
+    found = {stem: name for stem, name in found.items() if not stem.endswith(MASKED)}
+    stems = sorted({*found, *_cameras(cameras)}, key=natural_key)
+    return {found.get(stem, f"{stem}.jpg"): stem for stem in stems}
+
+
+def _camera(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float] | None]:
+    """Camera-to-world [4, 4], K [3, 3], and the nearest and farthest depth, if they are stated."""
+    try:
+        words = " ".join(text_files.lines(source_files.read_file(path))).split()
+    except ValueError as error:
+        raise Rejected(f"{path.name} cannot be read ({error})") from error
+    if words[:1] != ["extrinsic"] or words[17:18] != ["intrinsic"]:
+        raise Rejected(f"{path.name} is not 'extrinsic' and 16 numbers, then 'intrinsic' and 9")
+    pose = posed_photos.from_world_to_camera(posed_photos.numbers(words[1:17], 16, path.name).reshape(4, 4))
+    k = posed_photos.numbers(words[18:27], 9, path.name).reshape(3, 3)
+    return pose, k, _depths(posed_photos.numbers(words[27:], len(words[27:]), path.name))
+
+
+def _depths(stated: np.ndarray) -> tuple[float, float] | None:
+    """From the nearest depth, the step, and perhaps the number of steps and the farthest depth."""
+    if len(stated) < 3:
+        return None
+    near, step, number = stated[:3]
+    far = stated[3] if len(stated) > 3 else near + step * (number - 1)
+    return (near, far) if math.isfinite(near + far) else None

@@ -1,0 +1,95 @@
+"""Record3D's recordings, as the app exports them (an unpacked .r3d, or 'EXR + RGB'), one or many:
+
+    .../<recording>/metadata, or metadata.json      the cameras of all pictures
+    .../<recording>/rgbd/0.jpg, or rgb/0.jpg        the pictures, by their numbers
+
+The metadata hold `poses`, [qx, qy, qz, qw, x, y, z] each: camera-to-world in ARKit's world (y up), with OpenGL axes;
+`K`, column by column, or `perFrameIntrinsicCoeffs`, [fx, fy, cx, cy] each, in pixels of a picture of `w` times `h`.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.data.builders import captures, posed_photos, source_files
+from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
+from dfm_jax.data.builders.transforms_cameras import number
+from dfm_jax.data.pictures.pictures import Colour
+from dfm_jax.data.preparing.source import SourceScene, refused
+from dfm_jax.errors import Rejected
+
+SPLIT = "train"
+METADATA, PICTURES = ("metadata", "metadata.json"), ("rgbd", "rgb")
+
+
+class Record3DSource:
+    def __init__(self, root: Path, background: Colour | None):
+        self._root, self._background = root, background
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return {SPLIT: list(self._scenes)}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        del split  # there is one
+        folder = self._scenes[name]
+        place = next((place for place in PICTURES if source_files.pictures_in(folder / place)), PICTURES[0])
+        pictures = {Path(picture).stem: picture for picture in source_files.pictures_in(folder / place)}
+        try:
+            metadata = source_files.read_object(folder / next(n for n in METADATA if (folder / n).exists()))
+            poses, size = _list(metadata, "poses"), (number(metadata.get("w"), "w"), number(metadata.get("h"), "h"))
+        except Rejected as reason:
+            raise refused(str(reason), (), pictures.values()) from reason
+
+        def photo(name: str, stem: str) -> Photo:
+            path = source_files.find_picture(self._root, folder / place, name)
+            index = int(stem) if stem.isdecimal() else len(poses)
+            if index >= len(poses):
+                raise Rejected(f"metadata has no pose for it, only {len(poses)}")
+            lens = posed_photos.lens_from_pixels(_matrix(metadata, index), size)
+            return Photo(name, path, _pose(poses[index]), lens, size)
+
+        stems = sorted({*pictures, *map(str, range(len(poses)))}, key=source_files.natural_key)
+        frames = {pictures.get(stem, f"{stem}.jpg"): stem for stem in stems}
+        photos, rejected = posed_photos.read_each(frames, photo)
+        return captures.make_scene(name, photos, rejected, {}, self._background, listed=list(frames))
+
+    @functools.cached_property
+    def _scenes(self) -> dict[str, Path]:
+        def is_recording(folder: Path, names: Sequence[str]) -> bool:
+            return any(name in names for name in METADATA) and any((folder / place).is_dir() for place in PICTURES)
+
+        wanted = "unpacked recording (metadata and rgbd; a .r3d file is a zip archive: unpack it)"
+        return source_files.scenes_in(self._root, is_recording, wanted)
+
+
+def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+    if not isinstance(metadata.get(key), list):
+        raise Rejected(f"metadata has no list of {key}")
+    return metadata[key]
+
+
+def _numbers(values: Any, count: int, what: str) -> np.ndarray:
+    if not isinstance(values, list) or len(values) != count:
+        raise Rejected(f"{what} is no list of {count} numbers")
+    return np.array([number(value, what) for value in values])
+
+
+def _matrix(metadata: Mapping[str, Any], index: int) -> np.ndarray:
+    """K [3, 3] of a picture; its own, where the focus moved."""
+    own = metadata.get("perFrameIntrinsicCoeffs")
+    if isinstance(own, list) and index < len(own):
+        fx, fy, cx, cy = _numbers(own[index], 4, "perFrameIntrinsicCoeffs")
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return _numbers(metadata.get("K"), 9, "K").reshape(3, 3).T
+
+
+def _pose(values: Any) -> np.ndarray:
+    numbers = _numbers(values, 7, "pose")
+    return (
+        posed_photos.rigid(np.column_stack([posed_photos.from_quaternion(numbers[:4]), numbers[4:]]))
+        @ OPENCV_FROM_OPENGL
+    )
