@@ -15,7 +15,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/demo
+DEMO_CONFIG := configs/toy.py:demo
 DEMO_DATA := --config.data.dir=$(DEMO_DIR)/data
+DEMO_SAMPLES := --mode=sample --config.sample.num_scenes=3
 DEMO_PAGE := $(DEMO_DIR)/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,10 +26,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m dfm_jax.main --config=configs/toy.py:demo $(DEMO_DATA) --workdir=$(DEMO_DIR)
-	$(BIN)/python -m dfm_jax.main --workdir=$(DEMO_DIR) --mode=sample
-	$(BIN)/python -m dfm_jax.main --workdir=toy $(DEMO_DATA) --config.sample.num_scenes=3 --mode=sample --out=$(DEMO_DIR)/shipped
-	$(BIN)/python -m dfm_jax.studies.demo --out=$(DEMO_DIR) "Trained here=$(DEMO_DIR)/samples" "The model that ships=$(DEMO_DIR)/shipped"
+	$(BIN)/python -m dfm_jax.main --config=$(DEMO_CONFIG) $(DEMO_DATA) --workdir=$(DEMO_DIR) --mode=train
+	$(BIN)/python -m dfm_jax.main --workdir=$(DEMO_DIR) $(DEMO_SAMPLES)
+	$(BIN)/python -m dfm_jax.main --workdir=toy $(DEMO_DATA) $(DEMO_SAMPLES) --out=$(DEMO_DIR)/shipped
+	$(BIN)/python -m dfm_jax.studies.demo --out=$(DEMO_DIR) \
+		"Trained here=$(DEMO_DIR)/samples" "The model that ships=$(DEMO_DIR)/shipped"
 	@test -f $(DEMO_PAGE) || { echo "error: $(DEMO_PAGE) was not written" >&2; exit 1; }
 	@echo "Look at: file://$(CURDIR)/$(DEMO_PAGE)"
 	@if [ "$$(uname)" = Darwin ]; then open $(DEMO_PAGE) || true; \

@@ -69,9 +69,9 @@ def fine(config: ConfigDict, num_fine: int = 16) -> None:
     config.loss.coarse = 0.1
 
 
-def few_steps(config: ConfigDict, num_steps: int, **settings: int) -> None:
+def few_steps(config: ConfigDict, num_steps: int) -> None:
     """As good as 50 of DDIM."""
-    config.sample.update(sampler="dpm-solver++", num_steps=num_steps, spacing="log-snr", **settings)
+    config.sample.update(sampler="dpm-solver++", num_steps=num_steps, spacing="log-snr")
 
 
 def shrink(config: ConfigDict, depth: int, width: int, samples: int) -> None:

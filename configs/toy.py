@@ -58,7 +58,7 @@ def calibrated(config: ConfigDict) -> None:
 def demo(config: ConfigDict) -> None:
     config.train.update(num_steps=500, sample_every=500)
     config.train.optimizer.update(learning_rate=1.5e-3, warmup_steps=50, decay_steps=450, ema_decay=0.99)
-    published.few_steps(config, 15, num_scenes=3)
+    published.few_steps(config, 15)
 
 
 def tiny(config: ConfigDict) -> None:

@@ -16,10 +16,10 @@ echo "$*" >> "{log}"
 case "$*" in
   "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-m pip"*) exit {pip_status} ;;
-  *--mode=sample*) {sample} ;;
+  *studies.demo*) {page} ;;
 esac
 """
-WRITE_PAGE = "mkdir -p runs/demo/samples && echo page > runs/demo/samples/index.html"
+WRITE_PAGE = "mkdir -p runs/demo && echo page > runs/demo/index.html"
 
 
 class Project:
@@ -31,8 +31,8 @@ class Project:
         (folder / "setup.py").touch()
         self.write_stand_in()
 
-    def write_stand_in(self, pip_status: int = 0, sample: str = WRITE_PAGE) -> None:
-        self.python.write_text(STAND_IN.format(log=self.log, pip_status=pip_status, sample=sample))
+    def write_stand_in(self, pip_status: int = 0, page: str = WRITE_PAGE) -> None:
+        self.python.write_text(STAND_IN.format(log=self.log, pip_status=pip_status, page=page))
         self.python.chmod(0o755)
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess:
@@ -102,16 +102,16 @@ def test_an_installation_that_failed_is_repeated(project):
     assert project.installations() == ["."]
 
 
-def test_demo_trains_then_samples_and_says_where_the_page_is(project):
+def test_demo_trains_then_samples_with_both_models_and_says_where_the_page_is(project):
     done = project.make("demo")
     assert done.returncode == 0
     modes = [line.split("--mode=")[1] for line in project.log.read_text().splitlines() if "dfm_jax.main" in line]
-    assert modes == ["train", "sample"]
-    assert done.stdout.splitlines()[-1] == f"Look at: file://{project.folder}/runs/demo/samples/index.html"
+    assert [mode.split()[0] for mode in modes] == ["train", "sample", "sample"]
+    assert done.stdout.splitlines()[-1] == f"Look at: file://{project.folder}/runs/demo/index.html"
 
 
 def test_demo_without_a_page_is_an_error(project):
-    project.write_stand_in(sample=":")
+    project.write_stand_in(page=":")
     done = project.make("demo")
     assert done.returncode != 0
     assert "index.html was not written" in done.stderr
@@ -121,9 +121,11 @@ def test_demo_without_a_page_is_an_error(project):
 def test_demo_from_a_fresh_clone(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    tiny = "--config=configs/toy.py:tiny --config.data.dir=runs/demo/data --workdir=runs/demo"
-    done = run_make(clone, "demo", f"DEMO_FLAGS={tiny}", f"PYTHON={sys.executable}")
+    data = "--config.data.dir=runs/demo/data --config.data.toy_scenes=64"
+    samples = "--mode=sample --config.sample.num_scenes=1 --config.sample.num_samples=1"
+    tiny = "DEMO_CONFIG=configs/toy.py:tiny", f"DEMO_DATA={data}", f"DEMO_SAMPLES={samples}"
+    done = run_make(clone, "demo", *tiny, f"PYTHON={sys.executable}")
     assert done.returncode == 0, done.stderr
-    assert (clone / "runs/demo/samples/index.html").stat().st_size > 0
+    assert (clone / "runs/demo/index.html").stat().st_size > 0
     status = subprocess.run(["git", "status", "--short"], cwd=clone, capture_output=True, text=True, check=True)
     assert status.stdout == "", "the demo left files that git does not ignore"
