@@ -6,6 +6,7 @@ scene_00/camera_path.json, of the videos, as nerfstudio reads it
 scene_00/photograph_0.jpg, of photographs of one's own, of which there is no truth
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,46 @@ def write_videos(
     pictures.write_png(own / "poster.png", pictures.enlarge(frames.rgb[len(frames.rgb) // 2]))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stills:
+    """Images of one scene, [h, w, 3] each: its views, and renderings of its `n` samples at them."""
+
+    contexts: np.ndarray  # [v, h, w, 3]
+    truths: np.ndarray | None  # [t, h, w, 3] the true target views, if they are known
+    at_contexts: np.ndarray  # [n, v, h, w, 3] the samples
+    at_targets: np.ndarray  # [n, t, h, w, 3]
+    estimate: np.ndarray  # of target view 0, as all that follow
+    x0: np.ndarray  # [n, h, w, 3] what diffusion ended with
+
+    @classmethod
+    def of(cls, example: Example, sampled: SampledImages, scene: int, known: bool) -> "_Stills":
+        valid, views = np.asarray(example.context.valid[scene]), sampled.views[scene]
+        return cls(
+            contexts=np.asarray(example.context.images[scene])[valid],
+            truths=np.asarray(example.target.images[scene]) if known else None,
+            at_contexts=views[:, : len(valid)][:, valid],
+            at_targets=views[:, len(valid) :],
+            estimate=sampled.estimate[scene],
+            x0=sampled.x0[scene],
+        )
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.at_targets[:, 0].mean(0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        return self.at_targets[:, 0].var(0)
+
+    @property
+    def truth(self) -> dict[str, np.ndarray]:
+        return {} if self.truths is None else {"truth": self.truths[0]}
+
+    def against_truth(self, images: np.ndarray) -> float | None:
+        """PSNR at target view 0; None where the truth is not known."""
+        return None if self.truths is None else _psnr(images, self.truths[0])
+
+
 def write_scene(
     folder: Path,
     scene: int,
@@ -67,94 +108,79 @@ def write_scene(
       path: of the videos, in the coordinates of the source's cameras; kept as nerfstudio's `camera_path.json`, if that
         has such cameras.
     """
-    own = folder / scene_folder(scene)
-    own.mkdir(parents=True, exist_ok=True)
-    valid = np.asarray(example.context.valid[scene])
-    contexts = np.asarray(example.context.images[scene])[valid]
-    truths = np.asarray(example.target.images[scene]) if known else None
-    views, estimate = sampled.views[scene], sampled.estimate[scene]
-    seen_contexts, seen_targets = views[:, : len(valid)][:, valid], views[:, len(valid) :]
-    mean, variance = seen_targets[:, 0].mean(0), seen_targets[:, 0].var(0)
-
-    images = {f"context_{i}": image for i, image in enumerate(contexts)} | {
-        **({"truth": truths[0]} if known else {}),
-        "estimate": estimate,
-        "mean": mean,
-        "variance": pictures.colour_variance(variance),
-        "uncertainty": pictures.colour_uncertainty(variance, mean),
-    }
-    for label, image in images.items():
-        pictures.write_png(own / f"{label}.png", pictures.enlarge(image))
-    sheet = contact_sheet(contexts, seen_contexts, truths, seen_targets, estimate)
-    pictures.write_png(own / "contact_sheet.png", sheet)
-    arrays = {
-        "context": contexts[0],
-        **({"truth": truths[0]} if known else {}),
-        "samples": seen_targets[:, 0],
-        "x0": sampled.x0[scene],
-        "mean": mean,
-        "variance": variance,
-    }
-    np.savez_compressed(own / "arrays.npz", **arrays, **({} if hidden is None else {"hidden": hidden}))
-
-    files = {label: f"{scene_folder(scene)}/{label}.png" for label in (*images, "contact_sheet")}
-    contexts_made = tuple(files.pop(f"context_{i}") for i in range(len(contexts)))
+    (folder / scene_folder(scene)).mkdir(parents=True, exist_ok=True)
+    stills = _Stills.of(example, sampled, scene, known)
+    files = _write_images(folder, scene, stills)
+    contexts = tuple(files.pop(f"context_{i}") for i in range(len(stills.contexts)))
     return SceneResult(
         name=name,
-        contexts=contexts_made,
+        contexts=contexts,
         **{"truth": "", **files},
-        arrays=f"{scene_folder(scene)}/arrays.npz",
-        samples=_sample_results(scene, contexts, seen_contexts, truths, seen_targets, sampled.x0[scene]),
-        estimate_psnr=_psnr(estimate, truths[0]) if known else None,
-        mean_psnr=_psnr(mean, truths[0]) if known else None,
-        spread=float(np.sqrt(variance).mean()),
+        arrays=_write_arrays(folder, scene, stills, hidden),
+        samples=_sample_results(scene, stills),
+        estimate_psnr=stills.against_truth(stills.estimate),
+        mean_psnr=stills.against_truth(stills.mean),
+        spread=float(np.sqrt(stills.variance).mean()),
         photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
         camera_path="" if path is None else _write_path(folder, scene, path),
         inside=float(sampled.inside[scene].mean()),
     )
 
 
-def _sample_results(
-    scene: int,
-    contexts: np.ndarray,
-    seen_contexts: np.ndarray,
-    truths: np.ndarray | None,
-    seen_targets: np.ndarray,
-    x0: np.ndarray,
-) -> tuple[SampleResult, ...]:
-    """The numbers and files of each sample of a scene: renderings [n, v or t, h, w, 3] against true views."""
+def _write_images(folder: Path, scene: int, stills: _Stills) -> dict[str, str]:
+    """Writes the pictures of a scene, and returns their paths by what they show."""
+    images = {f"context_{i}": image for i, image in enumerate(stills.contexts)} | {
+        **stills.truth,
+        "estimate": stills.estimate,
+        "mean": stills.mean,
+        "variance": pictures.colour_variance(stills.variance),
+        "uncertainty": pictures.colour_uncertainty(stills.variance, stills.mean),
+    }
+    files = {label: f"{scene_folder(scene)}/{label}.png" for label in (*images, "contact_sheet")}
+    for label, image in images.items():
+        pictures.write_png(folder / files[label], pictures.enlarge(image))
+    pictures.write_png(folder / files["contact_sheet"], _contact_sheet(stills))
+    return files
+
+
+def _write_arrays(folder: Path, scene: int, stills: _Stills, hidden: np.ndarray | None) -> str:
+    """Writes target view 0 of the samples as numbers, and returns the file's path."""
+    arrays = {"context": stills.contexts[0], **stills.truth, "samples": stills.at_targets[:, 0], "x0": stills.x0}
+    arrays |= {"mean": stills.mean, "variance": stills.variance} | ({} if hidden is None else {"hidden": hidden})
+    path = f"{scene_folder(scene)}/arrays.npz"
+    np.savez_compressed(folder / path, **arrays)
+    return path
+
+
+def _sample_results(scene: int, stills: _Stills) -> tuple[SampleResult, ...]:
+    """The numbers and files of each sample of a scene."""
+    truths = stills.truths
     return tuple(
         SampleResult(
             rgb_video=f"{sample_folder(scene, j)}/rgb.mp4",
             depth_video=f"{sample_folder(scene, j)}/depth.mp4",
             poster=f"{sample_folder(scene, j)}/poster.png",
-            context_psnr=_psnr(seen_contexts[j], contexts),
-            target_psnr=None if truths is None else _psnr(seen_targets[j, 0], truths[0]),
-            novel_psnr=None if truths is None or len(truths) == 1 else _psnr(seen_targets[j, 1:], truths[1:]),
-            scene_psnr=_psnr(seen_targets[j, 0], x0[j]),
+            context_psnr=_psnr(stills.at_contexts[j], stills.contexts),
+            target_psnr=stills.against_truth(targets[0]),
+            novel_psnr=None if truths is None or len(truths) == 1 else _psnr(targets[1:], truths[1:]),
+            scene_psnr=_psnr(targets[0], stills.x0[j]),
         )
-        for j in range(len(seen_targets))
+        for j, targets in enumerate(stills.at_targets)
     )
 
 
-def contact_sheet(
-    contexts: np.ndarray,
-    seen_contexts: np.ndarray,
-    truths: np.ndarray | None,
-    seen_targets: np.ndarray,
-    estimate: np.ndarray,
-) -> np.ndarray:
+def _contact_sheet(stills: _Stills) -> np.ndarray:
     """All stills of a scene, uint8: a row for the target view, one for each novel view and each context view; in the
-    columns the context view, the samples [n, v or t, h, w, 3], the deterministic estimate and the truth, if it is
-    known."""
-    columns = ["context", *(f"sample {j + 1}" for j in range(len(seen_targets))), "estimate"]
-    rows = [[contexts[0], *seen_targets[:, 0], estimate]]
-    rows += [[None, *seen_targets[:, k], None] for k in range(1, seen_targets.shape[1])]
-    rows += [[None, *seen_contexts[:, k], None] for k in range(len(contexts))]
-    if truths is not None:
+    columns the context view, the samples, the deterministic estimate and the truth, if it is known."""
+    contexts, at_contexts, at_targets = stills.contexts, stills.at_contexts, stills.at_targets
+    columns = ["context", *(f"sample {j + 1}" for j in range(len(at_targets))), "estimate"]
+    rows = [[contexts[0], *at_targets[:, 0], stills.estimate]]
+    rows += [[None, *at_targets[:, k], None] for k in range(1, at_targets.shape[1])]
+    rows += [[None, *at_contexts[:, k], None] for k in range(len(contexts))]
+    if stills.truths is not None:
         columns.append("truth")
-        rows = [[*row, truth] for row, truth in zip(rows, [*truths, *contexts], strict=True)]
-    labels = ["target", *["novel"] * (seen_targets.shape[1] - 1), *["context, rendered"] * len(contexts)]
+        rows = [[*row, truth] for row, truth in zip(rows, [*stills.truths, *contexts], strict=True)]
+    labels = ["target", *["novel"] * (at_targets.shape[1] - 1), *["context, rendered"] * len(contexts)]
     return pictures.grid(rows, columns, labels, side=max(128, contexts.shape[1]))
 
 

@@ -73,9 +73,7 @@ class Sampler:
         scale: float | None = None,
         **settings: Any,
     ) -> Scenes:
-        """Samples scenes that what is given could show, on all devices of this process.
-
-        Sample j of scene i depends on (seed, i, j) only: not on how many others are sampled.
+        """Samples scenes that the source could show, on all devices. Sample j of scene i depends on (seed, i, j) only.
 
         >>> scenes = sampler.sample(dfm_jax.example_photo("toy"), num_samples=2, seed=0)
         >>> scenes
@@ -85,29 +83,21 @@ class Sampler:
           source: a photograph (a path, an image of Pillow, or an array [h, w, 3], uint8 or floats in [0, 1]); a list of
             photographs of one scene, with `camera`; `Views` [v] of one scene or [s, v] of several; or an `Example`.
           num_samples: of each scene; like all settings, as in the model's config if it is not given.
-          steps: denoising steps.
-          guidance: 1 is none.
+          steps, guidance: denoising steps, and how strongly to guide; 1 is not at all.
           camera: of the photographs [v], as viewers show them; without it a photograph is at the origin.
-          target_camera: where to sample, in the coordinates of the others; or the numbers of a `sample.target_camera`,
-            'azimuth,elevation,distance', or the name of a camera path, of which it is the most different one; without
-            it, as `sample.target_camera` says.
-          near, far: distances between which everything lies that photographs show.
-          fov: of a photograph without a camera, horizontal, in degrees, of the whole upright picture; if nothing is
-            said, as its EXIF data state, or as the config assumes (`sample.photograph`).
-          focal: the same as a focal length in pixels of that picture.
+          target_camera: where to sample, in the coordinates of the others; or 'azimuth,elevation,distance' of a
+            `sample.target_camera`, the default; or a camera path's name, of which it is the most different one.
+          near, far: distances between which everything is that photographs show.
+          fov, focal: of a photograph without a camera: the horizontal field of view in degrees, or the focal length in
+            pixels, of the whole upright picture; without them as its EXIF data state, or as `sample.photograph` says.
           crop: 'centre', the middle square of photographs, or 'pad', all of them with bars.
-          scale: units of the source in one unit of the model. Scenes are rendered in the model's units: what is given
-            here (positions of cameras, near and far) is divided by it, and exports are multiplied by it.
+          scale: units of the source, in which cameras, near and far are given and exports are, in one of the model.
           settings: any other of `config.sample`.
 
         Raises:
           UserError: the source cannot be read, or something that is said of it or of sampling cannot be.
         """
-        if not isinstance(make_model(self.config), SceneModel):
-            raise UserError(
-                f"{self.name} is a model whose signals are no scenes ({self.config.model.name}): sample it with "
-                f"python -m dfm_jax.main --workdir={self.name} --mode=sample"
-            )
+        self._require_scenes()
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
         placement = Placement(camera, target_camera, near, far, fov, focal, crop, scale)
@@ -129,6 +119,13 @@ class Sampler:
         made_from["sample"] = dataclasses.asdict(self.config.sample)
         made_from["assumptions"] = None if assumptions is None else dataclasses.asdict(assumptions)
         return Scenes(diffusion, Sampled(*joined, example, world, tuple(frames)), made_from)
+
+    def _require_scenes(self) -> None:
+        if not isinstance(make_model(self.config), SceneModel):
+            raise UserError(
+                f"{self.name} is a model whose signals are no scenes ({self.config.model.name}): sample it with "
+                f"python -m dfm_jax.main --workdir={self.name} --mode=sample"
+            )
 
     def __repr__(self) -> str:
         size, sample = self.config.image_size, self.config.sample
