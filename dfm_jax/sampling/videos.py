@@ -79,8 +79,8 @@ def sample_scenes(
     example, key = jax.device_put(example), jax.random.key(seed)
     sampled: list[tuple[np.ndarray, ...]] = []
 
-    def collect(_: Pairs, sampled: tuple[tuple[np.ndarray, ...], list[Any]]) -> None:
-        images, handed = sampled
+    def collect(_: Pairs, made: tuple[tuple[np.ndarray, ...], list[Any]]) -> None:
+        images, handed = made
         sampled.append(images)
         for each in handed:
             receive(each)
