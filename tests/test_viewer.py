@@ -1,5 +1,6 @@
 """The viewer without a browser: what it refuses, its jobs and files, and its samples."""
 
+import logging
 import math
 import queue
 import socket
@@ -18,6 +19,7 @@ from dfm_jax.viewer import drawing, limits, server
 from dfm_jax.viewer.files import written
 from dfm_jax.viewer.jobs import MAX_WAITING, Jobs
 from dfm_jax.viewer.paths import KEY_FRAMES, camera_path, with_aspect
+from dfm_jax.viewer.returning import Returning
 from dfm_jax.viewer.session import Session
 
 PATIENCE = 60.0  # seconds for what takes none
@@ -273,3 +275,40 @@ def test_photographs_of_ones_own_are_a_source(tmp_path):
     np.testing.assert_allclose(source.context[1][0], photo, atol=1 / 255)
     with pytest.raises(UserError, match="which is --image"):
         view.view(config, "toy", options=SampleOptions(fov=39.0))
+
+
+# --- the command
+
+
+def test_ctrl_c_ends_the_command_and_frees_its_port(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    port, served = server.free_port("localhost", 8500), []
+
+    def pressed():
+        with socket.create_connection(("localhost", port), timeout=PATIENCE) as page:
+            page.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            served.append(page.recv(100))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(view, "wait", pressed)
+    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt, match="what was written is in"):
+        view.view(dfm_jax.load("toy", steps=2).config, "toy", tmp_path, port=port)
+    assert served[0].startswith(b"HTTP/1.1 200")
+    assert f"http://localhost:{port}" in caplog.text and f"ssh -L {port}:localhost:{port}" in caplog.text
+    assert server.free_port("localhost", port) == port
+
+
+def test_another_address_than_this_machine_is_warned_of(caplog):
+    view._tell("0.0.0.0", 8080, 8081, "runs/toy/view")
+    assert "there is no password" in caplog.text and "port 8080 is taken" in caplog.text
+
+
+def test_a_browser_that_comes_back_is_known():
+    returning = Returning()
+    returning.leave("a", "first")
+    returning.leave("a", "second")
+    returning.leave("b", "other")
+    assert [returning.come(secret) for secret in ("a", "a", "a", "", "b")] == ["second", "first", None, None, "other"]
+    for i in range(100):
+        returning.leave(str(i), i)
+    assert sum(map(len, returning._left.values())) <= 32 and returning.come("99") == 99

@@ -140,4 +140,7 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     wait_for(lambda: client.client_id not in viewer.server.get_clients() and viewer.server.get_clients())
     wait_for(lambda: record.frames and record.frames[-1][1].final)
     assert len(viewer.session.samples) == 2
+    (again,) = viewer.server.get_clients().values()
+    wait_for(lambda: again.client_id in viewer._browsers)
+    wait_for(lambda: np.abs(viewer.browser(again).camera().camera_to_world - mine).max() < 1e-3)
     page.close()

@@ -57,9 +57,14 @@ def view(
     try:
         with interrupts.staying(f"what was written is in {folder}"):
             _tell(host, port, viewer.port, folder)
-            threading.Event().wait()
+            wait()
     finally:
         viewer.close()
+
+
+def wait() -> None:
+    """Until Ctrl-C."""
+    threading.Event().wait()
 
 
 def of_photographs(config: Config, options: SampleOptions) -> Source:

@@ -24,6 +24,7 @@ from dfm_jax.viewer.frames import compile_calls
 from dfm_jax.viewer.jobs import Job, Jobs
 from dfm_jax.viewer.panels import PathPanel, Progress, SamplePanel
 from dfm_jax.viewer.paths import camera_path
+from dfm_jax.viewer.returning import Returning
 from dfm_jax.viewer.scheduler import RenderScheduler
 from dfm_jax.viewer.session import Session
 from dfm_jax.viewer.sources import Source, joined
@@ -48,6 +49,7 @@ class Viewer:
         """
         self.folder, self.grid = folder, sampler.config.model.pixel_grid
         self._browsers: dict[int, Browser] = {}
+        self.returning = Returning()
         self._lock, self._compiled = threading.Lock(), False
         self.session = Session(sampler, sources)
         self.scheduler = RenderScheduler(self.grid)
@@ -112,15 +114,17 @@ class Viewer:
 
     def _tell_ended(self, job: Job, message: str, well: bool) -> None:
         """What came of a job, to the browser that asked for it, or here where none did."""
-        if message and job.owner is None:
-            logger.warning(message)
-        elif message and self.is_connected(job.owner):
+        if job.owner is None and not well:
+            logger.error(message)
+        elif message and job.owner is not None and self.is_connected(job.owner):
             tell(job.owner, message, well)
 
     def _connect(self, client: Any) -> None:
         browser = Browser(client, self)
         with self._lock:
             self._browsers[client.client_id] = browser
+        if not self.is_connected(client):  # it has left meanwhile
+            self._disconnect(client)
 
     def _disconnect(self, client: Any) -> None:
         with self._lock:
@@ -142,11 +146,11 @@ class Viewer:
         camera.fov = min(WIDER * objects.vertical_field(source.first_context), limits.FIELDS_OF_VIEW[1])
 
 
-def overview(source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def overview(source: Source, sideways: float = SIDEWAYS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The direction [3] that is up in a source, the point [3] that its views look at, and from where to look at that
     first [3]: beside the context camera, which is seen then, and as far away (rays end where they did in training)."""
     both = joined(source.context[0], source.targets[0])
     up, centre = up_direction(both), scene_centre(source.context[0], *source.bounds)
-    turn = Rotation.from_rotvec(np.radians(SIDEWAYS) * up).as_matrix()
+    turn = Rotation.from_rotvec(np.radians(sideways) * up).as_matrix()
     place = source.first_context.camera_to_world[:3, 3]
     return up, centre, centre + turn @ (place - centre)

@@ -22,6 +22,9 @@ COARSE_QUALITY, FINE_QUALITY = 75, 92  # of JPEG
 PREVIEW = 160  # least side of the small picture, pixels
 
 
+CHOICES = ("which", "overlay", "step", "finest", "cameras")  # of the controls, which a browser finds again
+
+
 @dataclasses.dataclass
 class Controls:
     """What a browser's own panel consists of: viser's handles."""
@@ -47,7 +50,9 @@ class Browser:
         self._source, self._keys = None, ()
         self._lock = threading.RLock()
         self.controls = self._add_controls()
+        self._secret = viewer.returning.secret(client)
         self.refresh()
+        self._take_up(viewer.returning.come(self._secret))
         viewer.scheduler.join(client.client_id, self.receive)
         client.camera.on_update(lambda _: self.request())
         self.request()
@@ -75,6 +80,24 @@ class Browser:
 
     def leave(self) -> None:
         self._viewer.scheduler.leave(self.client.client_id)
+        seen, controls = self.client.camera, self.controls
+        camera = {name: getattr(seen, name) for name in ("position", "look_at", "up_direction", "fov")}
+        choices = {name: getattr(controls, name).value for name in CHOICES}
+        self._viewer.returning.leave(self._secret, (camera, choices))
+
+    def _take_up(self, state: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
+        """What this browser had when it left."""
+        if state is None:
+            return
+        camera, choices = state
+        if choices["which"] in self.controls.which.options:
+            self.controls.which.value = choices.pop("which")
+            self._chosen()  # which sample it is says how many steps there are
+            for name in choices.keys() - {"which"}:
+                getattr(self.controls, name).value = choices[name]
+        with self.client.atomic():
+            for name, value in camera.items():
+                setattr(self.client.camera, name, value)
 
     def refresh(self) -> None:
         """The session has changed."""
@@ -109,6 +132,11 @@ class Browser:
         slider.disabled = drawn is None
         self._show_preview(drawn)
         self.request()
+
+    def choose(self, label: str) -> None:
+        """Shows another sample, as if the browser had chosen it."""
+        self.controls.which.value = label
+        self._chosen()
 
     def drawn(self) -> Drawn | None:
         """The sample that is chosen; None: all, or there is none."""

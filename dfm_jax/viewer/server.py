@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import socket
+import warnings
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ TRIED_PORTS = 20  # after the one that was asked for
 LONGEST_TEXT = 200  # that a browser may enter
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 # Of all that viser's browsers can send. Buttons and all other controls are `GuiUpdateMessage`.
-TAKEN = (messages.ViewerCameraMessage, messages.GuiUpdateMessage)
+TAKEN = (messages.ViewerCameraMessage, messages.GuiUpdateMessage, messages.LocalStorageGetItemResponseMessage)
 
 
 def free_port(host: str, port: int) -> int:
@@ -57,6 +58,7 @@ def start_server(host: str, port: int, title: str) -> viser.ViserServer:
     Args:
       port: a free one.
     """
+    warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)  # browsers come and go
     with quiet():
         server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
     server.request_share_url = lambda verbose=True: None  # what leaves this machine is for its user to say
