@@ -7,7 +7,7 @@ a config runs here, or whether it would fit a TPU.
     python -m dfm_jax.main --workdir=runs/toy --mode=view          # says which address to open
     python -m dfm_jax.main --workdir=runs/toy --mode=evaluate
     python -m dfm_jax.main --workdir=runs/re10k --mode=evaluate --protocol=pixelsplat-single --index=FILE
-    python -m dfm_jax.main --workdir=runs/toy --mode=export
+    python -m dfm_jax.main --workdir=runs/toy --mode=export [--format=mesh,points]
     python -m dfm_jax.main --config=configs/toy.py --mode=benchmark
     python -m dfm_jax.main --config=configs/toy.py --mode=compile --topology=v5e:4x4
 
@@ -69,11 +69,14 @@ _PROTOCOL = flags.DEFINE_string(
     "protocol", None, "Whose protocol to evaluate by (python -m dfm_jax.evaluation.protocols list)."
 )
 _INDEX = flags.DEFINE_string("index", None, "Index file of the views to evaluate: --config.evaluate.index.")
+_FORMAT = flags.DEFINE_list("format", [], "What to export, as docs/exports.md lists; by default stablehlo,parameters.")
+_NUM_VIEWS = flags.DEFINE_integer("num_views", None, "Views of a scene that its export is made of, or holds: 24.")
 OF_MODES = (
     (OF_SAMPLING, ("sample", "view")),
     ((_PATH,), ("sample",)),
     ((_PORT, _HOST), ("view",)),
     ((_PROTOCOL, _INDEX), ("evaluate",)),
+    ((_FORMAT, _NUM_VIEWS), ("export",)),
 )
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
@@ -166,8 +169,11 @@ def _dispatch(mode: str, config: Config, workdir: str, out: str | None) -> int:
         return 0
     if mode == "export":
         from dfm_jax.commands.export import export
+        from dfm_jax.commands.export_model import FORMATS
 
-        export(config, workdir, out)
+        result = export(config, workdir, out, _FORMAT.value or FORMATS, _NUM_VIEWS.value)
+        if jax.process_index() == 0:
+            print(json.dumps(result), flush=True)
         return 0
     from dfm_jax.commands.sample_options import SampleOptions
 

@@ -12,7 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from dfm_jax.commands.export import export, to_example, to_inputs
+from configs import linear
+from dfm_jax.commands import export_scenes
+from dfm_jax.commands.export import export
+from dfm_jax.commands.stablehlo import to_example, to_inputs
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
 from dfm_jax.data.loading import pipeline, toy_data
@@ -123,6 +126,41 @@ def test_inputs_are_what_the_denoiser_needs_of_an_example(exported):
     again = to_example(to_inputs(example), example)
     context = jit(lambda example: model.encode_context(params, example))
     jax.tree.map(np.testing.assert_array_equal, context(example), context(again))
+
+
+def test_scenes_are_sampled_and_exported_and_the_next_time_found(exported, tmp_path, monkeypatch):
+    config, _, _, folder = exported
+    few = dataclasses.replace(config.sample, num_scenes=1, num_samples=2)
+    config = dataclasses.replace(config, sample=few)
+    told = export(config, folder, tmp_path, ["transforms", "parameters"], num_views=2)
+    assert json.loads(json.dumps(told)) == told
+    assert (told["frame"], told["scale"], told["psnr_to_field"]) == ("source", 1.0, None)
+    assert told["formats"].keys() == {"transforms", "parameters"} and told["formats"]["transforms"]["views"] == 2
+    folders = [tmp_path / "scene_00" / f"sample_0{j}" / "transforms" for j in range(2)]
+    assert [pathlib.Path(file) for file in told["formats"]["transforms"]["files"]] == folders
+    assert all(pathlib.Path(file).exists() for file in told["files"])
+    assert not (tmp_path / "denoiser.jax_export").exists()  # it was not asked for
+    monkeypatch.setattr(export_scenes, "sample_scenes", None)
+    again = export(config, folder, tmp_path, ["colmap"], num_views=2)
+    assert again["formats"].keys() == {"colmap"} and again["formats"]["colmap"]["views"] == 2
+    assert not folders[0].exists() and (tmp_path / "params.npz").exists()
+
+
+def test_formats_that_cannot_be_are_one_clear_error(exported, tmp_path):
+    config, _, _, folder = exported
+    with pytest.raises(UserError, match=r"no format 'obj'; there are .*points, .*, stablehlo, parameters"):
+        export(config, folder, tmp_path, ["stablehlo", "obj"])
+    with pytest.raises(UserError, match="num_views is a number from 1"):
+        export(config, folder, tmp_path, ["points"], num_views=0)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file: exports go to a folder"):
+        export(config, folder, tmp_path / "file", ["points"])
+    with pytest.raises(UserError, match="--format=points needs a model of scenes"):
+        export(from_dict(linear.get_config()), folder, tmp_path, ["points"])
+    (tmp_path / "scene_1").mkdir()
+    with pytest.raises(UserError, match="holds scene_1 of something else"):
+        export(config, folder, tmp_path, ["points"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "scene_1"]
 
 
 def test_without_data_there_are_no_inputs_and_without_a_checkpoint_nothing(exported, tmp_path, capsys):

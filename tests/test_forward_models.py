@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dfm_jax.commands.export import export_denoiser, to_inputs
+from dfm_jax.commands.stablehlo import export_denoiser, to_inputs
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import cache_context, denoise, guided_denoise

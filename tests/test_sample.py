@@ -21,6 +21,7 @@ from configs import toy as toy_config
 from dfm_jax.commands import sample as sampling
 from dfm_jax.commands.camera_paths import camera_paths, recorded_cameras
 from dfm_jax.commands.coordinates import of_evaluation_examples
+from dfm_jax.commands.kept_scenes import find_scenes
 from dfm_jax.commands.sample import in_short, sample
 from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.config.reading import from_dict
@@ -175,6 +176,30 @@ def test_a_sampler_draws_what_the_command_drew(run):
         arrays = np.load(run.folder / run.summary.scenes[scene.source].arrays)
         np.testing.assert_array_equal(scene.image, arrays["x0"][scene.number])
     assert [scene.number for scene in scenes] == list(range(SAMPLES)) * SCENES
+
+
+def test_sampled_scenes_are_kept_for_exports_and_found_again(run):
+    trained = restore_trained(run.config, run.workdir)
+    scenes, path = find_scenes(trained, run.workdir, run.workdir / "export")
+    assert path == run.folder / "scenes.npz" and len(scenes) == SCENES * SAMPLES
+    for scene in scenes:
+        arrays = np.load(run.folder / run.summary.scenes[scene.source].arrays)
+        np.testing.assert_array_equal(scene.image, arrays["x0"][scene.number])
+        seen = scene.render(scene.target_camera).rgb
+        # Another program, and cameras by another way: float32's rounding.
+        np.testing.assert_allclose(seen, arrays["samples"][scene.number], atol=1e-3)
+        assert scene.frame.name == "source" and scene.frame.scale == 1
+        pose = scene.context_camera.camera_to_world
+        wanted = run.example.context.absolute_pose[scene.source, 0]
+        np.testing.assert_allclose(pose[:3], wanted, atol=1e-6)
+    steps = dataclasses.replace(run.config.sample, num_steps=3)
+    asked = restore_trained(dataclasses.replace(run.config, sample=steps), run.workdir)
+    assert find_scenes(asked, run.workdir, run.workdir)[0] is None
+    frames = dataclasses.replace(run.config.sample, video_frames=3)
+    asked = restore_trained(dataclasses.replace(run.config, sample=frames), run.workdir)
+    assert find_scenes(asked, run.workdir, run.workdir)[0] is not None
+    retrained = dataclasses.replace(trained, params=jax.tree.map(lambda x: x + 1, trained.params))
+    assert find_scenes(retrained, run.workdir, run.workdir)[0] is None
 
 
 def test_batches_cover_every_sample_once_and_have_one_size(monkeypatch):

@@ -18,6 +18,7 @@ import numpy as np
 
 from dfm_jax.commands import signals
 from dfm_jax.commands.camera_paths import in_source
+from dfm_jax.commands.kept_scenes import SCENES, keep_scenes
 from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.commands.sampled_from import SampledFrom, of_data_set, of_photographs
 from dfm_jax.config import Config
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 DATA_SET = SampleOptions()
-OURS = ("scene_*", "samples.json", PAGE)
+OURS = ("scene_*", "samples.json", SCENES, PAGE)
 
 
 def sample(
@@ -109,6 +110,7 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
             for i, name in enumerate(source.names)
         ]
         _tell_inside(scenes, config.sample.video_path)
+        keep_scenes(folder / SCENES, trained, source, drawn)
         summary = _summary(config, source, scenes, colours, seconds)
         (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
         write_report(folder, summary, _loss_curve(workdir, summary.step))

@@ -20,6 +20,11 @@ class Format:
     kind: str
     suffix: str  # of a file; '': it is a folder
     write: str
+    stem: str = ""  # of its file among others of one scene; '': the kind
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.stem or self.kind}{self.suffix}"
 
 
 # Of several with one suffix, the first is taken where no kind is named.
@@ -33,6 +38,25 @@ FORMATS = (
 )
 KINDS = tuple(dict.fromkeys(each.kind for each in FORMATS))
 SUFFIXES = tuple(dict.fromkeys(each.suffix for each in FORMATS if each.suffix))
+
+
+def of_name(name: str, others: Sequence[str] = ()) -> Format:
+    """The format of a kind, or the first of a suffix without its dot.
+
+    Args:
+      others: names that may be given as well, for the message.
+
+    Raises:
+      UserError: there is none.
+    """
+    for each in FORMATS:
+        if each.kind == name:
+            return each
+    for each in FORMATS:
+        if each.suffix == f".{name}":
+            return each
+    names = dict.fromkeys([*KINDS, *(suffix[1:] for suffix in SUFFIXES), *others])
+    raise UserError(f"there is no format {name!r}; there are {', '.join(names)}")
 
 
 def choose(path: str | os.PathLike, kind: str | None = None) -> Format:

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from dfm_jax.errors import UserError
 from dfm_jax.exports import tsdf
 from dfm_jax.exports.gltf import gltf_from_source, linear
 from dfm_jax.exports.points import surface_points
-from dfm_jax.exports.renderings import SceneViews
+from dfm_jax.exports.renderings import NothingOpaque, SceneViews
 from dfm_jax.runs.output_folders import writing_file
 
 RESOLUTION = 100  # voxels along the longest side of what is seen
@@ -36,7 +35,7 @@ def write(views: SceneViews, path: Path) -> dict[str, Any]:
     frame = views.scene.frame
     vertices, faces, colours = surface_mesh(views)
     if not len(faces):
-        raise UserError(f"{path} was not written: nothing in the scene is opaque, so there is no surface")
+        raise NothingOpaque(f"{path.name} was not written: nothing in the scene is opaque, so there is no surface")
     mesh = trimesh.Trimesh(
         vertices @ frame.to_source[:3, :3].T + frame.to_source[:3, 3],
         faces,

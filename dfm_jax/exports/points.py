@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import plyfile
 
-from dfm_jax.errors import UserError
 from dfm_jax.exports.protocol import Frame
-from dfm_jax.exports.renderings import SOLID, SceneViews, agreements, back_projected
+from dfm_jax.exports.renderings import SOLID, NothingOpaque, SceneViews, agreements, back_projected
 from dfm_jax.runs.output_folders import writing_file
 
 UNCERTAINTY, DEPTH_UNCERTAINTY = "uncertainty", "depth_uncertainty"  # properties in files, beside the usual ones
@@ -73,7 +72,7 @@ def write(views: SceneViews, path: Path) -> dict[str, Any]:
     """
     points = surface_points(views, over_samples=True).in_source(views.scene.frame)
     if not len(points):
-        raise UserError(f"{path} was not written: nothing in the scene is opaque, so there are no points on it")
+        raise NothingOpaque(f"{path.name} was not written: nothing in the scene is opaque, so it has no points")
     with writing_file(path) as unfinished:
         write_ply(points, views.scene.frame, unfinished)
     return {"points": len(points), "samples": max(1, len(views.samples)), UNCERTAINTY: float(points.uncertainty.mean())}

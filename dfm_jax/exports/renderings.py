@@ -21,6 +21,10 @@ MOST_VIEWS, MOST_PIXELS = 2000, 4096  # that are taken for what someone means
 SOLID, SAME_SURFACE = 0.5, 0.03
 
 
+class NothingOpaque(UserError):
+    """A scene that no ray is stopped in has no surface."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneViews:
     """A sampled scene, and views of it that are rendered when they are first asked for.
@@ -75,13 +79,21 @@ def of_samples(scenes: Sequence[RenderableScene], num_views: int, size: int | No
     Raises:
       UserError: no picture has so many pixels, or nobody needs so many views.
     """
+    check_views(num_views, size)
+    samples: list[SceneViews] = []
+    samples += [SceneViews(scene, num_views, size, samples) for scene in scenes]
+    return samples
+
+
+def check_views(num_views: int, size: int | None) -> None:
+    """
+    Raises:
+      UserError: no picture has so many pixels, or nobody needs so many views.
+    """
     for value, what, most in ((num_views, "num_views", MOST_VIEWS), (size, "size", MOST_PIXELS)):
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not (whole and 1 <= value <= most) and (what, value) != ("size", None):
             raise UserError(f"{what} is a number from 1 to {most}, not {value!r}")
-    samples: list[SceneViews] = []
-    samples += [SceneViews(scene, num_views, size, samples) for scene in scenes]
-    return samples
 
 
 def back_projected(distances: np.ndarray, cameras: Camera) -> np.ndarray:

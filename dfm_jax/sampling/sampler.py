@@ -115,10 +115,17 @@ class Sampler:
         sampled = sample_in_batches(diffusion, jax.device_put(example), num_samples, key)
         parts = [jax.device_get((batch.scene, batch.x0, batch.estimate)) for _, batch in sampled]
         joined = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
-        made_from = {"name": self.name, "step": self.step, "seed": self.config.seed}
-        made_from["sample"] = dataclasses.asdict(self.config.sample)
-        made_from["assumptions"] = None if assumptions is None else dataclasses.asdict(assumptions)
-        return Scenes(diffusion, Sampled(*joined, example, world, tuple(frames)), made_from)
+        return Scenes(diffusion, Sampled(*joined, example, world, tuple(frames)), self.made_from(assumptions))
+
+    def made_from(self, assumptions: Assumptions | None) -> dict[str, Any]:
+        """What scenes that are sampled now are made from; JSON can hold it."""
+        return {
+            "name": self.name,
+            "step": self.step,
+            "seed": self.config.seed,
+            "sample": dataclasses.asdict(self.config.sample),
+            "assumptions": None if assumptions is None else dataclasses.asdict(assumptions),
+        }
 
     def _require_scenes(self) -> None:
         if not isinstance(make_model(self.config), SceneModel):

@@ -28,6 +28,7 @@ from dfm_jax.structs import Example, RenderedViews, Scene
 MIN_VIDEO_SIDE = 48
 # Pixels of videos that are rendered and kept at once.
 FRAME_PIXELS_AT_ONCE = 2**26
+MOST_KEPT = 2**31
 # Of the distance from `near` to `far`, within which a ray is stopped at once; and the share of such rays of a picture
 # whose camera is inside of something.
 AT_ONCE, COVERED = 0.04, 0.25
@@ -43,6 +44,7 @@ class SampledImages:
     x0: np.ndarray  # [s, n, h, w, 3]
     estimate: np.ndarray  # [s, h, w, 3]
     inside: np.ndarray  # [s, n] share of the frames of each video whose camera is inside of something opaque
+    signal: Scene | None = None  # [b] the scenes themselves, unless they are more than MOST_KEPT bytes
 
 
 def sample_scenes(
@@ -123,7 +125,7 @@ def _sample_and_render(
     bar: tqdm,
     pairs: Pairs,
 ) -> tuple[tuple[np.ndarray, ...], list[Any]]:
-    """Of a batch, its views, final images and estimates, and what `on_video` returned for each pair."""
+    """Of a batch, its views, final images, estimates and so on, and what `on_video` returned for each pair."""
     batch = sample_pairs(sampler, example, pairs, key)
     batch = extend(sampler, batch, *np.array(pairs).T) if extend else batch
     images = jax.device_get((batch.views.rgb, batch.x0, batch.estimate))
@@ -134,7 +136,14 @@ def _sample_and_render(
         inside[b] = share_inside(frames, float(example.near[i]), float(example.far[i]))
         if (i, j) not in handed:  # the last batch is filled up by repetitions
             handed[i, j] = on_video(i, j, frames)
-    return (*images, inside), list(handed.values())
+    signal = jax.device_get(batch.scene) if _is_kept(sampler, batch.scene, len(paths)) else None
+    return (*images, inside, signal), list(handed.values())
+
+
+def _is_kept(sampler: DiffusionSampler, scene: Scene, num_scenes: int) -> bool:
+    """Whether all scenes, of which some [b] are here, are few enough to be kept."""
+    num_bytes = sum(x.nbytes for x in jax.tree.leaves(scene)) / len(scene.near)
+    return num_bytes * num_scenes * sampler.settings.num_samples <= MOST_KEPT
 
 
 def _frames(
@@ -156,9 +165,10 @@ def _frames(
 
 
 def _joined(sampled: Sequence[tuple[np.ndarray, ...]], num_scenes: int, count: int) -> SampledImages:
-    """Of the views, final images and estimates of batches [b], whose first `count` pairs are the scenes' samples."""
+    """Of the views, final images and so on of batches [b], whose first `count` pairs are the scenes' samples."""
+    *images, signals = zip(*sampled, strict=True)
     views, x0, estimate, inside = (
-        rearrange(np.concatenate(part)[:count], "(s n) ... -> s n ...", s=num_scenes)
-        for part in zip(*sampled, strict=True)
+        rearrange(np.concatenate(part)[:count], "(s n) ... -> s n ...", s=num_scenes) for part in images
     )
-    return SampledImages(views, x0, estimate[:, 0], inside)
+    signal = None if signals[0] is None else jax.tree.map(lambda *x: np.concatenate(x)[:count], *signals)
+    return SampledImages(views, x0, estimate[:, 0], inside, signal)

@@ -1,0 +1,145 @@
+"""The formats `parameters` and `stablehlo` of `--mode=export`: what others need of a trained model.
+
+    checkpoints/<step>/{ema,config}   a workdir of its own: `--mode=sample --workdir=<workdir>/export` takes it
+    params.npz                        the parameters by name, for the denoiser
+    denoiser.jax_export               one denoising step as StableHLO for cpu, cuda and tpu: needs jax alone
+    inputs.npz                        its other inputs for some scenes, where there is data
+    export.json                       what is in there, and how it is called
+
+`examples/sample_exported.py` samples with it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax import Array
+
+from dfm_jax.commands import stablehlo
+from dfm_jax.config import Config
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.examples import abstract_example, held_out_examples
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.runs import fingerprints
+from dfm_jax.runs.barriers import from_first
+from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.output_folders import check_room, replacing
+from dfm_jax.sampling.trained import restore_trained
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("stablehlo", "parameters")
+MARK = "export.json"
+OURS = ("checkpoints", "denoiser.jax_export", "params.npz", "inputs.npz", MARK)
+FILES = {
+    "stablehlo": ("denoiser.jax_export", "params.npz", "inputs.npz"),
+    "parameters": ("checkpoints", "params.npz"),
+}
+NUM_EXAMPLES = 4
+
+
+def check(config: Config) -> None:
+    """
+    Raises:
+      UserError: guidance carries momentum from step to step.
+    """
+    if config.sample.guidance_momentum:
+        raise UserError("an exported denoiser carries nothing from step to step: set config.sample.guidance_momentum=0")
+
+
+def export_model(
+    config: Config, workdir: str | os.PathLike, folder: pathlib.Path, formats: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`, to a folder;
+    of several processes, the first one does. What was exported before stays until this is complete.
+
+    Returns:
+      of each format, its `files` and the `step`.
+
+    Raises:
+      UserError: the checkpoint is of another model, another run exports there, or the folder cannot be written.
+    """
+    return from_first(partial(_export, config, workdir, folder, formats))
+
+
+def _export(
+    config: Config, workdir: str | os.PathLike, folder: pathlib.Path, formats: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    with replacing(folder, OURS, "exporting") as building:
+        step = _write(config, workdir, formats, building)
+        names = sorted(path.name for path in building.iterdir())
+    logger.info(f"exported step {step} to {folder}: {', '.join(names)}")
+    return {
+        kind: {"files": [str(folder / name) for name in FILES[kind] if name in names], "step": step}
+        for kind in FORMATS
+        if kind in formats
+    }
+
+
+def _write(config: Config, workdir: str | os.PathLike, formats: Collection[str], folder: pathlib.Path) -> int:
+    """Writes what was asked for to `folder`; returns the step of the parameters."""
+    trained = restore_trained(config, workdir)
+    params, step = trained.params, trained.step
+    model = make_model(config)
+    check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
+    if "parameters" in formats:
+        with Checkpoints(folder, keep=Retention(1), alone=True) as checkpoints:
+            # Arrays of one process among several are saved as numpy's.
+            checkpoints.save_trees(step, config, ema=params if jax.process_count() == 1 else jax.device_get(params))
+    # The denoiser is of no use without its parameters.
+    np.savez(folder / "params.npz", **{name: np.asarray(x) for name, x in flatten_dict(params, sep="/").items()})
+    if "stablehlo" in formats:
+        (folder / "denoiser.jax_export").write_bytes(stablehlo.export_denoiser(config, model))
+        inputs = _some_inputs(config)
+        if inputs is not None:
+            np.savez(folder / "inputs.npz", **inputs)
+    schedule = cosine_schedule(config.diffusion.num_timesteps)
+    shape = jax.eval_shape(model.target, abstract_example(config, 1))[0].shape[1:]
+    about = _description(config, step, schedule.alpha_bar, shape)
+    about |= {"parameters": fingerprints.of_arrays(params), "sha256": _checksums(folder)}
+    (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
+    return step
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    """Of the files beside export.json, by name: who reads them can tell whether they are whole."""
+    checksums = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            checksums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
+
+
+def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
+    """Of the first evaluation scenes; None where the data set is not here."""
+    number = min(NUM_EXAMPLES, config.sample.num_scenes)
+    try:
+        example, _ = held_out_examples(config, number)
+    except UserError as error:
+        logger.info(f"without inputs.npz: {error}")
+        return None
+    return {name: np.asarray(x) for name, x in stablehlo.to_inputs(example).items()}
+
+
+def _description(config: Config, step: int, alpha_bar: Array, shape: tuple[int, ...]) -> dict[str, Any]:
+    """`shape`: of one observation."""
+    return {
+        "step": step,
+        "platforms": stablehlo.PLATFORMS,
+        "image_size": config.image_size,
+        "shape": shape,
+        "guidance": config.sample.guidance,
+        "temperature": config.sample.temperature,
+        "num_steps": config.sample.num_steps,
+        "call": "denoiser(params, inputs, x_t [b, *shape] in [-1, 1], timestep [b] int32) -> x0 [b, *shape]",
+        "alpha_bar": np.asarray(alpha_bar, np.float64).tolist(),
+    }
