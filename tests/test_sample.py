@@ -127,9 +127,25 @@ def test_videos_have_all_frames_and_are_large_enough_to_see(run):
             assert len(frames) == FRAMES and min(frames.shape[1:3]) >= pictures.MIN_SIDE
 
 
-def test_numbers_are_finite_and_in_the_file(run):
+def psnr_of(images, truth):
+    return -10 * np.log10(np.mean((np.asarray(images, np.float64) - truth) ** 2))
+
+
+def test_numbers_in_the_file_are_those_of_the_images_beside_it(run):
     stored = json.loads((run.folder / "samples.json").read_text())
-    assert stored == json.loads(json.dumps(dataclasses.asdict(run.summary)))
+    for scene in stored["scenes"]:
+        arrays = np.load(run.folder / scene["arrays"])
+        close = partial(pytest.approx, abs=1e-3)
+        assert scene["mean_psnr"] == close(psnr_of(arrays["samples"].mean(0), arrays["truth"]))
+        for j, found in enumerate(scene["samples"]):
+            assert found["target_psnr"] == close(psnr_of(arrays["samples"][j], arrays["truth"]))
+            assert found["scene_psnr"] == close(psnr_of(arrays["samples"][j], arrays["x0"][j]))
+    for name in ("estimate_psnr", "spread"):
+        assert stored[name] == pytest.approx(np.mean([scene[name] for scene in stored["scenes"]]))
+
+
+def test_numbers_are_finite_and_of_every_sample(run):
+    stored = json.loads((run.folder / "samples.json").read_text())
     assert stored["step"] == 7 and len(stored["scenes"]) == SCENES
     for scene in stored["scenes"]:
         assert len(scene["samples"]) == SAMPLES
