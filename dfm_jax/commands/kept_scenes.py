@@ -24,19 +24,19 @@ SCENES = "scenes.npz"
 OF_VIDEOS = ("video_frames", "video_path")  # settings that change nothing of scenes
 
 
-def keep_scenes(path: Path, trained: Sampler, source: SampledFrom, drawn: SampledImages) -> None:
+def keep_scenes(path: Path, trained: Sampler, source: SampledFrom, images: SampledImages) -> None:
     """Writes the sampled scenes, so that they can be rendered and exported; says so where they are too many for that.
 
     Raises:
       UserError: the file cannot be written.
     """
-    if drawn.signal is None:
+    if images.signal is None:
         logger.info(f"{path.name} is left out: the scenes take more than {MOST_KEPT / 2**30:g} GB")
         return
-    num_samples = drawn.x0.shape[1]
-    x0, estimate = drawn.x0.reshape(-1, *drawn.x0.shape[2:]), drawn.estimate.repeat(num_samples, axis=0)
+    num_samples = images.x0.shape[1]
+    x0, estimate = images.x0.reshape(-1, *images.x0.shape[2:]), images.estimate.repeat(num_samples, axis=0)
     world, frames = source.place()
-    sampled = Sampled(drawn.signal, x0, estimate, source.example, world, tuple(frames))
+    sampled = Sampled(images.signal, x0, estimate, source.example, world, tuple(frames))
     Scenes(trained.diffusion(), sampled, trained.made_from(source.assumptions)).save(path)
 
 

@@ -110,7 +110,7 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
             for i, name in enumerate(source.names)
         ]
         _tell_inside(scenes, config.sample.video_path)
-        keep_scenes(folder / SCENES, trained, source, drawn)
+        keep_scenes(folder / SCENES, trained, source, sampled)
         summary = _summary(config, source, scenes, colours, seconds)
         (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
         write_report(folder, summary, _loss_curve(workdir, summary.step))
