@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from multiprocessing import forkserver
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -37,6 +38,13 @@ def environment(devices: int | None = None, *, quickly: bool = True, **variables
         flags.append(f"--xla_force_host_platform_device_count={devices}")  # of two that disagree, the last one holds
     of_tests = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": " ".join(flags).strip()}
     return os.environ | of_tests | {name: str(value) for name, value in variables.items()}
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
 
 
 # --- commands that need a process of their own, but no Python that imports everything anew

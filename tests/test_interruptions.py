@@ -6,11 +6,8 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +15,14 @@ import numpy as np
 import pytest
 
 from dfm_jax.errors import UserError
-from dfm_jax.runs import checkpoint_files, checksums, metric_writers, workdirs
+from dfm_jax.runs import checkpoint_files, checksums, metric_writers
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import TrainState
-from dfm_jax.training import interruptions, loop
-from dfm_jax.training.interruptions import EXIT_RESTART, SaveSchedule, StopRequest, Watchdog
+from dfm_jax.training import loop
+from dfm_jax.training.interruptions import SaveSchedule
 from dfm_jax.training.stopwatch import Stopwatch, peak_flops
 from tests.linear_run import parameters, settings, steps, train
+from tests.programs import wait_until
 
 
 @pytest.fixture
@@ -262,116 +260,6 @@ def test_a_run_keeps_its_best(at, tmp_path):
     assert steps(tmp_path) == sorted({best, 8})
 
 
-# --- signals ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def left():
-    """What a run said and with which code it ended at once, where that was asked for."""
-    return []
-
-
-def stop_request(left):
-    return StopRequest(leave=lambda message, code: left.append((message, code)))
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 75), (signal.SIGTERM, 75)])
-def test_before_the_first_step_a_run_ends_at_once(number, code, left):
-    with stop_request(left):
-        os.kill(os.getpid(), number)
-        wait_until(lambda: left)
-    assert "nothing to save" in left[0][0] and left[0][1] == code
-
-
-def test_the_second_ctrl_c_ends_at_once_and_only_that(left, monkeypatch):
-    monkeypatch.setattr(interruptions, "SAME_PRESS_SECONDS", 0.0)
-    with stop_request(left) as stop:
-        stop.requested(0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        wait_until(lambda: stop.requested(1))
-        os.kill(os.getpid(), signal.SIGTERM)  # launchers may repeat it
-        time.sleep(0.1)
-        assert not left and stop.code == EXIT_RESTART
-        os.kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: left)
-    assert "ended at once" in left[0][0] and left[0][1] == 130
-
-
-def test_one_ctrl_c_that_comes_twice_is_one(left):
-    """A terminal tells all its programs, and one that started another may hand it on."""
-    with stop_request(left) as stop:
-        stop.requested(0)
-        os.kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: stop.requested(1))
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
-    assert not left and stop.code == 130
-
-
-def test_a_long_step_is_answered_for(left, capfd, monkeypatch):
-    monkeypatch.setattr(interruptions, "QUIET_SECONDS", 0.01)
-    with stop_request(left) as stop:
-        stop.requested(0)
-        os.kill(os.getpid(), signal.SIGINT)
-        told = []
-        wait_until(lambda: told.append(capfd.readouterr().err) or any("Ctrl-C again ends at once" in x for x in told))
-
-
-def test_what_nohup_ignores_stays_ignored(left):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_request(left) as stop:
-            stop.requested(0)
-            os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.1)
-            assert not stop.requested(1)
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-# --- hanging ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_watchdog_tells_where_a_run_hangs_and_asks_for_a_restart(tmp_path, capfd):
-    codes, hanging = [], threading.Event()
-
-    def hang_in_a_function_with_a_name():
-        hanging.wait()
-
-    thread = threading.Thread(target=hang_in_a_function_with_a_name)
-    thread.start()
-    with Watchdog(0.001, tmp_path, leave=codes.append) as watchdog:
-        time.sleep(0.2)
-        assert not codes, "it watches from the first step on"
-        watchdog.heartbeat()
-        wait_until(lambda: codes)
-    hanging.set()
-    thread.join()
-    assert codes == [EXIT_RESTART]
-    told = capfd.readouterr().err
-    assert "process 0 has made no step for 0.001 minutes" in told
-    for report in (told, (tmp_path / "hang-0.txt").read_text()):
-        assert "hang_in_a_function_with_a_name" in report
-
-
-def test_the_watchdog_lets_a_run_go_on(tmp_path):
-    codes = []
-    with Watchdog(0.01, tmp_path, leave=codes.append) as watchdog:
-        for _ in range(20):
-            watchdog.heartbeat()
-            time.sleep(0.05)
-    time.sleep(0.7)
-    assert codes == []
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-
-
 # --- where the time goes ----------------------------------------------------------------------------------------------
 
 
@@ -402,27 +290,3 @@ def test_a_run_logs_where_its_time_goes_and_ends_with_one_line(at, tmp_path, cap
 
 def test_devices_have_a_peak_or_none():
     assert jax.local_devices()[0].platform != "cpu" or peak_flops(1) is None
-
-
-# --- buckets ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_bucket_is_no_local_folder():
-    assert str(checkpoint_files.directory_of("gs://bucket/run")) == "gs://bucket/run/checkpoints"
-    assert workdirs.is_remote("gs://bucket/run") and not workdirs.is_remote("/runs/toy")
-    assert workdirs.path_of("runs/toy") == pathlib.Path("runs/toy").absolute()
-    assert workdirs.local_folder("gs://bucket/runs/toy") == pathlib.Path("toy")
-    assert workdirs.local_folder("runs/toy") == pathlib.Path("runs/toy")
-
-
-def test_numbers_and_pictures_go_where_files_are_written_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(metric_writers, "is_remote", lambda _: True)
-    for start_step in (0, 1):  # a run in two parts
-        writer = metric_writers.FolderWriter(tmp_path, start_step)
-        for step in (1, 2) if start_step == 0 else (2, 3):
-            writer.write_scalars(step, {"loss": float(start_step)})
-        assert [line["step"] for line in metric_writers.read_metrics(tmp_path)] == [1, 2, 3][: 2 + start_step]
-        writer.write_images(1, {"samples": np.zeros((2, 2, 3), np.uint8)})
-        writer.close()
-    assert [line["loss"] for line in metric_writers.read_metrics(tmp_path)] == [0, 1, 1]
-    assert (tmp_path / "images" / "samples" / "00000001.png").stat().st_size > 0
