@@ -146,18 +146,60 @@ def write_opensfm(root, poses=None, points=()):
     )
 
 
+def transforms(names, poses, **changes):
+    frames = [
+        {"file_path": name, "transform_matrix": opengl(camera_to_world).tolist()}
+        for name, camera_to_world in zip(names, poses, strict=True)
+    ]
+    lens = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "w": WIDTH, "h": HEIGHT}
+    return lens | {"camera_model": "OPENCV", "frames": frames} | changes
+
+
+APPLIED = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # as nerfstudio turns COLMAP's world
+
+
+def write_dl3dv(root, poses=None, inner=""):
+    """Pictures a quarter as large as those that the cameras are for, and poses in nerfstudio's world."""
+    poses = arc(FRAMES) if poses is None else poses
+    names = [f"images/frame_{i + 1:05d}.png" for i in range(len(poses))]
+    for name, camera_to_world in zip(names, poses, strict=True):
+        save(root / inner / "images_4", name.removeprefix("images/"), draw(camera_to_world))
+    content = transforms(names, [APPLIED @ camera_to_world for camera_to_world in poses])
+    content |= {key: 4 * content[key] for key in ("fl_x", "fl_y", "cx", "cy", "w", "h")}
+    write_json(root / inner / "transforms.json", content | {"applied_transform": APPLIED[:3].tolist()})
+
+
+def write_scannetpp(root, poses=None, file="dslr/nerfstudio/transforms.json", pictures="dslr/resized_images", **lens):
+    """The last two frames are held out."""
+    poses = arc(FRAMES) if poses is None else poses
+    names = [f"DSC{i:05d}.JPG" for i in range(len(poses))]
+    for name, camera_to_world in zip(names, poses, strict=True):
+        save(root / pictures, name.lower(), draw(camera_to_world))
+        (root / pictures / name.lower()).rename(root / pictures / name)
+    content = transforms(names, poses, camera_model="PINHOLE", **lens)
+    for frame in content["frames"]:
+        frame |= {"mask_path": frame["file_path"].replace("JPG", "png"), "is_bad": False}
+    content["frames"], content["test_frames"] = content["frames"][:-2], content["frames"][-2:]
+    write_json(root / file, content)
+
+
+WORLDS = {"dl3dv": APPLIED}  # from the world in which the balls are to the source's, where these differ
+
+
 def write_json(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
 
 
 WRITERS = {
+    "dl3dv": write_dl3dv,
     "llff": write_llff,
     "minens": write_minens,
     "mvsnet": write_mvsnet,
     "opensfm": write_opensfm,
     "polycam": write_polycam,
     "record3d": write_record3d,
+    "scannetpp": write_scannetpp,
     "srn": write_srn,
     "zero123": write_zero123,
 }

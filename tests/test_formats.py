@@ -9,6 +9,7 @@ from PIL import Image
 
 from dfm_jax.data import formats, prepare
 from dfm_jax.data.loading import source_frames
+from tests import format_sources
 from tests.captures_source import BALLS
 from tests.format_sources import WRITERS
 
@@ -42,10 +43,10 @@ def seen_at(image):
     return np.array(places)
 
 
-def projected(frame, scene):
-    """Where a frame's camera has the balls, which stand in the source's world."""
+def projected(frame, scene, world):
+    """Where a frame's camera has the balls; `world` takes them to the source's."""
     to_scene = np.linalg.inv(source_frames.to_source(scene.scale, scene.attributes))
-    points = np.linalg.inv(frame.camera_to_world) @ to_scene @ np.c_[BALLS, np.ones(len(BALLS))].T
+    points = np.linalg.inv(frame.camera_to_world) @ to_scene @ world @ np.c_[BALLS, np.ones(len(BALLS))].T
     return (frame.intrinsics @ points[:3] / points[2]).T[:, :2]
 
 
@@ -56,7 +57,7 @@ def test_known_points_are_seen_where_every_camera_has_them(tmp_path, kind):
     assert not scene.rejected and len(scene.frames) >= 4
     found = 0
     for number, frame in enumerate(scene.frames):
-        seen, expected = seen_at(pixels(frame)), projected(frame, scene)
+        seen, expected = seen_at(pixels(frame)), projected(frame, scene, format_sources.WORLDS.get(kind, np.eye(4)))
         assert np.nanmax(np.abs(seen - expected)) < 0.011, (frame.name, seen, expected)  # half a pixel of 48
         found += np.isfinite(seen[:, 0]).sum()
         assert frame.number == number

@@ -12,6 +12,7 @@ from PIL import ImageColor
 from dfm_jax.data.builders import (
     co3d,
     colmap,
+    dl3dv,
     llff,
     middlebury,
     minens,
@@ -22,6 +23,7 @@ from dfm_jax.data.builders import (
     realestate10k,
     realestate10k_cameras,
     record3d,
+    scannetpp,
     srn,
     toy,
     transforms_json,
@@ -91,7 +93,10 @@ OPTIONS = {
 
 
 def _co3d(args: argparse.Namespace) -> Source:
-    return co3d.CO3DSource(Path(args.source), args.best, args.categories)
+    if args.background is not None and args.masks != LAY:
+        raise UserError(f"--background={args.background} needs --masks={LAY}: pictures of co3d have no transparency")
+    background = _background(args) if args.masks == LAY else None
+    return co3d.CO3DSource(Path(args.source), args.best, args.categories, background)
 
 
 def _realestate10k(args: argparse.Namespace) -> Source:
@@ -147,8 +152,9 @@ def _photos(args: argparse.Namespace) -> Source:
 
 
 FORMATS = {
-    "co3d": Format(_co3d, options=("best", "categories")),
+    "co3d": Format(_co3d, options=("background", "best", "categories", "masks")),
     "colmap": _capture_format(colmap.ColmapSource),
+    "dl3dv": _capture_format(dl3dv.DL3DVSource),
     "llff": _capture_format(llff.LLFFSource),
     "middlebury": _capture_format(middlebury.MiddleburySource),
     "minens": _object_format(minens.MinensSource),
@@ -158,9 +164,10 @@ FORMATS = {
     "polycam": _capture_format(polycam.PolycamSource),
     "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
     "record3d": _capture_format(record3d.Record3DSource),
+    "scannetpp": _masked_format(scannetpp.ScanNetPPSource),
     "srn": _object_format(srn.SRNSource),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
-    "transforms": _capture_format(transforms_json.TransformsSource),
+    "transforms": _masked_format(transforms_json.TransformsSource),
     "zero123": _object_format(zero123.Zero123Source),
 }
 

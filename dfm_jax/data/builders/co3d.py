@@ -7,7 +7,8 @@
 
 A scene is a whole sequence; set lists say to which split it belongs, and are kept in its attributes with the evaluation
 batches, by the names of its frames. Pictures keep their backgrounds, as in the published training (whose far bound is
-four times the object's distance): masks only serve to find the object's depth.
+four times the object's distance), unless they are asked to make way for a colour: masks then say where, and otherwise
+only serve to find the object's depth.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import co3d_annotations, co3d_scale
+from dfm_jax.data.builders import co3d_annotations, co3d_scale, masks
 from dfm_jax.data.builders.co3d_annotations import Annotation
 from dfm_jax.data.builders.source_files import distinct, find_picture, is_hidden
 from dfm_jax.data.loading import transforms
@@ -61,9 +62,16 @@ class _Annotations:
 
 
 class CO3DSource:
-    def __init__(self, root: Path, best: int | None = None, categories: Collection[str] | None = None):
-        """Keeps the `best` sequences of each category by viewpoint quality, and some `categories`; None: all."""
-        self._root, self._best, self._categories = root, best, categories
+    def __init__(
+        self,
+        root: Path,
+        best: int | None = None,
+        categories: Collection[str] | None = None,
+        background: pictures.Colour | None = None,
+    ):
+        """Keeps the `best` sequences of each category by viewpoint quality, and some `categories`; None: all. What
+        masks exclude makes way for a `background`; None: it stays."""
+        self._root, self._best, self._categories, self._background = root, best, categories, background
         self._frames: tuple[Path, FrameRecords | str] | None = None  # of the category that was read last
 
     def splits(self) -> Mapping[str, Sequence[str]]:
@@ -85,12 +93,13 @@ class CO3DSource:
             raise refused(str(reason), found.rejected, names) from reason
         poses = transforms.scale_world(np.stack([annotation.camera_to_world for annotation in annotations]), scale)
         columns = zip(annotations, poses, found.annotations, strict=True)
-        frames = [_frame(category.folder, *column) for column in columns]
+        frames = [_frame(category.folder, self._background, *column) for column in columns]
         attributes = {
             "category": category.folder.name,
             "sequence": sequence.name,
             "viewpoint_quality_score": None if math.isnan(sequence.score) else sequence.score,
             "scale_from": scale_from,
+            **({} if self._background is None else {"masks": "laid"}),
             **_memberships(category, sequence.name, annotations),
         }
         return SourceScene(name, frames, found.rejected, attributes, scale, listed=found.listed)
@@ -241,15 +250,28 @@ def _memberships(category: _Category, sequence: str, annotations: Sequence[Annot
     }
 
 
-def _frame(folder: Path, annotation: Annotation, camera_to_world: np.ndarray, number: int) -> SourceFrame:
+def _frame(
+    folder: Path, background: pictures.Colour | None, annotation: Annotation, camera_to_world: np.ndarray, number: int
+) -> SourceFrame:
     return SourceFrame(
         name=as_text(annotation.image.name),
         camera_to_world=camera_to_world,
         intrinsics=annotation.intrinsics,
         timestamp=annotation.timestamp,
-        load=functools.partial(_load, folder, annotation),
+        load=functools.partial(_load_masked, folder, annotation, background),
         number=number,
     )
+
+
+def _load_masked(folder: Path, annotation: Annotation, background: pictures.Colour | None) -> bytes:
+    encoded = _load(folder, annotation)
+    if background is None:
+        return encoded
+    if annotation.mask is None:
+        raise Rejected("annotation names no mask")
+    picture = pictures.open_picture(encoded)
+    cut = masks.cut_out(picture.image, masks.find(folder, folder, str(annotation.mask)), picture.orientation)
+    return pictures.encode(pictures.flatten(cut, background), picture.format)
 
 
 def _load(folder: Path, annotation: Annotation) -> bytes:

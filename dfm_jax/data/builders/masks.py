@@ -11,13 +11,13 @@ from dfm_jax.errors import Rejected
 
 
 def find(root: Path, folder: Path, name: str) -> Path:
-    """Like `source_files.find_picture`.
+    """Like `source_files.find_scaled_picture`: its size does not matter.
 
     Raises:
       Rejected: it is missing.
     """
     try:
-        return source_files.find_picture(root, folder, name)
+        return source_files.find_scaled_picture(root, folder, name)[0]
     except Rejected as reason:
         raise Rejected(f"mask: {reason}") from reason
 

@@ -19,6 +19,7 @@ PERSPECTIVE = ("", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", 
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # keys by which instant-ngp marks them
 LISTED_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")  # nerfstudio's order
+SKEW = "skew of K"
 SAME_ANGLE = 0.02  # relative difference between what two ways to state a focal length say
 
 Values = Mapping[str, Any]
@@ -26,7 +27,7 @@ Values = Mapping[str, Any]
 
 def lens_of(frame: Values, content: Values, path: Path, reduced: float) -> tuple[Lens, tuple[float, float]]:
     """The lens of a frame of a file, and the size of picture it is for, of which `path` may be a reduced copy."""
-    frame, content = _stated(frame), _stated(content)
+    frame, content = _with_matrix(_stated(frame)), _with_matrix(_stated(content))
     values = ChainMap(dict(frame), dict(content))
     width, height = _size(values, path, reduced)
     focal = _focal_lengths(frame, content, width, height)
@@ -34,7 +35,8 @@ def lens_of(frame: Values, content: Values, path: Path, reduced: float) -> tuple
         number(values[key], key) / side if key in values else 0.5 for key, side in (("cx", width), ("cy", height))
     )
     distortion, fisheye = _distortion(values)
-    return Lens(focal, centre, distortion=distortion, fisheye=fisheye), (width, height)
+    skew = number(values.get(SKEW, 0), "K") / width
+    return Lens(focal, centre, skew, distortion=distortion, fisheye=fisheye), (width, height)
 
 
 def contradictions(content: Values) -> list[str]:
@@ -54,6 +56,27 @@ def contradictions(content: Values) -> list[str]:
 
 def _stated(values: Values) -> Values:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _with_matrix(values: Values) -> Values:
+    """With what `K` says, [3, 3] in pixels, under the names of its entries.
+
+    Raises:
+      Rejected: it is no such matrix, or contradicts what is stated beside it.
+    """
+    if "K" not in values:
+        return values
+    rows = values["K"]
+    if not isinstance(rows, list) or len(rows) != 3 or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+        raise Rejected("K is no 3x3 matrix")
+    (fx, skew, cx), (zero, fy, cy), last = ([number(value, "K") for value in row] for row in rows)
+    if zero or last != [0, 0, 1]:
+        raise Rejected("K is not upper triangular with a last row of 0 0 1")
+    said = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
+    for key in said.keys() & values.keys():
+        if not math.isclose(number(values[key], key), said[key], rel_tol=SAME_ANGLE, abs_tol=1.0):
+            raise Rejected(f"K and {key} beside it do not agree")
+    return {**values, **said, SKEW: skew}
 
 
 def _size(values: Values, path: Path, reduced: float) -> tuple[float, float]:

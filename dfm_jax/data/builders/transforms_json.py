@@ -6,10 +6,10 @@
                                                         there may only be reduced copies, `images_2`, `_4` or `_8`
 
 A file lists frames of `file_path` and `transform_matrix`: camera-to-world with OpenGL axes (x right, y up, z back).
-Intrinsics are those of the frame or else of the file: `fl_x fl_y cx cy w h` in pixels, or `camera_angle_x` and
-`camera_angle_y` in radians, and a lens: `k1 k2 k3 k4 p1 p2`, `camera_model`, `is_fisheye`. What nerfstudio did to the
-poses (`applied_transform`, `applied_scale`) is undone. The file may say which frames are trained on, see
-`transforms_splits`. Masks and depth maps that a frame may name are not read.
+Intrinsics are those of the frame or else of the file: `fl_x fl_y cx cy w h` in pixels, a 3x3 matrix `K`, or
+`camera_angle_x` and `camera_angle_y` in radians, and a lens: `k1 k2 k3 k4 p1 p2`, `camera_model`, `is_fisheye`. What
+nerfstudio did to the poses (`applied_transform`, `applied_scale`) is undone. The file may say which frames are trained
+on, see `transforms_splits`. Masks (`mask_path`) are read where they are asked for; depth maps are not.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import captures, point_clouds, source_files, transforms_cameras, transforms_splits
+from dfm_jax.data.builders import captures, masks, point_clouds, source_files, transforms_cameras, transforms_splits
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
 from dfm_jax.data.loading import text_files
@@ -32,6 +32,7 @@ from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.errors import Rejected, UserError
 
 WHOLE = "transforms.json"
+Captures = dict[str, dict[str, Path]]  # files by split, by capture
 FILES = {
     WHOLE: "train",
     "transforms_train.json": "train",
@@ -41,10 +42,20 @@ FILES = {
 
 
 class TransformsSource:
-    """`root` is a folder, or one such file."""
-
-    def __init__(self, root: Path, background: pictures.Colour):
-        self._root, self._background = root, background
+    def __init__(
+        self,
+        root: Path,
+        background: pictures.Colour | None,
+        masked: bool = False,
+        find: Callable[[Path], Captures] | None = None,
+    ):
+        """
+        Args:
+          root: a folder, or one such file.
+          masked: what masks exclude makes way for the background.
+          find: gives the captures at or below a root; None: whatever has such a file.
+        """
+        self._root, self._background, self._masked, self._find = root, background, masked, find or find_captures
 
     def splits(self) -> Mapping[str, Sequence[str]]:
         splits: dict[str, list[str]] = {}
@@ -75,7 +86,7 @@ class TransformsSource:
             name,
             [photo for photo in photos if photo.name not in splits.unused],
             rejected,
-            {"file": files[split].name, **splits.attributes},
+            {"file": files[split].name, **({"masks": "laid"} if self._masked else {}), **splits.attributes},
             self._background,
             object_alone=bool(photos) and pictures.stands_alone(photos[0].path),
             others=others,
@@ -105,24 +116,15 @@ class TransformsSource:
         if not isinstance(frames, list):
             raise Rejected(f"{file.name} has no list of frames")
         try:
-            undo = _undo_applied(content)
+            undo = undo_applied(content)
         except Rejected as reason:
             raise refused(str(reason), [], map(_name, frames, range(len(frames)))) from reason
+        masks_in = file.parent if self._masked and any(map(has_mask, frames)) else None
         for number, frame in enumerate(frames):
             name = _name(frame, number)
             try:
-                if not _has_name(frame):
-                    raise Rejected("frame has no file_path")
-                path, reduced = source_files.find_scaled_picture(self._folder, file.parent, name)
-                pose = undo(transforms_cameras.matrix(frame.get("transform_matrix"), "transform_matrix"))
-                photos.append(
-                    Photo(
-                        name,
-                        path,
-                        pose @ OPENCV_FROM_OPENGL,
-                        *transforms_cameras.lens_of(frame, content, path, reduced),
-                    )
-                )
+                photo = read_photo(self._folder, file.parent, frame, content, masks_in)
+                photos.append(dataclasses.replace(photo, camera_to_world=undo(photo.camera_to_world)))
             except Rejected as reason:
                 rejected.append((name, str(reason)))
             listed.append(name)
@@ -148,20 +150,51 @@ class TransformsSource:
         return self._root.parent if self._root.is_file() else self._root
 
     @functools.cached_property
-    def _captures(self) -> dict[str, dict[str, Path]]:
-        """The files of each capture by split."""
+    def _captures(self) -> Captures:
         if self._root.is_file():
             return {
                 source_files.scene_name(self._folder, self._folder): {FILES.get(self._root.name, "train"): self._root}
             }
-        found: list[tuple[str, dict[str, Path]]] = []
-        for folder, names in source_files.folders(self._root):
-            files = {split: folder / name for name, split in FILES.items() if name in names}
-            if files:
-                found.append((source_files.scene_name(self._root, folder), files))
-        if not found:
-            raise UserError(f"no {', '.join(FILES)} was found at or below --source={self._root}")
-        return source_files.distinct(found)
+        return self._find(self._root)
+
+
+def find_captures(root: Path) -> Captures:
+    found: list[tuple[str, dict[str, Path]]] = []
+    for folder, names in source_files.folders(root):
+        files = {split: folder / name for name, split in FILES.items() if name in names}
+        if files:
+            found.append((source_files.scene_name(root, folder), files))
+    if not found:
+        raise UserError(f"no {', '.join(FILES)} was found at or below --source={root}")
+    return source_files.distinct(found)
+
+
+def read_photo(root: Path, folder: Path, frame: Any, content: Mapping[str, Any], masks_in: Path | None = None) -> Photo:
+    """A frame of a file, in the file's world.
+
+    Args:
+      folder: what `file_path` starts from; below `root`.
+      masks_in: what `mask_path` starts from; None: masks are not read.
+
+    Raises:
+      Rejected: its picture is missing, or it has no camera.
+    """
+    if not _has_name(frame):
+        raise Rejected("frame has no file_path")
+    name = transforms_splits.frame_name(frame["file_path"])
+    path, reduced = source_files.find_scaled_picture(root, folder, name)
+    pose = transforms_cameras.matrix(frame.get("transform_matrix"), "transform_matrix") @ OPENCV_FROM_OPENGL
+    lens, size = transforms_cameras.lens_of(frame, content, path, reduced)
+    mask = None
+    if masks_in is not None:
+        if not has_mask(frame):
+            raise Rejected("frame has no mask_path, where others have one")
+        mask = masks.find(root, masks_in, transforms_splits.frame_name(frame["mask_path"]))
+    return Photo(name, path, pose, lens, size, mask=mask)
+
+
+def has_mask(frame: Any) -> bool:
+    return isinstance(frame, Mapping) and isinstance(frame.get("mask_path"), str)
 
 
 def _unread(file: Path, names: Collection[str]) -> list[str]:
@@ -187,7 +220,7 @@ def _name(frame: Any, number: int) -> str:
     return transforms_splits.frame_name(frame["file_path"]) if _has_name(frame) else f"frame {number}"
 
 
-def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """What takes a pose [4, 4] of the file back to the world in which it was reconstructed."""
     scale, inverse = _applied_scale(content), np.linalg.inv(_applied(content))
 
