@@ -80,17 +80,22 @@ def cameras_around(context: Camera, target: Camera, near: float, far: float, cou
     an even pace, around what both look at; or, where they look from about the same side, between and beside them."""
     ends = Camera(*(np.stack(x).astype(np.float64) for x in zip(_parts(context), _parts(target), strict=True)))
     centre = scene_centre(ends, near, far)
-    outward = ends.camera_to_world[:, :3, 3] - centre
-    cosine = outward[0] @ outward[1] / np.maximum(np.linalg.norm(outward[0]) * np.linalg.norm(outward[1]), 1e-9)
-    number = np.arange(max(count - len(outward), 0))
+    number = np.arange(max(count - 2, 0))
     way = (number + 0.5) / max(len(number), 1)
     scattered = (number * _GOLDEN) % 1.0  # evenly over [0, 1) at any stretch of the way
-    if np.arccos(np.clip(cosine, -1, 1)) > _ALL_AROUND:
+    if are_all_around(ends, centre):
         more = _ring(ends, centre, 2 * np.pi * way, _RISE * (2 * scattered - 1))
     else:
         more = _beside(ends, 2 * near * far / (near + far), way, 2 * np.pi * scattered)
     both = zip(_parts(ends), _parts(more), strict=True)
     return Camera(*(np.concatenate(x)[:count] for x in both))
+
+
+def are_all_around(ends: Camera, centre: np.ndarray) -> bool:
+    """Whether two cameras [2] see `centre` [3] from so different sides that it is looked at from all."""
+    outward = np.asarray(ends.camera_to_world, np.float64)[:, :3, 3] - centre
+    cosine = outward[0] @ outward[1] / np.maximum(np.linalg.norm(outward[0]) * np.linalg.norm(outward[1]), 1e-9)
+    return bool(np.arccos(np.clip(cosine, -1, 1)) > _ALL_AROUND)
 
 
 def _ring(ends: Camera, centre: np.ndarray, azimuths: np.ndarray, rises: np.ndarray) -> Camera:

@@ -43,6 +43,10 @@ class Balls:
     def target_camera(self):
         return Camera(looking_at_the_origin(2.8), INTRINSICS)
 
+    @property
+    def context_image(self):
+        return self.render(self.context_camera).rgb
+
     def render(self, camera, height=None, width=None):
         height, width = height or self.image_size, width or self.image_size
         single = np.ndim(camera.intrinsics) == 2

@@ -170,3 +170,14 @@ def test_at_most_as_many_gaussians_as_asked_for(fitted):
         found = initial_gaussians(fitted[0], most)
         assert most / 2 <= len(found) <= most
         np.testing.assert_allclose(np.linalg.norm(found.quaternions, axis=-1), 1)
+
+
+def test_gaussians_take_the_mean_of_the_pixels_that_they_are_seen_in(fitted):
+    views, gaussians, _ = fitted
+    means = fitting.averages(gaussians, views, np.full((18, 24, 24, 2), [0.25, 3.0]))
+    seen = means[:, 0] > 0
+    assert seen.mean() > 0.8
+    np.testing.assert_allclose(means[seen], np.broadcast_to([0.25, 3.0], (seen.sum(), 2)), rtol=1e-4)
+    of_views = fitting.averages(gaussians, views, views.images.rgb)
+    colours = gaussians.colours[seen & (gaussians.opacities > 0.8)] - of_views[seen & (gaussians.opacities > 0.8)]
+    assert np.abs(colours).mean() < 0.15

@@ -1,6 +1,5 @@
 """The viewer in a real browser (Debian's chromium, by playwright), of the model that ships: one of each, in one go."""
 
-import pathlib
 import time
 
 import numpy as np
@@ -13,17 +12,10 @@ from dfm_jax.viewer import server
 from dfm_jax.viewer.app import Viewer
 from dfm_jax.viewer.browser import Browser
 from dfm_jax.viewer.frames import CALLS, TILE
+from tests.browser import PATIENCE, chromium, needs_chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="without playwright, the viewer is not tried in a browser")
-CHROMIUM = "/usr/bin/chromium"
-if not pathlib.Path(CHROMIUM).exists():
-    pytest.skip("without Debian's chromium, the viewer is not tried in a browser", allow_module_level=True)
-
-ARGUMENTS = (
-    "--no-sandbox --enable-unsafe-swiftshader --use-angle=swiftshader --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
-PATIENCE = 90.0  # seconds for what takes none; compilations are told apart
+__all__ = ["chromium"]  # a fixture
+pytestmark = needs_chromium
 SIZE = {"width": 1000, "height": 500}  # narrower, viser hides its panel
 
 
@@ -39,14 +31,6 @@ def viewer(tmp_path_factory):
     wait_for(lambda: made.session.samples and not made.jobs.busy)
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS.split())
-        yield browser
-        browser.close()
 
 
 def wait_for(true, seconds: float = PATIENCE):

@@ -163,6 +163,35 @@ def _view(shapes: _Shapes, splats: Splats, cameras: Camera, near: Array, backgro
     )
 
 
+def averages(gaussians: Gaussians, views: SceneViews, images: np.ndarray) -> np.ndarray:
+    """Means [n, c] of what pixels [k, h, w, c] of the views show, for each gaussian by how much it adds to the pixels;
+    0 where it is not seen."""
+    origin = views.cameras.camera_to_world[:, :3, 3].mean(0)
+    nothing = np.zeros((len(gaussians), images.shape[-1] + 1))
+    parts = (gaussians.means - origin, gaussians.covariances(), gaussians.opacities, nothing)
+    splats, cameras = Splats(*_on_device(parts)), _on_device(_relative_to(origin, views.cameras))
+    near = views.scene.bounds[0]
+    shapes = _Shapes(views.side, views.side, _room(splats, cameras, views.side, views.side, near))
+    total = np.zeros(nothing.shape)
+    for i, image in enumerate(images):
+        camera = jax.tree.map(lambda x, i=i: x[i : i + 1], cameras)
+        pixels = np.concatenate([image, np.ones_like(image[..., :1])], axis=-1, dtype=np.float32)
+        total += jax.device_get(_added_up(shapes, splats, camera, near, pixels[None]))
+    return total[:, :-1] / total[:, -1:].clip(1e-6)
+
+
+@partial(jax.jit, static_argnums=0)
+def _added_up(shapes: _Shapes, splats: Splats, camera: Camera, near: Array, pixels: Array) -> Array:
+    """What pixels [1, h, w, c] hold, added up for each gaussian by its weights in them: the derivative of the image by
+    its colour, in which images are linear."""
+
+    def image(colours: Array) -> Array:
+        coloured = splats._replace(colours=colours)
+        return rasterize(coloured, camera, shapes.height, shapes.width, near=near, per_tile=shapes.per_tile).rgb
+
+    return jax.vjp(image, splats.colours)[1](pixels)[0]
+
+
 _most = jax.jit(most_per_tile, static_argnums=(2, 3))
 
 

@@ -33,6 +33,7 @@ FORMATS = (
     Format("points", ".ply", "dfm_jax.exports.points:write"),
     Format("mesh", ".glb", "dfm_jax.exports.mesh:write"),
     Format("gaussians", ".glb", "dfm_jax.exports.splat_files:write_glb"),
+    Format("html", ".html", "dfm_jax.viewer.page:write", stem="scene"),
     Format("transforms", "", "dfm_jax.exports.camera_files:write_transforms"),
     Format("colmap", "", "dfm_jax.exports.camera_files:write_colmap"),
 )

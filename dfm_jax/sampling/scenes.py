@@ -147,6 +147,11 @@ class SampledScene:
         return self.sampler.model.image_size
 
     @property
+    def context_image(self) -> np.ndarray:
+        """[h, w, 3] in [0, 1] the first context view, as the model is given it."""
+        return self.sampled.example.context.images[self.source, 0]
+
+    @property
     def background(self) -> float:
         """Grey in [0, 1] behind the scene."""
         return self.sampler.model.config.ray_marching.background

@@ -1,0 +1,84 @@
+"""How the buttons of a 3D page look, and the script behind them."""
+
+CSS = """
+#dfm-bar { position: fixed; left: 0; right: 0; bottom: 0; z-index: 20; display: flex; flex-wrap: wrap; gap: .4rem 1rem;
+  align-items: center; padding: .5rem .75rem; background: rgba(20, 22, 27, .82); color: #ececf0;
+  font: 14px/1.3 system-ui, sans-serif; }
+#dfm-bar .group { display: inline-flex; gap: .3rem; align-items: center; }
+#dfm-bar button { font: inherit; color: inherit; background: #2b2f38; border: 1px solid #474c58; border-radius: 7px;
+  padding: .25rem .65rem; cursor: pointer; }
+#dfm-bar button:hover { border-color: #7fabff; }
+#dfm-bar button[aria-pressed="true"] { background: #2f6fde; border-color: #7fabff; }
+#dfm-hint { color: #a0a4ae; margin-left: auto; }
+@media (max-width: 760px) { #dfm-hint { display: none; } }
+"""
+
+SCRIPT = """
+(() => {
+  const bar = document.getElementById('dfm-bar');
+  const state = {sample: 1, kind: 'colours', playing: null, cameras: true};
+  const send = (...messages) => {
+    const client = window.__viserMutable;
+    client.messageQueue.push(...messages);
+    client.requestRender();
+  };
+  const visible = (name, visible) => ({type: 'SetSceneNodeVisibilityMessage', name, visible, owner: ''});
+  const view = camera => send(
+    {type: 'SetCameraFovMessage', fov: camera.fov, initial: false},
+    {type: 'SetCameraUpDirectionMessage', position: camera.up, initial: false},
+    {type: 'SetCameraPositionMessage', position: camera.position, initial: false},
+    {type: 'SetCameraLookAtMessage', look_at: camera.look_at, initial: false});
+  const pressed = () => bar.querySelectorAll('[data-sample], [data-kind]').forEach(button => {
+    const own = button.dataset.sample ? +button.dataset.sample === state.sample : button.dataset.kind === state.kind;
+    button.setAttribute('aria-pressed', own);
+  });
+  const show = () => {
+    const messages = [];
+    for (let i = 1; i <= DFM.samples; i++)
+      for (const kind of ['colours', 'uncertainty'])
+        messages.push(visible(`/sample ${i}/${kind}`, i === state.sample && kind === state.kind));
+    send(...messages);
+    pressed();
+  };
+  const showCameras = shown => {
+    state.cameras = shown;
+    cameras.setAttribute('aria-pressed', shown);
+    send(visible('/photograph', shown), visible('/target camera', shown));
+  };
+  const stop = () => {
+    clearInterval(state.playing);
+    state.playing = null;
+    play.textContent = 'Play';
+  };
+  const play = document.getElementById('dfm-play');
+  const cameras = document.getElementById('dfm-cameras');
+  play.addEventListener('click', () => {
+    if (state.playing !== null) return stop();
+    let frame = 0;
+    play.textContent = 'Stop';
+    showCameras(false);  // the path goes through them
+    state.playing = setInterval(() => view(DFM.path[frame++ % DFM.path.length]), DFM.milliseconds);
+  });
+  document.getElementById('dfm-photograph').addEventListener('click', () => {
+    stop();
+    showCameras(false);
+    view(DFM.photograph);
+  });
+  cameras.addEventListener('click', () => showCameras(!state.cameras));
+  bar.addEventListener('click', event => {
+    const {sample, kind} = event.target.dataset;
+    if (sample) state.sample = +sample;
+    if (kind) state.kind = kind;
+    if (sample || kind) show();
+  });
+  addEventListener('pointerdown', event => { if (event.target.tagName === 'CANVAS') stop(); }, true);
+  const started = setInterval(() => {  // once the client has drawn what the page holds
+    const nodes = window.__viserSceneTree?.getState();
+    if (!window.__viserMutable?.cameraControl || !nodes?.['/photograph']) return;
+    clearInterval(started);
+    view(DFM.start);
+    pressed();
+    document.body.dataset.ready = 'true';
+  }, 50);
+})();
+"""
