@@ -30,9 +30,8 @@ SAMPLES, SIDEWAYS = 3, 135.0  # degrees from the context camera
 def main(path: str) -> None:
     sampler = dfm_jax.load("toy", num_samples=SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
-        viewer = Viewer(
-            sampler, of_data_set(sampler.config), pathlib.Path(folder), "localhost", free_port("localhost", 8400)
-        )
+        sources, port = of_data_set(sampler.config), free_port("localhost", 8400)
+        viewer = Viewer(sampler, sources, pathlib.Path(folder), "localhost", port, fit_gaussians=False)
         wait_for(lambda: len(viewer.session.samples) == SAMPLES and not viewer.jobs.busy)
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS.split())

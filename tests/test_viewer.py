@@ -15,7 +15,7 @@ import dfm_jax
 from dfm_jax.commands import view
 from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.errors import UserError
-from dfm_jax.viewer import drawing, limits, server
+from dfm_jax.viewer import limits, samples, server
 from dfm_jax.viewer.files import written
 from dfm_jax.viewer.jobs import MAX_WAITING, Jobs
 from dfm_jax.viewer.paths import KEY_FRAMES, camera_path, with_aspect
@@ -179,44 +179,44 @@ def test_files_are_written_whole_and_never_over_others(tmp_path):
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """With sample 0, drawn in two steps."""
+    """With sample 0, sample in two steps."""
     sampler = dfm_jax.load("toy", steps=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("nothing_there"))
         made = Session(sampler, view.of_data_set(sampler.config))
-    made.draw(sampler, made.source)
+    made.add_sample(sampler, made.source)
     return made
 
 
 def test_samples_are_those_of_every_other_command(session):
-    (drawn,) = session.samples
-    scenes = drawn.sampler.sample(dfm_jax.example_photo(), num_samples=1, seed=drawn.sampler.config.seed)
-    np.testing.assert_allclose(drawn.scene.image, scenes[0].image, atol=1e-4)
+    (sample,) = session.samples
+    scenes = sample.sampler.sample(dfm_jax.example_photo(), num_samples=1, seed=sample.sampler.config.seed)
+    np.testing.assert_allclose(sample.scene.image, scenes[0].image, atol=1e-4)
     camera = scenes[0].target_camera
-    np.testing.assert_allclose(drawn.scene.render(camera, 8, 8).rgb, scenes[0].render(camera, 8, 8).rgb, atol=1e-3)
-    assert drawn.scene.frame.name == "first_camera"
+    np.testing.assert_allclose(sample.scene.render(camera, 8, 8).rgb, scenes[0].render(camera, 8, 8).rgb, atol=1e-3)
+    assert sample.scene.frame.name == "first_camera"
 
 
 def test_scenes_of_denoising_steps_show_their_predictions(session):
     session.find_steps(session.samples[0])
-    (drawn,) = session.samples
-    np.testing.assert_allclose(drawn.steps.x0[-1, 0], drawn.scene.image, atol=1e-4)
+    (sample,) = session.samples
+    np.testing.assert_allclose(sample.steps.x0[-1, 0], sample.scene.image, atol=1e-4)
     for step in (1, 2):
-        scene = session.scene_at(drawn, step)
-        size = drawn.scene.image.shape[:2]
+        scene = session.scene_at(sample, step)
+        size = sample.scene.image.shape[:2]
         seen = scene.render(scene.target_camera, *size).rgb
-        np.testing.assert_allclose(seen, drawn.steps.x0[step - 1, 0], atol=1e-3)
-    assert session.scene_at(drawn, 1) is session.scene_at(drawn, 1)
+        np.testing.assert_allclose(seen, sample.steps.x0[step - 1, 0], atol=1e-3)
+    assert session.scene_at(sample, 1) is session.scene_at(sample, 1)
 
 
 def test_a_guided_sample_is_another_and_not_compiled_for_its_scale(session):
-    (drawn,) = session.samples
-    guided = drawing.sampled_as(session.sampler, 0, 2, 1.7, "ddim")
+    (sample,) = session.samples
+    guided = samples.sampled_as(session.sampler, 0, 2, 1.7, "ddim")
     assert guided.config.sample.guidance == 1.7
-    one, other = (drawing._diffusion(guided.sampled_with(guidance=scale)) for scale in (1.7, 3.0))
+    one, other = (samples._diffusion(guided.sampled_with(guidance=scale)) for scale in (1.7, 3.0))
     assert jax.tree.structure(one) == jax.tree.structure(other)  # all of a program's identity
     assert (one.guidance_scale, other.guidance_scale) == (np.float32(1.7), np.float32(3.0))
-    assert not drawing._diffusion(drawn.sampler).guided
+    assert not samples._diffusion(sample.sampler).guided
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_guided_sample_is_another_and_not_compiled_for_its_scale(session):
 )
 def test_settings_that_cannot_be_are_refused(session, values, message):
     with pytest.raises(UserError, match=message):
-        drawing.sampled_as(session.sampler, *values)
+        samples.sampled_as(session.sampler, *values)
 
 
 def test_a_path_through_key_frames(session):
@@ -258,7 +258,7 @@ def test_a_path_through_key_frames(session):
 def test_samples_are_bounded_and_cleared(session, monkeypatch):
     monkeypatch.setattr(limits, "MAX_SAMPLES", 1)
     with pytest.raises(UserError, match="clear them first"):
-        session.draw(session.sampler, session.source)
+        session.add_sample(session.sampler, session.source)
     assert session.among_its_like(session.samples[0]).number == 0
     with pytest.raises(UserError, match="what is sampled behind is one of"):
         session.show("../../x")

@@ -8,6 +8,7 @@ from PIL import Image
 
 import dfm_jax
 from dfm_jax.commands import view
+from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.viewer import server
 from dfm_jax.viewer.app import Viewer
 from dfm_jax.viewer.browser import Browser
@@ -27,7 +28,8 @@ def viewer(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         sources = view.of_data_set(sampler.config)
-    made = Viewer(sampler, sources, folder / "view", "localhost", server.free_port("localhost", 8300))
+    port = server.free_port("localhost", 8300)
+    made = Viewer(sampler, sources, folder / "view", "localhost", port, fit_gaussians=False)
     wait_for(lambda: made.session.samples and not made.jobs.busy)
     yield made
     made.close()
@@ -99,6 +101,21 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     one_call = viewer.scheduler.speed.seconds(CALLS[0] * TILE**2)  # which tells how busy this machine is
     assert min(record.first_frames()[1:]) < max(1.0, 8 * one_call)
     wait_for(lambda: np.abs(picture_of(page, tmp_path) - first).mean() > 3)
+
+    # Gaussians are seen while the camera moves, and then the field again.
+    some = Gaussians(
+        means=np.array([[0.0, 0.0, 4.0]]),
+        scales=np.full((1, 3), 0.5),
+        quaternions=np.array([[1.0, 0, 0, 0]]),
+        opacities=np.ones(1),
+        colours=np.array([[0.0, 1.0, 0.0]]),
+    )
+    viewer.session._know(viewer.session.samples[0], gaussians=some)
+    motion = viewer.browser(client)._motion
+    wait_for(lambda: motion.smooth)
+    motion.moved()
+    assert motion._handle.visible
+    wait_for(lambda: not motion._handle.visible)
 
     # Buttons: another sample, and a notification of a value that cannot be.
     page.get_by_text("Sample", exact=True).first.click()

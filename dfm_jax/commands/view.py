@@ -91,7 +91,7 @@ def of_data_set(config: Config) -> list[Source]:
     except UserError as error:
         if not config.data.toy_scenes:
             raise UserError(f"{error}; or sample behind a photograph, with --image=") from error
-        logger.info("the data set is not here: samples are drawn behind the photograph that is shipped")
+        logger.info("the data set is not here: scenes are sampled behind the photograph that ships")
         photograph, placement = example_photo(), Placement()
         given = to_example(photograph, config, placement)
         frame = source_frame(photograph, placement)

@@ -5,6 +5,7 @@ The session (samples, settings, key frames) is shared by all browsers; each has 
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from dfm_jax.structs import Camera
 from dfm_jax.viewer import limits, objects, server
 from dfm_jax.viewer.answers import tell
 from dfm_jax.viewer.browser import Browser
-from dfm_jax.viewer.drawing import Drawn
 from dfm_jax.viewer.exporting import ExportPanel
 from dfm_jax.viewer.frames import compile_calls
-from dfm_jax.viewer.jobs import Job, Jobs
+from dfm_jax.viewer.jobs import MAX_WAITING, Job
 from dfm_jax.viewer.panels import PathPanel, Progress, SamplePanel
 from dfm_jax.viewer.paths import camera_path
 from dfm_jax.viewer.returning import Returning
+from dfm_jax.viewer.samples import Sample
 from dfm_jax.viewer.scheduler import RenderScheduler
 from dfm_jax.viewer.session import Session
 from dfm_jax.viewer.sources import Source, joined
@@ -32,46 +33,58 @@ from dfm_jax.viewpoints import scene_centre, up_direction
 
 logger = logging.getLogger(__name__)
 
-FIRST_SAMPLES = 3  # that are drawn at the start
+FIRST_SAMPLES = 3  # that are sampled at the start
 # Degrees that the first look is turned from the context camera, and how many times wider it is: frusta are seen then.
 SIDEWAYS, WIDER = 35.0, 1.5
+FITS_LAST = 1e6  # their place in the panel: below all else
+LONGEST_WAIT = 1.0  # seconds that a step of fitting waits for frames
 LARGEST_DOWNLOAD = 64 * 2**20  # bytes that are sent to a browser
 
 
 class Viewer:
-    """A running viewer. Its server answers as soon as this is made; samples come as they are drawn."""
+    """A running viewer. Its server answers as soon as this is made; samples come one after the other."""
 
-    def __init__(self, sampler: Sampler, sources: Sequence[Source], folder: Path, host: str, port: int):
+    def __init__(
+        self,
+        sampler: Sampler,
+        sources: Sequence[Source],
+        folder: Path,
+        host: str,
+        port: int,
+        fit_gaussians: bool = True,
+    ):
         """
         Args:
           folder: for videos and exports.
           port: a free one.
+          fit_gaussians: to every sample, to be seen while cameras move.
         """
         self.folder, self.grid = folder, sampler.config.model.pixel_grid
         self._browsers: dict[int, Browser] = {}
         self.returning = Returning()
-        self._lock, self._compiled = threading.Lock(), False
+        self._lock, self._compiled, self._fitting = threading.Lock(), False, fit_gaussians
         self.session = Session(sampler, sources)
         self.scheduler = RenderScheduler(self.grid)
         self.server = server.start_server(host, port, f"dfm_jax: {Path(sampler.name).name}")
         self.server.gui.configure_theme(control_width="large", dark_mode=True, show_logo=False, show_share_button=False)
         self.server.gui.main_panel.dock_right()
-        self.progress = Progress.add(self.server.gui)
-        self.jobs = Jobs(self.progress.show, self._tell_ended)
+        self.jobs = Progress(self.server.gui, self._tell_ended, -10, MAX_WAITING).jobs
         group = self.server.gui.add_tab_group()
         self.tabs = {name: group.add_tab(name) for name in ("View", "Sample", "Path", "Export")}
+        self.fits = Progress(self.server.gui, self._tell_ended, FITS_LAST, limits.MAX_SAMPLES).jobs
         self.samples, self.paths, self.exports = SamplePanel(self), PathPanel(self), ExportPanel(self)
         self._point_initial_camera()
         self.session.changed = self._refresh
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
-        self.samples.draw_samples(min(FIRST_SAMPLES, sampler.config.sample.num_samples))
+        self.samples.add_samples(min(FIRST_SAMPLES, sampler.config.sample.num_samples))
 
     @property
     def port(self) -> int:
         return self.server.get_port()
 
     def close(self) -> None:
+        self.fits.close()
         self.jobs.close()
         self.scheduler.close()
         server.stop_server(self.server)
@@ -94,18 +107,35 @@ class Viewer:
 
     def path_objects(self, scene: Any) -> list[Any]:
         """The camera path that is chosen, in viser's `scene`."""
+        if self.paths.shown() is None:
+            return []
         try:
             path = self.paths.cameras()
-        except UserError:  # there is none yet
+        except UserError:  # there are no key frames yet
             return []
         return objects.add_path(scene, path, self.session.key_frames, self.session.source)
 
-    def prepare_frames(self, drawn: Drawn) -> None:
-        """Compiles what frames are rendered by, once there is something to render."""
+    def prepare_frames(self, sample: Sample) -> None:
+        """Compiles what frames are rendered by, once there is something to render; then has gaussians fitted."""
         if not self._compiled:
-            self.scheduler.speed = compile_calls(drawn.scene, drawn.scene.target_camera, self.grid)
+            self.scheduler.speed = compile_calls(sample.scene, sample.scene.target_camera, self.grid)
             self._compiled = True
             self._refresh()
+        if self._fitting:
+            self.fits.add(f"gaussians of sample {sample.scene.number}", lambda job: self._fit(job, sample))
+
+    def _fit(self, job: Job, sample: Sample) -> str:
+        """While nobody waits for frames or anything else."""
+
+        def progress(done: int, total: int) -> None:
+            job.progress(done / total)
+            end = time.monotonic() + LONGEST_WAIT
+            while self.jobs.busy or (self.scheduler.busy and time.monotonic() < end):
+                time.sleep(0.02)
+                job.progress(done / total)
+
+        self.session.fit_gaussians(sample, progress)
+        return ""
 
     def hand_over(self, client: Any, path: Path) -> None:
         """Sends a file to the browser that asked for it, which may be elsewhere."""

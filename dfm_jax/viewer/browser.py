@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.errors import UserError
+from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.structs import Camera
 from dfm_jax.viewer import limits, objects
 from dfm_jax.viewer.answers import on, tell
-from dfm_jax.viewer.drawing import Drawn
 from dfm_jax.viewer.jobs import Job
+from dfm_jax.viewer.motion import Motion
 from dfm_jax.viewer.overlays import OF_ALL_SAMPLES, OVERLAYS, Look, depth_along_axis, grid_shape, picture
+from dfm_jax.viewer.samples import Sample
 from dfm_jax.viewer.scheduler import Shot, Shown
 from dfm_jax.visualization.pictures import enlarge, to_uint8
 
@@ -22,7 +24,7 @@ COARSE_QUALITY, FINE_QUALITY = 75, 92  # of JPEG
 PREVIEW = 160  # least side of the small picture, pixels
 
 
-CHOICES = ("which", "overlay", "step", "finest", "cameras")  # of the controls, which a browser finds again
+CHOICES = ("which", "overlay", "step", "finest", "cameras", "smooth")  # of the controls, which a browser finds again
 
 
 @dataclasses.dataclass
@@ -36,6 +38,7 @@ class Controls:
     preview: Any
     finest: Any
     cameras: Any
+    smooth: Any
     to_context: Any
     to_target: Any
 
@@ -47,14 +50,16 @@ class Browser:
         self.client, self._viewer = client, viewer
         self._cameras: list[Any] = []
         self._path: list[Any] = []
-        self._source, self._keys = None, ()
+        self._source, self._shown_path = None, None
         self._lock = threading.RLock()
         self.controls = self._add_controls()
         self._secret = viewer.returning.secret(client)
+        background = viewer.session.sampler.config.model.ray_marching.background
+        self._motion = Motion(client, background, self.request)
         self.refresh()
         self._take_up(viewer.returning.come(self._secret))
         viewer.scheduler.join(client.client_id, self.receive)
-        client.camera.on_update(lambda _: self.request())
+        client.camera.on_update(lambda _: self._moved())
         self.request()
 
     def _add_controls(self) -> Controls:
@@ -68,10 +73,11 @@ class Browser:
                 preview=gui.add_image(np.zeros((PREVIEW, PREVIEW, 3), np.uint8), label="at the target camera"),
                 finest=gui.add_dropdown("Pixels", tuple(map(str, limits.FINEST)), initial_value=str(DEFAULT_FINEST)),
                 cameras=gui.add_checkbox("Cameras of views", True),
+                smooth=gui.add_checkbox("Gaussians while moving", True, hint="Once they are fitted to the sample."),
                 to_context=gui.add_button("To the context camera"),
                 to_target=gui.add_button("To the target camera"),
             )
-        for handle in (made.which, made.overlay, made.finest, made.cameras):
+        for handle in (made.which, made.overlay, made.finest, made.cameras, made.smooth):
             on(handle, lambda _: self._chosen())
         on(made.step, lambda _: self._stepped())
         on(made.to_context, lambda _: self.look_through(self._viewer.session.source.first_context))
@@ -79,6 +85,7 @@ class Browser:
         return made
 
     def leave(self) -> None:
+        self._motion.end()
         self._viewer.scheduler.leave(self.client.client_id)
         seen, controls = self.client.camera, self.controls
         camera = {name: getattr(seen, name) for name in ("position", "look_at", "up_direction", "fov")}
@@ -103,15 +110,15 @@ class Browser:
         """The session has changed."""
         with self._lock:
             session, which = self._viewer.session, self.controls.which
-            labels = tuple(drawn.label for drawn in session.samples)
+            labels = tuple(sample.label for sample in session.samples)
             options = (*labels, ALL) if len(labels) > 1 else labels or (NOTHING,)
             if which.options != options:
                 which.options = options
             if session.source is not self._source:
                 self._source = session.source
                 self._replace("_cameras", objects.add_cameras(self.client.scene, session.source))
-            if session.key_frames != self._keys:
-                self._keys = session.key_frames
+            if (path := self._viewer.paths.shown()) != self._shown_path:
+                self._shown_path = path
                 self._replace("_path", self._viewer.path_objects(self.client.scene))
         self._chosen()
 
@@ -125,48 +132,63 @@ class Browser:
 
     def _chosen(self) -> None:
         """Another sample or overlay, or the same ones again."""
-        drawn = self.drawn()
-        slider, last = self.controls.step, drawn.num_steps + 1 if drawn else 2
+        sample = self.sample()
+        slider, last = self.controls.step, sample.num_steps + 1 if sample else 2
         if slider.max != last:
             slider.max, slider.value = last, last
-        slider.disabled = drawn is None
-        self._show_preview(drawn)
+        slider.disabled = sample is None
+        self._show_preview(sample)
+        self._motion.use(self._gaussians(sample), sum(self._viewer.session.source.bounds) / 8)
         self.request()
+
+    def _gaussians(self, sample: Sample | None) -> Gaussians | None:
+        """What is to be seen while the camera moves; None: frames of the field."""
+        wanted = self.controls.smooth.value is True and self.controls.overlay.value == OVERLAYS[0]
+        finished = sample is not None and self._step(sample) is None
+        return sample.gaussians if wanted and finished else None
+
+    def _moved(self) -> None:
+        """The camera moves."""
+        if self._motion.smooth:
+            self._viewer.scheduler.want(self.client.client_id, None)
+            self._motion.moved()
+        else:
+            self.request()
 
     def choose(self, label: str) -> None:
         """Shows another sample, as if the browser had chosen it."""
         self.controls.which.value = label
         self._chosen()
 
-    def drawn(self) -> Drawn | None:
+    def sample(self) -> Sample | None:
         """The sample that is chosen; None: all, or there is none."""
         return next((d for d in self._viewer.session.samples if d.label == self.controls.which.value), None)
 
-    def _step(self, drawn: Drawn) -> int | None:
+    def _step(self, sample: Sample) -> int | None:
         """The denoising step that is chosen; None: the finished sample."""
         step = limits.whole_number(self.controls.step.value, 1, limits.MAX_STEPS + 1, "the step")
-        return step if step <= drawn.num_steps else None
+        return step if step <= sample.num_steps else None
 
     def _stepped(self) -> None:
         """Another denoising step: those of the sample are found first."""
-        drawn = self.drawn()
-        if drawn is None or self._step(drawn) is None or drawn.steps is not None:
+        sample = self.sample()
+        if sample is None or self._step(sample) is None or sample.steps is not None:
             self._chosen()
             return
 
         def find(job: Job) -> str:
-            self._viewer.session.find_steps(drawn)
+            self._viewer.session.find_steps(sample)
             return ""
 
         if not self._viewer.jobs.busy:
-            self._viewer.jobs.add(f"finding the denoising steps of {drawn.label}", find, self.client)
+            self._viewer.jobs.add(f"finding the denoising steps of sample {sample.scene.number}", find, self.client)
 
-    def _show_preview(self, drawn: Drawn | None) -> None:
-        if drawn is None:
+    def _show_preview(self, sample: Sample | None) -> None:
+        if sample is None:
             return
-        step = self._step(drawn)
-        known = step is not None and drawn.steps is not None
-        image = drawn.steps.x0[step - 1, 0] if known else drawn.scene.image
+        step = self._step(sample)
+        known = step is not None and sample.steps is not None
+        image = sample.steps.x0[step - 1, 0] if known else sample.scene.image
         self.controls.preview.image = enlarge(to_uint8(image), PREVIEW)
         self.controls.preview.label = f"x0-prediction of step {step}" if known else "at the target camera"
 
@@ -183,17 +205,17 @@ class Browser:
         overlay = limits.one_of(controls.overlay.value, OVERLAYS, "what is shown")
         finest = int(limits.one_of(controls.finest.value, tuple(map(str, limits.FINEST)), "the number of pixels"))
         aspect = limits.aspect_of(seen.image_width, seen.image_height)
-        scenes = [drawn.scene for drawn in samples]
-        drawn = self.drawn()
-        if drawn is None:
+        scenes = [sample.scene for sample in samples]
+        sample = self.sample()
+        if sample is None:
             rows, columns = grid_shape(len(scenes))
             aspect = float(np.clip(aspect * rows / columns, *limits.ASPECTS))
             chosen = None
         else:
-            chosen = samples.index(drawn)
-            step = self._step(drawn)
-            if step is not None and drawn.steps is not None:
-                scenes[chosen] = session.scene_at(drawn, step)
+            chosen = samples.index(sample)
+            step = self._step(sample)
+            if step is not None and sample.steps is not None:
+                scenes[chosen] = session.scene_at(sample, step)
             if overlay not in OF_ALL_SAMPLES:
                 scenes, chosen = [scenes[chosen]], 0
         camera = limits.browser_camera(seen.wxyz, seen.position, seen.fov, aspect)
@@ -210,7 +232,7 @@ class Browser:
         self._viewer.scheduler.want(self.client.client_id, shot)
         if shot is None:
             self.client.scene.set_background_image(None)
-            self.controls.status.content = "the first sample is being drawn"
+            self.controls.status.content = "the first scene is being sampled"
 
     def _show_objects(self, shot: Shot | None) -> None:
         """Frusta, where they are wanted, lie right in one picture, and are not around the camera itself."""
@@ -218,7 +240,7 @@ class Browser:
         place = np.asarray(self.client.camera.position)
         for handle in [*self._cameras, *self._path]:
             size = getattr(handle, "scale", 0.0)
-            visible = wanted and bool(np.linalg.norm(place - np.asarray(handle.position)) > 2 * size)
+            visible = wanted and bool(np.linalg.norm(place - np.asarray(handle.position)) > 4 * size)
             if handle.visible != visible:
                 handle.visible = visible
 
@@ -231,7 +253,9 @@ class Browser:
         if look.chosen is not None:
             depth = depth_along_axis(shown.views[look.chosen], shown.shot.camera, grid)
         quality = FINE_QUALITY if shown.final else COARSE_QUALITY
-        self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=quality, depth=depth)
+        with self.client.atomic():
+            self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=quality, depth=depth)
+            self._motion.hide()
         self.client.flush()
         if shown.complete:
             height, width = image.shape[:2]

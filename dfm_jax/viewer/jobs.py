@@ -11,7 +11,7 @@ from dfm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 8
+MAX_WAITING = 8  # that browsers asked for
 
 
 class Stopped(Exception):
@@ -49,13 +49,18 @@ class Job:
 class Jobs:
     """A queue of jobs, and the thread that does them."""
 
-    def __init__(self, changed: Callable[[Job | None], None], ended: Callable[[Job, str, bool], None]):
+    def __init__(
+        self,
+        changed: Callable[[Job | None], None],
+        ended: Callable[[Job, str, bool], None],
+        max_waiting: int = MAX_WAITING,
+    ):
         """
         Args:
           changed: is told of the job that is being done, as often as it gets on; None: there is none.
           ended: is told what to tell of a job, and whether all went well.
         """
-        self._changed, self._ended = changed, ended
+        self._changed, self._ended, self._max_waiting = changed, ended, max_waiting
         self._waiting: queue.Queue[Job | None] = queue.Queue()
         self._current: Job | None = None
         self._lock = threading.Lock()
@@ -68,8 +73,8 @@ class Jobs:
           UserError: too many are waiting.
         """
         with self._lock:
-            if self._waiting.qsize() >= MAX_WAITING:
-                raise UserError(f"{MAX_WAITING} things are waiting to be done already: wait, or stop them")
+            if self._waiting.qsize() >= self._max_waiting:
+                raise UserError(f"{self._max_waiting} things are waiting to be done already: wait, or stop them")
             self._waiting.put(Job(doing, work, owner, changed=self._changed))
 
     @property

@@ -11,7 +11,7 @@ from dfm_jax.viewer.sources import Source
 from dfm_jax.visualization.pictures import enlarge, to_uint8
 
 CONTEXT, TARGET, OTHER, PATH = (46, 134, 255), (255, 132, 40), (150, 150, 158), (240, 60, 130)
-SHARE = 0.07  # of the scene's typical distance: the size of a frustum
+SHARE = 0.055  # of the scene's typical distance: the size of a frustum
 PATH_POINTS = 200
 
 

@@ -1,48 +1,47 @@
 """The shared part of the panel, the same in all browsers: sampling, camera paths, and how far long work is."""
 
-import dataclasses
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from dfm_jax.config.sampling import SAMPLERS
 from dfm_jax.errors import UserError
-from dfm_jax.viewer import drawing, limits, videos
+from dfm_jax.viewer import limits, samples, videos
 from dfm_jax.viewer.answers import on
-from dfm_jax.viewer.jobs import Job
+from dfm_jax.viewer.jobs import Job, Jobs
 from dfm_jax.viewer.paths import KEY_FRAMES, NAMED
 
 KEY_FRAME_BUTTONS = ADD, REMOVE, REMOVE_ALL = ("add", "remove last", "remove all")
 UNTRAINED = "This model was trained without guidance: leave it at 1."
 
 
-@dataclasses.dataclass
 class Progress:
-    """How far the current job is: a bar, a line of text, and a button that ends it."""
+    """Jobs, and how far the current one is: a line of text, a bar, and a button that ends it and those that wait."""
 
-    text: Any
-    bar: Any
-    stop: Any
+    def __init__(self, gui: Any, ended: Callable[[Job, str, bool], None], order: float, max_waiting: int):
+        """
+        Args:
+          ended: is told what came of a job (`Jobs`).
+          order: of its place in the panel.
+        """
+        self._text, self._bar = gui.add_markdown("", order=order), gui.add_progress_bar(0.0, order=order + 1)
+        self._stop = gui.add_button("Stop", order=order + 2)
+        self._show(None)
+        self.jobs = Jobs(self._show, ended, max_waiting)
+        on(self._stop, lambda _: self.jobs.stop_all())
 
-    @classmethod
-    def add(cls, gui: Any) -> "Progress":
-        made = cls(
-            gui.add_markdown("", order=-3), gui.add_progress_bar(0.0, order=-2), gui.add_button("Stop", order=-1)
-        )
-        made.show(None)
-        return made
-
-    def show(self, job: Job | None) -> None:
-        for handle in (self.text, self.bar, self.stop):
+    def _show(self, job: Job | None) -> None:
+        for handle in (self._text, self._bar, self._stop):
             handle.visible = job is not None
         if job is None:
             return
         left = job.seconds_left
-        self.text.content = job.doing + (f", {left:.0f} s left" if left is not None else "")
-        self.bar.value, self.bar.animated = 100 * job.share, left is None
+        self._text.content = job.doing + (f", {left:.0f} s left" if left is not None else "")
+        self._bar.value, self._bar.animated = 100 * job.share, left is None
 
 
 class SamplePanel:
-    """Draws samples with settings that are checked when a button is pressed."""
+    """Samples with settings that are checked when a button is pressed."""
 
     def __init__(self, viewer: Any):
         self._viewer, gui = viewer, viewer.server.gui
@@ -57,9 +56,9 @@ class SamplePanel:
                 "Guidance", float(sample.guidance), step=0.1, hint=None if trained else UNTRAINED
             )
             self.name = gui.add_dropdown("Sampler", tuple(SAMPLERS), initial_value=sample.sampler)
-            self.draw = gui.add_button("Draw another sample")
+            self.another = gui.add_button("Draw another sample")
             self.clear = gui.add_button("Clear samples")
-        on(self.draw, lambda client: self.draw_samples(1, client))
+        on(self.another, lambda client: self.add_samples(1, client))
         on(self.clear, lambda _: viewer.session.clear())
         on(self.source, lambda client: self._show(client))
 
@@ -67,26 +66,26 @@ class SamplePanel:
         session = self._viewer.session
         session.show(self.source.value)
         if not session.samples:
-            self.draw_samples(1, client)
+            self.add_samples(1, client)
 
-    def draw_samples(self, count: int, client: Any = None) -> None:
-        """Draws samples behind the current scene, one after the other.
+    def add_samples(self, count: int, client: Any = None) -> None:
+        """Samples behind the current scene, one after the other.
 
         Raises:
           UserError: a setting cannot be, or there are too many samples.
         """
         session = self._viewer.session
         values = self.seed.value, self.steps.value, self.guidance.value, self.name.value
-        sampler, source = drawing.sampled_as(session.sampler, *values), session.source
+        sampler, source = samples.sampled_as(session.sampler, *values), session.source
         session.check_room()
 
-        def draw(job: Job) -> str:
+        def sample(job: Job) -> str:
             for i in range(count):
                 job.progress(i / count)
-                self._viewer.prepare_frames(session.draw(sampler, source))
+                self._viewer.prepare_frames(session.add_sample(sampler, source))
             return ""
 
-        self._viewer.jobs.add("drawing a sample" if count == 1 else f"drawing {count} samples", draw, client)
+        self._viewer.jobs.add("sampling" if count == 1 else f"sampling {count} scenes", sample, client)
 
 
 class PathPanel:
@@ -98,6 +97,7 @@ class PathPanel:
         with viewer.tabs["Path"]:
             self.path = gui.add_dropdown("Path", (*NAMED, KEY_FRAMES), initial_value="orbit")
             self.key_frames = gui.add_button_group("Key frames", KEY_FRAME_BUTTONS)
+            self.show = gui.add_checkbox("Show in the scene", False)
             self.frames = gui.add_number("Frames", 48, min=2, max=limits.MAX_FRAMES, step=1)
             self.play = gui.add_button("Play or stop")
             self.side = gui.add_dropdown(
@@ -106,7 +106,8 @@ class PathPanel:
             self.name = gui.add_text("Name", "video")
             self.render = gui.add_button("Render to mp4", hint="As this browser sees it: its sample, overlay and step.")
         on(self.key_frames, self._change_key_frames)
-        on(self.path, lambda _: viewer.session.changed())
+        for handle in (self.path, self.show):
+            on(handle, lambda _: viewer.session.changed())
         on(self.play, self._play)
         on(self.render, self._render)
 
@@ -118,8 +119,14 @@ class PathPanel:
             return
         session.add_key_frame(self._viewer.browser(client).camera())
         if len(session.key_frames) > 1:
-            self.path.value = KEY_FRAMES
+            self.path.value, self.show.value = KEY_FRAMES, True
             session.changed()
+
+    def shown(self) -> tuple[Any, ...] | None:
+        """What the path in the 3D view depends on; None: it is not shown."""
+        session = self._viewer.session
+        state = session.source.name, self.path.value, tuple(map(id, session.key_frames))
+        return state if self.show.value else None
 
     def cameras(self) -> Any:
         """Of the path that is chosen [n].

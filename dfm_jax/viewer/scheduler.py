@@ -139,6 +139,11 @@ class RenderScheduler:
                 browser.work = None
             self._changed.notify_all()
 
+    @property
+    def busy(self) -> bool:
+        with self._changed:
+            return any(browser.work or browser.wanted for browser in self._browsers.values())
+
     def close(self) -> None:
         with self._changed:
             self._ending = True

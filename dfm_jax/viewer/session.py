@@ -4,15 +4,17 @@ import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from dfm_jax.errors import UserError
+from dfm_jax.exports.fitting import fit_gaussians
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import SampledScene
 from dfm_jax.structs import Camera
-from dfm_jax.viewer import drawing, limits
-from dfm_jax.viewer.drawing import Drawn
+from dfm_jax.viewer import limits, samples
+from dfm_jax.viewer.samples import Sample
 from dfm_jax.viewer.sources import Source
 
 KEPT_STEPS = 64  # scenes of denoising steps that are kept
@@ -24,31 +26,31 @@ class Session:
     def __init__(self, sampler: Sampler, sources: Sequence[Source], changed: Callable[[], None] = lambda: None):
         self.sampler, self.sources, self.changed = sampler, tuple(sources), changed
         self.source = self.sources[0]
-        self._samples: list[Drawn] = []
+        self._samples: list[Sample] = []
         self._key_frames: list[Camera] = []
         self._steps: OrderedDict[tuple[str, int], SampledScene] = OrderedDict()
         self._lock, self._inferring = threading.RLock(), threading.Lock()
 
     @property
-    def samples(self) -> tuple[Drawn, ...]:
+    def samples(self) -> tuple[Sample, ...]:
         """Of the current source."""
         with self._lock:
-            return tuple(drawn for drawn in self._samples if drawn.source is self.source)
+            return tuple(sample for sample in self._samples if sample.source is self.source)
 
     @property
     def key_frames(self) -> tuple[Camera, ...]:
         with self._lock:
             return tuple(self._key_frames)
 
-    def sampled(self, label: str) -> Drawn:
+    def sampled(self, label: str) -> Sample:
         """A sample of the current source.
 
         Raises:
           UserError: there is none of this label.
         """
-        for drawn in self.samples:
-            if drawn.label == label:
-                return drawn
+        for sample in self.samples:
+            if sample.label == label:
+                return sample
         raise UserError("there is no such sample any more")
 
     def show(self, name: str) -> None:
@@ -72,12 +74,12 @@ class Session:
             if len(self._samples) >= limits.MAX_SAMPLES:
                 raise UserError(f"{limits.MAX_SAMPLES} samples are kept, and no more: clear them first")
 
-    def among_its_like(self, drawn: Drawn) -> SampledScene:
+    def among_its_like(self, sample: Sample) -> SampledScene:
         """A sample's scene among all samples behind the same source with the same settings, for what compares them."""
-        like = [d for d in self.samples if d.sampler.config == drawn.sampler.config]
-        return drawing.together(sorted(like, key=lambda each: each.scene.number))[drawn.scene.number]
+        like = [d for d in self.samples if d.sampler.config == sample.sampler.config]
+        return samples.together(sorted(like, key=lambda each: each.scene.number))[sample.scene.number]
 
-    def draw(self, sampler: Sampler, source: Source) -> Drawn:
+    def add_sample(self, sampler: Sampler, source: Source) -> Sample:
         """The next sample behind a source, with the settings of `sampler`.
 
         Raises:
@@ -86,33 +88,46 @@ class Session:
         self.check_room()
         same = [d for d in self._samples if d.source is source and d.sampler.config == sampler.config]
         number = max((d.scene.number + 1 for d in same), default=0)
-        drawn = Drawn(drawing.draw(sampler, source, number), source, sampler)
+        sample = Sample(samples.sample_one(sampler, source, number), source, sampler)
         with self._lock:
-            self._samples.append(drawn)
+            self._samples.append(sample)
         self.changed()
-        return drawn
+        return sample
 
     def clear(self) -> None:
         """Forgets the samples of the current source."""
         with self._lock:
-            self._samples = [drawn for drawn in self._samples if drawn.source is not self.source]
+            self._samples = [sample for sample in self._samples if sample.source is not self.source]
         self.changed()
 
-    def find_steps(self, drawn: Drawn) -> None:
+    def find_steps(self, sample: Sample) -> None:
         """Finds the denoising steps of a sample, if they are not known; takes as long as the sample did."""
-        if drawn.steps is not None:
+        if sample.steps is not None:
             return
-        known = dataclasses.replace(drawn, steps=drawing.steps_of(drawn))
+        self._know(sample, steps=samples.steps_of(sample))
+
+    def fit_gaussians(self, sample: Sample, progress: Callable[[int, int], None]) -> None:
+        """Fits gaussians to a sample, if it has none.
+
+        Args:
+          progress: called with the number of steps that are done, and that of all.
+        """
+        if sample.gaussians is None:
+            gaussians, _ = fit_gaussians(sample.scene, progress=progress)
+            self._know(sample, gaussians=gaussians)
+
+    def _know(self, sample: Sample, **found: Any) -> None:
+        """More of a sample, if it is still there."""
         with self._lock:
-            self._samples = [known if each is drawn else each for each in self._samples]
+            self._samples = [dataclasses.replace(s, **found) if s.is_same(sample) else s for s in self._samples]
         self.changed()
 
-    def scene_at(self, drawn: Drawn, step: int) -> SampledScene:
+    def scene_at(self, sample: Sample, step: int) -> SampledScene:
         """The scene that step 1, 2, ... of a sample infers, whose denoising steps are known."""
-        at = (f"{drawn.source.name}, {drawn.label}", step)
+        at = (f"{sample.source.name}, {sample.label}", step)
         with self._inferring:
             if at not in self._steps:
-                self._steps[at] = drawing.scene_at(drawn, step - 1)
+                self._steps[at] = samples.scene_at(sample, step - 1)
                 while len(self._steps) > KEPT_STEPS:
                     self._steps.popitem(last=False)
             self._steps.move_to_end(at)

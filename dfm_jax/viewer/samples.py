@@ -9,6 +9,7 @@ import numpy as np
 
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
+from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.sampling.batches import sample_pairs
 from dfm_jax.sampling.denoising import DenoisingSteps, denoising_steps, scene_of_step
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
@@ -21,13 +22,14 @@ ANY_GUIDANCE = 2.0  # that programs are compiled with: its true scale is an argu
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class Sample:
     """A sample, and how it came about."""
 
     scene: SampledScene
     source: Source
-    sampler: Sampler  # with the settings that it was drawn with
+    sampler: Sampler  # with the settings that it was sampled with
     steps: DenoisingSteps | None = None  # [m, 1], if they were asked for
+    gaussians: Gaussians | None = None  # in the scene's coordinates, when they are fitted
 
     @property
     def num_steps(self) -> int:
@@ -36,9 +38,13 @@ class Drawn:
     @property
     def label(self) -> str:
         """For people; no two samples that differ have the same."""
-        sample, seed = self.sampler.config.sample, self.sampler.config.seed
-        guided = f", guidance {sample.guidance:g}" if sample.guidance != 1 else ""
-        return f"sample {self.scene.number}: seed {seed}, {sample.sampler} in {sample.num_steps}{guided}"
+        settings, seed = self.sampler.config.sample, self.sampler.config.seed
+        guided = f", guidance {settings.guidance:g}" if settings.guidance != 1 else ""
+        return f"sample {self.scene.number}: seed {seed}, {settings.sampler} in {settings.num_steps}{guided}"
+
+    def is_same(self, other: "Sample") -> bool:
+        """Whether both are one sample, whatever else is known of it."""
+        return self.source is other.source and self.label == other.label
 
 
 def sampled_as(sampler: Sampler, seed: Any, steps: Any, guidance: Any, name: Any) -> Sampler:
@@ -54,17 +60,17 @@ def sampled_as(sampler: Sampler, seed: Any, steps: Any, guidance: Any, name: Any
     return sampler.sampled_with(seed=seed, num_steps=steps, guidance=float(guidance), sampler=name)
 
 
-def draw(sampler: Sampler, source: Source, number: int) -> SampledScene:
-    """Sample `number` behind a source: the one that every command draws with the same seed and settings."""
+def sample_one(sampler: Sampler, source: Source, number: int) -> SampledScene:
+    """Sample `number` behind a source: the one that every command samples with the same seed and settings."""
     diffusion = _diffusion(sampler)
     batch = sample_pairs(diffusion, jax.device_put(source.example), [(0, number)], _key(sampler.config))
     found = jax.device_get((batch.scene, batch.x0, batch.estimate))
     return SampledScene(diffusion, Sampled(*found, source.example, source.world, (source.frame,)), 0, 0, number)
 
 
-def together(samples: Sequence[Drawn]) -> Scenes:
-    """Samples 0, 1, ... of one source, drawn alike, as if at once."""
-    parts = [drawn.scene.sampled for drawn in samples]
+def together(samples: Sequence[Sample]) -> Scenes:
+    """Samples 0, 1, ... of one source, sampled alike, as if at once."""
+    parts = [sample.scene.sampled for sample in samples]
     joined = lambda name: jax.tree.map(lambda *x: np.concatenate(x), *(getattr(part, name) for part in parts))
     sampled = dataclasses.replace(parts[0], **{name: joined(name) for name in ("signal", "x0", "estimate")})
     first = samples[0].sampler
@@ -72,19 +78,19 @@ def together(samples: Sequence[Drawn]) -> Scenes:
     return Scenes(samples[0].scene.sampler, sampled, made_from)
 
 
-def steps_of(drawn: Drawn) -> DenoisingSteps:
-    """The denoising steps [m, 1] of a sample, in numpy: it is drawn again."""
-    numbers = np.array([0], np.int32), np.array([drawn.scene.number], np.int32)
-    diffusion = drawn.scene.sampler.replace(mesh=None)
-    return jax.device_get(denoising_steps(diffusion, drawn.source.example, _key(drawn.sampler.config), *numbers))
+def steps_of(sample: Sample) -> DenoisingSteps:
+    """The denoising steps [m, 1] of a sample, in numpy: it is sampled again."""
+    numbers = np.array([0], np.int32), np.array([sample.scene.number], np.int32)
+    diffusion = sample.scene.sampler.replace(mesh=None)
+    return jax.device_get(denoising_steps(diffusion, sample.source.example, _key(sample.sampler.config), *numbers))
 
 
-def scene_at(drawn: Drawn, step: int) -> SampledScene:
+def scene_at(sample: Sample, step: int) -> SampledScene:
     """The scene that a denoising step (from 0) of a sample with `steps` infers."""
-    steps, diffusion = drawn.steps, drawn.scene.sampler.replace(mesh=None)
-    signal = scene_of_step(diffusion, drawn.source.example, steps.x_t[step], steps.timestep[step])
-    sampled = dataclasses.replace(drawn.scene.sampled, signal=jax.device_get(signal), x0=steps.x0[step])
-    return dataclasses.replace(drawn.scene, sampled=sampled)
+    steps, diffusion = sample.steps, sample.scene.sampler.replace(mesh=None)
+    signal = scene_of_step(diffusion, sample.source.example, steps.x_t[step], steps.timestep[step])
+    sampled = dataclasses.replace(sample.scene.sampled, signal=jax.device_get(signal), x0=steps.x0[step])
+    return dataclasses.replace(sample.scene, sampled=sampled)
 
 
 def _diffusion(sampler: Sampler) -> DiffusionSampler:
