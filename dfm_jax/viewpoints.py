@@ -58,7 +58,7 @@ def between(start: Camera, end: Camera, way: np.ndarray) -> Camera:
     velocity = np.linalg.solve(_screw_integral(turn), relative[:3, 3])
     step = np.tile(np.eye(4), (len(way), 1, 1))
     step[:, :3, :3] = Rotation.from_rotvec(way[:, None] * turn).as_matrix()
-    step[:, :3, 3] = np.stack([w * _screw_integral(w * turn) @ velocity for w in way])
+    step[:, :3, 3] = np.reshape([w * _screw_integral(w * turn) @ velocity for w in way], (-1, 3))
     share = np.clip(way, 0.0, 1.0)[:, None, None]  # a focal length is not extrapolated
     intrinsics = (1 - share) * np.asarray(start.intrinsics) + share * np.asarray(end.intrinsics)
     return Camera(first @ step, intrinsics)

@@ -130,6 +130,22 @@ def test_photographs_lie_where_they_are_said_to():
             source_frame(picture, Placement(scale=wrong))
 
 
+def test_exported_cameras_of_a_prepared_capture_are_those_of_its_file(prepared, tmp_path):
+    """From the data set to `transforms.json` and back: the same cameras, in the file's own world."""
+    config, path = prepared
+    sampler = dfm_jax.load("toy", steps=1, num_samples=1)
+    example, _ = pipeline.evaluation_examples(config, image_size=24, num_scenes=1)
+    scene = sampler.sample_example(example, *coordinates.of_evaluation_examples(config, 1))[0]
+    told = scene.export(tmp_path / "out", "transforms", num_views=2, size=8)
+    assert told["frame"] == "source" and told["scale"] == scene.frame.scale != 1
+    exported = np.stack(list(files_poses(tmp_path / "out" / "transforms.json").values()))
+    truth = np.stack(list(files_poses(path).values()))
+    nearest = np.linalg.norm(truth[:, None, :3, 3] - exported[:, :3, 3], axis=-1).argmin(0)
+    assert nearest[0] != nearest[1]
+    spread = truth[:, :3, 3] - truth[:, :3, 3].mean(0)
+    np.testing.assert_allclose(exported, truth[nearest], atol=1e-5 * np.linalg.norm(spread, axis=-1).max())
+
+
 def test_frames_are_kept_with_scenes(tmp_path):
     sampler = dfm_jax.load("toy", steps=1)
     photo = dfm_jax.example_photo("toy")
