@@ -155,6 +155,14 @@ def test_mistakes_are_one_clear_error(tmp_path):
     assert (tmp_path / "own" / "transforms.json").read_text() == "{}" and not (tmp_path / "a").exists()
 
 
+def test_coordinates_that_are_not_those_of_a_source_are_told(tmp_path, caplog):
+    assert export_scene([Balls()], 0, tmp_path / "a", "transforms", 2, 8)["frame"] == "dataset"
+    assert "frame: dataset" in caplog.text
+    caplog.clear()
+    export_scene([SCENE], 0, tmp_path / "b", "transforms", 2, 8)
+    assert not caplog.text
+
+
 def test_an_export_of_before_is_replaced_whole(tmp_path):
     export_scene([SCENE], 0, tmp_path / "out", "colmap", 3, 16)
     (tmp_path / "out" / "notes.txt").write_text("mine")

@@ -20,10 +20,10 @@ from dfm_jax.commands.kept_scenes import SCENES, find_scenes, sample_scenes
 from dfm_jax.config import Config
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
-from dfm_jax.exports.formats import Format, export
+from dfm_jax.exports.formats import Format, export, tell_unknown
 from dfm_jax.exports.renderings import NothingOpaque, of_samples
 from dfm_jax.pages.scene_media import sample_folder
-from dfm_jax.runs.barriers import from_first, is_first
+from dfm_jax.runs.barriers import failing_together, from_first, is_first
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.sampling.scenes import Scenes
 from dfm_jax.sampling.trained import restore_trained
@@ -49,7 +49,8 @@ def export_scenes(
       UserError: the checkpoint is of another model, there is no data set to sample from, another run exports there, the
         folder cannot be written, or there is nothing opaque in any of the scenes.
     """
-    trained = restore_trained(config, workdir)
+    with failing_together():
+        trained = restore_trained(config, workdir)
     config = with_data_set(config)
 
     def write() -> dict[str, Any]:
@@ -62,6 +63,7 @@ def export_scenes(
             told = _write(scenes, formats, num_views, folder, building)
             result = _result(scenes, told)
             (building / MARK).write_text(json.dumps(result, indent=1) + "\n")
+        tell_unknown(scene.frame for scene in scenes)
         logger.info(f"exported {len(result['files'])} files of {len(scenes)} scenes to {folder}")
         return result
 

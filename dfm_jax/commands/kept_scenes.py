@@ -78,7 +78,7 @@ def _others(made_from: dict[str, Any], trained: Sampler) -> list[str]:
     """Settings of sampling that are not those of the checkpoint, so that someone asked for them, and that scenes were
     not sampled with."""
     wanted, usual = (_settings(config) for config in (trained.config, from_dict(trained.trained_with)))
-    sampled = made_from["sample"] | {"seed": made_from["seed"]}
+    sampled = made_from.get("sample", {}) | {"seed": made_from.get("seed")}
     return [name for name in wanted if wanted[name] != usual[name] and wanted[name] != sampled.get(name)]
 
 

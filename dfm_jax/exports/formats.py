@@ -1,15 +1,18 @@
 """Files that a scene can be exported to, by name and by suffix. A format is one line of FORMATS."""
 
 import dataclasses
+import logging
 import os
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfm_jax.errors import UserError
-from dfm_jax.exports.protocol import NUM_VIEWS, RenderableScene
+from dfm_jax.exports.protocol import NUM_VIEWS, Frame, RenderableScene
 from dfm_jax.exports.renderings import SceneViews, of_samples
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,4 +117,16 @@ def export_scene(
     Raises:
       UserError: as `export`, or there cannot be so many views, or views of that size.
     """
-    return export(of_samples(scenes, num_views, size)[number], path, kind)
+    views = of_samples(scenes, num_views, size)[number]
+    told = export(views, path, kind)
+    tell_unknown([views.scene.frame])
+    return told
+
+
+def tell_unknown(frames: Iterable[Frame]) -> None:
+    """Says so, where files do not lie in the coordinates of a source, since these are not known."""
+    if any(frame.name == "dataset" for frame in frames):
+        logger.warning(
+            "the coordinates are those of the data set (frame: dataset): what preparing it changed is not known; "
+            "prepared again, and sampled again, it is"
+        )

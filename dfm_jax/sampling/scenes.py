@@ -114,7 +114,8 @@ class SampledScene:
 
         Args:
           path: its suffix says what is written, as docs/exports.md lists; a folder needs a `kind`.
-          kind: 'points', 'mesh', 'transforms' or 'colmap'; by suffix alone, the first that has it.
+          kind: 'gaussians', 'points', 'mesh', 'transforms' or 'colmap'; without one, a `.ply` is gaussians, and a
+            `.glb` a mesh.
           num_views: rendered views that it is made of, or holds: of the context's camera, the target's, and around.
           size: pixels on a side of these; by default the model's size, or 64 if that is larger.
 
