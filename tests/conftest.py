@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 from jaxtyping import install_import_hook
 
+from tests.processor_time import ProcessorTimes, pytest_addoption  # noqa: F401
 from tests.programs import QUICKLY, compiler_flags, stop_server
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -43,6 +44,8 @@ def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         # The compiler reads them when it is first used. What the environment says comes last, and holds.
         os.environ["XLA_FLAGS"] = f"{QUICKLY} {compiler_flags()}".strip()
+    if config.option.processor_times:
+        config.pluginmanager.register(ProcessorTimes(config.option.processor_times))
     # A run in the background ignores the terminal's signals, and so would every program that a test starts and signals.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -50,9 +53,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the collector need not go through it again whenever jax has traced a program."""
+    """What was imported stays: the collector need not go through it again whenever jax has traced a program; nor need
+    it look at what is being traced all the time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_sessionfinish():

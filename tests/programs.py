@@ -20,8 +20,9 @@ PATIENCE = 1200  # seconds until a test gives up on one: a machine may be busy w
 # a fifth of the time.
 QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 USERS_OPTIONS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+# Dealing functions out to threads takes more than compiling them does.
 QUICKLY = " ".join(
-    ["--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"]
+    ["--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters", "--xla_cpu_parallel_codegen_split_count=1"]
     + [f"--{name}={str(value).lower()}" for name, value in QUICK_OPTIONS.items()]
 )
 
