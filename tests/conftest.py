@@ -57,7 +57,7 @@ def pytest_collection_finish():
     it look at what is being traced all the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(50_000, 10, 10)
 
 
 def pytest_sessionfinish():

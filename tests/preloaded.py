@@ -15,4 +15,4 @@ import dfm_jax.training.loop  # noqa: F401
 # A forked process need not go through all this when it collects, which would copy it as well.
 gc.collect()
 gc.freeze()
-gc.set_threshold(100_000, 20, 100)
+gc.set_threshold(50_000, 10, 10)

@@ -33,6 +33,7 @@ from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.structs import Example
 from dfm_jax.studies import guidance_sweep, steps_sweep
 from dfm_jax.training import loop
+from dfm_jax.training.setup import make_train_setup
 from tests.programs import environment, run_command
 from tests.tiny import jit
 
@@ -274,9 +275,11 @@ class MadeUp:
 
 
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(case, tmp_path):
+    setup = make_train_setup(case.config)  # one for all parts: they are traced once
     half = dataclasses.replace(case.config, train=dataclasses.replace(case.config.train, num_steps=2))
     for config, workdir in ((case.config, "whole"), (half, "parts"), (case.config, "parts")):
-        assert loop.train(config, tmp_path / workdir, open_data=MadeUp) == loop.EXIT_DONE
+        ended = loop.train(config, tmp_path / workdir, make_setup=lambda _: setup, open_data=MadeUp)
+        assert ended == loop.EXIT_DONE
     whole, parts = (restore_params(tmp_path / name, which="params") for name in ("whole", "parts"))
     assert whole[1] == parts[1] == 4
     jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])

@@ -22,17 +22,15 @@ from tests.programs import Command, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 24
-# The whole model and data, as small as they go.
+# Model and data, as small as they go. pixelNeRF is half the program, and has what a run has: `test_forward_models.py`
+# resumes each model.
 SETTINGS = {
     "image_size": 12,
     "data.toy_scenes": 16,
-    "model.estimate_size": 6,
     "model.encoder.depth": 1,
     "model.encoder.width": 32,
-    "model.conditioning_field.view_blocks": 1,
     "model.scene_field.view_blocks": 1,
     "model.ray_marching.num_coarse": 4,
-    "model.ray_marching.num_conditioning": 4,
     "loss.patch_size": 4,
     "train.num_steps": NUM_STEPS,
     "train.batch_size": 4,
@@ -41,6 +39,12 @@ SETTINGS = {
     "train.sample_every": 0,
     "train.optimizer.warmup_steps": 1,
 }
+PIXELNERF, DFM = (f"{ROOT}/configs/toy.py:{variant}" for variant in ("tiny,pixelnerf", "tiny"))
+OF_ESTIMATE = {
+    "model.estimate_size": 6,
+    "model.conditioning_field.view_blocks": 1,
+    "model.ray_marching.num_conditioning": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +52,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("resume")
 
 
-def start(folder, workdir, *arguments, devices=1, quickly=True, **settings):
+def start(folder, workdir, *arguments, config=PIXELNERF, devices=1, quickly=True, **settings):
     """Begins to train in another process."""
-    overrides = {"data.dir": folder / "data", **SETTINGS, **settings}
+    overrides = {"data.dir": folder / "data", **SETTINGS, **(OF_ESTIMATE if config == DFM else {}), **settings}
     return Command(
         "dfm_jax.main",
-        f"--config={ROOT}/configs/toy.py:tiny",
+        f"--config={config}",
         f"--workdir={folder / workdir}",
         *(f"--config.{name}={value}" for name, value in overrides.items()),
         *arguments,
@@ -131,7 +135,7 @@ def test_killed_at_any_moment_or_stopped_and_started_again_it_ends_in_the_same_b
 
 def test_a_run_begins_with_its_average_where_the_config_says(folder):
     small = [f"--config.{name}={value}" for name, value in SETTINGS.items()]
-    config = read_config(f"{ROOT}/configs/toy.py:tiny", [*small, "--config.train.optimizer.ema_memory=host"])
+    config = read_config(PIXELNERF, [*small, "--config.train.optimizer.ema_memory=host"])
     setup, mesh = make_train_setup(config), sharding.make_mesh(config.train.mesh)
     with Checkpoints(folder / "new", keep=Retention(1)) as checkpoints:
         state = initial_state(config, setup.init, checkpoints, mesh, jax.random.key(0), start_step=0)
@@ -142,7 +146,7 @@ def test_a_run_begins_with_its_average_where_the_config_says(folder):
 
 def test_a_workdir_with_another_configs_checkpoint_is_one_clear_error(folder, uninterrupted):
     small = [f"--config.{name}={value}" for name, value in SETTINGS.items()]
-    config = read_config(f"{ROOT}/configs/toy.py:tiny", [*small, f"--config.data.dir={folder}/data", "--config.seed=1"])
+    config = read_config(PIXELNERF, [*small, f"--config.data.dir={folder}/data", "--config.seed=1"])
     with pytest.raises(UserError, match=r"config\.seed: 0 -> 1"):
         train(config, folder / "uninterrupted")
 
@@ -184,7 +188,7 @@ def assert_same_curve(one, other, num_steps):
     """Other numbers of devices are other programs. A ReLU at its kink may be open in one of them alone, which moves the
     gradient's norm; and Adam then takes a step in another direction where a gradient is about zero, which moves the
     later losses less. An example that is left out or counted twice moves all of them by a tenth and more."""
-    tolerances = {"loss": 1e-3, "target": 1e-3, "estimate": 1e-3, "gradient_norm": 1e-2}
+    tolerances = {"loss": 1e-3, "target": 1e-3, "gradient_norm": 1e-2}
     for a, b in zip(read_metrics(one)[:num_steps], read_metrics(other)[:num_steps], strict=True):
         for name, tolerance in tolerances.items():
             assert b[name] == pytest.approx(a[name], rel=tolerance), f"{name} at step {a['step']}"

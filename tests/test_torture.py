@@ -14,7 +14,7 @@ import pytest
 
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.training.interruptions import EXIT_RESTART
-from tests.test_resume import start
+from tests.test_resume import DFM, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
@@ -31,13 +31,15 @@ def start_all(folder, workdir, processes, checkpoint_every):
     """One process of one device, or two of two devices each, over which the parameters are split."""
     settings = SETTINGS | {"train.num_steps": NUM_STEPS[processes], "train.checkpoint_every": checkpoint_every}
     if processes == 1:
-        return [start(folder, workdir, quickly=False, **settings)]
+        return [start(folder, workdir, config=DFM, quickly=False, **settings)]
     settings |= {"model.encoder.width": 128, "train.mesh.data": 1, "train.mesh.fsdp": -1}
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     place = lambda i: (f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}")
-    return [start(folder, workdir, *place(i), devices=2, quickly=False, **settings) for i in range(processes)]
+    return [
+        start(folder, workdir, *place(i), devices=2, config=DFM, quickly=False, **settings) for i in range(processes)
+    ]
 
 
 def finish_all(processes):

@@ -17,15 +17,14 @@ from dfm_jax.sampling import devices
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.training import sharding
-from dfm_jax.training.setup import make_train_setup
+from dfm_jax.training.setup import TrainSetup, make_train_setup
 from tests.test_forward_models import BATCH, config_of, random_params
 
 NUM_SAMPLES = 2  # behind each of two contexts: one for each device
 
 
-def trained(config: Config, count: int) -> tuple[float, Any]:
+def trained(config: Config, setup: TrainSetup, count: int) -> tuple[float, Any]:
     """Loss of a training step on so many devices, and the gradients: those that Adam's first moment is made of."""
-    setup = make_train_setup(config)
     mesh = sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:count])
     key = sharding.replicate(jax.random.key(0), mesh)
     state = sharding.initialize(setup.init, key, mesh, config.train.optimizer.ema_memory)
@@ -51,7 +50,8 @@ def sampled(config: Config, count: int) -> np.ndarray:
 
 def differences(name: str) -> dict[str, float]:
     config = config_of(name)
-    (loss, gradients), (same_loss, same_gradients) = (trained(config, count) for count in (1, 4))
+    setup = make_train_setup(config)
+    (loss, gradients), (same_loss, same_gradients) = (trained(config, setup, count) for count in (1, 4))
     one, four = (sampled(config, count) for count in (1, 4))
     largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
     return {
