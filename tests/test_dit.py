@@ -48,14 +48,14 @@ def test_views_do_not_see_each_other():
     together = encode_clean(PARAMS, images, timestep, pose)
     other = encode_clean(PARAMS, images.at[1:].add(0.5), timestep.at[1:].add(3), pose.at[1:].add(1))
     np.testing.assert_allclose(together[0], other[0], atol=1e-5)
-    assert float(jnp.max(jnp.abs(together[1] - other[1]))) > 1e-2
+    assert float(np.max(np.abs(together[1] - other[1]))) > 1e-2
 
 
 def test_time_and_pose_modulate_the_features():
     images, timestep, pose = inputs()
     before = encode_clean(PARAMS, images, timestep, pose)
-    assert float(jnp.max(jnp.abs(encode_clean(PARAMS, images, timestep + 50, pose) - before))) > 1e-2
-    assert float(jnp.max(jnp.abs(encode_clean(PARAMS, images, timestep, pose + 0.1) - before))) > 1e-2
+    assert float(np.max(np.abs(encode_clean(PARAMS, images, timestep + 50, pose) - before))) > 1e-2
+    assert float(np.max(np.abs(encode_clean(PARAMS, images, timestep, pose + 0.1) - before))) > 1e-2
 
 
 def test_an_encoder_that_is_not_told_the_pose_has_no_parameters_for_it():
@@ -82,7 +82,7 @@ def test_new_parameters_are_float32_and_have_closed_gates():
     block = TransformerBlock(num_heads=2, dtype=jnp.bfloat16)
     params = jit(block.init)(jax.random.key(0), jnp.zeros((1, 4, 16)), jnp.zeros((1, 16)))["params"]
     for name, layer in params.items():
-        assert bool(jnp.any(layer["kernel"] != 0)) == (name != "modulation"), name
+        assert bool(np.any(layer["kernel"] != 0)) == (name != "modulation"), name
 
 
 def test_recomputing_blocks_changes_neither_values_nor_gradients():
@@ -93,7 +93,7 @@ def test_recomputing_blocks_changes_neither_values_nor_gradients():
     kept, again = (jit(jax.value_and_grad(loss), static_argnums=1)(PARAMS["blocks"], remat) for remat in (False, True))
     # Float32's rounding through two blocks, forth and back: compiled in another order.
     assert_trees_close(kept, again, rtol=1e-4, atol=1e-6)
-    assert all(float(jnp.max(jnp.abs(leaf))) > 0 for leaf in jax.tree.leaves(kept[1]))
+    assert all(float(np.max(np.abs(leaf))) > 0 for leaf in jax.tree.leaves(kept[1]))
 
 
 def test_two_runs_of_the_same_blocks_add_up_their_gradients_in_place():
@@ -129,4 +129,4 @@ def test_a_noisy_view_is_seen_with_all_that_the_estimate_rendered():
     before = encode_noisy(PARAMS, given, timestep, pose)
     for channel in range(11):
         changed = encode_noisy(PARAMS, given.at[..., channel].add(0.5), timestep, pose)
-        assert float(jnp.max(jnp.abs(changed - before))) > 1e-2, channel
+        assert float(np.max(np.abs(changed - before))) > 1e-2, channel

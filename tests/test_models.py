@@ -42,15 +42,17 @@ def test_product_with_patches_is_a_convolution(size, stride, use_bias):
     ours = PatchConv(5, size, stride=stride, use_bias=use_bias)
     theirs = nn.Conv(5, (size, size), strides=stride, padding=size // 2, use_bias=use_bias)
     x = jax.random.normal(jax.random.key(0), (2, 9, 12, 3))
-    params = ours.init(jax.random.key(1), x)
-    assert_trees_close(params, theirs.init(jax.random.key(1), x), rtol=0, atol=0)
-    params = jax.tree.map(lambda p: p + 0.1, params)
-    value_and_gradients = lambda net: (
+    initialize = jit(lambda key, x: [net.init(key, x) for net in (ours, theirs)])
+    params, same = initialize(jax.random.key(1), x)
+    assert_trees_close(params, same, rtol=0, atol=0)
+    params = jax.tree.map(lambda p: np.asarray(p) + np.float32(0.1), params)
+    value_and_gradients = lambda net, params, x: (
         net.apply(params, x),
         jax.grad(lambda params, x: jnp.sum(jnp.sin(net.apply(params, x))), argnums=(0, 1))(params, x),
     )
+    found, expected = jit(lambda *given: [value_and_gradients(net, *given) for net in (ours, theirs)])(params, x)
     # Up to 147 products and 100 places are summed in another order, in float32.
-    assert_trees_close(value_and_gradients(ours), value_and_gradients(theirs), rtol=1e-4, atol=1e-4)
+    assert_trees_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 # --- embeddings ---------------------------------------------------------------------------------------------------
@@ -145,9 +147,9 @@ def test_the_field_equals_plain_numpy():
 
 def test_density_is_not_negative_and_colour_is_in_range():
     density, radiance = evaluate(tiny_views(), 10 * random_points())
-    assert bool(jnp.all(density >= 0))
-    assert bool(jnp.all((radiance[..., :3] >= 0) & (radiance[..., :3] <= 1)))
-    assert float(jnp.max(jnp.abs(radiance[..., 3:]))) > 1
+    assert bool(np.all(density >= 0))
+    assert bool(np.all((radiance[..., :3] >= 0) & (radiance[..., :3] <= 1)))
+    assert float(np.max(np.abs(radiance[..., 3:]))) > 1
 
 
 def test_the_order_of_context_views_does_not_matter():
@@ -185,8 +187,8 @@ def test_no_gradient_reaches_a_masked_view():
 
     gradient = jit(jax.grad(loss))(padded.features)
     np.testing.assert_array_equal(gradient[:, 1], np.zeros_like(gradient[:, 1]))
-    assert bool(jnp.all(jnp.isfinite(gradient)))
-    assert float(jnp.max(jnp.abs(gradient[:, 0]))) > 0
+    assert bool(np.all(np.isfinite(gradient)))
+    assert float(np.max(np.abs(gradient[:, 0]))) > 0
 
 
 @pytest.mark.parametrize("view", [0, 2])
@@ -195,9 +197,9 @@ def test_every_view_looks_through_its_own_lens_at_its_own_time(view):
     before, _ = evaluate(views, points)
     wider = views.camera.intrinsics.at[:, view, 0, 0].multiply(0.7)
     after, _ = evaluate(views.replace(camera=views.camera.replace(intrinsics=wider)), points)
-    assert float(jnp.max(jnp.abs(after - before))) > 1e-3
+    assert float(np.max(np.abs(after - before))) > 1e-3
     after, _ = evaluate(views.replace(timestep=views.timestep.at[:, view].add(300.0)), points)
-    assert float(jnp.max(jnp.abs(after - before))) > 1e-3
+    assert float(np.max(np.abs(after - before))) > 1e-3
 
 
 def test_a_new_field_is_half_transparent_everywhere():

@@ -108,7 +108,7 @@ def test_what_is_not_finite_is_flagged(where):
     tx = make_optimizer(OPTIMIZER)
     _, metrics = make_step(tx, loss=bad)(new_state(tx), batch(), jax.random.key(0))
     assert not bool(metrics["finite"])
-    assert bool(jnp.isfinite(metrics["loss"])) == (where == "gradients")
+    assert bool(np.isfinite(metrics["loss"])) == (where == "gradients")
 
 
 def test_the_average_starts_as_a_copy_ramps_up_and_moves_every_kth_step():
@@ -136,7 +136,7 @@ def test_a_first_moment_in_bfloat16_takes_half_the_memory_and_nearly_the_same_pa
     first, second = (optax.tree.get(states[1].opt_state, name) for name in ("mu", "nu"))
     assert {x.dtype for x in jax.tree.leaves(first)} == {jnp.dtype("bfloat16")}
     assert {x.dtype for x in jax.tree.leaves((second, states[1].params))} == {jnp.dtype("float32")}
-    assert float(jnp.max(jnp.abs(states[0].params["w"] - states[1].params["w"]))) > 0
+    assert float(np.max(np.abs(states[0].params["w"] - states[1].params["w"]))) > 0
     # Bfloat16 has 8 bits: 0.004 in each of six steps.
     np.testing.assert_allclose(states[0].params["w"], states[1].params["w"], rtol=0.02)
 
