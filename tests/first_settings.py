@@ -101,6 +101,7 @@ ADDED = {
     "sample.guidance_bound": 0.0,
     "sample.autoregressive_step": 0,
     "sample.context_cache_gb": 0.0,
+    "sample.reference_scenes": 24,
     "evaluate.index": "",
     "evaluate.num_scenes": 1,
     "evaluate.num_target": 1,

@@ -18,9 +18,11 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
+from dfm_jax.evaluation.reference_scenes import find_reference
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.runs.workdirs import local_folder, shipped_file, shipped_model
 from dfm_jax.sampling.cameras import target_pose
+from dfm_jax.sampling.familiarity import judge, measure
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.sources import to_example
 from dfm_jax.structs import Camera, Views
@@ -285,3 +287,16 @@ def test_a_workdir_of_the_name_of_a_shipped_model_is_taken_before_it(tmp_path, m
     again = dfm_jax.load("toy", steps=3)
     assert again.step == 6000 and again.config.sample.num_steps == 3
     assert not shipped_model(tmp_path / "toy") and not shipped_model("runs/toy")
+
+
+def test_noise_is_unlike_all_that_the_model_knows_and_its_own_photograph_is_not(door):
+    """The shipped model, by the values that ship with it."""
+    sampler = door["sampler"]
+    reference, _ = find_reference(sampler, "toy")
+    noise = np.random.default_rng(0).random((24, 24, 3), np.float32)
+    for source, unlike in ((dfm_jax.example_photo("toy"), False), (noise, True)):
+        scenes = sampler.sample(source, num_samples=2, seed=0)
+        cameras = jax.tree.map(lambda *x: np.stack(x), scenes[0].context_camera, scenes.target_camera)
+        views = np.stack([scene.render(cameras, 24, 24).rgb for scene in scenes])[None]
+        found = judge(measure(scenes.sampled.example, views, scenes[0].estimate[None])[0], reference)
+        assert found.unfamiliar == unlike, found

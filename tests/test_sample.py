@@ -319,6 +319,8 @@ def test_a_photograph_of_ones_own_is_sampled_as_the_sampler_does(run, tmp_path):
     assert all((tmp_path / "out" / link).is_file() for link in links.found) and "photograph_0.jpg" in page
     short = in_short(summary, run.workdir, tmp_path / "out")
     assert json.loads(json.dumps(short))["assumptions"]["photographs"][0]["crop"] == "centre"
+    assert short["familiarity"]["unfamiliar"] is None  # there are too few held-out scenes to compare with
+    assert {part["name"] for part in short["familiarity"]["parts"]} == {"context_error", "estimate_error", "spread"}
     assert Path(short["page"]).is_file() and Path(short["samples"]).is_file()
     assert len(run.summary.scenes) == SCENES  # those of the data set stay where they are
     assert len(json.loads((run.folder / "samples.json").read_text())["scenes"]) == SCENES

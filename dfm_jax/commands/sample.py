@@ -23,6 +23,7 @@ from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.commands.sampled_from import SampledFrom, of_data_set, of_photographs
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
+from dfm_jax.evaluation.reference_scenes import find_reference
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.sample_page import write_report
@@ -33,10 +34,12 @@ from dfm_jax.runs.metric_writers import METRICS_FILE, read_metrics
 from dfm_jax.runs.output_folders import check_ours, replacing
 from dfm_jax.runs.processes import ResultFiles, result_files
 from dfm_jax.runs.workdirs import path_of, results_folder
-from dfm_jax.sampling.sample_summary import HiddenColours, SceneResult, Summary
+from dfm_jax.sampling.familiarity import judge, measure
+from dfm_jax.sampling.sample_summary import Familiarity, HiddenColours, SceneResult, Summary
+from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.trained import restore_trained
-from dfm_jax.sampling.videos import sample_scenes
-from dfm_jax.structs import RenderedViews
+from dfm_jax.sampling.videos import SampledImages, sample_scenes
+from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures
 
 logger = logging.getLogger(__name__)
@@ -101,6 +104,10 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
     sampled = sample_scenes(trained.diffusion(), example, source.paths, config.seed, on_video, source.extend, files.put)
     seconds["sampling and rendering"] = time.monotonic() - start
 
+    start = time.monotonic()
+    familiarity = from_first(lambda: _familiarity(trained, workdir, example, sampled)) if options.images else None
+    seconds["comparing with held-out scenes"] = time.monotonic() - start
+
     def write() -> Summary:
         folder = files.folder
         colours, hidden = source.hidden(sampled) if source.hidden else (None, [None] * len(source.names))
@@ -111,12 +118,30 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
         ]
         _tell_inside(scenes, config.sample.video_path)
         keep_scenes(folder / SCENES, trained, source, sampled)
-        summary = _summary(config, source, scenes, colours, seconds)
+        summary = _summary(config, source, scenes, colours, seconds, familiarity)
         (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
         write_report(folder, summary, _loss_curve(workdir, summary.step))
         return summary
 
     return from_first(write)
+
+
+def _familiarity(trained: Sampler, workdir: str | os.PathLike, example: Example, sampled: SampledImages) -> Familiarity:
+    """Whether the photographs are like the model's own data."""
+    reference, why = find_reference(trained, workdir)
+    found = judge(measure(example, sampled.views, sampled.estimate)[0], reference, why)
+    if found.score is None:
+        logger.info(f"whether the photograph is like what the model was trained on is not known: {found.said}")
+        return found
+    compared = f"score {found.score:.1f}; above {found.limit:.1f} is none of {found.held_out} held-out scenes"
+    if found.unfamiliar:
+        logger.warning(
+            f"the photograph is unlike all that the model was trained on ({compared}): what is sampled behind it means "
+            "little"
+        )
+    else:
+        logger.info(f"the photograph is like what the model was trained on ({compared})")
+    return found
 
 
 def _tell_inside(scenes: Sequence[SceneResult], path: str) -> None:
@@ -138,7 +163,8 @@ def in_short(
     if not isinstance(summary, Summary):
         return where | summary
     numbers = dataclasses.asdict(summary)
-    kept = ("step", "context_psnr", "estimate_psnr", "spread", "hidden", "assumptions", "made_from", "seconds")
+    kept = ["step", "context_psnr", "estimate_psnr", "spread", "hidden", "assumptions", "familiarity", "made_from"]
+    kept.append("seconds")
     counts = {"num_scenes": len(summary.scenes), "num_samples": len(summary.scenes[0].samples)}
     return where | counts | {name: numbers[name] for name in kept}
 
@@ -156,6 +182,7 @@ def _summary(
     scenes: Sequence[SceneResult],
     hidden: HiddenColours | None,
     seconds: dict[str, float],
+    familiarity: Familiarity | None,
 ) -> Summary:
     return Summary(
         step=source.made_from["step"],
@@ -174,6 +201,7 @@ def _summary(
         hidden=hidden,
         made_from=source.made_from,
         assumptions=source.assumptions,
+        familiarity=familiarity,
         seconds=seconds,
     )
 

@@ -85,6 +85,9 @@ class SampleConfig:
     # Of the cameras of videos: one of VIDEO_PATHS; numbers 'azimuth,elevation,distance' or '...,forward', to such a
     # target camera and back; or a file: nerfstudio's camera_path.json, or a transforms.json.
     video_path: Path = "interpolate"
+    # Held-out scenes that photographs are compared with, to tell of those that are unlike all that the model knows;
+    # they are sampled once, and kept. 0: none.
+    reference_scenes: NumberOrNone = 24
     photograph: PhotographConfig | None = None  # of scenes
     target_camera: TargetCameraConfig | None = None  # of scenes
 

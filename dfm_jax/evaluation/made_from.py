@@ -15,7 +15,7 @@ from dfm_jax.structs import Example
 
 # Settings of `config.sample` that evaluation does not heed.
 OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")
-OF_SAMPLE_MODE += ("photograph", "target_camera")
+OF_SAMPLE_MODE += ("photograph", "target_camera", "reference_scenes")
 
 
 def model_and_data(params: Params, step: int, data: SceneDataset) -> dict[str, Any]:
@@ -37,18 +37,23 @@ def scores(
     distance: lpips.Distance | None,
 ) -> dict[str, Any]:
     """All that the stored numbers of an evaluated scene depend on. Not Inception: it looks at stored images."""
-    sample = dataclasses.asdict(config.sample)
     return model_and_data(params, step, data) | {
         "seed": config.seed,
         "image_size": config.image_size,
         "model": dataclasses.asdict(config.model),
         "num_timesteps": config.diffusion.num_timesteps,
-        "sample": {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE},
+        "sample": of_sampling(config),
         "bounds": [config.data.near, config.data.far],
         "num_samples": config.evaluate.num_samples,
         "views": [[number, indices.context.tolist(), indices.target.tolist()] for number, indices in views],
         "lpips": None if distance is None else fingerprints.of_arrays(distance.params),
     }
+
+
+def of_sampling(config: Config) -> dict[str, Any]:
+    """The settings by which a scene is sampled."""
+    sample = dataclasses.asdict(config.sample)
+    return {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE}
 
 
 def summary(scores: Mapping[str, Any], extractor: Extractor | None) -> dict[str, Any]:

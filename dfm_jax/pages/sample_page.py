@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dfm_jax.pages.style import CSS, SCRIPT
 from dfm_jax.sampling.assumptions import Assumptions
-from dfm_jax.sampling.sample_summary import HiddenColours, SampleResult, SceneResult, Summary
+from dfm_jax.sampling.sample_summary import Familiarity, HiddenColours, SampleResult, SceneResult, Summary
 
 Curve = Sequence[tuple[int, float]]  # (step, value)
 MAX_CURVE_POINTS = 400
@@ -22,6 +22,7 @@ def write_report(folder: Path, summary: Summary, loss: Curve) -> Path:
     sections = [
         _opening(summary),
         *(_scene(i, scene, summary.hidden) for i, scene in enumerate(summary.scenes)),
+        _familiarity(summary.familiarity) if summary.familiarity else "",
         _assumed(summary.assumptions) if summary.assumptions else "",
         _odds(summary.hidden) if summary.hidden else "",
         _numbers(summary),
@@ -140,6 +141,33 @@ def _picture(path: str, title: str, text: str) -> str:
         f'<figure><img src="{escape(path)}" alt="{escape(title)}">'
         f"<figcaption>{escape(title)}<small>{escape(text)}</small></figcaption></figure>"
     )
+
+
+def _familiarity(found: Familiarity) -> str:
+    """Whether a photograph is like the model's own data, and by what that is told."""
+    compared = ""
+    if found.score is None:
+        verdict = f"This is not known: {escape(found.said)}."
+    else:
+        compared = f"""Its score, the largest of the deviations, is {found.score:.1f}; above {found.limit:.1f} is none
+of {found.held_out} held-out scenes of the model's data. """
+        verdict = "<b>It is.</b> "
+        if found.unfamiliar:
+            verdict = "<b>It is not: what is sampled behind it means little.</b> "
+    rows = [
+        (
+            escape(part.meaning),
+            _percent(part.value, 1),
+            "" if part.usual is None else _percent(part.usual, 1),
+            "" if part.deviations is None else f"{part.deviations:+.1f}",
+        )
+        for part in found.parts
+    ]
+    heads = ("Difference (root mean square)", "here", "held-out scenes", "deviations above these")
+    return f"""<h2>Is the photograph like what the model was trained on?</h2>
+<p>{verdict}{compared}A model that cannot read a photograph samples scenes that do not look like it, or that its own
+estimate is far from.</p>
+{_table(rows, heads)}"""
 
 
 def _assumed(assumptions: Assumptions) -> str:

@@ -55,6 +55,27 @@ class HiddenColours:
 
 
 @dataclasses.dataclass(frozen=True)
+class FamiliarityPart:
+    name: str
+    meaning: str
+    value: float  # root mean square over pixels and colours, in [0, 1]
+    usual: float | None  # of held-out scenes, on average
+    deviations: float | None  # how far above that, in their standard deviations
+
+
+@dataclasses.dataclass(frozen=True)
+class Familiarity:
+    """Whether a photograph is like what the model was trained on, see `familiarity.py`."""
+
+    score: float | None  # the largest of the parts' deviations, at least 0; None where nothing is known to compare with
+    limit: float | None  # above it, a photograph is unlike the held-out scenes
+    unfamiliar: bool | None  # whether it is
+    parts: tuple[FamiliarityPart, ...]
+    held_out: int  # scenes that it is compared with
+    said: str  # where they come from, or why there are none
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     step: int  # training steps behind the parameters
     deterministic: bool  # whether the model knows one answer only (pixelNeRF)
@@ -68,3 +89,4 @@ class Summary:
     made_from: dict[str, Any]  # fingerprints, `made_from.model_and_data`
     seconds: dict[str, float]  # wall clock of each stage
     assumptions: Assumptions | None = None  # of photographs of one's own
+    familiarity: Familiarity | None = None  # the same
