@@ -63,8 +63,8 @@ SMALL = (
 TESTS_OF_MATHS = (
     "test_geometry", "test_compositing", "test_ray_sampling", "test_ray_marching", "test_diffusion", "test_models",
     "test_dit", "test_parity", "test_denoiser", "test_linear_forward_model", "test_scene_rendering",
-    "test_forward_model", "test_number_formats", "test_resnet", "test_pixelnerf", "test_image_metrics",
-    "test_samplers", "test_feature_lookup",
+    "test_forward_model", "test_step_cache", "test_number_formats", "test_resnet", "test_pixelnerf",
+    "test_image_metrics", "test_samplers", "test_feature_lookup",
 )  # fmt: skip
 
 PUBLISHED = Sizes(
