@@ -6,6 +6,7 @@
 #   make test-torture  kills training twenty times; must end in the same bits
 #   make lint       style and formatting
 #   make clean      remove .venv, the demo's output and caches
+#   make pictures     the pictures of README and docs, made with the model that ships; the viewer's needs chromium
 #   make gpu-report   speed and memory of the published sizes on the accelerator that is here (GPU_FLAGS=--time=480)
 #   make lpips-weights        fetch and convert the weights of LPIPS, once, into the user's cache
 #   make .venv/.installed-reference    what some tests compare with (PyTorch); without it they are skipped
@@ -22,7 +23,7 @@ DEMO_PAGE := $(DEMO_DIR)/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-torture lint clean lpips-weights gpu-report
+.PHONY: demo test test-slow test-torture lint clean lpips-weights gpu-report pictures
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -56,6 +57,13 @@ lpips-weights: $(VENV)/.installed
 
 gpu-report: $(VENV)/.installed
 	$(BIN)/python -m dfm_jax.profiling.gpu_report $(GPU_FLAGS)
+
+# The same to the bit on the same machine and versions; elsewhere pixels differ in their last bits, as floats do.
+pictures: $(VENV)/.installed-test
+	$(BIN)/python examples/contact_sheet.py --out=docs/images/toy.png
+	$(BIN)/python examples/turning.py --out=docs/images/turning.webp
+	$(BIN)/python examples/calibration.py --out=docs/images/calibration.png
+	$(BIN)/python examples/viewer_picture.py docs/images/viewer.png
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) .jax_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
