@@ -9,11 +9,12 @@ from dfm_jax.data.builders.colmap import ColmapSource
 from dfm_jax.data.builders.middlebury import MiddleburySource
 from dfm_jax.data.builders.photos import PhotosSource
 from dfm_jax.data.builders.realestate10k import RealEstate10KSource
+from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import holes
 from dfm_jax.data.preparing import posed_scenes, sfm
 from dfm_jax.data.preparing.quarantine import Quarantine
-from tests import captures_source, co3d_source
+from tests import captures_source, co3d_source, format_sources, test_formats
 from tests.realestate10k_source import camera_line, replace_line, timestamp, write_clip
 from tests.test_frame_numbers import BLACK, FRAMES, OPTIONS
 
@@ -74,6 +75,21 @@ def middlebury(root, removed):
 
 SOURCES = [realestate10k, realestate10k_unsorted, co3d, co3d_sparse, transforms]
 SOURCES += [transforms_in_another_order, colmap, middlebury]
+
+
+def of_views(kind, pictures):
+    def write(root, removed):
+        format_sources.WRITERS[kind](root, captures_source.arc(FRAMES))
+        files = sorted(root.glob(pictures), key=lambda path: natural_key(path.name))
+        return test_formats.source(kind, root), [files[i] for i in removed]
+
+    write.__name__ = kind
+    return write
+
+
+SOURCES += [of_views("dl3dv", "images_4/*"), of_views("mvsnet", "images/*"), of_views("opensfm", "images/*")]
+SOURCES += [of_views("polycam", "keyframes/corrected_images/*"), of_views("record3d", "rgbd/*")]
+SOURCES += [of_views("scannetpp", "dslr/resized_images/*"), of_views("srn", "rgb/*"), of_views("zero123", "*.png")]
 
 
 def accepted(write, root, removed):

@@ -11,7 +11,7 @@ from dfm_jax.data import prepare
 from dfm_jax.data.builders import photos
 from dfm_jax.data.loading import dataset
 from dfm_jax.errors import Rejected
-from tests import captures_source, co3d_source, realestate10k_source
+from tests import captures_source, co3d_source, format_sources, realestate10k_source
 from tests.captures_source import arc, pose, write_colmap, write_middlebury, write_transforms
 from tests.realestate10k_source import write_clip
 
@@ -22,7 +22,9 @@ def _captures(write):
     def write_all(root, scenes):
         for name, poses in scenes.items():
             write(root / name, poses)
-        return {name: sorted((root / name).rglob("*.png")) for name in scenes}
+        return {
+            name: sorted([*(root / name).rglob("*.png"), *(root / name).rglob("*.[jJ][pP][gG]")]) for name in scenes
+        }
 
     return write_all
 
@@ -57,6 +59,9 @@ WRITERS = {
     "realestate10k": _clips,
     "co3d": _sequences,
 }
+# Without `llff`, whose scenes are refused where a picture is missing: there, cameras have no names.
+OF_VIEWS = ("dl3dv", "mvsnet", "opensfm", "polycam", "record3d", "scannetpp", "srn", "zero123")
+WRITERS |= {kind: _captures(format_sources.WRITERS[kind]) for kind in OF_VIEWS}
 
 
 def with_camera_3(change):

@@ -1,5 +1,6 @@
 """Finding the pictures that a source names, passing over what is hidden, and naming scenes."""
 
+import functools
 import os
 import unicodedata
 
@@ -15,7 +16,7 @@ from dfm_jax.data.builders.realestate10k import RealEstate10KSource
 from dfm_jax.data.builders.source_files import distinct, find_picture, find_scaled_picture
 from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.errors import Rejected
-from tests import captures_source
+from tests import captures_source, format_sources, test_formats
 
 BLACK = (0, 0, 0)
 COMPOSED = unicodedata.normalize("NFC", "Säule")
@@ -131,6 +132,11 @@ WRITERS = {
     "middlebury": (write_middlebury, lambda root: MiddleburySource(root, BLACK)),
     "realestate10k": (lambda f: write(f, "0a.txt", "0a/1.jpg"), RealEstate10KSource),
     "co3d": (lambda f: write(f, "frame_annotations.jgz", "s/images/1.jpg"), CO3DSource),
+}
+WRITERS |= {
+    kind: (functools.partial(make, poses=captures_source.arc(2)), functools.partial(test_formats.source, kind))
+    for kind, make in format_sources.WRITERS.items()
+    if kind != "minens"
 }
 
 

@@ -1,5 +1,6 @@
 """Text files of every format mean the same however they are encoded and their lines end; other encodings are named."""
 
+import functools
 import gzip
 import json
 
@@ -14,6 +15,7 @@ from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import text_files
 from dfm_jax.errors import Rejected
 from dfm_jax.evaluation import evaluation_index
+from tests import format_sources, test_formats
 from tests.captures_source import write_colmap, write_middlebury, write_transforms
 from tests.co3d_source import write_category, write_json
 from tests.realestate10k_source import write_clip
@@ -38,6 +40,12 @@ FORMATS = {
     "middlebury": (lambda root: write_middlebury(root), lambda root: MiddleburySource(root, BLACK), "*_par.txt"),
     "realestate10k": (lambda root: write_clip(root, "clip"), RealEstate10KSource, "*.txt"),
     "co3d": (_category, CO3DSource, "*.j[gs][zo]*"),
+}
+TEXTS = {"dl3dv": "*.json", "mvsnet": "*_cam.txt", "opensfm": "*.json", "polycam": "*0.json", "record3d": "metadata"}
+TEXTS |= {"scannetpp": "*.json", "srn": "*.txt"}
+FORMATS |= {
+    kind: (format_sources.WRITERS[kind], functools.partial(test_formats.source, kind), pattern)
+    for kind, pattern in TEXTS.items()
 }
 
 
@@ -74,7 +82,7 @@ def test_text_means_the_same_however_it_is_written(tmp_path, kind):
             path.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["colmap", "middlebury", "realestate10k"])
+@pytest.mark.parametrize("kind", ["colmap", "middlebury", "realestate10k", "srn"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_other_encodings_are_named(tmp_path, kind, encoding):
     write, source, pattern = FORMATS[kind]

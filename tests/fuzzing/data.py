@@ -11,7 +11,7 @@ from pathlib import Path as Folder
 from dfm_jax.data import prepare, verify
 from dfm_jax.data.loading import dataset
 from dfm_jax.evaluation import evaluation_index
-from tests import captures_source, co3d_source, realestate10k_source
+from tests import captures_source, co3d_source, format_sources, realestate10k_source
 
 
 def prepared(form: str, *options: str) -> Callable[[Folder, Folder], int]:
@@ -55,6 +55,10 @@ def write_colmap(text: bool) -> Callable[[Folder], None]:
 
 def write_middlebury(source: Folder) -> None:
     captures_source.write_middlebury(source)
+
+
+def write_views(kind: str) -> Callable[[Folder], None]:
+    return lambda source: format_sources.WRITERS[kind](source / "scene")
 
 
 def write_realestate10k(source: Folder) -> None:

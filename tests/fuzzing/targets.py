@@ -46,6 +46,26 @@ TARGETS = {
         [("*_par.txt", mutations.TEXT), ("*.png", PREPARED_IMAGES)],
         data.listed_lines("*_par.txt", header=1),
     ),
+    **{
+        kind: Target(data.write_views(kind), data.prepared(kind), [(cameras, ways), (pictures, PREPARED_IMAGES)])
+        for kind, cameras, ways, pictures in (
+            ("dl3dv", "*/transforms.json", mutations.JSON, "*/images_4/*"),
+            ("llff", "*/poses_bounds.npy", mutations.BYTES, "*/images/*"),
+            ("minens", "*/cameras_*.npy", mutations.BYTES, "*/imgs_*.npy"),
+            ("mvsnet", "*/cams/*", (*mutations.TEXT, *mutations.PLACES), "*/images/*"),
+            ("opensfm", "*/reconstruction.json", mutations.JSON, "*/images/*"),
+            (
+                "polycam",
+                "*/keyframes/corrected_cameras/*",
+                (*mutations.JSON, *mutations.PLACES),
+                "*/keyframes/*_images/*",
+            ),
+            ("record3d", "*/metadata", mutations.JSON, "*/rgbd/*"),
+            ("scannetpp", "*/dslr/nerfstudio/*.json", mutations.JSON, "*/dslr/resized_images/*"),
+            ("srn", "*/*/*.txt", (*mutations.TEXT, *mutations.PLACES), "*/rgb/*"),
+            ("zero123", "*/*.npy", (*mutations.BYTES, *mutations.PLACES), "*/*.png"),
+        )
+    },
     "realestate10k": Target(
         data.write_realestate10k,
         data.prepared("realestate10k"),
