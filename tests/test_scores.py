@@ -55,6 +55,8 @@ def test_samples_that_are_the_truth_score_perfectly():
     assert scores.psnr == [[99.0, 99.0]] * 2 and scores.scene_psnr == scores.context_psnr == [99.0, 99.0]
     np.testing.assert_allclose(scores.ssim, 1, rtol=1e-5)
     np.testing.assert_allclose(scores.depth_error, 0, atol=1e-6)
+    np.testing.assert_allclose(scores.chamfer, 0, atol=1e-5)  # distances of about 4 are float32
+    assert scores.mean_sample_psnr == [99.0, 99.0] and (scores.ause, scores.aurc) == (None, 0.0)
     assert scores.lpips is None and scores.pairwise_lpips is None and scores.variance == 0
     assert max(scores.reprojection) < 0.2 and max(scores.contradicted) < 0.05
 

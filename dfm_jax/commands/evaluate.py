@@ -28,7 +28,7 @@ from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
-from dfm_jax.evaluation.summary import summarise
+from dfm_jax.evaluation.summary import calibration_of_scalars, summarise
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.evaluation_page import write_page
@@ -88,7 +88,8 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
 
     def summarised() -> tuple[dict[str, Any], dict[str, str]]:
         distances, missing = _distribution_numbers(store, len(views), networks.extractor)
-        return summarise([store.scores(i) for i in range(len(views))]) | distances, missing
+        scores = [store.scores(i) for i in range(len(views))]
+        return summarise(scores) | distances | {"scalars": calibration_of_scalars(scores)}, missing
 
     numbers, missing = from_first(summarised)
     sweep = _sweep(config, trained.params, data, views, store) if numbers.get("num_colours_read") else []

@@ -142,6 +142,7 @@ def _measure(
         intrinsics = example.target.camera.intrinsics
         known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
         known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
+        known["scalars"] = toy_modes.hidden_scalars(attributes, known["modes"][:, 0])
     grid = config.model.pixel_grid
     scores = measure(data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, **known)
     valid = np.asarray(example.target.valid)

@@ -5,19 +5,22 @@ Letters: `n` samples, `t` target views, `v` context views, `k = v + t`, `h w` pi
 
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 from jaxtyping import Float, Int
 
+from dfm_jax.evaluation import surfaces
 from dfm_jax.evaluation.consistency import consistency
 from dfm_jax.evaluation.image_metrics import SSIM_WINDOW, psnr, ssim
+from dfm_jax.evaluation.spread import LARGEST_PSNR, Scalars, spread_scores
+from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models import lpips
 from dfm_jax.structs import Camera, Example, RenderedViews
-
-LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
 
 
 @struct.dataclass
@@ -51,6 +54,12 @@ class SceneScores:
     # What earlier versions did not store. Frames are `{number, name}` as their source has them.
     context_frames: list[dict[str, int | str | None]] | None = None  # [v]
     target_frames: list[dict[str, int | str | None]] | None = None  # [t]
+    chamfer: list[float | None] | None = None  # [n] between the surfaces seen and the true ones, units of the scene
+    mean_sample_psnr: list[float] | None = None  # [t] of the samples' mean
+    ause: float | None = None  # of the samples' spread in each pixel against the error of their mean; `uncertainty.py`
+    aurc: float | None = None  # colour units
+    coverage: list[float] | None = None  # of pixels, for each of `uncertainty.LEVELS`
+    places: dict[str, float] | None = None  # of the truth among the samples in [0, 1], of numbers of the whole scene
 
 
 def measure(
@@ -63,6 +72,7 @@ def measure(
     depth: np.ndarray | None = None,
     modes: np.ndarray | None = None,
     clean: np.ndarray | None = None,
+    scalars: Scalars | None = None,
 ) -> SceneScores:
     """Compares the samples of one scene with its views and with each other.
 
@@ -73,36 +83,47 @@ def measure(
       depth: [t, h, w] true distances at all target views, infinite where a ray meets nothing; None: unknown.
       modes: [n, t] hidden colours at all target views (toy).
       clean: [n, t] whether they are of one colour.
+      scalars: attributes that are uncertain, see `spread_scores`.
     """
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
     truth = np.asarray(example.target.images)[shown]
     views, valid = samples.views, np.asarray(example.context.valid)
     targets = views.rgb[:, num_context:][:, shown]
     contexts, context_truth = views.rgb[:, :num_context][:, valid], np.asarray(example.context.images)[valid]
-    seen = _reproject(views, *_cameras(example), grid=grid)
-    of_size = lambda smallest: min(truth.shape[1:3]) >= smallest
-    error = None
-    if depth is not None:
-        error = _depth_error(views.depth_before(float(example.far))[:, num_context:][:, shown], depth[shown])
-    perceptual = lpips_fn if of_size(lpips.SMALLEST_IMAGE) else None
-    against_truth = np.asarray(_against_truth(perceptual, targets, truth)) if perceptual else None
+    error, chamfer = (None, None) if depth is None else _of_surfaces(views, example, depth[shown], grid)
     return SceneScores(
         name=name,
         context_psnr=[_psnr(sample, context_truth) for sample in contexts],
         scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, samples.x0, strict=True)],
         psnr=[[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets],
-        ssim=ssim(targets, np.broadcast_to(truth, targets.shape)).tolist() if of_size(SSIM_WINDOW) else None,
-        lpips=None if against_truth is None else against_truth.tolist(),
         depth_error=error,
         estimate_psnr=_psnr(samples.estimate, truth[0]),
-        reprojection=_numbers(seen.reprojection),
-        reprojection_colour=_numbers(seen.colour),
-        contradicted=_numbers(seen.contradicted),
         variance=float(targets[:, 0].var(0).mean()),
-        pairwise_lpips=_pairwise(perceptual, targets[:, 0]) if perceptual else None,
         modes=None if modes is None else modes[:, shown].tolist(),
         clean=None if clean is None else clean[:, 0].tolist(),
+        chamfer=chamfer,
+        **_perceived(targets, truth, lpips_fn),
+        **_consistent(views, example, grid),
+        **spread_scores(targets, truth, int(example.index), scalars),
     )
+
+
+def _perceived(targets: np.ndarray, truth: np.ndarray, lpips_fn: lpips.Distance | None) -> dict[str, Any]:
+    """SSIM and LPIPS, of images that are large enough."""
+    of_size = lambda smallest: min(truth.shape[1:3]) >= smallest
+    perceptual = lpips_fn if of_size(lpips.SMALLEST_IMAGE) else None
+    against_truth = np.asarray(_against_truth(perceptual, targets, truth)) if perceptual else None
+    return {
+        "ssim": ssim(targets, np.broadcast_to(truth, targets.shape)).tolist() if of_size(SSIM_WINDOW) else None,
+        "lpips": None if against_truth is None else against_truth.tolist(),
+        "pairwise_lpips": _pairwise(perceptual, targets[:, 0]) if perceptual else None,
+    }
+
+
+def _consistent(views: RenderedViews, example: Example, grid: str) -> dict[str, list[float | None]]:
+    seen = _reproject(views, *_cameras(example), grid=grid)
+    found = {"reprojection": seen.reprojection, "reprojection_colour": seen.colour, "contradicted": seen.contradicted}
+    return {name: _numbers(values) for name, values in found.items()}
 
 
 def _psnr(images: np.ndarray, truth: np.ndarray) -> float:
@@ -113,6 +134,27 @@ def _psnr(images: np.ndarray, truth: np.ndarray) -> float:
 def _numbers(values: Array) -> list[float | None]:
     """For JSON, which has no NaN."""
     return [float(x) if np.isfinite(x) else None for x in np.asarray(values)]
+
+
+def _of_surfaces(
+    views: RenderedViews, example: Example, depth: np.ndarray, grid: str
+) -> tuple[list[list[float | None]], list[float | None]]:
+    """The errors of depth [n][t], and the Chamfer distances [n] of all that the target views show together.
+
+    Args:
+      depth: [t, h, w] at the target views that are no padding.
+    """
+    num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
+    of_targets = lambda x: np.asarray(x)[:, num_context:][:, shown]
+    camera = jax.tree.map(lambda x: jnp.asarray(x)[shown], example.target.camera)
+    xy = pixel_grid(*depth.shape[1:], grid).reshape(1, -1, 2)
+    rays = jax.device_get(cast_rays(camera, xy))
+    origins, directions = rays.origins[:, 0], rays.directions.reshape(*depth.shape, 3)
+    found = np.where(of_targets(views.opacity) < surfaces.SOLID, np.inf, of_targets(views.surface_depth()))
+    true = surfaces.seen_points(origins, directions, depth)
+    clouds = (surfaces.seen_points(origins, directions, distances) for distances in found)
+    chamfer = [surfaces.chamfer_distance(cloud, true) for cloud in clouds]
+    return _depth_error(of_targets(views.depth_before(float(example.far))), depth), chamfer
 
 
 def _depth_error(distances: np.ndarray, truth: np.ndarray) -> list[list[float | None]]:

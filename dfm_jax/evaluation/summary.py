@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data.loading import toy_scenes
+from dfm_jax.evaluation.best_of import BEST_OF, expected_best
 from dfm_jax.evaluation.calibration.toy_modes import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.scores import SceneScores
+from dfm_jax.evaluation.uncertainty import LEVELS, coverage, rank_histogram
 
 # Measures of a sample at a view, and whether more is better.
 VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}
-SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_colour", "contradicted")
-SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips")
+SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_colour", "contradicted", "chamfer")
+SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips", "ause", "aurc")
 
 
 def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
@@ -35,6 +37,25 @@ def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
     return numbers
 
 
+def calibration_of_scalars(scenes: Sequence[SceneScores]) -> dict[str, dict[str, Any]]:
+    """Of numbers of whole scenes, which are independent of each other as pixels are not: how the truths rank among the
+    samples. By name: `count` scenes, the rank `histogram` and the probability `p` of its chi-square, the shares
+    `coverage` of truths in central intervals of `levels`, and what these `spread` by among as many honest ones."""
+    found = {}
+    for name in dict.fromkeys(name for scene in scenes for name in scene.places or ()):
+        place = np.array([scene.places[name] for scene in scenes if name in (scene.places or ())])
+        histogram, p = rank_histogram(place)
+        found[name] = {
+            "count": len(place),
+            "histogram": histogram,
+            "p": p,
+            "levels": list(LEVELS),
+            "coverage": coverage(place),
+            "spread": [math.sqrt(level * (1 - level) / len(place)) for level in LEVELS],
+        }
+    return found
+
+
 def scene_row(scene: SceneScores) -> dict[str, Any]:
     """The numbers of one scene by name."""
     row: dict[str, Any] = {"scene": scene.name}
@@ -43,7 +64,13 @@ def scene_row(scene: SceneScores) -> dict[str, Any]:
         samples = [] if values is None else [x for x in map(_mean, values) if x is not None]
         row[name] = _mean(samples)
         row[f"{name}_best"] = (max if more_is_better else min)(samples, default=None)
-    row |= {name: _mean(getattr(scene, name)) for name in SAMPLE_MEASURES}
+        for count in (count for count in BEST_OF if count <= len(scene.psnr)):
+            enough = len(samples) >= count
+            best = expected_best(samples, count, more_is_better=more_is_better) if enough else None
+            row[f"{name}_best_of_{count}"] = best
+    row |= {name: _mean(getattr(scene, name) or []) for name in (*SAMPLE_MEASURES, "mean_sample_psnr")}
+    for i, level in enumerate(LEVELS):
+        row[f"coverage_{100 * level:.0f}"] = scene.coverage[i] if scene.coverage else None
     return row | {name: getattr(scene, name) for name in SCENE_MEASURES}
 
 
@@ -54,7 +81,7 @@ def view_rows(scene: SceneScores) -> list[dict[str, Any]]:
         for view in range(len(values)):
             row = {"sample": j, "target": view}
             row |= {name: getattr(scene, name) and getattr(scene, name)[j][view] for name in VIEW_MEASURES}
-            row |= {name: getattr(scene, name)[j] for name in SAMPLE_MEASURES}
+            row |= {name: getattr(scene, name) and getattr(scene, name)[j] for name in SAMPLE_MEASURES}
             if scene.modes is not None:
                 row["hidden_colour"] = scene.modes[j][view]
             rows.append(row)

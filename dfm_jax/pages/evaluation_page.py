@@ -13,7 +13,7 @@ from dfm_jax.evaluation.extent import Extent
 from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.summary import expected_total_variation, scene_row, total_variation_limit
-from dfm_jax.pages import plots, protocol_section
+from dfm_jax.pages import plots, protocol_section, uncertainty_section
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
 
@@ -30,7 +30,9 @@ EXPLAINED = (
     ("ssim", "SSIM", ".3f", "structure, 1 is equal"),
     ("lpips", "LPIPS", ".3f", "perceived difference, 0 is equal"),
     ("estimate_psnr", "Estimate, PSNR", ".1f dB", "the deterministic estimate; it scores by being blurred"),
+    ("mean_sample_psnr", "Mean sample, PSNR", ".1f dB", "of the mean of all samples; it scores by being blurred"),
     ("depth_error", "Depth error", ".3f", "mean difference of distances, units of the scene"),
+    ("chamfer", "Chamfer distance", ".3f", "between the surfaces seen and the true ones, units of the scene"),
     ("reprojection", "Reprojection error", ".2f px", "a pixel carried to another view by its depth, and back"),
     (
         "reprojection_colour",
@@ -47,13 +49,24 @@ EXPLAINED = (
     ),
     ("pairwise_lpips", "Diversity, LPIPS", ".3f", "between samples of one scene"),
     ("variance", "Diversity, variance", ".4f", "over samples, mean over pixels"),
+    ("ause", "AUSE", ".3f", "how far sorting pixels by their spread is from sorting them by their error; 0 is equal"),
+    ("aurc", "AURC", ".4f", "mean error of the most certain pixels, over all shares of them"),
+    (
+        "coverage_50",
+        "Coverage of 50 %",
+        ".1%",
+        "pixels whose truth is in this central interval of the samples",
+    ),
+    ("coverage_80", "Coverage of 80 %", ".1%", "the same"),
+    ("coverage_95", "Coverage of 95 %", ".1%", "the same"),
     ("fid", "FID", ".1f", "distance of distributions; needs thousands of images to compare with published ones"),
     ("kid", "KID", ".4f", "the same, unbiased for few images"),
     ("vgg_fid", "VGG-FID", ".2f", "as FID with features of VGG16: compares with its like only"),
     ("vgg_kid", "VGG-KID", ".4f", "as KID with features of VGG16: compares with its like only"),
 )
 # What has no meaning for a deterministic model.
-OF_SAMPLES_ONLY = ("scene_psnr", "pairwise_lpips", "variance")
+OF_SAMPLES_ONLY = ("scene_psnr", "pairwise_lpips", "variance", "mean_sample_psnr", "ause", "aurc")
+OF_SAMPLES_ONLY += ("coverage_50", "coverage_80", "coverage_95")
 
 
 def write_page(folder: Path, store: StoredScenes, result: Mapping[str, Any], scores: Sequence[SceneScores]) -> Path:
@@ -66,7 +79,8 @@ def write_page(folder: Path, store: StoredScenes, result: Mapping[str, Any], sco
     if result["sweep"]:
         plots.total_variation_over_steps(folder / "sweep.png", result["sweep"])
         sections.append(_sweep(result["sweep"], result["settings"]["sweep_samples"]))
-    sections += [_pictures(folder, store, result, scores), _numbers(result), _scenes(result, scores)]
+    sections += [_pictures(folder, store, result, scores), _numbers(result)]
+    sections += [uncertainty_section.section(result), _scenes(result, scores)]
     sections += [_missing(result), _settings(result)]
     path = folder / "index.html"
     path.write_text(page("Evaluation", "".join(sections)), encoding="utf-8")

@@ -85,6 +85,15 @@ def read_views(
     return modes, clean
 
 
+def hidden_scalars(
+    attributes: Mapping[str, Any], modes: Int[np.ndarray, "n"]
+) -> dict[str, tuple[Float[np.ndarray, "n"], float]]:
+    """The hidden colour by its number, of the samples and of the truth; none where the view does not tell."""
+    if UNSEEN in modes:
+        return {}
+    return {"hidden colour": (modes.astype(np.float64), float(attributes["hidden"]))}
+
+
 def true_depth(
     attributes: Mapping[str, Any], poses: Float[np.ndarray, "t 3 4"], intrinsics: np.ndarray, size: int
 ) -> Float[np.ndarray, "t h w"]:

@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from dfm_jax.evaluation.best_of import BEST_OF
 from dfm_jax.evaluation.index_layouts import Entry
 
 PAIRED = ("psnr", "ssim", "lpips")
-# Of how many samples of an example the best one is looked for.
-BEST_OF = (1, 5, 10, 20, 100)
 UNREAD = "Which numbers were published with it could not be read."
 
 

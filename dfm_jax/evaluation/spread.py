@@ -1,0 +1,51 @@
+"""What the samples of one scene say together: their mean, their spread, and the truth among them.
+
+Letters: `n` samples, `t` target views, `h w` pixels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dfm_jax.evaluation import uncertainty
+from dfm_jax.evaluation.image_metrics import psnr
+
+LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
+COLOURS = ("red", "green", "blue")
+# The number of a scene that is compared, of its samples [n] and its truth.
+Scalars = Mapping[str, tuple[np.ndarray, float]]
+
+
+def spread_scores(
+    samples: Float[np.ndarray, "n t h w 3"],
+    truth: Float[np.ndarray, "t h w 3"],
+    seed: int,
+    scalars: Scalars | None = None,
+) -> dict[str, Any]:
+    """Fields of `SceneScores`; of a single sample, which has no spread, all are None.
+
+    Args:
+      seed: of the ties that are broken at random.
+      scalars: attributes of the scene that are known to be uncertain, by name; None: the mean colours of target view 0.
+    """
+    names = ("mean_sample_psnr", "ause", "aurc", "coverage", "places")
+    if len(samples) < 2:
+        return dict.fromkeys(names)
+    rng = np.random.default_rng(seed)
+    mean = samples.mean(0)
+    error, spread = np.abs(mean - truth).mean(-1), np.sqrt(samples.var(0).mean(-1))
+    pixels = uncertainty.places(samples.reshape(len(samples), -1), truth.reshape(-1), rng)
+    if scalars is None:
+        means = samples[:, 0].mean((1, 2)), truth[0].mean((0, 1))
+        scalars = {name: (means[0][:, i], float(means[1][i])) for i, name in enumerate(COLOURS)}
+    of_scalar = lambda x, y: uncertainty.places(x[:, None], np.array([y], x.dtype), rng).item()
+    places = {name: of_scalar(*values) for name, values in scalars.items()}
+    values = (
+        np.minimum(psnr(mean, truth), LARGEST_PSNR).tolist(),
+        *uncertainty.sparsification(spread.ravel(), error.ravel()),
+        uncertainty.coverage(pixels),
+        places,
+    )
+    return dict(zip(names, values, strict=True))
