@@ -19,7 +19,7 @@ def reuse_memory(num_parameters: int) -> None:
     Every step takes and returns some hundred MB. By default these come fresh from the kernel each time, page by page:
     on two cores that was a quarter of a toy training step (0.36 s against 0.26 s, medians of three interleaved runs).
     Large models are left alone: blocks of GB leave gaps that no other fits in, and the published model's training step
-    would take 24 GB in the place of 20. Where jax may have an accelerator, or malloc is not glibc's, nothing changes.
+    would take 24 GB instead of 20. Where jax may have an accelerator, or malloc is not glibc's, nothing changes.
     """
     if num_parameters > SMALL_MODEL or sys.platform != "linux" or platforms.may_have_accelerator():
         return

@@ -146,9 +146,9 @@ def test_fewer_scenes_than_asked_for_are_said(run, capsys):
     views = evaluated_views.choose_views(dataclasses.replace(config, evaluate=settings), data).views
     said = capsys.readouterr().err
     assert len(views) == len(data) == 16
-    assert "evaluating 16 scenes in the place of config.evaluate.num_scenes=99: split 'test' of " in said
+    assert "evaluating 16 scenes instead of config.evaluate.num_scenes=99: split 'test' of " in said
     evaluated_views.choose_views(config, data)
-    assert "in the place of" not in capsys.readouterr().err
+    assert "instead of" not in capsys.readouterr().err
     settings = run.result["settings"] | {"num_scenes": 99}
     assert "99 images were asked for" in evaluation_page._opening(run.result | {"settings": settings})
     assert "asked for" not in evaluation_page._opening(run.result)

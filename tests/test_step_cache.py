@@ -59,7 +59,7 @@ def test_a_step_with_a_cache_computes_less():
     assert count_flops(step, shapes(2**30)) < 0.75 * count_flops(step, shapes(0))
 
 
-# --- a proposal in the place of the coarse field ----------------------------------------------------------------------
+# --- a proposal instead of the coarse field ----------------------------------------------------------------------
 
 PROPOSAL = FieldConfig(width=8, view_blocks=1, joint_blocks=1, density_bias=0.5)
 LEAN_LOSS = dataclasses.replace(LOSS, coarse=0.0, interlevel=1.0)

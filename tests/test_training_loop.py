@@ -1,4 +1,4 @@
-"""The loop around the step, with a linear model and made-up batches in the place of the real ones."""
+"""The loop around the step, with a linear model and made-up batches instead of the real ones."""
 
 import dataclasses
 import json

@@ -78,7 +78,7 @@ def _sampled(config: Config, data: SceneDataset) -> list[tuple[int, ViewIndices]
     views = evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True)
     if len(views) < config.evaluate.num_scenes:
         logger.info(
-            f"evaluating {len(views)} scenes in the place of config.evaluate.num_scenes={config.evaluate.num_scenes}: "
+            f"evaluating {len(views)} scenes instead of config.evaluate.num_scenes={config.evaluate.num_scenes}: "
             f"split '{data.split}' of {data.path} has no more that can be used"
         )
     return views

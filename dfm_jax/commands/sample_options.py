@@ -11,7 +11,7 @@ class SampleOptions:
     """As typed; None and '' where nothing is said."""
 
     images: tuple[str, ...] = ()  # photographs of one scene; none: scenes of the data set
-    path: str = ""  # of the cameras of videos, in the place of `config.sample.video_path`
+    path: str = ""  # of the cameras of videos, instead of `config.sample.video_path`
     cameras: str = ""  # a transforms.json with a frame for each of them
     target: str = ""  # camera
     fov: float | None = None

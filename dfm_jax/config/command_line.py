@@ -19,7 +19,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.paths import expand_argument, expand_home
 
 OPTION = "--config"
-SAVED = "the checkpoint's"  # in the place of a file
+SAVED = "the checkpoint's"  # instead of a file
 
 
 class _FileParser(flags.ArgumentParser):
@@ -54,7 +54,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], saved: Mapping[str, Any
     """Parses `argv` (with the program's name first) into `values`, which have the flag of `define_flag`.
 
     Args:
-      saved: settings (nested) in the place of a file, for an `argv` that names none; overrides change them.
+      saved: settings (nested) instead of a file, for an `argv` that names none; overrides change them.
 
     Returns:
       the arguments that are no flags.

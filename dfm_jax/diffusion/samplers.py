@@ -104,7 +104,7 @@ def dpm_solver(
 ) -> Sampled:
     """DPM-Solver++(2M) (Lu et al., *DPM-Solver++*, 2022, algorithm 2): second order, at the cost of DDIM.
 
-    A step is DDIM's with the prediction `D` in the place of x0: x0 extrapolated to the middle of the step, along the
+    A step is DDIM's with the prediction `D` instead of x0: x0 extrapolated to the middle of the step, along the
     line through the last two predictions over lambda. `sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D` of the paper is
     the same, but not finite at clean data.
     """
@@ -137,7 +137,7 @@ def dpm_solver_3m(
     """DPM-Solver++(3M): third order, at the cost of DDIM (Lu et al., *DPM-Solver++*, 2022, section 4, with
     k = 3 and the derivatives of x0 by differences of predictions).
 
-    The exact solution is DDIM's step with the average of x0 over it, weighted by exp(lambda), in the place of x0
+    The exact solution is DDIM's step with the average of x0 over it, weighted by exp(lambda), instead of x0
     (proposition 4.1). `D` is that average of the parabola through the last three predictions over lambda. The first
     steps are of lower order, so that the third shows only with steps even in lambda, where x0 hardly changes in them.
     """

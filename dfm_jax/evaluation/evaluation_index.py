@@ -108,7 +108,7 @@ def _draw(entry: Entry, scene: SceneRecord) -> ViewIndices | Skipped:
         raise UserError(
             f"the index file counts the stored frames of another version of the data, and scene {scene.name} has lost "
             f"{len(scene.holes)} of its {scene.num_source_frames} frames, so that it may name other ones: evaluate "
-            "without it, which stores the views anew, or put the names of the frames in the place of integers"
+            "without it, which stores the views anew, or put the names of the frames instead of integers"
         )
     by_position = scene.numbers is None or entry.counts == POSITIONS
     integers = range(scene.num_frames) if by_position else scene.numbers.tolist()

@@ -1,4 +1,4 @@
-"""What is fitted of gaussians: numbers without bounds, in the place of scales, rotations and opacities.
+"""What is fitted of gaussians: numbers without bounds, instead of scales, rotations and opacities.
 
 Letters: `n` gaussians.
 """

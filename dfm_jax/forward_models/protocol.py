@@ -98,7 +98,7 @@ class SceneModel(ForwardModel, Protocol):
 
 @runtime_checkable
 class GeneratingModel(ForwardModel, Protocol):
-    """A model that makes its own examples, in the place of a data set."""
+    """A model that makes its own examples, instead of a data set."""
 
     def generate(self, seed: int, index: np.ndarray, *, held_out: bool = False) -> Any:
         """The examples of these numbers [b], numpy arrays: each a function of the seed and its own number alone.
@@ -117,7 +117,7 @@ class KnownPosterior(ForwardModel, Protocol):
 
 
 def parameter_shapes(model: ForwardModel) -> Params:
-    """A model's parameters, with shapes and dtypes in the place of arrays; no device is started for it."""
+    """A model's parameters, with shapes and dtypes instead of arrays; no device is started for it."""
     return jax.tree.map(lambda leaf: leaf, _parameter_shapes(model))  # a tree of its own for each who asks
 
 

@@ -16,7 +16,7 @@ from dfm_jax.models.embeddings import encoder_time_code, pose_code
 
 small = nn.initializers.normal(0.02)
 
-# Collection of variables, mutable in a bound encoder: parameters that its next encoding takes in the place of its own
+# Collection of variables, mutable in a bound encoder: parameters that its next encoding takes instead of its own
 # (the same numbers), so that their gradients are added up in place, see `stack.run_stack`.
 THREADED_PARAMS = "threaded_params"
 

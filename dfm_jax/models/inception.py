@@ -2,7 +2,7 @@
 
 Two networks of this form are in use. `torchvision`'s was trained there; the one that published FIDs are computed with
 (Heusel et al. 2017) was trained in TensorFlow and differs in four poolings: averages do not count the padding, and the
-very last block takes a maximum in the place of an average. Batch normalisation is folded into the convolutions when
+very last block takes a maximum instead of an average. Batch normalisation is folded into the convolutions when
 weights are read (`interop.inception`).
 
 Parameters are named as torchvision names its convolutions, 'Mixed_5b.branch1x1'. Letters: `n` images, `h w` pixels.

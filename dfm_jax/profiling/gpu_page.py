@@ -33,7 +33,7 @@ def write(folder: pathlib.Path, data: Mapping[str, Any], plan: Sequence[Wave]) -
 
 
 def insert(path: pathlib.Path, data: Mapping[str, Any], plan: Sequence[Wave]) -> None:
-    """Puts the tables into a Markdown file, in the place of those between the two marks.
+    """Puts the tables into a Markdown file, instead of those between the two marks.
 
     Raises:
       UserError: the file or a mark is not there.

@@ -41,13 +41,13 @@ def place_for(folder: Path, made_from: Mapping[str, Any], parts: tuple[str, ...]
 
 
 def put_in_place(folder: Path) -> str:
-    """Puts the complete results in that hidden folder in the place of those of before, which are set aside.
+    """Puts the complete results in that hidden folder where the earlier ones are, which are set aside.
 
     Returns:
       a line that says where to; '' if there were none.
     """
     there = any(not path.name.startswith(".") for path in folder.iterdir())
-    message = f"the results of before are kept as {set_aside(folder)}" if there else ""
+    message = f"the earlier results are kept as {set_aside(folder)}" if there else ""
     output_folders.place(folder, ())
     return message
 

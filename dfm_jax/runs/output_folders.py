@@ -3,9 +3,9 @@
 In the folder itself, so that it may be a disk of its own, or hold other things of its owner:
 
     .incomplete/   results that are being written
-    .complete/     complete ones; those of before are being moved to .replaced
-    .placing/      complete ones; those of before are gone from their places, and these are being moved there
-    .replaced/     those of before
+    .complete/     complete ones; the earlier ones are being moved to .replaced
+    .placing/      complete ones; the earlier ones are gone from their places, and these are being moved there
+    .replaced/     the earlier ones
 
 Whatever ends the program, what was there is there still, or the next command puts the complete results in place.
 """
@@ -35,7 +35,7 @@ def replacing(folder: Path, ours: Sequence[str], doing: str, num_bytes: int = 0)
     error; else `folder` holds what it held before. Nobody else writes there meanwhile.
 
     Args:
-      ours: patterns of the names of such results: those of before that the new ones do not replace are removed. What
+      ours: patterns of the names of such results: earlier ones that the new ones do not replace are removed. What
         else lies in the folder stays.
       doing: what others are told that this process does there: 'sampling'.
       num_bytes: what the results will need at least.

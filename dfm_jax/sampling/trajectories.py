@@ -191,7 +191,7 @@ def key_cameras(path: Trajectory, step: int) -> Camera:
 
 
 def without_holes(recorded: Camera, positions: np.ndarray) -> Camera:
-    """Recorded cameras [k], with interpolated ones in the place of frames that are missing between them.
+    """Recorded cameras [k], with interpolated ones instead of frames that are missing between them.
 
     Args:
       positions: [k] of the cameras among all frames of the recording, increasing.

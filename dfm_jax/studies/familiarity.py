@@ -120,7 +120,7 @@ def other_pictures(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def with_pictures(example: Example, images: np.ndarray) -> Example:
-    """Examples [k] with pictures [k, h, w, 3] in the place of all context views; scenes are repeated as needed."""
+    """Examples [k] with pictures [k, h, w, 3] instead of all context views; scenes are repeated as needed."""
     count = len(images)
     rows = np.arange(count) % len(example.near)
     chosen = jax.tree.map(lambda x: np.asarray(x)[rows], example)

@@ -20,7 +20,7 @@ NAMES = ("red", "green", "blue")  # of toy_scenes.HIDDEN_COLOURS; also colours o
 CLEAN_SHARE = 0.9
 # A view tells the mode if this share of its pixels shows nothing but what the context hides.
 SMALLEST_SHARE = 1 / 64
-UNSEEN = -1  # in the place of a mode: the view does not tell
+UNSEEN = -1  # instead of a mode: the view does not tell
 
 
 def has_known_odds(data: SceneDataset) -> bool:
