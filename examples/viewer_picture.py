@@ -16,7 +16,8 @@ from playwright.sync_api import Page, sync_playwright
 
 import dfm_jax
 from dfm_jax.commands.view import of_data_set
-from dfm_jax.viewer.app import Viewer, overview
+from dfm_jax.viewer import objects
+from dfm_jax.viewer.app import Viewer
 from dfm_jax.viewer.server import free_port
 
 CHROMIUM = "/usr/bin/chromium"
@@ -50,7 +51,7 @@ def look(page: Page, viewer: Viewer) -> None:
     (client,) = viewer.server.get_clients().values()
     browser = viewer.browser(client)
     browser.choose(viewer.session.samples[1].label)
-    _, centre, place = overview(viewer.session.source, SIDEWAYS)
+    _, centre, place = objects.overview(viewer.session.source, SIDEWAYS)
     with client.atomic():
         client.camera.position, client.camera.look_at = place, centre
     time.sleep(2)

@@ -1,5 +1,6 @@
 """The viewer without a browser: what it refuses, its jobs and files, and its samples."""
 
+import dataclasses
 import logging
 import math
 import queue
@@ -15,7 +16,8 @@ import dfm_jax
 from dfm_jax.commands import view
 from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.errors import UserError
-from dfm_jax.viewer import limits, samples, server
+from dfm_jax.exports.gaussians import Gaussians
+from dfm_jax.viewer import limits, objects, samples, server
 from dfm_jax.viewer.files import written
 from dfm_jax.viewer.jobs import MAX_WAITING, Jobs
 from dfm_jax.viewer.paths import KEY_FRAMES, camera_path, with_aspect
@@ -253,6 +255,36 @@ def test_a_path_through_key_frames(session):
     session.remove_key_frames()
     assert session.key_frames == ()
     assert with_aspect(path, 2.0).intrinsics[0, 0, 0] == pytest.approx(path.intrinsics[0, 1, 1] / 2)
+
+
+def test_every_source_has_samples_and_a_first_look_of_its_own(session):
+    (sample,), first = session.samples, session.source
+    near = dataclasses.replace(first, name="near", example=first.example.replace(target=first.example.context))
+    both = Session(session.sampler, [first, near])
+    both._samples.append(sample)
+    both.add_key_frame(first.first_context)
+    both.show("near")
+    assert both.samples == () and both.key_frames == ()
+    both.show(first.name)
+    assert both.samples == (sample,)
+    place = first.first_context.camera_to_world[:3, 3]
+    for source, degrees in ((first, objects.MOST_SIDEWAYS), (near, objects.LEAST_SIDEWAYS)):
+        up, centre, position = objects.overview(source)
+        assert np.linalg.norm(position - centre) == pytest.approx(np.linalg.norm(place - centre))
+        height = (position - centre) @ up
+        assert height == pytest.approx((place - centre) @ up)
+        level = [x - centre - height * up for x in (position, place)]
+        cosine = level[0] @ level[1] / np.linalg.norm(level[0]) / np.linalg.norm(level[1])
+        assert np.degrees(np.arccos(cosine)) == pytest.approx(degrees, abs=1e-3)
+
+
+def test_what_is_found_of_a_sample_is_kept_with_it(session):
+    (sample,) = session.samples
+    found = Gaussians(*(np.zeros((1, *shape)) for shape in ((3,), (3,), (4,), (), (3,))))
+    session._know(sample, gaussians=found)
+    session._know(sample, steps=sample.steps)  # of the sample as it was before
+    assert session.samples[0].gaussians is found
+    session._know(sample, gaussians=None)
 
 
 def test_samples_are_bounded_and_cleared(session, monkeypatch):

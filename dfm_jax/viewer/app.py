@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.spatial.transform import Rotation
-
 from dfm_jax.errors import UserError
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.structs import Camera
@@ -28,14 +25,11 @@ from dfm_jax.viewer.returning import Returning
 from dfm_jax.viewer.samples import Sample
 from dfm_jax.viewer.scheduler import RenderScheduler
 from dfm_jax.viewer.session import Session
-from dfm_jax.viewer.sources import Source, joined
-from dfm_jax.viewpoints import scene_centre, up_direction
+from dfm_jax.viewer.sources import Source
 
 logger = logging.getLogger(__name__)
 
 FIRST_SAMPLES = 3  # that are sampled at the start
-# Degrees that the first look is turned from the context camera, and how many times wider it is: frusta are seen then.
-SIDEWAYS, WIDER = 35.0, 1.5
 FITS_LAST = 1e6  # their place in the panel: below all else
 LONGEST_WAIT = 1.0  # seconds that a step of fitting waits for frames
 LARGEST_DOWNLOAD = 64 * 2**20  # bytes that are sent to a browser
@@ -127,13 +121,17 @@ class Viewer:
     def _fit(self, job: Job, sample: Sample) -> str:
         """While nobody waits for frames or anything else."""
 
-        def progress(done: int, total: int) -> None:
-            job.progress(done / total)
-            end = time.monotonic() + LONGEST_WAIT
+        def give_way(longest: float) -> None:
+            end = time.monotonic() + longest
             while self.jobs.busy or (self.scheduler.busy and time.monotonic() < end):
                 time.sleep(0.02)
-                job.progress(done / total)
+                job.progress(job.share)
 
+        def progress(done: int, total: int) -> None:
+            job.progress(done / total)
+            give_way(LONGEST_WAIT)
+
+        give_way(float("inf"))
         self.session.fit_gaussians(sample, progress)
         return ""
 
@@ -163,24 +161,17 @@ class Viewer:
             browser.leave()
 
     def _refresh(self) -> None:
+        if self.session.source is not self._looked_at:
+            self._point_initial_camera()
         with self._lock:
             browsers = list(self._browsers.values())
         for browser in browsers:
             browser.refresh()
 
     def _point_initial_camera(self) -> None:
+        """Of browsers that will come, and of the button that resets the view."""
         camera, source = self.server.initial_camera, self.session.source
-        up, centre, position = overview(source)
+        self._looked_at, (up, look_at, position) = source, objects.overview(source)
         self.server.scene.set_up_direction(up)
-        camera.position, camera.look_at, camera.up = position, centre, up
-        camera.fov = min(WIDER * objects.vertical_field(source.first_context), limits.FIELDS_OF_VIEW[1])
-
-
-def overview(source: Source, sideways: float = SIDEWAYS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The direction [3] that is up in a source, the point [3] that its views look at, and from where to look at that
-    first [3]: beside the context camera, which is seen then, and as far away (rays end where they did in training)."""
-    both = joined(source.context[0], source.targets[0])
-    up, centre = up_direction(both), scene_centre(source.context[0], *source.bounds)
-    turn = Rotation.from_rotvec(np.radians(sideways) * up).as_matrix()
-    place = source.first_context.camera_to_world[:3, 3]
-    return up, centre, centre + turn @ (place - centre)
+        camera.position, camera.look_at, camera.up = position, look_at, up
+        camera.fov = objects.overview_field(source)

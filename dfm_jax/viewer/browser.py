@@ -16,6 +16,7 @@ from dfm_jax.viewer.motion import Motion
 from dfm_jax.viewer.overlays import OF_ALL_SAMPLES, OVERLAYS, Look, depth_along_axis, grid_shape, picture
 from dfm_jax.viewer.samples import Sample
 from dfm_jax.viewer.scheduler import Shot, Shown
+from dfm_jax.viewer.sources import Source
 from dfm_jax.visualization.pictures import enlarge, to_uint8
 
 NOTHING, ALL = "none yet", "all, side by side"
@@ -115,6 +116,8 @@ class Browser:
             if which.options != options:
                 which.options = options
             if session.source is not self._source:
+                if self._source is not None:
+                    self._look_over(session.source)
                 self._source = session.source
                 self._replace("_cameras", objects.add_cameras(self.client.scene, session.source))
             if (path := self._viewer.paths.shown()) != self._shown_path:
@@ -269,6 +272,14 @@ class Browser:
             seen.position = np.asarray(camera.camera_to_world)[:3, 3]
             seen.wxyz = objects.orientation(camera)
             seen.fov = objects.vertical_field(camera)
+
+    def _look_over(self, source: Source) -> None:
+        """Moves the browser's camera to where a source is seen from first."""
+        seen = self.client.camera
+        with self.client.atomic():
+            up, look_at, seen.position = objects.overview(source)
+            seen.look_at, seen.up_direction = look_at, up
+            seen.fov = objects.overview_field(source)
 
     def camera(self) -> Camera:
         """

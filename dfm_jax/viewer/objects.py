@@ -7,12 +7,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dfm_jax.structs import Camera
-from dfm_jax.viewer.sources import Source
+from dfm_jax.viewer.limits import FIELDS_OF_VIEW
+from dfm_jax.viewer.sources import Source, joined
+from dfm_jax.viewpoints import scene_centre, up_direction
 from dfm_jax.visualization.pictures import enlarge, to_uint8
 
 CONTEXT, TARGET, OTHER, PATH = (46, 134, 255), (255, 132, 40), (150, 150, 158), (240, 60, 130)
 SHARE = 0.055  # of the scene's typical distance: the size of a frustum
 PATH_POINTS = 200
+LEAST_SIDEWAYS, MOST_SIDEWAYS = 6.0, 35.0  # degrees of the first look from the context camera
+WIDER = 1.5  # than that camera: frusta are seen then
 
 
 def add_cameras(scene: Any, source: Source) -> list[Any]:
@@ -46,6 +50,28 @@ def add_path(scene: Any, path: Camera, key_frames: tuple[Camera, ...], source: S
         )
     scale = 0.6 * SHARE * sum(source.bounds) / 2
     return handles + [_frustum(scene, f"/path/{i}", key, PATH, scale, None) for i, key in enumerate(key_frames)]
+
+
+def overview(source: Source, sideways: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The direction [3] that is up in a source, the point [3] that its views look at, and from where to look at that
+    first [3]: beside the context camera, so that it is seen, and as far away (rays end where they did in training).
+
+    Args:
+      sideways: degrees from the context camera; by default half the way to the target camera, but not far.
+    """
+    contexts, targets = source.context[0], source.targets[0]
+    up, centre = up_direction(joined(contexts, targets)), scene_centre(contexts, *source.bounds)
+    start, end = (np.asarray(each.camera_to_world)[0, :3, 3] - centre for each in (contexts, targets))
+    if sideways is None:
+        across = float(up @ np.cross(start, end))
+        angle = math.degrees(math.atan2(abs(across), float(start @ end)))
+        sideways = math.copysign(min(max(0.5 * angle, LEAST_SIDEWAYS), MOST_SIDEWAYS), across)
+    return up, centre, centre + Rotation.from_rotvec(np.radians(sideways) * up).as_matrix() @ start
+
+
+def overview_field(source: Source) -> float:
+    """Vertical field of view of that look, radians."""
+    return min(WIDER * vertical_field(source.first_context), FIELDS_OF_VIEW[1])
 
 
 def vertical_field(camera: Camera) -> float:
