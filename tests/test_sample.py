@@ -37,7 +37,7 @@ from dfm_jax.sampling.preview import preview
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.visualization import pictures
 
-SIZE, SCENES, SAMPLES, FRAMES = 8, 2, 3, 5
+SIZE, SCENES, SAMPLES, FRAMES, REFERENCE = 8, 2, 3, 5, 8
 
 
 def tiny_config(data_dir: Path, **sample_settings) -> ConfigDict:
@@ -50,6 +50,7 @@ def tiny_config(data_dir: Path, **sample_settings) -> ConfigDict:
     config.model.scene_field.update(width=8, view_blocks=1, joint_blocks=1)
     config.model.ray_marching.update(num_coarse=4, num_conditioning=4)
     config.sample.update(num_scenes=SCENES, num_samples=SAMPLES, num_steps=2, guidance=1.5, video_frames=FRAMES)
+    config.sample.reference_scenes = REFERENCE
     config.sample.update(sample_settings)
     return config
 
@@ -319,7 +320,9 @@ def test_a_photograph_of_ones_own_is_sampled_as_the_sampler_does(run, tmp_path):
     assert all((tmp_path / "out" / link).is_file() for link in links.found) and "photograph_0.jpg" in page
     short = in_short(summary, run.workdir, tmp_path / "out")
     assert json.loads(json.dumps(short))["assumptions"]["photographs"][0]["crop"] == "centre"
-    assert short["familiarity"]["unfamiliar"] is None  # there are too few held-out scenes to compare with
+    assert short["familiarity"]["held_out"] == REFERENCE and short["familiarity"]["unfamiliar"] in (True, False)
+    kept = json.loads((run.workdir / "familiarity" / "reference.json").read_text())
+    assert len(kept["values"]) == REFERENCE  # for the next photograph
     assert {part["name"] for part in short["familiarity"]["parts"]} == {"context_error", "estimate_error", "spread"}
     assert Path(short["page"]).is_file() and Path(short["samples"]).is_file()
     assert len(run.summary.scenes) == SCENES  # those of the data set stay where they are
