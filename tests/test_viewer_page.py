@@ -14,6 +14,16 @@ from tests.browser import PATIENCE, chromium, needs_chromium
 from tests.made_up_scene import Balls
 
 __all__ = ["chromium"]  # a fixture
+# Of the client's worker, which sorts gaussians.
+COUNT_ANSWERS = """
+window.answers = 0;
+window.Worker = class extends Worker {
+  constructor(...given) {
+    super(...given);
+    this.addEventListener('message', () => window.answers++);
+  }
+};
+"""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +75,7 @@ def test_scenes_are_drawn_switched_and_played_in_a_browser(samples, no_fitting, 
     path.write_text(page.scene_page(samples, page.fit_samples(samples)))
     opened = chromium.new_page(viewport={"width": 600, "height": 400})
     asked = []
+    opened.add_init_script(COUNT_ANSWERS)
     opened.on("request", lambda request: asked.append(request.url))
     opened.goto(path.as_uri())
     opened.wait_for_selector("body[data-ready=true]", timeout=1000 * PATIENCE)
@@ -94,5 +105,7 @@ def test_scenes_are_drawn_switched_and_played_in_a_browser(samples, no_fitting, 
     opened.wait_for_timeout(1500)
     opened.click("#dfm-play")
     assert np.abs(reds() - second).max() > 30
+    # Also where the page is opened from a disk, as here, gaussians are sorted for the camera.
+    assert opened.evaluate("window.answers") > 1
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     opened.close()

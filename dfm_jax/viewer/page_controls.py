@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dfm_jax.viewer.page_style import CSS, SCRIPT
+from dfm_jax.viewer.page_style import CSS, SCRIPT, WORKERS
 
 
 def with_controls(
@@ -36,5 +36,6 @@ def with_controls(
 <span id="dfm-hint">drag to turn, right button to move, wheel to zoom</span></div>"""
     data = json.dumps({"samples": num_samples, "path": list(path), "milliseconds": milliseconds, **cameras})
     page = html.replace("<title>Viser</title>", "<title>Sampled scenes in 3D</title>", 1)
+    page = page.replace("<head>", f"<head><script>{WORKERS}</script>", 1)
     end = page.rindex("</body>")
     return f"{page[:end]}<style>{CSS}</style>{bar}<script>const DFM = {data};{SCRIPT}</script>{page[end:]}"

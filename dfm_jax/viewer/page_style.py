@@ -1,4 +1,4 @@
-"""How the buttons of a 3D page look, and the script behind them."""
+"""How the buttons of a 3D page look, and the scripts of the page."""
 
 CSS = """
 #dfm-bar { position: fixed; left: 0; right: 0; bottom: 0; z-index: 20; display: flex; flex-wrap: wrap; gap: .4rem 1rem;
@@ -11,6 +11,21 @@ CSS = """
 #dfm-bar button[aria-pressed="true"] { background: #2f6fde; border-color: #7fabff; }
 #dfm-hint { color: #a0a4ae; margin-left: auto; }
 @media (max-width: 760px) { #dfm-hint { display: none; } }
+"""
+
+# The client sorts gaussians in a worker, a module that it makes a blob of. Chromium refuses those to pages that are
+# opened from a disk: without this script, which goes before the client's, gaussians keep their first order.
+WORKERS = """
+if (location.protocol === 'file:')
+  window.Worker = new Proxy(window.Worker, {construct(Worker, [url, options]) {
+    if (String(url).startsWith('blob:')) {
+      const request = new XMLHttpRequest();
+      request.open('GET', url, false);
+      request.send();
+      url = 'data:text/javascript;charset=utf-8,' + encodeURIComponent(request.responseText);
+    }
+    return new Worker(url, options);
+  }});
 """
 
 SCRIPT = """
