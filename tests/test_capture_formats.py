@@ -124,6 +124,13 @@ def test_keyframes_of_polycam_that_are_damaged_are_listed(tmp_path, capsys):
         assert said.replace("0x96", f"0x{HEIGHT}") in reason
 
 
+def test_recordings_that_are_packed_are_to_be_unpacked(tmp_path):
+    (tmp_path / "a.r3d").write_bytes(b"PK")
+    for root in (tmp_path, tmp_path / "a.r3d"):
+        with pytest.raises(UserError, match="unpack it"):
+            source("record3d", root).splits()
+
+
 @pytest.mark.parametrize("options", [{"per_frame": True}, {"pictures": "rgb", "metadata": "metadata.json"}])
 def test_recordings_of_record3d_in_their_kinds(tmp_path, options):
     format_sources.write_record3d(tmp_path, **options)

@@ -20,6 +20,7 @@ HIDDEN = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume infor
 REDUCED = (1, 2, 4, 8)  # by which pictures of `images`, `images_2`, ... are smaller
 LONGEST = 200  # letters of a path that are shown
 NAMED = 3  # of several files that may be meant
+PACKED = (".zip", ".r3d", ".tar", ".gz", ".tgz", ".7z")  # .r3d: Record3D's recordings, which are zip archives
 
 T = TypeVar("T")
 
@@ -175,7 +176,8 @@ def folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
       UserError: there is no such folder.
     """
     if not root.is_dir():
-        raise UserError(f"--source={root} is not a folder")
+        packed = ": unpack it first" if root.suffix.lower() in PACKED and root.is_file() else ""
+        raise UserError(f"--source={root} is not a folder{packed}")
     seen = set()
     for parent, names, files in os.walk(root, followlinks=True):
         real = os.path.realpath(parent)

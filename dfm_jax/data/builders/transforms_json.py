@@ -116,7 +116,7 @@ class TransformsSource:
         if not isinstance(frames, list):
             raise Rejected(f"{file.name} has no list of frames")
         try:
-            undo = undo_applied(content)
+            undo = _undo_applied(content)
         except Rejected as reason:
             raise refused(str(reason), [], map(_name, frames, range(len(frames)))) from reason
         masks_in = file.parent if self._masked and any(map(has_mask, frames)) else None
@@ -220,7 +220,7 @@ def _name(frame: Any, number: int) -> str:
     return transforms_splits.frame_name(frame["file_path"]) if _has_name(frame) else f"frame {number}"
 
 
-def undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def _undo_applied(content: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """What takes a pose [4, 4] of the file back to the world in which it was reconstructed."""
     scale, inverse = _applied_scale(content), np.linalg.inv(_applied(content))
 
