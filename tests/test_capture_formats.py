@@ -128,7 +128,7 @@ def test_recordings_that_are_packed_are_to_be_unpacked(tmp_path):
     (tmp_path / "a.r3d").write_bytes(b"PK")
     for root in (tmp_path, tmp_path / "a.r3d"):
         with pytest.raises(UserError, match="unpack it"):
-            source("record3d", root).splits()
+            scenes("record3d", root)
 
 
 @pytest.mark.parametrize("options", [{"per_frame": True}, {"pictures": "rgb", "metadata": "metadata.json"}])
