@@ -67,7 +67,7 @@ def tiny(config: ConfigDict) -> None:
     config.data.toy_scenes, config.loss.patch_size = 64, 6
     config.train.update(num_steps=60, batch_size=4, checkpoint_every=20, log_every=10, sample_every=60)
     config.train.optimizer.update(warmup_steps=10, decay_steps=50)
-    config.sample.update(num_scenes=2, num_samples=2, num_steps=4, video_frames=8)
+    config.sample.update(num_scenes=2, num_samples=2, num_steps=4, video_frames=8, scenes_in_3d=0)
     config.evaluate.update(num_scenes=8, num_target=2, num_samples=2, sweep_samples=8)
 
 

@@ -102,6 +102,7 @@ ADDED = {
     "sample.autoregressive_step": 0,
     "sample.context_cache_gb": 0.0,
     "sample.reference_scenes": 24,
+    "sample.scenes_in_3d": 1,
     "evaluate.index": "",
     "evaluate.num_scenes": 1,
     "evaluate.num_target": 1,

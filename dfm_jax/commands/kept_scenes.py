@@ -21,23 +21,19 @@ from dfm_jax.sampling.videos import MOST_KEPT, SampledImages
 logger = logging.getLogger(__name__)
 
 SCENES = "scenes.npz"
-OF_VIDEOS = ("video_frames", "video_path")  # settings that change nothing of scenes
+OF_VIDEOS = ("video_frames", "video_path", "scenes_in_3d")  # settings that change nothing of scenes
 
 
-def keep_scenes(path: Path, trained: Sampler, source: SampledFrom, images: SampledImages) -> None:
-    """Writes the sampled scenes, so that they can be rendered and exported; says so where they are too many for that.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
+def sampled_scenes(trained: Sampler, source: SampledFrom, images: SampledImages) -> Scenes | None:
+    """What was sampled, to be kept, rendered and exported; None, which is said, where they are too many for that."""
     if images.signal is None:
-        logger.info(f"{path.name} is left out: the scenes take more than {MOST_KEPT / 2**30:g} GB")
-        return
+        logger.info(f"{SCENES} is left out: the scenes take more than {MOST_KEPT / 2**30:g} GB")
+        return None
     num_samples = images.x0.shape[1]
     x0, estimate = images.x0.reshape(-1, *images.x0.shape[2:]), images.estimate.repeat(num_samples, axis=0)
     world, frames = source.place()
     sampled = Sampled(images.signal, x0, estimate, source.example, world, tuple(frames))
-    Scenes(trained.diffusion(), sampled, trained.made_from(source.assumptions)).save(path)
+    return Scenes(trained.diffusion(), sampled, trained.made_from(source.assumptions))
 
 
 def find_scenes(trained: Sampler, workdir: str | os.PathLike, folder: Path) -> tuple[Scenes | None, Path]:

@@ -18,9 +18,10 @@ import numpy as np
 
 from dfm_jax.commands import signals
 from dfm_jax.commands.camera_paths import in_source
-from dfm_jax.commands.kept_scenes import SCENES, keep_scenes
+from dfm_jax.commands.kept_scenes import SCENES, sampled_scenes
 from dfm_jax.commands.sample_options import SampleOptions
 from dfm_jax.commands.sampled_from import SampledFrom, of_data_set, of_photographs
+from dfm_jax.commands.scenes_in_3d import in_3d
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.reference_scenes import find_reference
@@ -117,7 +118,11 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
             for i, name in enumerate(source.names)
         ]
         _tell_inside(scenes, config.sample.video_path)
-        keep_scenes(folder / SCENES, trained, source, sampled)
+        start = time.monotonic()
+        if (kept := sampled_scenes(trained, source, sampled)) is not None:
+            kept.save(folder / SCENES)
+            scenes = in_3d(folder, scenes, kept, source.paths, config.sample.scenes_in_3d)
+        seconds["pages in 3D"] = time.monotonic() - start
         summary = _summary(config, source, scenes, colours, seconds, familiarity)
         (folder / "samples.json").write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
         write_report(folder, summary, _loss_curve(workdir, summary.step))

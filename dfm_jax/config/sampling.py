@@ -88,6 +88,8 @@ class SampleConfig:
     # Held-out scenes that photographs are compared with, to tell of those that are unlike all that the model knows;
     # they are sampled once, and kept. 0: none.
     reference_scenes: NumberOrNone = 24
+    # The first scenes of which `--mode=sample` makes a page in 3D; gaussians are fitted to all their samples. 0: none.
+    scenes_in_3d: NumberOrNone = 1
     photograph: PhotographConfig | None = None  # of scenes
     target_camera: TargetCameraConfig | None = None  # of scenes
 

@@ -15,7 +15,7 @@ from dfm_jax.structs import Example
 
 # Settings of `config.sample` that evaluation does not heed.
 OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")
-OF_SAMPLE_MODE += ("photograph", "target_camera", "reference_scenes")
+OF_SAMPLE_MODE += ("photograph", "target_camera", "reference_scenes", "scenes_in_3d")
 
 
 def model_and_data(params: Params, step: int, data: SceneDataset) -> dict[str, Any]:

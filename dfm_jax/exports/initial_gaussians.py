@@ -7,10 +7,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from dfm_jax.errors import UserError
 from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.exports.points import surface_points
-from dfm_jax.exports.renderings import SOLID, SceneViews
+from dfm_jax.exports.renderings import SOLID, NothingOpaque, SceneViews
 
 # Voxels, in which points are merged, grow by this factor until few enough are left.
 GROWTH = 1.1
@@ -29,7 +28,7 @@ def initial_gaussians(views: SceneViews, most: int) -> Gaussians:
     """
     points = surface_points(views, over_samples=False)
     if not len(points):
-        raise UserError("nothing in the scene is opaque: no gaussians can be fitted to it")
+        raise NothingOpaque("nothing in the scene is opaque: no gaussians can be fitted to it")
     means, colours, voxel = _merged(points.positions, points.colours, most, pixel_width(views))
     return _on_surface(means, colours.clip(0, 1), voxel)
 

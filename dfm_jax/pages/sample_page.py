@@ -109,17 +109,27 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
     inside = f"<p>In {_percent(scene.inside)} of the frames the camera is inside of something opaque.</p>\n"
     inside = inside if scene.inside else ""
     path = f', <a href="{escape(scene.camera_path)}">camera path (nerfstudio)</a>' if scene.camera_path else ""
+    in_3d = _in_3d(index, scene) if scene.page_in_3d else ""
     return f"""<section class="scene">
 <h3>Scene {index + 1} <span class="soft">{escape(scene.name)}</span></h3>
 <div class="turning">
 <div class="contexts">{contexts}</div>
 <div class="tiles">{samples}</div>
-</div>
+</div>{in_3d}
 <h3>What is certain and what is not <span class="soft">at the target view</span></h3>
 <div class="tiles wide">{pictures}</div>
 {inside}<p class="soft">More: <a href="{escape(scene.contact_sheet)}">contact sheet</a>,
 <a href="{escape(scene.variance)}">variance</a>, <a href="{escape(scene.arrays)}">arrays</a>{path}</p>
 </section>"""
+
+
+def _in_3d(index: int, scene: SceneResult) -> str:
+    """The page in 3D, which is loaded when it is looked at."""
+    page = escape(scene.page_in_3d)
+    return f"""
+<details class="in-3d" open><summary>In 3D: turn the samples with the mouse <span class="soft">gaussians that look like
+the sampled scenes to {_decibel(scene.gaussians_psnr)}; <a href="{page}">on a page of their own</a></span></summary>
+<iframe src="{page}" loading="lazy" title="Samples of scene {index + 1} in 3D"></iframe></details>"""
 
 
 def _video(index: int, sample: SampleResult, caption: str) -> str:

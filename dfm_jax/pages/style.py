@@ -28,6 +28,9 @@ summary { cursor: pointer; }
 .contexts { display: grid; gap: 1rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.4rem, 1fr)); gap: .8rem; }
 .tiles.wide { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); max-width: 58rem; }
+.in-3d { margin-top: 1rem; }
+.in-3d iframe { display: block; width: 100%; height: 30rem; border: 0; border-radius: 12px; margin-top: .6rem;
+  background: #000; }
 figure { margin: 0; }
 figure img, figure video { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
   background: #000; image-rendering: pixelated; }

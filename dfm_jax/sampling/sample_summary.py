@@ -39,6 +39,8 @@ class SceneResult:
     photographs: tuple[str, ...] = ()  # of one's own, as viewers show them; none: a data set's
     camera_path: str = ""  # of the videos, as nerfstudio reads it; '' where that has no such cameras
     inside: float = 0.0  # share of the videos' frames whose camera is inside of something opaque
+    page_in_3d: str = ""  # of its samples; '': there is none
+    gaussians_psnr: float | None = None  # of what that page shows against the sampled scenes themselves, dB
 
 
 @dataclasses.dataclass(frozen=True)
