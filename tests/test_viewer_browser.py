@@ -113,7 +113,7 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     viewer.session._know(viewer.session.samples[0], gaussians=some)
     motion = viewer.browser(client)._motion
     wait_for(lambda: motion.smooth)
-    motion.moved()
+    viewer.browser(client)._moved()
     assert motion._handle.visible
     wait_for(lambda: not motion._handle.visible)
 

@@ -71,6 +71,19 @@ def test_speed_is_measured_and_chooses_the_first_frame():
     assert compile_calls(Sky(), CAMERA, "centres").pixels_per_second > 0
 
 
+def test_shots_that_show_the_same_are_not_rendered_again():
+    scene = Sky()
+    shot = Shot((scene,), CAMERA, 2.0, 512, "colour")
+    turned = Camera(np.eye(4), CAMERA.intrinsics)
+    assert shot.is_same(Shot((scene,), Camera(CAMERA.camera_to_world.copy(), CAMERA.intrinsics), 2.0, 512, "colour"))
+    others = (
+        ((Sky(),), CAMERA, 2.0, 512, "colour"),
+        ((scene,), turned, 2.0, 512, "colour"),
+        ((scene,), CAMERA, 2.0, 512),
+    )
+    assert not any(shot.is_same(other) for other in (None, *(Shot(*each) for each in others)))
+
+
 def receiving(scheduler: RenderScheduler, key: int) -> queue.Queue:
     frames: queue.Queue = queue.Queue()
     scheduler.join(key, lambda shown: frames.put((shown.shot, shown.size, shown.complete, shown.final)))

@@ -58,7 +58,7 @@ class Viewer:
         self.returning = Returning()
         self._lock, self._compiled, self._fitting = threading.Lock(), False, fit_gaussians
         self.session = Session(sampler, sources)
-        self.scheduler = RenderScheduler(self.grid)
+        self.scheduler = RenderScheduler(self.grid, failed=self._tell_failed)
         self.server = server.start_server(host, port, f"dfm_jax: {Path(sampler.name).name}")
         self.server.gui.configure_theme(control_width="large", dark_mode=True, show_logo=False, show_share_button=False)
         self.server.gui.main_panel.dock_right()
@@ -146,6 +146,12 @@ class Viewer:
             logger.error(message)
         elif message and job.owner is not None and self.is_connected(job.owner):
             tell(job.owner, message, well)
+
+    def _tell_failed(self, client_id: int, message: str) -> None:
+        """A frame could not be rendered."""
+        client = self.server.get_clients().get(client_id)
+        if client is not None:
+            tell(client, message, well=False)
 
     def _connect(self, client: Any) -> None:
         browser = Browser(client, self)

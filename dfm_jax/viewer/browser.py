@@ -23,8 +23,6 @@ NOTHING, ALL = "none yet", "all, side by side"
 DEFAULT_FINEST = 512
 COARSE_QUALITY, FINE_QUALITY = 75, 92  # of JPEG
 PREVIEW = 160  # least side of the small picture, pixels
-
-
 CHOICES = ("which", "overlay", "step", "finest", "cameras", "smooth")  # of the controls, which a browser finds again
 
 
@@ -51,17 +49,16 @@ class Browser:
         self.client, self._viewer = client, viewer
         self._cameras: list[Any] = []
         self._path: list[Any] = []
-        self._source, self._shown_path = None, None
+        self._source, self._shown_path, self._wanted = None, None, None
         self._lock = threading.RLock()
         self.controls = self._add_controls()
         self._secret = viewer.returning.secret(client)
         background = viewer.session.sampler.config.model.ray_marching.background
         self._motion = Motion(client, background, self.request)
+        viewer.scheduler.join(client.client_id, self.receive)
         self.refresh()
         self._take_up(viewer.returning.come(self._secret))
-        viewer.scheduler.join(client.client_id, self.receive)
         client.camera.on_update(lambda _: self._moved())
-        self.request()
 
     def _add_controls(self) -> Controls:
         gui = self.client.gui
@@ -82,7 +79,7 @@ class Browser:
             on(handle, lambda _: self._chosen())
         on(made.step, lambda _: self._stepped())
         on(made.to_context, lambda _: self.look_through(self._viewer.session.source.first_context))
-        on(made.to_target, lambda _: self.look_through(_first(self._viewer.session.source.targets[0])))
+        on(made.to_target, lambda _: self.look_through(self._viewer.session.source.first_target))
         return made
 
     def leave(self) -> None:
@@ -153,6 +150,7 @@ class Browser:
     def _moved(self) -> None:
         """The camera moves."""
         if self._motion.smooth:
+            self._wanted = None
             self._viewer.scheduler.want(self.client.client_id, None)
             self._motion.moved()
         else:
@@ -232,10 +230,17 @@ class Browser:
             tell(self.client, str(error), well=False)
             return
         self._show_objects(shot)
+        if shot and shot.is_same(self._wanted):
+            return
+        self._wanted = shot
+        self._say("rendering" if shot else "the first scene is being sampled")
         self._viewer.scheduler.want(self.client.client_id, shot)
         if shot is None:
             self.client.scene.set_background_image(None)
-            self.controls.status.content = "the first scene is being sampled"
+
+    def _say(self, status: str) -> None:
+        if self.controls.status.content != status:
+            self.controls.status.content = status
 
     def _show_objects(self, shot: Shot | None) -> None:
         """Frusta, where they are wanted, lie right in one picture, and are not around the camera itself."""
@@ -263,7 +268,7 @@ class Browser:
         if shown.complete:
             height, width = image.shape[:2]
             state = "the true rendering" if shown.final else "becoming finer"
-            self.controls.status.content = f"**{width} x {height}** pixels, {state}"
+            self._say(f"**{width} x {height}** pixels, {state}")
 
     def look_through(self, camera: Camera) -> None:
         """Moves the browser's camera."""
@@ -289,7 +294,3 @@ class Browser:
         seen = self.client.camera
         aspect = limits.aspect_of(seen.image_width, seen.image_height)
         return limits.browser_camera(seen.wxyz, seen.position, seen.fov, aspect)
-
-
-def _first(cameras: Camera) -> Camera:
-    return Camera(cameras.camera_to_world[0], cameras.intrinsics[0])

@@ -11,6 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
+import jax
+import numpy as np
+
 from dfm_jax.errors import UserError
 from dfm_jax.exports.protocol import RenderableScene
 from dfm_jax.structs import Camera, RenderedViews
@@ -40,6 +43,15 @@ class Shot:
     aspect: float
     finest: int
     about: object = None
+
+    def is_same(self, other: "Shot | None") -> bool:
+        """Whether both are the same to see."""
+        if other is None or len(self.scenes) != len(other.scenes):
+            return False
+        values = [(each.aspect, each.finest, each.about) for each in (self, other)]
+        same_scenes = all(one is two for one, two in zip(self.scenes, other.scenes, strict=True))
+        cameras = zip(jax.tree.leaves(self.camera), jax.tree.leaves(other.camera), strict=True)
+        return values[0] == values[1] and same_scenes and all(np.array_equal(*pair) for pair in cameras)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,8 +45,11 @@ class Source:
 
     @property
     def first_context(self) -> Camera:
-        cameras, _ = self.context
-        return Camera(cameras.camera_to_world[0], cameras.intrinsics[0])
+        return _first(self.context[0])
+
+    @property
+    def first_target(self) -> Camera:
+        return _first(self.targets[0])
 
     def _views(self, kind: str) -> tuple[Camera, np.ndarray]:
         views = jax.tree.map(lambda x: np.asarray(x)[0], getattr(self.example, kind))
@@ -69,3 +72,7 @@ def joined(*cameras: Camera) -> Camera:
     """Cameras [k] of several groups of them."""
     parts = [(each.camera_to_world, each.intrinsics) for each in cameras]
     return Camera(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+
+
+def _first(cameras: Camera) -> Camera:
+    return Camera(cameras.camera_to_world[0], cameras.intrinsics[0])
