@@ -44,7 +44,7 @@ EXTRAS = {
     "gcs": ["etils[epath-gcs]", "google-cloud-storage"],  # a --workdir on gs://
     "beam": ["apache-beam>=2.77"],
     "convert": ["torch"],  # only to read and write .pt files, and to read .torch chunks
-    "reference": ["torch", "torchvision", "lpips"],  # what some tests compare with; skipped without
+    "reference": ["torch", "torchvision", "lpips", "dists-pytorch"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "heic": ["pillow-heif"],  # pictures of iPhones, in --format=photos and the others
     "viewer": ["viser"],  # among the requirements as well

@@ -307,7 +307,7 @@ def test_the_numbers_are_those_of_the_right_frames_where_the_source_has_holes(tm
     assert chosen.extent.headline().startswith("5 of 7 examples, 5 of 7 scenes (1 with no such scene, 1 with a frame")
     monkeypatch.setattr(evaluated_scenes, "_Sampling", Repeating)
     store = SceneStore(tmp_path / "evaluation", {})
-    networks = evaluated_scenes.Networks(None, None, {})
+    networks = evaluated_scenes.Networks(None, None, None, {})
     evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [*range(5)], store, networks)
     left = [name for name in names if name != names[2]]
     for i, name in enumerate(left):
@@ -320,3 +320,27 @@ def test_the_numbers_are_those_of_the_right_frames_where_the_source_has_holes(tm
             errors = [np.mean((given + brighter - source_picture(root, name, n)) ** 2) for n in index[name]["target"]]
             # dB: the data set keeps pictures as JPEG.
             np.testing.assert_allclose(scores.psnr[j], -10 * np.log10(errors), atol=0.3)
+
+
+def test_of_scales_of_the_cameras_the_best_by_psnr_is_kept(made_up, tmp_path, monkeypatch):
+    """A stand-in whose samples are right at the scale 1 alone, as a model of scenes of that scale would have it."""
+    index = write_json(tmp_path / "index.json", {"a": {"context": [2], "target": [4]}})
+    config = config_for(made_up, "captures", "seva", index, num_samples=2, num_scales=4)
+    data = evaluated_views.open_data(config)
+    chosen = evaluated_views.choose_views(config, data)
+    unscaled = np.linalg.norm(data.scene(0).camera_to_world[4, :3, 3])
+
+    class RightAtOne(Repeating):
+        def __call__(self, example):
+            factor = np.linalg.norm(example.target.absolute_pose[0, 0, :, 3]) / unscaled
+            scenes = repeating_context(example, self.num_samples)
+            rgb = scenes[0].views.rgb.copy()
+            rgb[:, 1:] = example.target.images[:1] + 0.1 * (factor - 1)
+            return [scene.replace(views=scene.views.replace(rgb=rgb)) for scene in scenes]
+
+    monkeypatch.setattr(RightAtOne, "at_once", 1)
+    monkeypatch.setattr(evaluated_scenes, "_Sampling", RightAtOne)
+    store = SceneStore(tmp_path / "evaluation", {})
+    networks = evaluated_scenes.Networks(None, None, None, {})
+    evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [0], store, networks)
+    assert store.scores(0).scale == 1.0 and store.scores(0).psnr[0][0] > 60

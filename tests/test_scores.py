@@ -12,7 +12,7 @@ from flax import struct
 from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import scene_store, summary
+from dfm_jax.evaluation import features, scene_store, summary
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import evaluation_page
@@ -194,16 +194,34 @@ def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
-class Channels:
+class Channels(features.Extractor):
     """In the place of a network: an image's mean colours are its features."""
 
-    prefix = "mean_"
+    def __init__(self):
+        super().__init__("mean_", "mean colours", {}, "mean")
+        object.__setattr__(self, "calls", [])
 
     def __call__(self, images):
+        self.calls.append(len(images))
         return images.mean((1, 2)) / 255
 
 
-def test_distances_of_distributions_need_two_true_views(tmp_path):
+def test_features_of_true_views_are_computed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    network = Channels()
+    first = features.kept_features(network, images)
+    np.testing.assert_array_equal(features.kept_features(network, images), first)
+    assert network.calls == [3]
+    features.kept_features(network, images[::-1])
+    assert network.calls == [3, 3]
+    for path in tmp_path.rglob("*.npy"):  # damaged: computed again
+        path.write_bytes(b"")
+    np.testing.assert_array_equal(features.kept_features(network, images), first)
+
+
+def test_distances_of_distributions_need_two_true_views(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = scene_store.SceneStore(tmp_path / "evaluation", {})
     truth, rng = np.array([0.2, 0.6])[:, None, None, None] * np.ones((2, 4, 4, 3)), np.random.default_rng(0)
     for i in range(2):

@@ -26,7 +26,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index, made_from
 from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
-from dfm_jax.evaluation.features import Extractor
+from dfm_jax.evaluation.features import Extractor, kept_features
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
 from dfm_jax.evaluation.summary import calibration_of_scalars, summarise
 from dfm_jax.forward_models.build import make_model
@@ -81,7 +81,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         data = open_data(config)
         chosen = choose_views(config, data)
         views = chosen.views
-        source = made_from.scores(config, trained.params, trained.step, data, views, networks.lpips)
+        source = made_from.scores(config, trained.params, trained.step, data, views, networks.lpips, networks.dists)
     check_same(source, "checkpoint, data set or weights")
     store, remaining = _open_store(config, folder, source, len(views))
     evaluate_scenes(config, trained.params, data, views, remaining, store, networks)
@@ -175,7 +175,7 @@ def _distribution_numbers(
     if len(truth) < 2:
         return {}, {"fid, kid": "there is one true view, and they compare two sets of images"}
     sampled = extractor(np.concatenate([x["samples"].reshape(-1, *truth.shape[1:]) for x in images]))
-    real = extractor(truth)
+    real = kept_features(extractor, truth)
     mean, std = kernel_distance(sampled, real)
     names = {"fid": frechet_distance(sampled, real), "kid": mean, "kid_std": std}
     counts = {"num_drawn_images": len(sampled), "num_real_images": len(real)}

@@ -19,7 +19,9 @@ from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_store import SceneStore
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
+from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
+from dfm_jax.models.dists import Dists
 from dfm_jax.runs.barriers import is_first
 from dfm_jax.runs.processes import share_out
 from dfm_jax.sampling import devices
@@ -29,6 +31,7 @@ from dfm_jax.structs import Example
 
 logger = logging.getLogger(__name__)
 
+SELDOM = ("dists", "fvd")  # asked for: that they are left out stands among the results, and is not logged
 Measured = tuple[SceneScores, dict[str, np.ndarray]]  # of a scene, and its images [..., h, w, 3] by name
 
 
@@ -38,6 +41,7 @@ class Networks:
 
     lpips: lpips.Distance | None
     extractor: Extractor | None
+    dists: Dists | None
     left_out: dict[str, str]
 
 
@@ -47,6 +51,13 @@ def load_networks(config: Config) -> Networks:
         distance = lpips.load_default()
     except UserError as error:
         left_out["lpips"] = str(error)
+    try:
+        dists = dists_weights.load(config.evaluate.dists_file, distance)
+    except UserError as error:
+        if config.evaluate.dists_file and distance is not None:
+            raise
+        dists, left_out["dists"] = None, str(error)
+    left_out["fvd"] = "it needs weights of a video network, which this version does not read"
     if config.evaluate.inception_file:
         extractor = load_inception(config.evaluate.inception_file)
     elif distance is not None:
@@ -55,8 +66,9 @@ def load_networks(config: Config) -> Networks:
     else:
         left_out["fid, kid"] = "neither config.evaluate.inception_file nor the weights of LPIPS (for vgg_fid) are there"
     for name, reason in left_out.items():
-        logger.warning(f"left out: {name}: {reason}")
-    return Networks(distance, extractor, left_out)
+        if name not in SELDOM:
+            logger.warning(f"left out: {name}: {reason}")
+    return Networks(distance, extractor, dists, left_out)
 
 
 def evaluate_scenes(
@@ -73,21 +85,14 @@ def evaluate_scenes(
     if not remaining:
         return
     sampling = _Sampling.start(config, params, len(remaining))
-    most = {"num_context": max(len(indices.context) for _, indices in views)}
-    most["num_target"] = max(len(indices.target) for _, indices in views)
+    count = config.evaluate.num_scales
+    scales = [2 * (i + 1) / count for i in range(count)] or [None]
     groups = [remaining[start : start + sampling.at_once] for start in range(0, len(remaining), sampling.at_once)]
 
     def work(group: Sequence[int]) -> list[Measured]:
         filled = [*group, *group[-1:] * (sampling.at_once - len(group))]  # groups of one size: one compilation
-        example = evaluation_views.load_views(
-            config.data, [views[i] for i in filled], image_size=config.image_size, indices=filled, **most
-        )
-        samples, measured = sampling(example), []
-        for row, index in enumerate(group):
-            one: Example = jax.tree.map(lambda x, row=row: x[row], example)
-            scores, images = _measure(config, data, views[index][0], one, samples[row], networks)
-            measured.append((dataclasses.replace(scores, **_frames(data, *views[index])), images))
-        return measured
+        found = [_of_group(config, data, views, (group, filled), sampling, networks, scale) for scale in scales]
+        return [max(tries, key=lambda one: np.mean(one[0].psnr)) for tries in zip(*found, strict=True)]
 
     def receive(group: Sequence[int], measured: list[Measured]) -> None:
         for index, (scores, images) in zip(group, measured, strict=True):
@@ -96,6 +101,35 @@ def evaluate_scenes(
 
     with tqdm(total=len(remaining), unit="scene", desc="evaluating", disable=not is_first()) as bar:
         share_out(groups, work, receive)
+
+
+def _of_group(
+    config: Config,
+    data: SceneDataset,
+    views: Sequence[tuple[int, ViewIndices]],
+    group: tuple[Sequence[int], Sequence[int]],
+    sampling: "_Sampling",
+    networks: Networks,
+    scale: float | None,
+) -> list[Measured]:
+    """Some scenes, sampled together and measured.
+
+    Args:
+      group: places in `views`; and the same, filled up to as many as are sampled at once.
+      scale: of the cameras; None: the data set's own.
+    """
+    places, filled = group
+    most = {"num_context": max(len(indices.context) for _, indices in views)}
+    most["num_target"] = max(len(indices.target) for _, indices in views)
+    chosen = [views[i] for i in filled]
+    size = {"image_size": config.image_size, "scale": scale or 1.0}
+    example = evaluation_views.load_views(config.data, chosen, indices=filled, **size, **most)
+    samples, measured = sampling(example), []
+    for row, index in enumerate(places):
+        one: Example = jax.tree.map(lambda x, row=row: x[row], example)
+        scores, images = _measure(config, data, views[index][0], one, samples[row], networks)
+        measured.append((dataclasses.replace(scores, scale=scale, **_frames(data, *views[index])), images))
+    return measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +171,16 @@ def _measure(
     known = {}
     num_context = len(example.context.valid)
     targets = samples.views.rgb[:, num_context:]
-    if toy_modes.has_known_odds(data):
+    if toy_modes.has_known_odds(data) and not config.evaluate.num_scales:
         attributes, poses = data.scene(number).attributes, example.target.absolute_pose
         intrinsics = example.target.camera.intrinsics
         known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
         known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
         known["scalars"] = toy_modes.hidden_scalars(attributes, known["modes"][:, 0])
     grid = config.model.pixel_grid
-    scores = measure(data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, **known)
+    scores = measure(
+        data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, dists_fn=networks.dists, **known
+    )
     valid = np.asarray(example.target.valid)
     images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
     return scores, images | {"context": example.context.images[example.context.valid]}

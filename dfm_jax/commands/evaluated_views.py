@@ -96,7 +96,7 @@ def compared(
         most_context=config.data.view_sampling.max_context,
         used_context=max(len(draw.context) for _, draw in chosen.views),
         num_samples=config.evaluate.num_samples,
-        num_scales=0,
+        num_scales=config.evaluate.num_scales,
         left_out=result["left_out"],
     )
     return compare(chosen.protocol, result, chosen.extent, circumstances)

@@ -4,7 +4,10 @@ FID and KID are defined by the network. Numbers of VGG16's features are none: th
 and only compare with each other.
 """
 
+import contextlib
 import dataclasses
+import hashlib
+import os
 from functools import partial
 from typing import Any
 
@@ -16,6 +19,8 @@ from jaxtyping import Float, UInt8
 
 from dfm_jax.interop import inception as inception_weights
 from dfm_jax.models import inception, lpips
+from dfm_jax.paths import cache_folder
+from dfm_jax.runs import fingerprints
 
 IMAGES_AT_ONCE = 16
 # VGG16 sees smaller images enlarged to this many pixels a side, so that something is left behind its four poolings.
@@ -59,6 +64,28 @@ def vgg(distance: lpips.Distance) -> Extractor:
     """VGG16 with the weights of LPIPS."""
     description = "VGG16, the mean over its last relu (not Inception's: no FID)"
     return Extractor("vgg_", description, distance.params["vgg16"], "vgg16")
+
+
+def kept_features(extractor: Extractor, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+    """Features that are looked up in the user's cache folder, and kept there when they are computed: the true views are
+    the same in every evaluation. Where nothing can be kept, they are computed."""
+    folder = cache_folder()
+    if folder is None:
+        return extractor(images)
+    made_with = [fingerprints.of_arrays(extractor.params), extractor.network, jax.__version__, jax.default_backend()]
+    content = hashlib.sha256(f"{made_with} {images.shape}".encode())
+    content.update(np.ascontiguousarray(images).data)
+    path = folder / "dfm_jax" / "features" / f"{content.hexdigest()}.npy"
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        return np.load(path)
+    found = extractor(images)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        with unfinished.open("wb") as file:
+            np.save(file, found)
+        unfinished.replace(path)
+    return found
 
 
 @partial(jax.jit, static_argnames="network")

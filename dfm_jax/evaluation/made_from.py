@@ -9,6 +9,7 @@ from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.models import lpips
+from dfm_jax.models.dists import Dists
 from dfm_jax.runs import fingerprints
 from dfm_jax.sampling.diffusion_sampler import Params
 from dfm_jax.structs import Example
@@ -35,6 +36,7 @@ def scores(
     data: SceneDataset,
     views: Sequence[tuple[int, ViewIndices]],
     distance: lpips.Distance | None,
+    dists: Dists | None = None,
 ) -> dict[str, Any]:
     """All that the stored numbers of an evaluated scene depend on. Not Inception: it looks at stored images."""
     return model_and_data(params, step, data) | {
@@ -47,7 +49,15 @@ def scores(
         "num_samples": config.evaluate.num_samples,
         "views": [[number, indices.context.tolist(), indices.target.tolist()] for number, indices in views],
         "lpips": None if distance is None else fingerprints.of_arrays(distance.params),
+        **_later(config, dists),
     }
+
+
+def _later(config: Config, dists: Dists | None) -> dict[str, Any]:
+    """What earlier versions did not have, and only what is made use of: results without it go on."""
+    found: dict[str, Any] = {"num_scales": config.evaluate.num_scales} if config.evaluate.num_scales else {}
+    weights = {} if dists is None else {"texture": dists.texture, "structure": dists.structure}
+    return found | ({"dists": fingerprints.of_arrays(weights)} if weights else {})
 
 
 def of_sampling(config: Config) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float, Int
 
-from dfm_jax.evaluation import surfaces
+from dfm_jax.evaluation import epipolar_consistency, surfaces
 from dfm_jax.evaluation.consistency import consistency
 from dfm_jax.evaluation.image_metrics import SSIM_WINDOW, psnr, ssim
 from dfm_jax.evaluation.spread import LARGEST_PSNR, Scalars, spread_scores
 from dfm_jax.geometry import cast_rays, pixel_grid
-from dfm_jax.models import lpips
+from dfm_jax.models import dists, lpips
+from dfm_jax.models.dists import Dists
 from dfm_jax.structs import Camera, Example, RenderedViews
 
 
@@ -54,6 +55,9 @@ class SceneScores:
     # What earlier versions did not store. Frames are `{number, name}` as their source has them.
     context_frames: list[dict[str, int | str | None]] | None = None  # [v]
     target_frames: list[dict[str, int | str | None]] | None = None  # [t]
+    dists: list[list[float]] | None = None  # [n][t]
+    tsed: list[float] | None = None  # [n] share of neighbouring views that are consistent; `epipolar_consistency.py`
+    scale: float | None = None  # of the cameras, the best of those that were tried; None: the data set's own
     chamfer: list[float | None] | None = None  # [n] between the surfaces seen and the true ones, units of the scene
     mean_sample_psnr: list[float] | None = None  # [t] of the samples' mean
     ause: float | None = None  # of the samples' spread in each pixel against the error of their mean; `uncertainty.py`
@@ -69,6 +73,7 @@ def measure(
     *,
     grid: str,
     lpips_fn: lpips.Distance | None,
+    dists_fn: Dists | None = None,
     depth: np.ndarray | None = None,
     modes: np.ndarray | None = None,
     clean: np.ndarray | None = None,
@@ -80,6 +85,7 @@ def measure(
       example: without batch axis; padding views are left out.
       grid: where pixels lie, 'centres' or 'corners'.
       lpips_fn: LPIPS, if its weights are there.
+      dists_fn: DISTS, likewise.
       depth: [t, h, w] true distances at all target views, infinite where a ray meets nothing; None: unknown.
       modes: [n, t] hidden colours at all target views (toy).
       clean: [n, t] whether they are of one colour.
@@ -102,6 +108,7 @@ def measure(
         modes=None if modes is None else modes[:, shown].tolist(),
         clean=None if clean is None else clean[:, 0].tolist(),
         chamfer=chamfer,
+        dists=None if dists_fn is None else _dists(dists_fn, targets, truth),
         **_perceived(targets, truth, lpips_fn),
         **_consistent(views, example, grid),
         **spread_scores(targets, truth, int(example.index), scalars),
@@ -123,7 +130,26 @@ def _perceived(targets: np.ndarray, truth: np.ndarray, lpips_fn: lpips.Distance 
 def _consistent(views: RenderedViews, example: Example, grid: str) -> dict[str, list[float | None]]:
     seen = _reproject(views, *_cameras(example), grid=grid)
     found = {"reprojection": seen.reprojection, "reprojection_colour": seen.colour, "contradicted": seen.contradicted}
-    return {name: _numbers(values) for name, values in found.items()}
+    camera, valid = _cameras(example)
+    pictures = np.asarray(views.rgb)[:, valid]
+    tsed = None
+    if min(pictures.shape[2:4]) >= epipolar_consistency.SMALLEST_IMAGE:
+        cameras = np.asarray(camera.camera_to_world)[valid], np.asarray(camera.intrinsics)[valid]
+        tsed = [epipolar_consistency.consistent_pairs(images, *cameras, grid) for images in pictures]
+    return {name: _numbers(values) for name, values in found.items()} | {"tsed": tsed}
+
+
+def _dists(dists_fn: Dists, targets: np.ndarray, truth: np.ndarray) -> list[list[float]] | None:
+    if min(truth.shape[1:3]) < dists.SMALLEST_IMAGE:
+        return None
+    return np.asarray(_all_dists(dists_fn, targets, truth)).tolist()
+
+
+@jax.jit
+def _all_dists(
+    dists_fn: Dists, samples: Float[Array, "n t h w 3"], truth: Float[Array, "t h w 3"]
+) -> Float[Array, "n t"]:
+    return jax.lax.map(lambda images: dists_fn(images, truth), samples)
 
 
 def _psnr(images: np.ndarray, truth: np.ndarray) -> float:

@@ -14,8 +14,16 @@ from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.uncertainty import LEVELS, coverage, rank_histogram
 
 # Measures of a sample at a view, and whether more is better.
-VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "depth_error": False}
-SAMPLE_MEASURES = ("context_psnr", "scene_psnr", "reprojection", "reprojection_colour", "contradicted", "chamfer")
+VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "dists": False, "depth_error": False}
+SAMPLE_MEASURES = (
+    "context_psnr",
+    "scene_psnr",
+    "reprojection",
+    "reprojection_colour",
+    "contradicted",
+    "chamfer",
+    "tsed",
+)
 SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips", "ause", "aurc")
 
 

@@ -29,6 +29,7 @@ EXPLAINED = (
     ("psnr", "PSNR", ".1f dB", "against the true views; low for a good sample that differs from the truth"),
     ("ssim", "SSIM", ".3f", "structure, 1 is equal"),
     ("lpips", "LPIPS", ".3f", "perceived difference, 0 is equal"),
+    ("dists", "DISTS", ".3f", "difference in structure and texture, 0 is equal"),
     ("estimate_psnr", "Estimate, PSNR", ".1f dB", "the deterministic estimate; it scores by being blurred"),
     ("mean_sample_psnr", "Mean sample, PSNR", ".1f dB", "of the mean of all samples; it scores by being blurred"),
     ("depth_error", "Depth error", ".3f", "mean difference of distances, units of the scene"),
@@ -40,6 +41,7 @@ EXPLAINED = (
         ".3f",
         "root mean square difference of a point's colour between views",
     ),
+    ("tsed", "TSED", ".1%", "neighbouring views whose matching points lie where the cameras say"),
     ("contradicted", "Contradicted", ".1%", "points of one view that another view sees through"),
     (
         "scene_psnr",

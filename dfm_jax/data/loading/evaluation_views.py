@@ -31,14 +31,16 @@ def load_views(
     indices: Sequence[int] | None = None,
     num_context: int = 0,
     num_target: int = 0,
+    scale: float = 1.0,
 ) -> Example:
-    """A batch of chosen views, neither mirrored nor scaled.
+    """A batch of chosen views, not mirrored.
 
     Args:
       views: number of a scene in the evaluation split, and frames of it.
       indices: `Example.index` of each; None: counted from 0.
       num_context: context views to pad to, if there are not as many.
       num_target: the same of target views.
+      scale: of the cameras' translations and the bounds.
 
     Raises:
       UserError: a picture is damaged, or a scene's bounds are not known.
@@ -46,7 +48,7 @@ def load_views(
     data = open_dataset(config.dir, config.name, config.eval_split)
     loader = ExampleLoader(data, config, image_size, seed=0)
     indices = range(len(views)) if indices is None else indices
-    chosen = [loader.chosen(index, scene, frames) for index, (scene, frames) in zip(indices, views, strict=True)]
+    chosen = [loader.chosen(index, scene, frames, scale) for index, (scene, frames) in zip(indices, views, strict=True)]
     return stack([e.replace(context=pad(e.context, num_context), target=pad(e.target, num_target)) for e in chosen])
 
 

@@ -41,9 +41,9 @@ class ExampleLoader:
         scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
         return self._example(index, scene, indices, flip, scale)
 
-    def chosen(self, index: int, number: int, indices: ViewIndices) -> Example:
-        """These views of scene `number` as they are, for evaluation."""
-        return self._example(index, self.data.scene(number), indices, flip=False, scale=1.0)
+    def chosen(self, index: int, number: int, indices: ViewIndices, scale: float = 1.0) -> Example:
+        """These views of scene `number` as they are but for the scale of its cameras, for evaluation."""
+        return self._example(index, self.data.scene(number), indices, flip=False, scale=scale)
 
     def bounds(self, scene: SceneRecord) -> tuple[float, float]:
         """Those of the config, or the scene's own."""
