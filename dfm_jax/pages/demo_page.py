@@ -28,7 +28,7 @@ def write_demo_page(folder: Path, runs: Mapping[str, Path]) -> Path:
     to = {heading: os.path.relpath(samples, folder) for heading, samples in runs.items()}
     scenes = "\n".join(_scene(i, name, sampled, to) for i, name in enumerate(names[0]))
     path = folder / "index.html"
-    path.write_text(_page(f"{_opening(sampled)}\n{_three_dimensional(runs, to)}\n{scenes}\n{_numbers(sampled, to)}"))
+    path.write_text(_page(f"{_opening(sampled)}\n{_three_dimensional(sampled, to)}\n{scenes}\n{_numbers(sampled, to)}"))
     return path
 
 
@@ -70,17 +70,21 @@ each answered by two models: {trained}. After two minutes of training, shapes ar
 longer training makes each sample choose one colour, as often as it occurs, and the pictures sharp.</p>"""
 
 
-def _three_dimensional(runs: Mapping[str, Path], to: Mapping[str, str]) -> str:
-    """The pages in 3D of the runs that have one, beside each other."""
-    pages = [
-        f'<div><h3>{escape(heading)}</h3><iframe src="{escape(to[heading])}/scene.html" loading="lazy" '
+def _three_dimensional(sampled: Mapping[str, dict[str, Any]], to: Mapping[str, str]) -> str:
+    """The page in 3D of the first scene that has one, of each run, beside each other."""
+    pages = {
+        heading: next((scene["page_in_3d"] for scene in summary["scenes"] if scene["page_in_3d"]), "")
+        for heading, summary in sampled.items()
+    }
+    shown = "".join(
+        f'<div><h3>{escape(heading)}</h3><iframe src="{escape(to[heading])}/{escape(page)}" '
         f'title="sampled scenes in 3D, {escape(heading)}"></iframe></div>'
-        for heading, samples in runs.items()
-        if (samples / "scene.html").is_file()
-    ]
-    if not pages:
+        for heading, page in pages.items()
+        if page
+    )
+    if not shown:
         return ""
-    return f'<h2>In 3D <span class="soft">turn them with the mouse</span></h2><div class="side">{"".join(pages)}</div>'
+    return f'<h2>In 3D <span class="soft">turn them with the mouse</span></h2><div class="side">{shown}</div>'
 
 
 def _scene(index: int, name: str, sampled: Mapping[str, dict[str, Any]], to: Mapping[str, str]) -> str:
