@@ -218,6 +218,7 @@ def test_a_lens_that_bends_lines_is_undone(transforms):
     file, images, content = transforms
     file.write_text(json.dumps(content | {"k1": -0.2}))
     photographs, camera = cameras_of(str(file), images[:1], 0.0)
+    assert given(photographs, camera=camera).assumptions.photographs[0].name == "a.png"
     assert isinstance(photographs[0], Image.Image) and abs(camera.intrinsics[0, 0, 0] - 0.5) > 0.01
     with pytest.raises(UserError, match="turn it first"):
         cameras_of(str(file), images, 0.0)

@@ -173,4 +173,5 @@ def _placed(
     if lens.bends:
         upright = open_photograph(path, background).image
         photograph = Image.fromarray(undistort.undistort(np.asarray(upright), lens))
+        photograph.filename = str(path)
     return photograph, pose, intrinsics

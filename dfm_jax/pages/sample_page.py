@@ -69,6 +69,8 @@ def _opening(summary: Summary) -> str:
                 "of the samples have one of the colours that the hidden side can have, not a mixture",
             )
         )
+    if summary.familiarity and summary.familiarity.unfamiliar:
+        facts.insert(0, ("Unlike", "anything that the model was trained on: what it samples here means little"))
     items = "".join(f"<li><b>{value}</b>{text}</li>" for value, text in facts)
     seen = "The model sees one image of a scene, the context view (outlined in blue), and"
     if summary.assumptions:

@@ -121,7 +121,8 @@ def open_photograph(source: Photograph, background: float) -> OpenedPhotograph:
     try:
         if isinstance(source, Image.Image):
             turned, image = orientation.of(source), pictures.to_rgb(_shallow(source))
-            name, lens, notes = "", _lens(source), _notes(source)
+            name = os.path.basename(getattr(source, "filename", ""))
+            lens, notes = _lens(source), _notes(source)
         elif isinstance(source, str | os.PathLike):
             path = _checked_path(source)
             encoded = pictures.read_picture(path)
