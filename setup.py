@@ -48,7 +48,6 @@ EXTRAS = {
     "sfm": ["pycolmap>=4.2"],
     "heic": ["pillow-heif"],  # pictures of iPhones, in --format=photos and the others
     "viewer": ["viser"],  # among the requirements as well
-    "mesh": ["open3d"],  # TSDF fusion by Open3D
     "test": [
         "pytest>=8",
         "pytest-xdist",
