@@ -1,6 +1,7 @@
 """The formats of `--mode=export` that hold sampled scenes, as others open them (docs/exports.md).
 
 scene_00/sample_00/{points.ply,mesh.glb,transforms/,...}   a file or folder of each format
+scene_00/scene.html                                        of one that shows all samples
 scenes.npz                                                 the scenes, if they were sampled for this
 exports.json                                               what the command's last line says
 """
@@ -22,7 +23,7 @@ from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.exports.formats import Format, export, tell_unknown
 from dfm_jax.exports.renderings import NothingOpaque, of_samples
-from dfm_jax.pages.scene_media import sample_folder
+from dfm_jax.pages.scene_media import sample_folder, scene_folder
 from dfm_jax.runs.barriers import failing_together, from_first, is_first
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.sampling.scenes import Scenes
@@ -51,13 +52,19 @@ def export_scenes(
     """
     with failing_together():
         trained = restore_trained(config, workdir)
-    config = with_data_set(config)
+    found: list[tuple[Scenes | None, Path]] = []  # by the first process
+
+    def find() -> bool:
+        found.append(find_scenes(trained, workdir, folder))
+        return found[0][0] is not None
+
+    config = config if from_first(find) else with_data_set(config)
 
     def write() -> dict[str, Any]:
         with replacing(folder, OURS, "exporting") as building:
-            scenes, path = find_scenes(trained, workdir, folder)
+            scenes, path = found[0]
             if scenes is None:
-                scenes, path = sample_scenes(config, trained), folder / SCENES
+                scenes = sample_scenes(config, trained)
             if path == folder / SCENES:
                 scenes.save(building / SCENES)
             told = _write(scenes, formats, num_views, folder, building)
@@ -73,18 +80,21 @@ def export_scenes(
 def _write(scenes: Scenes, formats: Sequence[Format], num_views: int, folder: Path, building: Path) -> Told:
     """Writes all files to a folder, which is to become `folder`; returns what is told of them."""
     told, num_samples, nothing = defaultdict(list), scenes.num_samples, ""
-    with tqdm(total=len(scenes) * len(formats), unit="file", desc="exporting", disable=not is_first()) as bar:
-        for first in range(0, len(scenes), num_samples):
+    jobs = [(n, each) for n in range(num_samples) for each in formats if n == 0 or not each.shows_all]
+    num_sources = len(scenes) // num_samples
+    with tqdm(total=num_sources * len(jobs), unit="file", desc="exporting", disable=not is_first()) as bar:
+        for source in range(num_sources):
             # Views are rendered once for all formats, and kept for as long as other samples are compared with them.
-            views = of_samples(scenes[first : first + num_samples], num_views, None)
-            for number, chosen in ((n, f) for n in range(num_samples) for f in formats):
-                name = f"{sample_folder(first // num_samples, number)}/{chosen.file_name}"
+            views = of_samples(scenes[source * num_samples : (source + 1) * num_samples], num_views, None)
+            for number, chosen in jobs:
+                place = scene_folder(source) if chosen.shows_all else sample_folder(source, number)
+                name = f"{place}/{chosen.file_name}"
                 (building / name).parent.mkdir(parents=True, exist_ok=True)
                 try:
                     details = export(views[number], building / name, chosen.kind)
                 except NothingOpaque as error:
                     nothing = str(error)
-                    logger.warning(f"scene {first // num_samples}, sample {number}: {error}")
+                    logger.warning(f"scene {source}, sample {number}: {error}")
                 else:
                     told[chosen.kind].append(details | {"file": str(folder / name)})
                 bar.update()
@@ -102,11 +112,12 @@ def _result(scenes: Scenes, told: Told) -> dict[str, Any]:
         formats[kind] = {"files": [each["file"] for each in files], **means}
     frames = [scene.frame for scene in scenes]
     names, scales = {frame.name for frame in frames}, [frame.scale for frame in frames]
-    psnr = [entry["psnr_to_field"] for entry in formats.values() if "psnr_to_field" in entry]
+    # Of files of gaussians, if there are any: a page has fewer.
+    fitted = [formats[kind] for kind in ("gaussians", *formats) if "psnr_to_field" in formats.get(kind, {})]
     return {
         "files": [file for entry in formats.values() for file in entry["files"]],
         "frame": names.pop() if len(names) == 1 else [frame.name for frame in frames],
         "scale": scales[0] if np.ptp(scales) == 0 else scales,
-        "psnr_to_field": psnr[0] if psnr else None,
+        "psnr_to_field": fitted[0]["psnr_to_field"] if fitted else None,
         "formats": formats,
     }

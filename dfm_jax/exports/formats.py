@@ -24,6 +24,7 @@ class Format:
     suffix: str  # of a file; '': it is a folder
     write: str
     stem: str = ""  # of its file among others of one scene; '': the kind
+    shows_all: bool = False  # samples behind the same pictures: one file is enough for them
 
     @property
     def file_name(self) -> str:
@@ -36,7 +37,7 @@ FORMATS = (
     Format("points", ".ply", "dfm_jax.exports.points:write"),
     Format("mesh", ".glb", "dfm_jax.exports.mesh:write"),
     Format("gaussians", ".glb", "dfm_jax.exports.splat_files:write_glb"),
-    Format("html", ".html", "dfm_jax.viewer.page:write", stem="scene"),
+    Format("html", ".html", "dfm_jax.viewer.page:write", stem="scene", shows_all=True),
     Format("transforms", "", "dfm_jax.exports.camera_files:write_transforms"),
     Format("colmap", "", "dfm_jax.exports.camera_files:write_colmap"),
 )
