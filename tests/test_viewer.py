@@ -8,9 +8,13 @@ import socket
 import threading
 
 import jax
+import msgspec
 import numpy as np
 import pytest
+import viser
 from viser import _messages as messages
+from websockets.exceptions import ConnectionClosed
+from websockets.sync import client
 
 import dfm_jax
 from dfm_jax.commands import view
@@ -105,6 +109,53 @@ def test_messages_that_the_page_does_not_send_are_refused():
 def test_pages_of_other_sites_are_refused(host, origin, local, ours):
     headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
     assert server.is_own_page(headers, local) is ours
+
+
+@pytest.fixture
+def served():
+    """A server with one control, and how to connect to it from a page of an origin."""
+    made = server.start_server("localhost", server.free_port("localhost", 8600), "test")
+    address = f"localhost:{made.get_port()}"
+    protocol = [f"viser-v{viser.__version__}"]
+    connect = lambda origin: client.connect(f"ws://{address}", origin=origin, subprotocols=protocol, compression=None)
+    yield made, made.gui.add_number("Steps", 5), connect, f"http://{address}"
+    server.stop_server(made)
+
+
+def sent(message: messages.Message) -> bytes:
+    return msgspec.msgpack.encode(message.as_serializable_dict())
+
+
+def test_a_page_of_another_site_gets_nothing(served):
+    _, control, connect, _ = served
+    with connect("http://evil.example") as other, pytest.raises(ConnectionClosed) as closed:
+        other.send(sent(messages.GuiUpdateMessage(control._impl.uuid, {"value": 7})))
+        other.recv(timeout=PATIENCE)
+    assert closed.value.rcvd.code == 1008
+    assert control.value == 5
+
+
+def test_messages_of_a_hostile_browser_change_nothing_and_stop_nothing(served, monkeypatch):
+    made, control, connect, origin = served
+    tunnels, uuid, changed = [], control._impl.uuid, threading.Event()
+    monkeypatch.setattr("viser._viser.ViserTunnel", lambda *_: tunnels.append(1))
+    control.on_update(lambda event: changed.set())
+    camera = messages.ViewerCameraMessage((1, 0, 0, 0), (0, 0, 0), 1.0, 0.1, 9.0, 100, 100, (0, 0, 1), (0, -1, 0))
+    with connect(origin) as page:
+        page.send(sent(camera))
+        page.send(sent(messages.ShareUrlRequest()))
+        page.send(sent(messages.GuiUpdateMessage(uuid, {"update_cb": ["x"], "is_button": True})))
+        page.send(sent(messages.GuiUpdateMessage(uuid, {"value": 6})))
+        assert changed.wait(PATIENCE)
+    assert control.value == 6 and not control._impl.is_button and callable(control._impl.update_cb[0])
+    with connect(origin) as page:
+        page.send(b"this is no message")
+        with pytest.raises(ConnectionClosed):
+            while True:
+                page.recv(timeout=PATIENCE)
+    with connect(origin) as page:  # it still answers
+        assert page.recv(timeout=PATIENCE)
+    assert not tunnels and made.request_share_url() is None
 
 
 def test_the_next_free_port_is_taken():

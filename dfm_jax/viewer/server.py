@@ -59,6 +59,7 @@ def start_server(host: str, port: int, title: str) -> viser.ViserServer:
       port: a free one.
     """
     warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)  # browsers come and go
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # of messages that are none, with a traceback
     with quiet():
         server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
     server.request_share_url = lambda verbose=True: None  # what leaves this machine is for its user to say
