@@ -26,7 +26,7 @@ class Frame:
     @property
     def scale(self) -> float:
         """Source units in one unit of the scene."""
-        return float(np.cbrt(np.linalg.det(self.to_source[:3, :3])))
+        return float(np.linalg.norm(self.to_source[:3, 0]))
 
     def pose_in_source(self, camera_to_world: np.ndarray) -> np.ndarray:
         """Poses [..., 4, 4] in the source's coordinates and units; their rotations stay rotations."""
