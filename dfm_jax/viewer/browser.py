@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import numpy as np
+from viser import CameraFrustumHandle
 
 from dfm_jax.errors import UserError
 from dfm_jax.exports.gaussians import Gaussians
@@ -247,7 +248,7 @@ class Browser:
         wanted = self.controls.cameras.value is True and shot is not None and shot.about.chosen is not None
         place = np.asarray(self.client.camera.position)
         for handle in [*self._cameras, *self._path]:
-            size = getattr(handle, "scale", 0.0)
+            size = handle.scale if isinstance(handle, CameraFrustumHandle) else 0.0
             visible = wanted and bool(np.linalg.norm(place - np.asarray(handle.position)) > 4 * size)
             if handle.visible != visible:
                 handle.visible = visible

@@ -26,6 +26,7 @@ class Motion:
         self._backdrop = np.full((2, 2, 3), round(255 * background), np.uint8)
         self._gaussians: Gaussians | None = None
         self._handle: Any = None
+        self._alone = False  # without the last frame behind them
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
@@ -64,9 +65,10 @@ class Motion:
             if self._handle is None:
                 return
             if not self._handle.visible:
-                with self._client.atomic():
-                    self._handle.visible = True
-                    self._client.scene.set_background_image(self._backdrop, format="png")
+                self._handle.visible = True
+            elif not self._alone:  # the browser has had time to draw them: the last frame can go
+                self._alone = True
+                self._client.scene.set_background_image(self._backdrop, format="png")
             self._stop_timer()
             self._timer = threading.Timer(RESTS_AFTER, self._rests)
             self._timer.daemon = True
@@ -76,7 +78,7 @@ class Motion:
         """A frame is there."""
         with self._lock:
             if self._handle is not None and self._handle.visible:
-                self._handle.visible = False
+                self._handle.visible = self._alone = False
 
     def end(self) -> None:
         with self._lock:
