@@ -25,7 +25,7 @@ from dfm_jax.viewpoints import are_all_around, scene_centre, up_direction
 from dfm_jax.visualization.pictures import colour_uncertainty
 
 # Gaussians of each sample, and steps of fitting them: less than a file of them has, as there are several.
-NUM_GAUSSIANS, NUM_STEPS = 1500, 120
+NUM_GAUSSIANS, NUM_STEPS = 1000, 100
 MOST_SAMPLES = 6
 # Of the page's own coordinates, in which up is +z: how far the photograph's camera is from what it looks at.
 DISTANCE = 3.0

@@ -1,16 +1,17 @@
 """How the buttons of a 3D page look, and the scripts of the page."""
 
 CSS = """
-#dfm-bar { position: fixed; left: 0; right: 0; bottom: 0; z-index: 20; display: flex; flex-wrap: wrap; gap: .4rem 1rem;
-  align-items: center; padding: .5rem .75rem; background: rgba(20, 22, 27, .82); color: #ececf0;
-  font: 14px/1.3 system-ui, sans-serif; }
+#root { height: calc(100% - 3rem) !important; transform: translate(0); overflow: hidden; }
+#dfm-bar { position: fixed; left: 0; right: 0; bottom: 0; height: 3rem; z-index: 20; display: flex; gap: 1rem;
+  align-items: center; padding: 0 .75rem; background: #14161b; color: #ececf0; font: 14px/1.3 system-ui, sans-serif;
+  white-space: nowrap; overflow-x: auto; }
 #dfm-bar .group { display: inline-flex; gap: .3rem; align-items: center; }
 #dfm-bar button { font: inherit; color: inherit; background: #2b2f38; border: 1px solid #474c58; border-radius: 7px;
   padding: .25rem .65rem; cursor: pointer; }
 #dfm-bar button:hover { border-color: #7fabff; }
 #dfm-bar button[aria-pressed="true"] { background: #2f6fde; border-color: #7fabff; }
 #dfm-hint { color: #a0a4ae; margin-left: auto; }
-@media (max-width: 760px) { #dfm-hint { display: none; } }
+@media (max-width: 1100px) { #dfm-hint { display: none; } }
 """
 
 # The client sorts gaussians in a worker, a module that it makes a blob of. Chromium refuses those to pages that are
