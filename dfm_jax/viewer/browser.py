@@ -152,6 +152,7 @@ class Browser:
         """The camera moves."""
         if self._motion.smooth:
             self._wanted = None
+            self._say("gaussians, while it moves")
             self._viewer.scheduler.want(self.client.client_id, None)
             self._motion.moved()
         else:
