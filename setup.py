@@ -32,7 +32,7 @@ REQUIREMENTS = [
     "trimesh",  # exports: meshes
     "pygltflib",  # exports: .glb of gaussians
     "scikit-image",  # exports: marching cubes
-    "viser",  # 3D pages and the viewer
+    "viser>=1.1.1,<1.2",  # 3D pages and the viewer, which filters messages by names of that version
     "tqdm",
     "imageio-ffmpeg",  # brings the ffmpeg binary
 ]
@@ -47,7 +47,7 @@ EXTRAS = {
     "reference": ["torch", "torchvision", "lpips", "dists-pytorch"],  # what some tests compare with; skipped without
     "sfm": ["pycolmap>=4.2"],
     "heic": ["pillow-heif"],  # pictures of iPhones, in --format=photos and the others
-    "viewer": ["viser"],  # among the requirements as well
+    "viewer": ["viser>=1.1.1,<1.2"],  # among the requirements as well
     "test": [
         "pytest>=8",
         "pytest-xdist",
