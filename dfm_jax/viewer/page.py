@@ -30,7 +30,9 @@ MOST_SAMPLES = 6
 # Of the page's own coordinates, in which up is +z: how far the photograph's camera is from what it looks at.
 DISTANCE = 3.0
 SECONDS, FRAMES_A_SECOND = 6, 20  # of the camera path
-FARTHER, TO_THE_RIGHT = 1.5, 35  # where the page is first seen from: times the photograph's distance, and degrees
+# Where a page is first seen from: times the photograph's distance, and degrees to its right; of scenes that are seen
+# from all sides, and from one.
+ALL_AROUND, ONE_SIDE = (1.5, 35), (1.3, 12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def scene_page(views: Sequence[SceneViews], samples: Sequence[Sample], path: Cam
         stop_server(server)
     frames = _poses(_on_page(default_path(scene) if path is None else path, to_page))
     photograph = _poses(_on_page(_stacked(scene.context_camera), to_page))[0]
-    start = photograph | {"position": _beside(photograph["position"]), "look_at": [0, 0, 0], "up": [0, 0, 1]}
+    start = photograph | {"position": _beside(scene, photograph["position"]), "look_at": [0, 0, 0], "up": [0, 0, 1]}
     return with_controls(html, len(samples), frames, 1000 // FRAMES_A_SECOND, photograph=photograph, start=start)
 
 
@@ -126,7 +128,7 @@ def page_from_scene(scene: Any) -> np.ndarray:
 def default_path(scene: Any) -> Camera:
     """[f] around the scene or, if context and target see it from one side, from one to the other and back."""
     cameras, (near, far) = _ends(scene), scene.bounds
-    name = "orbit" if are_all_around(cameras, scene_centre(cameras, near, far)) else "interpolate"
+    name = "orbit" if _is_all_around(scene) else "interpolate"
     path = make_path(name, cameras, target=1, near=near, far=far, num_frames=SECONDS * FRAMES_A_SECOND)
     return Camera(path.camera.camera_to_world[path.order], path.camera.intrinsics[path.order])
 
@@ -157,9 +159,15 @@ def _set_background(server: viser.ViserServer, grey: float) -> None:
     server.scene.set_background_image(np.full((1, 1, 3), round(255 * grey), np.uint8))
 
 
-def _beside(position: list[float]) -> list[float]:
-    """Farther away than a camera, so that it is seen as well, and to its right."""
-    return (FARTHER * Rotation.from_euler("z", TO_THE_RIGHT, degrees=True).apply(position)).round(4).tolist()
+def _is_all_around(scene: Any) -> bool:
+    cameras = _ends(scene)
+    return are_all_around(cameras, scene_centre(cameras, *scene.bounds))
+
+
+def _beside(scene: Any, position: list[float]) -> list[float]:
+    """Farther away than the photograph's camera, so that it is seen as well, and to its right."""
+    farther, degrees = ALL_AROUND if _is_all_around(scene) else ONE_SIDE
+    return (farther * Rotation.from_euler("z", degrees, degrees=True).apply(position)).round(4).tolist()
 
 
 def _poses(cameras: Camera) -> list[dict[str, Any]]:
