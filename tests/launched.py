@@ -47,11 +47,13 @@ def fail(rank):
 
 
 def main(pixels_at_once, module, *arguments):
-    """A command of the package, which computes few samples at a time."""
+    """A command of the package, which computes few samples at a time; a benchmark multiplies small matrices."""
+    from dfm_jax.profiling import programs
     from dfm_jax.sampling import batches, signals
 
     batches.PIXELS_AT_ONCE = int(pixels_at_once)
     signals.NUMBERS_AT_ONCE = 100
+    programs.PRODUCT_SIDE["cpu"] = 256
     shorten_studies(setattr)
     sys.argv = [module, *arguments]
     command = importlib.import_module(module)

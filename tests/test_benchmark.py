@@ -1,4 +1,4 @@
-"""`--mode=benchmark`, as a user starts it; and what it makes of what it measured."""
+"""`--mode=benchmark`, as a user starts it, but of small matrices; and what it makes of what it measured."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.profiling import programs
 from dfm_jax.profiling.benchmark import benchmark
 from dfm_jax.profiling.synthetic import synthetic_example
-from tests.test_main import ROOT, run_main
+from tests.programs import ROOT, environment, run_command
 
 SMALL = (
     "--config.model.encoder.depth=1", "--config.sample.num_steps=2", "--config.train.batch_size=4",
@@ -25,12 +25,13 @@ PARTS = {"matrix product", "preparation", "encoder", "denoising step", "sample",
 def measured(tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     arguments = (
+        *("main", 10**6, "dfm_jax.main"),
         f"--config={ROOT / 'configs' / 'toy.py'}:tiny",
         "--mode=benchmark",
         f"--config.data.dir={empty}",
         *SMALL,
     )
-    return run_main(*arguments, cwd=empty)
+    return run_command("tests.launched", *arguments, cwd=empty, env=environment(DFM_JAX_LPIPS="nowhere.npz"))
 
 
 def test_it_ends_in_one_json_object_of_finite_numbers(measured):

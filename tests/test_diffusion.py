@@ -16,6 +16,7 @@ from dfm_jax.diffusion.guidance import (
 from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
 from dfm_jax.diffusion.schedule import cosine_schedule, schedule_from_betas
 from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
+from tests.tiny import jit
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -224,7 +225,7 @@ def test_uniform_timesteps():
 @pytest.mark.parametrize("spacing", [uniform_timesteps, log_snr_timesteps])
 def test_timesteps_fall_from_the_noisiest_to_clean_data(spacing):
     for total, num_steps in ((1000, 1), (1000, 2), (1000, 10), (1000, 500), (1000, 999), (1000, 1000), (7, 5), (3, 3)):
-        times = np.asarray(spacing(cosine_schedule(total), num_steps))
+        times = np.asarray(jit(spacing, static_argnums=1)(cosine_schedule(total), num_steps))
         assert (len(times), times[0], times[-1]) == (num_steps + 1, total - 1, -1)
         assert np.all(np.diff(times) < 0)
     for num_steps in (0, 1001):
@@ -236,7 +237,7 @@ def test_log_snr_timesteps_are_even_in_it_and_end_where_50_uniform_steps_do():
     schedule = cosine_schedule()
     log_snr = np.log(np.asarray(schedule.signal_rate, np.float64) / np.asarray(schedule.noise_rate, np.float64))
     for num_steps in (5, 12, 20):
-        times = np.asarray(log_snr_timesteps(schedule, num_steps))[:-1]
+        times = np.asarray(jit(log_snr_timesteps, static_argnums=1)(schedule, num_steps))[:-1]
         assert times[-1] == uniform_timesteps(schedule, 50)[-2]
         # Each is the timestep nearest to an even one; float32 may decide between two that are equally near.
         even = np.linspace(-5, log_snr[times[-1]], num_steps)[1:, None]

@@ -78,15 +78,13 @@ def test_without_the_package_the_same_images_are_drawn(exported):
     settings, size = config.sample, config.image_size
     data = toy_data.find_toy(config.data, size)
     example, _ = pipeline.evaluation_examples(data, image_size=size, num_scenes=settings.num_scenes)
-    cache, guide = (
-        cache_context(params, model, example, guided=True),
-        DiffusionSampler.from_config(config, params).guidance,
-    )
+    guide = DiffusionSampler.from_config(config, params).guidance
     noise = np.random.default_rng(0).normal(size=(settings.num_scenes, size, size, 3)).astype("f")
 
-    @jax.jit
-    def sample(noise):
+    @jit
+    def sample(params, example, noise):
         schedule = cosine_schedule(config.diffusion.num_timesteps)
+        cache = cache_context(params, model, example, guided=True)
 
         def denoise_fn(x, timestep, average):
             denoised, _ = guided_denoise(params, model, x, timestep, cache, guide, average)
@@ -97,7 +95,7 @@ def test_without_the_package_the_same_images_are_drawn(exported):
 
     assert settings.guidance != 1 and settings.temperature == 1
     # Another program: float32's rounding, grown by guidance.
-    np.testing.assert_allclose(drawn, sample(noise), atol=2e-5)
+    np.testing.assert_allclose(drawn, sample(params, example, noise), atol=2e-5)
 
 
 def test_what_is_exported_is_a_workdir_to_sample_from(exported):

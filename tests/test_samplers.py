@@ -12,6 +12,7 @@ from dfm_jax.diffusion.samplers import STOCHASTIC, ddim, ddpm, dpm_solver, dpm_s
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
 from tests.test_diffusion import normal
+from tests.tiny import jit
 
 SAMPLERS = (ddim, ddpm, dpm_solver, dpm_solver_3m)
 
@@ -19,10 +20,16 @@ SAMPLERS = (ddim, ddpm, dpm_solver, dpm_solver_3m)
 def run(sampler, denoise, x_T, num_steps, *, schedule=None, spacing=uniform_timesteps, **settings):
     """Samples with a denoiser `(x_t, timestep) -> x0`, which carries nothing from step to step."""
     schedule = cosine_schedule() if schedule is None else schedule
-    if sampler in STOCHASTIC:
-        settings = {"keys": jax.random.split(jax.random.key(9), len(x_T)), **settings}
+    keys = (
+        {"keys": settings.pop("keys", jax.random.split(jax.random.key(9), len(x_T)))} if sampler in STOCHASTIC else {}
+    )
     denoise_fn = lambda x_t, timestep, carry: (denoise(x_t, timestep), carry)
-    return sampler(denoise_fn, x_T, schedule, spacing(schedule, num_steps), **settings)
+
+    @jit  # one program in the place of dozens of small ones
+    def sample(x_T, schedule, keys):
+        return sampler(denoise_fn, x_T, schedule, spacing(schedule, num_steps), **keys, **settings)
+
+    return sample(x_T, schedule, keys)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
