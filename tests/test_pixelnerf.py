@@ -133,6 +133,8 @@ CHAINS = {  # stages that can follow a shipped pixelNeRF
     ("realestate10k", "pixelnerf-resnet34"): ("64-resnet34", "128-resnet34"),
     ("co3d", "pixelnerf"): ("64", "128", "64-lean", "128-lean"),
     ("co3d", "pixelnerf-resnet34"): ("64-resnet34", "128-resnet34"),
+    ("srn", "pixelnerf"): ("128", "128-lean"),
+    ("minens", "pixelnerf"): ("48", "48-lean"),
 }
 
 
@@ -145,8 +147,9 @@ def test_every_shipped_recipe_follows_its_pixelnerf(name, variant):
         # The toy's proposal and fine field stand where its pixelNeRF has a coarse one.
         assert of["encoder"] and bool(of["scene_field"]) == ((name, after) != ("toy", "lean"))
         assert not [n for n in found.new if n.startswith("encoder")], after
-        # On toy data the conditioning field is smaller than any scene field, and begins anew.
-        assert found.other_size == (name == "toy") == any(n.startswith("conditioning_field") for n in found.new)
+        # For objects the conditioning field is smaller than any scene field, and begins anew.
+        of_objects = name in ("toy", "srn", "minens")
+        assert found.other_size == of_objects == any(n.startswith("conditioning_field") for n in found.new)
 
 
 def test_every_shipped_pixelnerf_has_stages_that_follow_it():
