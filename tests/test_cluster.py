@@ -192,7 +192,7 @@ def test_modes_for_one_process_refuse_to_be_one_of_several(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"--mode={mode} is not for one of 8 processes (SLURM): start it once, with --nodistributed"
-        for mode in ("benchmark", "compile")
+        for mode in ("view", "benchmark", "compile")
     ]
 
 

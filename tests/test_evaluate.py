@@ -68,6 +68,7 @@ def test_everything_is_written_and_says_the_same(run):
     psnr = np.mean([-10 * np.log10(error.mean((2, 3, 4))) for error in errors])
     assert stored["psnr"] == pytest.approx(psnr, abs=0.05)  # the images have 8 bits
     variance = np.mean([(x["samples"][:, 0] / 255).var(0).mean() for x in images])
+    # The images have 8 bits.
     assert stored["variance"] == pytest.approx(variance, abs=1e-3)
     assert (stored["num_scenes"], stored["num_samples"], stored["num_skipped"]) == (SCENES, SCENES * SAMPLES, 0)
     for name in ("total_variation", "mode_purity", "context_psnr", "psnr", "psnr_best", "depth_error"):

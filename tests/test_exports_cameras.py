@@ -51,6 +51,7 @@ def test_it_is_prepared_again_with_the_same_cameras(exported, tmp_path):
     assert_same_poses(frame.pose_in_source(record.camera_to_world), SCENE.frame.pose_in_source(cameras.camera_to_world))
     np.testing.assert_allclose(record.intrinsics, cameras.intrinsics, atol=1e-9)
     pixels = np.asarray(Image.open(folder / "images" / "view_003.png")) / 255
+    # The pictures have 8 bits.
     np.testing.assert_allclose(pixels, SceneViews(SCENE, VIEWS, 48).images.rgb[3], atol=0.5 / 255)
 
 

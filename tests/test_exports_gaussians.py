@@ -49,7 +49,9 @@ def test_rasteriser_agrees_with_gaussians_drawn_one_by_one():
         assert opacity.min() < 0.1 and opacity.max() > 0.9
         # float32 against float64; where a gaussian is on the edge of being neglected, 1/255.
         np.testing.assert_allclose(seen.rgb[i], rgb, atol=1e-4)
+        # As the colours; depths are divided by opacities.
         np.testing.assert_allclose(seen.depth[i], depth, atol=5e-4)
+        # As the colours; depths are divided by opacities.
         np.testing.assert_allclose(seen.opacity[i], opacity, atol=1e-4)
 
 
@@ -65,6 +67,7 @@ def test_of_a_crowded_tile_the_nearest_gaussians_stay():
     z, touching, seen = jax.device_get(jax.jit(both)(as_splats(gaussians)))
     assert 20 < touching.sum() < 150
     nearest = [i for i in np.argsort(z) if touching[i]][:20]
+    # Float32 against float64; where a gaussian is on the edge of being neglected, 1/255 of it.
     np.testing.assert_allclose(seen, splat(gaussians[nearest], camera, 8, 8, NEAR)[0], atol=1e-4)
     assert np.abs(seen - splat(gaussians, camera, 8, 8, NEAR)[0]).max() > 0.01
 
@@ -106,6 +109,7 @@ def test_gradient_is_that_of_the_formula():
 def test_parameters_stand_for_the_gaussians_they_are_made_of():
     gaussians = made_up(9)
     back = to_gaussians(from_gaussians(gaussians, 0.01, 0.5, 11), 0.01, 0.5)[:9]
+    # Float32: through logarithms, and squared.
     np.testing.assert_allclose(back.covariances(), gaussians.covariances(), rtol=2e-4, atol=1e-7)
     np.testing.assert_allclose(back.opacities, gaussians.opacities.clip(1e-3, 0.999), rtol=1e-5)
 
@@ -133,6 +137,7 @@ def test_gaussians_are_fitted_anywhere_and_with_any_pixel_grid(fitted):
     again = fitting.fit_to(moved, 200, 60)
     # Not the same: the pictures of the other grid see a little more.
     assert abs(fitting.psnr(again, moved) - fitting.psnr(gaussians, views)) < 2
+    # Fits of different pictures, of a scene that is 2 across.
     np.testing.assert_allclose(again.means.mean(0) - away, gaussians.means.mean(0), atol=0.1)
 
 
@@ -177,6 +182,7 @@ def test_gaussians_take_the_mean_of_the_pixels_that_they_are_seen_in(fitted):
     means = fitting.averages(gaussians, views, np.full((18, 24, 24, 2), [0.25, 3.0]))
     seen = means[:, 0] > 0
     assert seen.mean() > 0.8
+    # Sums of some hundred pixels in float32.
     np.testing.assert_allclose(means[seen], np.broadcast_to([0.25, 3.0], (seen.sum(), 2)), rtol=1e-4)
     of_views = fitting.averages(gaussians, views, views.images.rgb)
     colours = gaussians.colours[seen & (gaussians.opacities > 0.8)] - of_views[seen & (gaussians.opacities > 0.8)]

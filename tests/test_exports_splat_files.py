@@ -141,4 +141,5 @@ def test_a_client_reads_the_ply(written, tmp_path):
         np.stack([rows[axis] for axis in "xyz"], -1) for rows in (read, plyfile.PlyData.read(path)["vertex"])
     )
     order = lambda points: points[np.lexsort(points.round(4).T)]
+    # Positions in float32, rounded to sort them.
     np.testing.assert_allclose(order(found), order(wanted), atol=1e-4)

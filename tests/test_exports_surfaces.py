@@ -113,6 +113,7 @@ def test_the_end_of_what_is_known_is_no_surface():
     grid = tsdf.Grid(np.array([-0.5, -0.5, 1.5]), 0.04, 26)
     vertices, faces, _ = tsdf.surface(tsdf.fuse(wall, camera, grid), grid)
     assert len(faces) > 100
+    # Half a voxel.
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=-1), 2.0, atol=0.02)
 
 

@@ -37,8 +37,10 @@ def test_parts_are_root_mean_squares_of_real_views():
     estimate = np.full((SCENES, SIZE, SIZE, 3), 0.4)
     parts = measure(example(given, [True, False]), views, estimate)
     expected = np.log10([0.1, np.sqrt(0.08 / 3), 0.2])
+    # Of images in float32, whose errors are small differences.
     np.testing.assert_allclose(parts, np.tile(expected, (SCENES, 1)), atol=1e-4)
     alone = measure(example(given, [True, False]), views[:, :1], estimate)
+    # Likewise.
     np.testing.assert_allclose(alone[:, :2], np.tile(np.log10([0.1, 0.2]), (SCENES, 1)), atol=1e-4)
     assert np.isnan(alone[:, 2]).all()
 

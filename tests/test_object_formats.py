@@ -17,6 +17,7 @@ def test_objects_of_srn_lie_in_the_splits_of_their_folders(tmp_path):
     scene = found.read("train", "a")
     assert scene.attributes["category"] == "cars" and scene.scale == 1
     np.testing.assert_allclose(scene.frames[2].camera_to_world, arc()[2], atol=1e-8)
+    # 3.132 stands for a number with more digits.
     assert (scene.near, scene.far) == pytest.approx((0.5 * 3.132, 1.5 * 3.132), rel=1e-3)
     assert source("srn", tmp_path / "cars_test").splits() == {"test": ["a"]}
     assert source("srn", tmp_path / "cars_test" / "a").splits() == {"train": ["a"]}

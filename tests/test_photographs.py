@@ -114,6 +114,7 @@ def test_a_cropped_photograph_is_told_from_the_one_that_was_taken(tmp_path):
 def test_bars_keep_all_of_the_picture(tmp_path):
     image = given(PHOTO, crop="pad").example.context.images[0, 0]
     background = round(255 * CONFIG.model.ray_marching.background) / 255
+    # Pictures have 8 bits, and resizing rings.
     np.testing.assert_allclose(image[[0, 1, -2, -1]], background, atol=0.01)
     assert np.abs(image[12] - background).max() > 0.1
 
@@ -137,10 +138,12 @@ def test_pictures_of_every_kind_are_the_same_picture(tmp_path):
             np.testing.assert_allclose(found.example.context.images[0, 0], wanted, atol=tolerance, err_msg=name)
         assert bool(found.assumptions.photographs[0].notes) == name.endswith("gif")
     left = given(tmp_path / "alpha.png").example.context.images[0, 0, :, :3]
+    # Pictures have 8 bits, and resizing rings.
     np.testing.assert_allclose(left, CONFIG.model.ray_marching.background, atol=0.01)
     deep = (PHOTO[..., 0].astype(np.uint16) << 8) + 255
     deep[0, 0] = 65535
     Image.fromarray(deep).save(tmp_path / "deep.png")
+    # 8 of the 16 bits are kept, and rounded while resizing.
     np.testing.assert_allclose(
         given(tmp_path / "deep.png").example.context.images[0, 0, ..., 0], wanted[..., 0], atol=0.02
     )
@@ -211,6 +214,7 @@ def test_cameras_of_a_file_are_those_of_the_photographs_as_viewers_show_them(tra
     # Turned clockwise, the picture's right is what was its top.
     np.testing.assert_allclose(camera.camera_to_world[1, :3, 0], [0, -1, 0], atol=1e-12)
     example = given(photographs, camera=camera).example
+    # Two views of one thing: turned after, or before, it is resized to 8 bits.
     np.testing.assert_allclose(*example.context.images[0], atol=0.05)
 
 

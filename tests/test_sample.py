@@ -136,6 +136,7 @@ def test_numbers_in_the_file_are_those_of_the_images_beside_it(run):
     stored = json.loads((run.folder / "samples.json").read_text())
     for scene in stored["scenes"]:
         arrays = np.load(run.folder / scene["arrays"])
+        # In dB: means of float32 images in another order.
         close = partial(pytest.approx, abs=1e-3)
         assert scene["mean_psnr"] == close(psnr_of(arrays["samples"].mean(0), arrays["truth"]))
         for j, found in enumerate(scene["samples"]):

@@ -161,6 +161,7 @@ def test_masks_of_co3d_lay_the_background(tmp_path):
     annotated = sorted((tmp_path / "apple" / "a" / "masks").iterdir())
     for mask, frame, whole in zip(annotated, laid.frames, left.frames, strict=True):
         opacity = np.asarray(Image.open(mask), np.float64)[..., None] / 255  # CO3D's masks are probabilities
+        # One and a half of 255 steps: two roundings to 8 bits.
         np.testing.assert_allclose(pixels(frame), opacity * pixels(whole) + (1 - opacity) * 255, atol=1.5)
     with pytest.raises(UserError, match="needs --masks=lay"):
         source("co3d", tmp_path, background="white")

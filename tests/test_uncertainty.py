@@ -37,8 +37,10 @@ def test_sparsification_has_its_closed_forms():
     ause, aurc = uncertainty.sparsification(error, error)
     assert ause == 0 and aurc == pytest.approx(1 / 4, abs=1e-3)  # of sums over 2000 shares in the place of integrals
     ause, aurc = uncertainty.sparsification(np.zeros_like(error), error)
+    # Of sums over 2000 shares instead of integrals, as above.
     assert ause == pytest.approx(1 / 2, abs=2e-3) and aurc == pytest.approx(1 / 2, rel=1e-9)
     ause, aurc = uncertainty.sparsification(-error, error)
+    # Likewise.
     assert ause == pytest.approx(1, abs=4e-3) and aurc == pytest.approx(3 / 4, abs=1e-3)
     assert uncertainty.sparsification(error, np.zeros_like(error)) == (None, 0.0)
 
@@ -83,6 +85,7 @@ def test_the_spread_of_gaussian_samples_says_what_it_should():
     truth = 0.5 + scale * rng.normal(size=(1, 40, 40, 3))
     samples = 0.5 + scale * rng.normal(size=(50, 1, 40, 40, 3))
     found = spread_scores(samples, truth, seed=0)
+    # 4800 draws of each level: a standard deviation of 0.007.
     np.testing.assert_allclose(found["coverage"], uncertainty.LEVELS, atol=0.03)
     assert 0 < found["ause"] < 0.35 and found["places"].keys() == {"red", "green", "blue"}
     error = np.mean((samples.mean(0) - truth) ** 2)

@@ -244,8 +244,10 @@ def session(tmp_path_factory):
 def test_samples_are_those_of_every_other_command(session):
     (sample,) = session.samples
     scenes = sample.sampler.sample(dfm_jax.example_photo(), num_samples=1, seed=sample.sampler.config.seed)
+    # Other programs, batched otherwise: float32 through all denoising steps.
     np.testing.assert_allclose(sample.scene.image, scenes[0].image, atol=1e-4)
     camera = scenes[0].target_camera
+    # Likewise, and rendered.
     np.testing.assert_allclose(sample.scene.render(camera, 8, 8).rgb, scenes[0].render(camera, 8, 8).rgb, atol=1e-3)
     assert sample.scene.frame.name == "first_camera"
 
@@ -253,11 +255,13 @@ def test_samples_are_those_of_every_other_command(session):
 def test_scenes_of_denoising_steps_show_their_predictions(session):
     session.find_steps(session.samples[0])
     (sample,) = session.samples
+    # Other programs, batched otherwise: float32 through all denoising steps.
     np.testing.assert_allclose(sample.steps.x0[-1, 0], sample.scene.image, atol=1e-4)
     for step in (1, 2):
         scene = session.scene_at(sample, step)
         size = sample.scene.image.shape[:2]
         seen = scene.render(scene.target_camera, *size).rgb
+        # Rendered again by another program.
         np.testing.assert_allclose(seen, sample.steps.x0[step - 1, 0], atol=1e-3)
     assert session.scene_at(sample, 1) is session.scene_at(sample, 1)
 
@@ -326,6 +330,7 @@ def test_every_source_has_samples_and_a_first_look_of_its_own(session):
         assert height == pytest.approx((place - centre) @ up)
         level = [x - centre - height * up for x in (position, place)]
         cosine = level[0] @ level[1] / np.linalg.norm(level[0]) / np.linalg.norm(level[1])
+        # The arc cosine of a number near 1.
         assert np.degrees(np.arccos(cosine)) == pytest.approx(degrees, abs=1e-3)
 
 
@@ -355,6 +360,7 @@ def test_photographs_of_ones_own_are_a_source(tmp_path):
     config = dfm_jax.load("toy").config
     source = view.of_photographs(config, SampleOptions((str(tmp_path / "mine.png"),), fov=39.0))
     assert source.name == "mine.png" and not source.known
+    # The picture has 8 bits.
     np.testing.assert_allclose(source.context[1][0], photo, atol=1 / 255)
     with pytest.raises(UserError, match="which is --image"):
         view.view(config, "toy", options=SampleOptions(fov=39.0))

@@ -63,6 +63,7 @@ def test_page_coordinates_are_upright_around_what_is_looked_at(samples):
     place = to_page @ scene.context_camera.camera_to_world[:, 3]
     assert np.linalg.norm(place[:3]) == pytest.approx(page.DISTANCE)
     up = to_page[:3, :3] @ [0, -1, 0]  # the made-up scene's y points down
+    # The page's numbers are float32, and rounded.
     assert up / np.linalg.norm(up) == pytest.approx([0, 0, 1], abs=1e-3)
     assert np.linalg.det(to_page[:3, :3]) > 0
     path = page.default_path(scene)
