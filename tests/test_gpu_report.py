@@ -138,6 +138,7 @@ def test_tests_are_counted_and_those_that_fail_are_named(tmp_path, monkeypatch):
     (tmp_path / "tests" / "test_some.py").write_text(f"import pytest\ndef test_a(): pass\n{parametrized}")
     monkeypatch.setattr(maths_tests, "ROOT", tmp_path)
     monkeypatch.setattr(maths_tests, "AT_ONCE", 1)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # options of this project's plugins
     *_, last = maths_tests.run(["test_some"], "")
     assert last["counts"] == {"passed": 2, "failed": 1} and last["code"] == 1
     assert last["not_passed"] == ["tests/test_some.py::test_b[a b]"]
