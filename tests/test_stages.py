@@ -39,7 +39,7 @@ def stage(folder, variant="", **settings):
     config.loss.patch_size = 4
     config.train.update(num_steps=2, batch_size=4, checkpoint_every=2, log_every=1, sample_every=0)
     config.train.optimizer.update(warmup_steps=1, learning_rate=1e-2)
-    config.sample.update(num_scenes=2, video_frames=3)
+    config.sample.update(num_scenes=2, video_frames=3, scenes_in_3d=0)
     config.update(settings)
     return config
 

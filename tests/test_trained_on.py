@@ -40,8 +40,8 @@ def test_data_that_stayed_is_not_mentioned_and_data_that_was_replaced_is(data, t
     assert trained_on(tmp_path) == [{"since": 0, "split": SPLIT}]
     data.fingerprint = dict(MORE)
     assert train(data, tmp_path, 4, capsys) == [
-        "warning: the training data is not what it was until step 3 (scenes 12 -> 64, frames 156 -> 832): the run goes "
-        "on with what is there now, and cannot be repeated bit for bit any more"
+        "warning: the training data is not what it was until step 3 (scenes 12 -> 64, frames 156 -> 832): the run "
+        "continues with what is there now, and cannot be repeated bit for bit any more"
     ]
     assert train(data, tmp_path, 5, capsys) == []  # once is enough
     assert trained_on(tmp_path) == [{"since": 0, "split": SPLIT}, {"since": 3, "split": MORE}]
