@@ -12,6 +12,8 @@ CSS = """
 #dfm-bar button[aria-pressed="true"] { background: #2f6fde; border-color: #7fabff; }
 #dfm-hint { color: #a0a4ae; margin-left: auto; }
 @media (max-width: 1100px) { #dfm-hint { display: none; } }
+@media (max-width: 760px) { #root { height: calc(100% - 5.5rem) !important; }
+  #dfm-bar { height: 5.5rem; flex-wrap: wrap; gap: 0 1rem; align-content: center; row-gap: .3rem; } }
 """
 
 # The client sorts gaussians in a worker, a module that it makes a blob of. Chromium refuses those to pages that are
