@@ -15,6 +15,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Modules are compiled once, and not by each process that a test starts, whatever the shell says of writing them.
+PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/$(VENV)/pycache" $(BIN)/python -m pytest
 DEMO_DIR := runs/demo
 DEMO_CONFIG := configs/toy.py:demo
 DEMO_DATA := --config.data.dir=$(DEMO_DIR)/data
@@ -40,13 +42,13 @@ demo: $(VENV)/.installed
 	fi
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PYTEST) --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m 'slow and not torture'
+	$(PYTEST) -m 'slow and not torture'
 
 test-torture: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m torture -s
+	$(PYTEST) -m torture -s
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
