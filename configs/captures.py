@@ -59,9 +59,7 @@ def tiny(config: ConfigDict) -> None:
     config.image_size = 32
     config.data.view_sampling.max_context = 1
     config.model.update(rendered_features=16, estimate_size=16)
-    config.loss.patch_size = 12
-    config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
-    config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
+    published.train_for_minutes(config)
     config.sample.update(num_scenes=4, num_samples=2, num_steps=20, video_frames=24)
     config.evaluate.update(num_scenes=4, num_samples=2)
 

@@ -82,3 +82,10 @@ def shrink(config: ConfigDict, depth: int, width: int, samples: int) -> None:
     config.model.scene_field.update(width=64, view_blocks=2, joint_blocks=1)
     config.model.ray_marching.update(num_coarse=samples, num_fine=0, num_conditioning=samples, chunk_size=1024)
     config.loss.update(coarse=0.0, lpips=0.0)
+
+
+def train_for_minutes(config: ConfigDict) -> None:
+    """On two CPU cores, what `shrink` leaves of a model."""
+    config.loss.patch_size = 12
+    config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
+    config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)

@@ -55,9 +55,7 @@ def tiny(config: ConfigDict) -> None:
     config.data.view_sampling.update(min_frame_gap=3, max_frame_gap=10)
     config.model.update(rendered_features=16, estimate_size=16)
     config.model.conditioning_field.density_bias = config.model.scene_field.density_bias = 0.2
-    config.loss.patch_size = 12
-    config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
-    config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
+    published.train_for_minutes(config)
     config.sample.update(num_scenes=3, num_samples=3, num_steps=20, guidance=1.0, temperature=1.0, video_frames=24)
     config.evaluate.update(num_scenes=3, num_target=2, num_samples=2)
 
