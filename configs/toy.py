@@ -56,8 +56,8 @@ def calibrated(config: ConfigDict) -> None:
 
 
 def demo(config: ConfigDict) -> None:
-    config.train.update(num_steps=500, sample_every=0)
-    config.train.optimizer.update(learning_rate=1.5e-3, warmup_steps=50, decay_steps=450, ema_decay=0.99)
+    config.train.update(num_steps=400, sample_every=0)
+    config.train.optimizer.update(learning_rate=1.5e-3, warmup_steps=50, decay_steps=350, ema_decay=0.99)
     published.few_steps(config, 15)
 
 
