@@ -167,7 +167,7 @@ def test_nothing_opaque_is_an_error():
             return jax.tree.map(np.zeros_like, super().render(*args))
 
     with pytest.raises(UserError, match="nothing in the scene is opaque"):
-        fitting.fit_gaussians(Empty(image_size=8))
+        fitting.fit_to(SceneViews(Empty(image_size=8), fitting.NUM_CAMERAS))
 
 
 def test_at_most_as_many_gaussians_as_asked_for(fitted):

@@ -1,6 +1,7 @@
 """The scenes of an evaluation: sampled, and measured."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -91,8 +92,8 @@ def evaluate_scenes(
 
     def work(group: Sequence[int]) -> list[Measured]:
         filled = [*group, *group[-1:] * (sampling.at_once - len(group))]  # groups of one size: one compilation
-        found = [_of_group(config, data, views, (group, filled), sampling, networks, scale) for scale in scales]
-        return [max(tries, key=lambda one: np.mean(one[0].psnr)) for tries in zip(*found, strict=True)]
+        tries = (_of_group(config, data, views, (group, filled), sampling, networks, scale) for scale in scales)
+        return functools.reduce(_better, tries)  # one after the other: pictures of all would take the memory of all
 
     def receive(group: Sequence[int], measured: list[Measured]) -> None:
         for index, (scores, images) in zip(group, measured, strict=True):
@@ -101,6 +102,11 @@ def evaluate_scenes(
 
     with tqdm(total=len(remaining), unit="scene", desc="evaluating", disable=not is_first()) as bar:
         share_out(groups, work, receive)
+
+
+def _better(first: list[Measured], second: list[Measured]) -> list[Measured]:
+    """Of each scene, the one of higher PSNR."""
+    return [max(pair, key=lambda one: np.mean(one[0].psnr)) for pair in zip(first, second, strict=True)]
 
 
 def _of_group(

@@ -9,6 +9,7 @@ from typing import Any
 from dfm_jax.commands.coordinates import of_evaluation_examples
 from dfm_jax.commands.sampled_from import SampledFrom
 from dfm_jax.config import Config
+from dfm_jax.config.changes import OF_COMMANDS
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import pipeline
 from dfm_jax.errors import UserError
@@ -21,7 +22,8 @@ from dfm_jax.sampling.videos import MOST_KEPT, SampledImages
 logger = logging.getLogger(__name__)
 
 SCENES = "scenes.npz"
-OF_VIDEOS = ("video_frames", "video_path", "scenes_in_3d")  # settings that change nothing of scenes
+# Settings that change nothing of scenes.
+OF_VIDEOS = {*OF_COMMANDS, "context_cache_gb"} - {"num_scenes", "autoregressive_step"}
 
 
 def sampled_scenes(trained: Sampler, source: SampledFrom, images: SampledImages) -> Scenes | None:
@@ -33,7 +35,7 @@ def sampled_scenes(trained: Sampler, source: SampledFrom, images: SampledImages)
     x0, estimate = images.x0.reshape(-1, *images.x0.shape[2:]), images.estimate.repeat(num_samples, axis=0)
     world, frames = source.place()
     sampled = Sampled(images.signal, x0, estimate, source.example, world, tuple(frames))
-    return Scenes(trained.diffusion(), sampled, trained.made_from(source.assumptions))
+    return Scenes(trained.diffusion().on_devices(len(x0)), sampled, trained.made_from(source.assumptions))
 
 
 def find_scenes(trained: Sampler, workdir: str | os.PathLike, folder: Path) -> tuple[Scenes | None, Path]:

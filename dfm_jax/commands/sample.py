@@ -20,7 +20,7 @@ from dfm_jax.commands import signals
 from dfm_jax.commands.camera_paths import in_source
 from dfm_jax.commands.kept_scenes import SCENES, sampled_scenes
 from dfm_jax.commands.sample_options import SampleOptions
-from dfm_jax.commands.sampled_from import SampledFrom, of_data_set, of_photographs
+from dfm_jax.commands.sampled_from import SampledFrom, of_data_set, of_photographs, with_path_of_photographs
 from dfm_jax.commands.scenes_in_3d import in_3d
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
@@ -92,6 +92,7 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
     """Samples and writes everything to the folder of `files`."""
     seconds, start = {}, time.monotonic()
     with failing_together():
+        config = with_path_of_photographs(config, options) if options.images else config
         trained = restore_trained(config, workdir)
     source = of_photographs(config, trained, options) if options.images else of_data_set(config, trained)
     example = source.example

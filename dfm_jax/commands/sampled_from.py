@@ -1,6 +1,7 @@
 """What `--mode=sample` samples behind: held-out views of the run's data set, or photographs of one's own."""
 
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def of_data_set(config: Config, trained: Sampler) -> SampledFrom:
             config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
         )
         recorded = partial(recorded_cameras, config, names, example)
-        place = partial(of_evaluation_examples, config.data, config.sample.num_scenes)
+        place = functools.cache(partial(of_evaluation_examples, config.data, config.sample.num_scenes))
         paths = camera_paths(config, example, place, recorded)
         extend = along_paths(config, example, paths, recorded)
         data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
@@ -100,12 +101,11 @@ def of_photographs(config: Config, trained: Sampler, options: SampleOptions) -> 
     Raises:
       UserError: one cannot be read, or what is said of its camera cannot be, or the camera path cannot be made.
     """
-    background = config.model.ray_marching.background
+    background = config.model.background
     with failing_together():
         photographs, placement = photographs_said(config, options)
         example, world, assumptions = to_example(photographs, config, placement)
         names = [", ".join(os.path.basename(image) for image in options.images)]
-        config = _with_path_of_photographs(config, options)
         place = lambda: (world, [source_frame(photographs, placement)])
         paths = camera_paths(config, example, place, lambda i: real_cameras(example, i)[0])
         extend = along_paths(config, example, paths)
@@ -134,14 +134,14 @@ def photographs_said(config: Config, options: SampleOptions) -> tuple[list[Any],
     """
     photographs, camera = list(options.images), None
     if options.cameras:
-        background = config.model.ray_marching.background
+        background = config.model.background
         photographs, camera = cameras_of(options.cameras, options.images, background)
     target = target_camera(options.target) if options.target else None
     placement = Placement(camera, target, None, None, options.fov, options.focal, options.crop, options.scale)
     return photographs, placement
 
 
-def _with_path_of_photographs(config: Config, options: SampleOptions) -> Config:
+def with_path_of_photographs(config: Config, options: SampleOptions) -> Config:
     """A config that was made for a data set may ask for its recorded cameras, which one photograph has not.
 
     Raises:

@@ -57,5 +57,5 @@ def _page(samples: Sequence[SampledScene], path: Trajectory, bar: tqdm) -> tuple
     except NothingOpaque:
         return None
     world = samples[0].sampled.world[samples[0].source]
-    cameras = Camera(world @ path.camera.camera_to_world[path.order], path.camera.intrinsics[path.order])
+    cameras = Camera(world @ path.frames.camera_to_world, path.frames.intrinsics)
     return page.scene_page(views, fitted, cameras), float(np.mean([each.psnr_to_field for each in fitted]))

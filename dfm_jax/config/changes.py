@@ -11,7 +11,8 @@ from dfm_jax.config.schema import Config
 from dfm_jax.errors import UserError
 
 SHORT = {"steps": "num_steps"}  # names that a call may use for a setting's own
-OF_COMMANDS = ("num_scenes", "autoregressive_step", "video_frames", "video_path")  # which `--mode=sample` alone heeds
+# Settings that `--mode=sample` alone heeds.
+OF_COMMANDS = ("num_scenes", "autoregressive_step", "video_frames", "video_path", "scenes_in_3d", "reference_scenes")
 
 
 def with_sampling(config: Config, changes: Mapping[str, Any], *, of_commands: bool = False) -> Config:

@@ -119,56 +119,59 @@ def _background(args: argparse.Namespace, default: str = "black") -> pictures.Co
         raise UserError(f"--background={args.background} is no colour; try white, black or #808080") from error
 
 
-def _capture(source: Callable[..., Source], args: argparse.Namespace) -> Source:
-    return source(Path(args.source), background=_background(args))
+def _captures(
+    source: Callable[..., Source],
+    *,
+    options: tuple[str, ...] = ("background", "holdout", "masks"),
+    background: str = "black",
+    masked: bool = False,
+) -> Format:
+    """Of posed pictures.
 
-
-def _capture_format(source: Callable[[Path, pictures.Colour | None], Source]) -> Format:
-    return Format(functools.partial(_capture, source), options=("background", "holdout", "masks"))
-
-
-def _masked_format(source: Callable[[Path, pictures.Colour | None, bool], Source]) -> Format:
-    """Of captures that may have masks beside their pictures."""
+    Args:
+      background: by default, of transparent pictures.
+      masked: whether masks beside the pictures are read.
+    """
 
     def make(args: argparse.Namespace) -> Source:
-        return _capture(functools.partial(source, masked=args.masks == LAY), args)
+        if args.masks == LAY and not masked:
+            raise UserError(
+                f"--masks={LAY}: no masks of {args.format} are read; transparency is laid on --background without it"
+            )
+        masks = {"masked": args.masks == LAY} if masked else {}
+        return source(Path(args.source), background=_background(args, background), **masks)
 
-    return Format(make, options=("background", "holdout", "masks"))
+    return Format(make, options)
 
 
-def _objects(source: Callable[[Path, pictures.Colour | None], Source], args: argparse.Namespace) -> Source:
-    return source(Path(args.source), background=_background(args, "white"))
-
-
-def _object_format(source: Callable[[Path, pictures.Colour | None], Source]) -> Format:
-    """Of many objects, each alone on white, none of whose views is held out."""
-    return Format(functools.partial(_objects, source), options=("background", "masks"))
+_objects = functools.partial(_captures, options=("background", "masks"), background="white")
 
 
 def _photos(args: argparse.Namespace) -> Source:
     workspace = Path(args.data_dir) / f".{args.name or args.format}.sfm"
     frames = args.video_frames or photos.VIDEO_FRAMES
-    return _capture(functools.partial(photos.PhotosSource, workspace=workspace, video_frames=frames), args)
+    background = _background(args)
+    return photos.PhotosSource(Path(args.source), background=background, workspace=workspace, video_frames=frames)
 
 
 FORMATS = {
     "co3d": Format(_co3d, options=("background", "best", "categories", "masks")),
-    "colmap": _capture_format(colmap.ColmapSource),
-    "dl3dv": _capture_format(dl3dv.DL3DVSource),
-    "llff": _capture_format(llff.LLFFSource),
-    "middlebury": _capture_format(middlebury.MiddleburySource),
-    "minens": _object_format(minens.MinensSource),
-    "mvsnet": _capture_format(mvsnet.MVSNetSource),
-    "opensfm": _masked_format(opensfm.OpenSfMSource),
+    "colmap": _captures(colmap.ColmapSource),
+    "dl3dv": _captures(dl3dv.DL3DVSource),
+    "llff": _captures(llff.LLFFSource),
+    "middlebury": _captures(middlebury.MiddleburySource),
+    "minens": _objects(minens.MinensSource),
+    "mvsnet": _captures(mvsnet.MVSNetSource),
+    "opensfm": _captures(opensfm.OpenSfMSource, masked=True),
     "photos": Format(_photos, options=("background", "holdout", "video_frames")),
-    "polycam": _capture_format(polycam.PolycamSource),
+    "polycam": _captures(polycam.PolycamSource),
     "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
-    "record3d": _capture_format(record3d.Record3DSource),
-    "scannetpp": _masked_format(scannetpp.ScanNetPPSource),
-    "srn": _object_format(srn.SRNSource),
+    "record3d": _captures(record3d.Record3DSource),
+    "scannetpp": _captures(scannetpp.ScanNetPPSource, masked=True),
+    "srn": _objects(srn.SRNSource),
     "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
-    "transforms": _masked_format(transforms_json.TransformsSource),
-    "zero123": _object_format(zero123.Zero123Source),
+    "transforms": _captures(transforms_json.TransformsSource, masked=True),
+    "zero123": _objects(zero123.Zero123Source),
 }
 
 

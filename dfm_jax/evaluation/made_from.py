@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfm_jax.config import Config
+from dfm_jax.config.changes import OF_COMMANDS
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.features import Extractor
@@ -15,8 +16,7 @@ from dfm_jax.sampling.diffusion_sampler import Params
 from dfm_jax.structs import Example
 
 # Settings of `config.sample` that evaluation does not heed.
-OF_SAMPLE_MODE = ("num_scenes", "num_samples", "autoregressive_step", "video_frames", "video_path")
-OF_SAMPLE_MODE += ("photograph", "target_camera", "reference_scenes", "scenes_in_3d")
+OF_SAMPLE_MODE = (*OF_COMMANDS, "num_samples", "photograph", "target_camera")
 
 
 def model_and_data(params: Params, step: int, data: SceneDataset) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from jax import Array
 
 from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.exports.initial_gaussians import initial_gaussians, pixel_width
-from dfm_jax.exports.protocol import RenderableScene
 from dfm_jax.exports.rasterizer import Splats, most_per_tile, rasterize
 from dfm_jax.exports.renderings import SceneViews
 from dfm_jax.exports.splat_parameters import Parameters, from_gaussians, to_gaussians, to_splats
@@ -38,6 +37,7 @@ FAINT = 0.02  # gaussians that end with less opacity are left out
 A_PIXEL, MOST, NUM_STEPS = 0.7, 25_000, 250
 # Room for gaussians of one tile: for this share more than there are at first, in multiples.
 ROOM, MULTIPLE = 1.3, 128
+ROUNDED = 1024  # of which numbers of gaussians are multiples, where these are looked at
 
 Progress = Callable[[int, int], None]  # called with the number of steps that are done, and that of all
 
@@ -51,34 +51,20 @@ class _Shapes:
     per_tile: int
 
 
-def fit_gaussians(
-    scene: RenderableScene,
-    *,
-    num_gaussians: int | None = None,
-    num_steps: int = NUM_STEPS,
-    progress: Progress | None = None,
-) -> tuple[Gaussians, float]:
-    """Gaussians that look like a scene from all around, in its own coordinates, and how much: their PSNR to the scene's
-    renderings at cameras that they were not fitted to, in dB.
-
-    Args:
-      num_gaussians: at most; by default as many as a rendering has pixels.
-
-    Raises:
-      UserError: nothing of the scene is opaque.
-    """
-    views = SceneViews(scene, NUM_CAMERAS)
-    gaussians = fit_to(views, num_gaussians, num_steps, progress)
-    return gaussians, psnr(gaussians, views)
-
-
 def fit_to(
     views: SceneViews,
     num_gaussians: int | None = None,
     num_steps: int = NUM_STEPS,
     progress: Progress | None = None,
 ) -> Gaussians:
-    """Gaussians that look like the views of a scene; see `fit_gaussians`."""
+    """Gaussians that look like the views of a scene, in its coordinates.
+
+    Args:
+      num_gaussians: at most; by default `A_PIXEL` for each pixel of a rendering, but no more than `MOST`.
+
+    Raises:
+      UserError: nothing of the scene is opaque.
+    """
     most = num_gaussians or min(MOST, int(A_PIXEL * views.side**2))
     start, pixel = initial_gaussians(views, most), pixel_width(views)
     origin = views.cameras.camera_to_world[:, :3, 3].mean(0)
@@ -90,9 +76,9 @@ def fit_to(
     shapes = _Shapes(views.side, views.side, _room(to_splats(params, *bounds), data[1], views.side, views.side, near))
     optimized = (params, ADAM.init(params))
     at_first = RATES._replace(means=RATES.means * pixel)
-    schedule = optax.cosine_decay_schedule(1.0, num_steps, LAST)
+    shares = np.asarray(optax.cosine_decay_schedule(1.0, num_steps, LAST)(np.arange(num_steps)))
     for i, chosen in enumerate(_batches(len(views.images.opacity), num_steps)):
-        rates = jax.tree.map(lambda rate, i=i: np.float32(rate * schedule(i)), at_first)
+        rates = jax.tree.map(lambda rate, i=i: np.float32(rate * shares[i]), at_first)
         optimized = _step(shapes, optimized, data, chosen, rates, bounds, (near, views.scene.background))
         if progress:
             jax.block_until_ready(optimized)
@@ -135,7 +121,7 @@ def view(
     """What cameras [k] see of gaussians, [k, h, w] in numpy; pixels as in `geometry.pixel_grid` 'centres'."""
     origin = np.asarray(cameras.camera_to_world)[:, :3, 3].mean(0)
     parts = (gaussians.means - origin, gaussians.covariances(), gaussians.opacities, gaussians.colours)
-    splats, cameras = Splats(*_on_device(parts)), _on_device(_relative_to(origin, cameras))
+    splats, cameras = _splats(*parts), _on_device(_relative_to(origin, cameras))
     shapes = _Shapes(height, width, _room(splats, cameras, height, width, near))
     seen = [
         jax.device_get(_view(shapes, splats, jax.tree.map(lambda x, i=i: x[i : i + 1], cameras), near, background))
@@ -169,14 +155,15 @@ def averages(gaussians: Gaussians, views: SceneViews, images: np.ndarray) -> np.
     origin = views.cameras.camera_to_world[:, :3, 3].mean(0)
     nothing = np.zeros((len(gaussians), images.shape[-1] + 1))
     parts = (gaussians.means - origin, gaussians.covariances(), gaussians.opacities, nothing)
-    splats, cameras = Splats(*_on_device(parts)), _on_device(_relative_to(origin, views.cameras))
+    splats, cameras = _splats(*parts), _on_device(_relative_to(origin, views.cameras))
     near = views.scene.bounds[0]
     shapes = _Shapes(views.side, views.side, _room(splats, cameras, views.side, views.side, near))
-    total = np.zeros(nothing.shape)
+    total = np.zeros((len(splats.means), nothing.shape[1]))
     for i, image in enumerate(images):
         camera = jax.tree.map(lambda x, i=i: x[i : i + 1], cameras)
         pixels = np.concatenate([image, np.ones_like(image[..., :1])], axis=-1, dtype=np.float32)
         total += jax.device_get(_added_up(shapes, splats, camera, near, pixels[None]))
+    total = total[: len(gaussians)]
     return total[:, :-1] / total[:, -1:].clip(1e-6)
 
 
@@ -199,6 +186,13 @@ def _room(splats: Splats, cameras: Camera, height: int, width: int, near: float)
     """For the gaussians of one tile, at most as many as there are."""
     wanted = int(ROOM * int(_most(splats, cameras, height, width, near)))
     return min(len(splats.means), -(-max(wanted, 1) // MULTIPLE) * MULTIPLE)
+
+
+def _splats(*parts: np.ndarray) -> Splats:
+    """On the device, with others that are not seen: numbers of gaussians differ from scene to scene, and a program is
+    compiled for each."""
+    fill = lambda x: np.concatenate([x, np.zeros((-len(x) % ROUNDED, *x.shape[1:]))])
+    return Splats(*_on_device(tuple(map(fill, parts))))
 
 
 def _on_device(tree: Any) -> Any:

@@ -8,11 +8,9 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from dfm_jax.exports.gaussians import Gaussians
-from dfm_jax.exports.points import surface_points
+from dfm_jax.exports.points import merged, pixel_widths, surface_points
 from dfm_jax.exports.renderings import SOLID, NothingOpaque, SceneViews
 
-# Voxels, in which points are merged, grow by this factor until few enough are left.
-GROWTH = 1.1
 # A gaussian is as wide as this share of its voxel, and lies flat on the surface through so many neighbours: this thin
 # at least, as a share of its width.
 SPREAD, NEIGHBOURS, THINNEST = 0.45, 8, 0.2
@@ -29,30 +27,13 @@ def initial_gaussians(views: SceneViews, most: int) -> Gaussians:
     points = surface_points(views, over_samples=False)
     if not len(points):
         raise NothingOpaque("nothing in the scene is opaque: no gaussians can be fitted to it")
-    means, colours, voxel = _merged(points.positions, points.colours, most, pixel_width(views))
-    return _on_surface(means, colours.clip(0, 1), voxel)
+    rows, voxel = merged(np.concatenate([points.positions, points.colours], axis=-1), pixel_width(views), most)
+    return _on_surface(rows[:, :3], rows[:, 3:].clip(0, 1), voxel)
 
 
 def pixel_width(views: SceneViews) -> float:
     """How wide the typical pixel is on the surface that it shows, in units of the scene."""
-    widths = views.images.surface_depth() / (views.cameras.intrinsics[:, 0, 0, None, None] * views.side)
-    return float(np.median(widths[views.images.opacity > SOLID]))
-
-
-def _merged(
-    positions: np.ndarray, colours: np.ndarray, most: int, voxel: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Means over the points [p] of each voxel, and the size of these."""
-    lowest = positions.min(0)
-    while True:
-        cells = np.floor((positions - lowest) / voxel).astype(np.int64)
-        _, index, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-        if len(count) <= most:
-            break
-        voxel *= GROWTH
-    columns = np.concatenate([positions, colours], axis=-1).T
-    means = np.stack([np.bincount(index.reshape(-1), column) for column in columns], axis=-1) / count[:, None]
-    return means[:, :3], means[:, 3:], voxel
+    return float(np.median(pixel_widths(views)[views.images.opacity > SOLID]))
 
 
 def _on_surface(means: np.ndarray, colours: np.ndarray, voxel: float) -> Gaussians:

@@ -16,6 +16,7 @@ from dfm_jax.runs.output_folders import writing_file
 
 UNCERTAINTY, DEPTH_UNCERTAINTY = "uncertainty", "depth_uncertainty"  # properties in files, beside the usual ones
 MOST = 200_000  # points of a file; more are merged
+GROWTH = 1.1  # of voxels, in which points are merged, until few enough are left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +60,10 @@ def surface_points(views: SceneViews, over_samples: bool) -> Points:
     spread, depth_spread = _over_samples(views) if over_samples else np.zeros((2, *solid.shape))
     columns = [positions, _normals(positions, cameras.camera_to_world), images.rgb]
     flat = np.concatenate([*columns, spread[..., None], depth_spread[..., None]], axis=-1)[kept]
-    merged = _merged(flat, _pixel_widths(views)[kept])
-    lengths = np.linalg.norm(merged[:, 3:6], axis=-1, keepdims=True)
-    return Points(merged[:, :3], merged[:, 3:6] / lengths.clip(1e-9), merged[:, 6:9], merged[:, 9], merged[:, 10])
+    if len(flat):
+        flat, _ = merged(flat, float(np.median(pixel_widths(views)[kept])), MOST)
+    lengths = np.linalg.norm(flat[:, 3:6], axis=-1, keepdims=True)
+    return Points(flat[:, :3], flat[:, 3:6] / lengths.clip(1e-9), flat[:, 6:9], flat[:, 9], flat[:, 10])
 
 
 def write(views: SceneViews, path: Path) -> dict[str, Any]:
@@ -121,22 +123,20 @@ def _to_nearer_neighbour(positions: np.ndarray, axis: int) -> np.ndarray:
     return np.where(np.isfinite(np.minimum(*lengths)), np.where(lengths[0] < lengths[1], before, after), 0.0)
 
 
-def _pixel_widths(views: SceneViews) -> np.ndarray:
+def pixel_widths(views: SceneViews) -> np.ndarray:
     """[k, h, w] how wide a pixel is on the surface that it shows."""
     return np.asarray(views.images.surface_depth()) / (views.cameras.intrinsics[:, 0, 0, None, None] * views.side)
 
 
-def _merged(rows: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Means of rows [p, c], which start with positions, over voxels as wide as pixels or, while there are too many, of
-    wider ones."""
-    if not len(rows):
-        return rows
-    width, lowest = float(np.median(widths)), rows[:, :3].min(0)
+def merged(rows: np.ndarray, width: float, most: int) -> tuple[np.ndarray, float]:
+    """Means of rows [p, c], which start with positions, over voxels of a `width` or, while there are more than `most`,
+    of wider ones; and the width that these have."""
+    lowest = rows[:, :3].min(0)
     while True:
         cells = np.floor((rows[:, :3] - lowest) / width).astype(np.int64)
         _, index, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-        if len(count) <= MOST:
+        if len(count) <= most:
             break
-        width *= 1.25
+        width *= GROWTH
     sums = np.stack([np.bincount(index.reshape(-1), column) for column in rows.T], axis=-1)
-    return sums / count[:, None]
+    return sums / count[:, None], width

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -186,7 +185,7 @@ def _contact_sheet(stills: _Stills) -> np.ndarray:
 
 def _write_path(folder: Path, scene: int, path: Trajectory) -> str:
     """Writes the cameras of a video as nerfstudio has them, and returns the file's path; '' where it has no such."""
-    camera = jax.tree.map(lambda x: x[path.order], path.camera)
+    camera = path.frames
     size = path.size or (VIDEO_SIDE, VIDEO_SIDE)
     if not is_representable(camera, size):
         return ""

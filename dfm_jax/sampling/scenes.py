@@ -155,7 +155,7 @@ class SampledScene:
     @property
     def background(self) -> float:
         """Grey in [0, 1] behind the scene."""
-        return self.sampler.model.config.ray_marching.background
+        return self.sampler.model.config.background
 
     def _camera(self, cameras: Camera) -> Camera:
         """The first of cameras [s, v], in the coordinates of the source."""

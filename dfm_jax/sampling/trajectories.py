@@ -34,6 +34,11 @@ class Trajectory:
     size: tuple[int, int] | None = None  # height and width of the frames, pixels; None: square, as the model's images
     fps: float | None = None  # frames a second; None: as usual
 
+    @property
+    def frames(self) -> Camera:
+        """[n] cameras, in the order of the video."""
+        return _camera(self.camera, self.order)
+
     def replaced(self, camera: Camera) -> "Trajectory":
         """The same with other cameras [m]."""
         return dataclasses.replace(self, camera=camera)

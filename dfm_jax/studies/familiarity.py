@@ -136,7 +136,7 @@ def _photographs(config: Config, folder: str) -> dict[str, np.ndarray]:
     if not files:
         raise UserError(f"--pictures={folder} has no pictures")
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MOST_PHOTOGRAPHS).astype(int))]
-    background = config.model.ray_marching.background
+    background = config.model.background
     opened = [open_photograph(path, background).image for path in chosen]
     squares = [square_photograph(image, np.eye(3), config.image_size, "centre", background)[0] for image in opened]
     return {"photographs": np.stack(squares)}

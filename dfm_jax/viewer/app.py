@@ -13,7 +13,7 @@ from typing import Any
 from dfm_jax.errors import UserError
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.structs import Camera
-from dfm_jax.viewer import limits, objects, server
+from dfm_jax.viewer import objects, server
 from dfm_jax.viewer.answers import tell
 from dfm_jax.viewer.browser import Browser
 from dfm_jax.viewer.exporting import ExportPanel
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_SAMPLES = 3  # that are sampled at the start
 FITS_LAST = 1e6  # their place in the panel: below all else
+MAX_FITS = 1_000_000  # waiting fits: one for each sample, and samples are bounded
 LONGEST_WAIT = 1.0  # seconds that a step of fitting waits for frames
 LARGEST_DOWNLOAD = 64 * 2**20  # bytes that are sent to a browser
 
@@ -65,7 +66,7 @@ class Viewer:
         self.jobs = Progress(self.server.gui, self._tell_ended, -10, MAX_WAITING).jobs
         group = self.server.gui.add_tab_group()
         self.tabs = {name: group.add_tab(name) for name in ("View", "Sample", "Path", "Export")}
-        self.fits = Progress(self.server.gui, self._tell_ended, FITS_LAST, limits.MAX_SAMPLES).jobs
+        self.fits = Progress(self.server.gui, self._tell_ended, FITS_LAST, MAX_FITS).jobs
         self.samples, self.paths, self.exports = SamplePanel(self), PathPanel(self), ExportPanel(self)
         self._point_initial_camera()
         self.session.changed = self._refresh

@@ -54,7 +54,7 @@ class Browser:
         self._lock = threading.RLock()
         self.controls = self._add_controls()
         self._secret = viewer.returning.secret(client)
-        background = viewer.session.sampler.config.model.ray_marching.background
+        background = viewer.session.sampler.config.model.background
         self._motion = Motion(client, background, self.request)
         viewer.scheduler.join(client.client_id, self.receive)
         self.refresh()
@@ -101,6 +101,7 @@ class Browser:
             self._chosen()  # which sample it is says how many steps there are
             for name in choices.keys() - {"which"}:
                 getattr(self.controls, name).value = choices[name]
+            self._chosen()
         with self.client.atomic():
             for name, value in camera.items():
                 setattr(self.client.camera, name, value)
@@ -135,7 +136,7 @@ class Browser:
         """Another sample or overlay, or the same ones again."""
         sample = self.sample()
         slider, last = self.controls.step, sample.num_steps + 1 if sample else 2
-        if slider.max != last:
+        if slider.max != last or not 1 <= slider.value <= last:  # whatever the browser sent
             slider.max, slider.value = last, last
         slider.disabled = sample is None
         self._show_preview(sample)
@@ -226,19 +227,20 @@ class Browser:
 
     def request(self) -> None:
         """Asks for frames of what is to be seen now."""
-        try:
-            shot = self.shot()
-        except UserError as error:
-            tell(self.client, str(error), well=False)
-            return
-        self._show_objects(shot)
-        if shot and shot.is_same(self._wanted):
-            return
-        self._wanted = shot
-        self._say("rendering" if shot else "the first scene is being sampled")
-        self._viewer.scheduler.want(self.client.client_id, shot)
-        if shot is None:
-            self.client.scene.set_background_image(None)
+        with self._lock:  # messages come in several threads: the last one is the one that counts
+            try:
+                shot = self.shot()
+            except UserError as error:
+                tell(self.client, str(error), well=False)
+                return
+            self._show_objects(shot)
+            if shot and shot.is_same(self._wanted):
+                return
+            self._wanted = shot
+            self._say("rendering" if shot else "the first scene is being sampled")
+            self._viewer.scheduler.want(self.client.client_id, shot)
+            if shot is None:
+                self.client.scene.set_background_image(None)
 
     def _say(self, status: str) -> None:
         if self.controls.status.content != status:

@@ -47,7 +47,7 @@ class Motion:
             if self._handle is not None and gaussians is None:
                 self._handle.remove()
                 self._handle = None
-            self._gaussians = gaussians
+            self._gaussians, self._alone = gaussians, False
             if gaussians is not None:
                 self._handle = self._client.scene.add_gaussian_splats(
                     NAME,

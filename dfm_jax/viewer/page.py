@@ -22,7 +22,7 @@ from dfm_jax.structs import Camera
 from dfm_jax.viewer.page_controls import with_controls
 from dfm_jax.viewer.server import quiet, stop_server
 from dfm_jax.viewpoints import are_all_around, scene_centre, up_direction
-from dfm_jax.visualization.pictures import colour_uncertainty
+from dfm_jax.visualization.pictures import colour_uncertainty, to_uint8
 
 # Gaussians of each sample, and steps of fitting them: less than a file of them has, as there are several.
 NUM_GAUSSIANS, NUM_STEPS = 1000, 100
@@ -130,12 +130,12 @@ def default_path(scene: Any) -> Camera:
     cameras, (near, far) = _ends(scene), scene.bounds
     name = "orbit" if _is_all_around(scene) else "interpolate"
     path = make_path(name, cameras, target=1, near=near, far=far, num_frames=SECONDS * FRAMES_A_SECOND)
-    return Camera(path.camera.camera_to_world[path.order], path.camera.intrinsics[path.order])
+    return path.frames
 
 
 def _add_cameras(server: viser.ViserServer, scene: Any, to_page: np.ndarray) -> None:
     """The photograph's camera, with the photograph, and the one that the scene was sampled at."""
-    photograph = (255 * np.clip(scene.context_image, 0, 1)).round().astype(np.uint8)
+    photograph = to_uint8(scene.context_image)
     for name, camera, colour, image in (
         ("/photograph", scene.context_camera, (64, 128, 255), photograph),
         ("/target camera", scene.target_camera, (255, 160, 64), None),

@@ -51,7 +51,9 @@ class SamplePanel:
         with viewer.tabs["Sample"]:
             self.source = gui.add_dropdown("Scene", names, initial_value=names[0], visible=len(names) > 1)
             self.seed = gui.add_number("Seed", config.seed, min=0, max=limits.MAX_SEED, step=1)
-            self.steps = gui.add_number("Steps", sample.num_steps, min=1, max=limits.MAX_STEPS, step=1)
+            self.steps = gui.add_number(
+                "Steps", min(sample.num_steps, limits.MAX_STEPS), min=1, max=limits.MAX_STEPS, step=1
+            )
             self.guidance = gui.add_number(
                 "Guidance", float(sample.guidance), step=0.1, hint=None if trained else UNTRAINED
             )

@@ -27,7 +27,7 @@ def camera_path(session: Session, name: str, num_frames: int) -> Camera:
         (near, far), (context, _), (target, _) = session.source.bounds, session.source.context, session.source.targets
         cameras, count = joined(context, target), len(context.intrinsics)
         path = make_path(name, cameras, target=count, near=near, far=far, num_frames=num_frames)
-    return Camera(path.camera.camera_to_world[path.order], path.camera.intrinsics[path.order])
+    return path.frames
 
 
 def with_aspect(camera: Camera, aspect: float) -> Camera:

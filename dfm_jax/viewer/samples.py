@@ -39,7 +39,7 @@ class Sample:
     def label(self) -> str:
         """For people; no two samples that differ have the same."""
         settings, seed = self.sampler.config.sample, self.sampler.config.seed
-        guided = f", guidance {settings.guidance:g}" if settings.guidance != 1 else ""
+        guided = f", guidance {settings.guidance!r}" if settings.guidance != 1 else ""
         return f"sample {self.scene.number}: seed {seed}, {settings.sampler} in {settings.num_steps}{guided}"
 
     def is_same(self, other: "Sample") -> bool:

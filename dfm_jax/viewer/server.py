@@ -68,7 +68,10 @@ def start_server(host: str, port: int, title: str) -> viser.ViserServer:
 
     async def admit(connection: Any) -> None:
         opened = sockets._live_connections[connection.client_id]
-        if is_own_page(opened.request.headers, host in LOCAL_NAMES) and len(server.get_clients()) < limits.MAX_BROWSERS:
+        if (
+            is_own_page(opened.request.headers, host in LOCAL_NAMES)
+            and len(sockets._live_connections) <= limits.MAX_BROWSERS
+        ):
             _let_through(connection, acceptable)
             return
         logger.warning("refused a connection from another site, or of more than %d browsers", limits.MAX_BROWSERS)

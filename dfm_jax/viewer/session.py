@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.errors import UserError
-from dfm_jax.exports.fitting import fit_gaussians
+from dfm_jax.exports.fitting import NUM_CAMERAS, fit_to
+from dfm_jax.exports.renderings import SceneViews
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import SampledScene
 from dfm_jax.structs import Camera
@@ -77,7 +78,9 @@ class Session:
     def among_its_like(self, sample: Sample) -> SampledScene:
         """A sample's scene among all samples behind the same source with the same settings, for what compares them."""
         like = [d for d in self.samples if d.sampler.config == sample.sampler.config]
-        return samples.together(sorted(like, key=lambda each: each.scene.number))[sample.scene.number]
+        like.sort(key=lambda each: each.scene.number)
+        position = [each.scene.number for each in like].index(sample.scene.number)  # some may have been cleared
+        return samples.together(like)[position]
 
     def add_sample(self, sampler: Sampler, source: Source) -> Sample:
         """The next sample behind a source, with the settings of `sampler`.
@@ -107,14 +110,15 @@ class Session:
         self._know(sample, steps=samples.steps_of(sample))
 
     def fit_gaussians(self, sample: Sample, progress: Callable[[int, int], None]) -> None:
-        """Fits gaussians to a sample, if it has none.
+        """Fits gaussians to a sample, if it is still there and has none.
 
         Args:
           progress: called with the number of steps that are done, and that of all.
         """
-        if sample.gaussians is None:
-            gaussians, _ = fit_gaussians(sample.scene, progress=progress)
-            self._know(sample, gaussians=gaussians)
+        with self._lock:
+            wanted = any(s.is_same(sample) and s.gaussians is None for s in self._samples)
+        if wanted:
+            self._know(sample, gaussians=fit_to(SceneViews(sample.scene, NUM_CAMERAS), progress=progress))
 
     def _know(self, sample: Sample, **found: Any) -> None:
         """More of a sample, if it is still there."""

@@ -74,11 +74,12 @@ def make_scene(
     placed = _place(photos, rejected, others, object_alone, cloud)
     bounds, scale = placed.bounds, TYPICAL_DEPTH / placed.bounds.depth if scale is None else scale
     frames, unclear = _frames(placed, scale, background, first_positions(listed), as_lying)
+    laid = {"masks": "laid"} if any(photo.mask for photo in photos) else {}
     return SourceScene(
         name=name,
         frames=frames,
         rejected=placed.rejected,
-        attributes={**attributes, "bounds": bounds.rule},
+        attributes={**attributes, **laid, "bounds": bounds.rule},
         scale=scale,
         near=scale * bounds.near,
         far=scale * bounds.far,

@@ -7,8 +7,7 @@ The matrix holds camera-to-world with axes down, right and back, and a column of
 pixels.
 """
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +16,20 @@ from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source_files import REDUCED
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.pictures.pictures import Colour
 from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.errors import Rejected
 
-SPLIT = "train"
 CAMERAS = "poses_bounds.npy"
 OPENCV_FROM_LLFF = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # from axes down, right, back
 
 
-class LLFFSource:
-    def __init__(self, root: Path, background: Colour | None):
-        self._root, self._background = root, background
+class LLFFSource(posed_photos.Captures):
+    wanted = CAMERAS
 
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        return {SPLIT: list(self._scenes)}
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        return CAMERAS in names
 
-    def read(self, split: str, name: str) -> SourceScene:
-        del split  # there is one
-        folder = self._scenes[name]
+    def _read(self, name: str, folder: Path) -> SourceScene:
         pictures = _pictures(folder)
         try:
             cameras = _cameras(folder / CAMERAS, len(pictures))
@@ -57,10 +51,6 @@ class LLFFSource:
 
         photos, rejected = posed_photos.read_each(dict(zip(pictures, cameras, strict=True)), photo)
         return captures.make_scene(name, photos, rejected, {}, self._background, listed=pictures)
-
-    @functools.cached_property
-    def _scenes(self) -> dict[str, Path]:
-        return source_files.scenes_in(self._root, lambda _, names: CAMERAS in names, CAMERAS)
 
 
 def _pictures(folder: Path) -> list[str]:

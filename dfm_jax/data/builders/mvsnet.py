@@ -8,9 +8,8 @@ pixels of the picture, and a line of the nearest depth, the step between depths 
 farthest depth.
 """
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +18,21 @@ from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.loading import text_files
-from dfm_jax.data.pictures.pictures import Colour, read_header
+from dfm_jax.data.pictures.pictures import read_header
 from dfm_jax.data.preparing.source import SourceScene
 from dfm_jax.errors import Rejected
 
-SPLIT = "train"
 FOLDERS, PICTURES = ("cams", "cams_1"), ("images", "blended_images", "image")
 SUFFIX, MASKED = "_cam.txt", "_masked"
 
 
-class MVSNetSource:
-    def __init__(self, root: Path, background: Colour | None):
-        self._root, self._background = root, background
+class MVSNetSource(posed_photos.Captures):
+    wanted = f"folder cams with *{SUFFIX}"
 
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        return {SPLIT: list(self._scenes)}
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        return any(_cameras(folder / place) for place in FOLDERS)
 
-    def read(self, split: str, name: str) -> SourceScene:
-        del split  # there is one
-        folder = self._scenes[name]
+    def _read(self, name: str, folder: Path) -> SourceScene:
         cameras = next(filter(_cameras, (folder / place for place in FOLDERS)))
         pictures = next((place for place in PICTURES if source_files.pictures_in(folder / place)), PICTURES[0])
 
@@ -51,14 +46,6 @@ class MVSNetSource:
         photos, rejected = posed_photos.read_each(frames, photo)
         attributes = {"pictures": pictures}
         return captures.make_scene(name, photos, rejected, attributes, self._background, listed=list(frames))
-
-    @functools.cached_property
-    def _scenes(self) -> dict[str, Path]:
-        return source_files.scenes_in(
-            self._root,
-            lambda folder, _: any(_cameras(folder / place) for place in FOLDERS),
-            f"folder cams with *{SUFFIX}",
-        )
 
 
 def _cameras(folder: Path) -> list[str]:

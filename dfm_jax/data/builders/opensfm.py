@@ -9,7 +9,6 @@ without one, are listed as rejected. A shot's pose is world-to-camera: an axis t
 OpenCV axes. Lengths in a picture are shares of its longer side, from the middle.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import Rejected
 
-SPLIT = "train"
 FILE, UNDISTORTED = "reconstruction.json", "undistorted"
 DISTORTION = {  # names of the coefficients in OpenCV's order, and whether they are a fisheye's
     "perspective": (("k1", "k2"), False),
@@ -39,17 +37,19 @@ DISTORTION = {  # names of the coefficients in OpenCV's order, and whether they 
 }
 
 
-class OpenSfMSource:
+class OpenSfMSource(posed_photos.Captures):
+    wanted = FILE
+
     def __init__(self, root: Path, background: Colour | None, masked: bool = False):
         """`masked`: what masks exclude makes way for the background."""
-        self._root, self._background, self._masked = root, background, masked
+        super().__init__(root, background)
+        self._masked = masked
 
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        return {SPLIT: list(self._scenes)}
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        inside = folder.name == UNDISTORTED and (folder.parent / FILE).is_file() and folder != self._root
+        return FILE in names and not inside
 
-    def read(self, split: str, name: str) -> SourceScene:
-        del split  # there is one
-        folder = self._scenes[name]
+    def _read(self, name: str, folder: Path) -> SourceScene:
         pictures = next((place for place in (folder, folder.parent) if (place / "images").is_dir()), folder)
         there = source_files.pictures_in(pictures / "images")
         try:
@@ -74,20 +74,12 @@ class OpenSfMSource:
             name,
             photos,
             rejected,
-            {"masks": "laid"} if self._masked else {},
+            {},
             self._background,
             listed=sorted({*shots, *others}, key=natural_key),
             cloud=_points(taken),
             as_lying=True,
         )
-
-    @functools.cached_property
-    def _scenes(self) -> dict[str, Path]:
-        def is_project(folder: Path, names: Sequence[str]) -> bool:
-            inside = folder.name == UNDISTORTED and (folder.parent / FILE).is_file() and folder != self._root
-            return FILE in names and not inside
-
-        return source_files.scenes_in(self._root, is_project, FILE)
 
 
 def _object(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -8,8 +8,7 @@ A camera holds `fx fy cx cy width height`, in pixels, and `t_00` to `t_23`: came
 up), with OpenGL axes.
 """
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +18,23 @@ from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
 from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.builders.transforms_cameras import number
-from dfm_jax.data.pictures.pictures import Colour
 from dfm_jax.data.preparing.source import SourceScene
 
-SPLIT = "train"
 KEYFRAMES = "keyframes"
 PLACES = (("corrected_cameras", "corrected_images"), ("cameras", "images"))
 
 
-class PolycamSource:
-    def __init__(self, root: Path, background: Colour | None):
-        self._root, self._background = root, background
+class PolycamSource(posed_photos.Captures):
+    wanted = (
+        "unpacked raw data of a LiDAR scan (keyframes/corrected_cameras/*.json; scans without LiDAR have pictures "
+        "only: --format=photos)"
+    )
 
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        return {SPLIT: list(self._scenes)}
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        return self._places(folder) is not None
 
-    def read(self, split: str, name: str) -> SourceScene:
-        del split  # there is one
-        folder, cameras, pictures = self._places(self._scenes[name])
+    def _read(self, name: str, folder: Path) -> SourceScene:
+        folder, cameras, pictures = self._places(folder)
 
         def photo(name: str, stem: str) -> Photo:
             path = source_files.find_picture(self._root, folder / pictures, name)
@@ -61,15 +59,6 @@ class PolycamSource:
             if any((inside / cameras).glob("*.json")):
                 return inside, cameras, pictures
         return None
-
-    @functools.cached_property
-    def _scenes(self) -> dict[str, Path]:
-        return source_files.scenes_in(
-            self._root,
-            lambda folder, _: self._places(folder) is not None,
-            "unpacked raw data of a LiDAR scan (keyframes/corrected_cameras/*.json; scans without LiDAR have pictures "
-            "only: --format=photos)",
-        )
 
 
 FIELDS = ("fx", "fy", "cx", "cy", "width", "height")

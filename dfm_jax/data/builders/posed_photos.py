@@ -1,6 +1,7 @@
 """What importers share whose sources state a camera for each picture: reading one frame after the other, and the usual
 ways to write poses and lenses."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from dfm_jax.data.builders import source_files
 from dfm_jax.data.builders.captures import Photo
+from dfm_jax.data.pictures.pictures import Colour
+from dfm_jax.data.preparing.source import SourceScene
 from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import Rejected
 
@@ -106,3 +110,30 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise Rejected(f"{path.name} holds no array of numbers")
     return array if mapped else array.astype(np.float64)
+
+
+class Captures:
+    """A source of captures that are a folder each, all of them training scenes."""
+
+    wanted: str  # what is looked for, for a person
+
+    def __init__(self, root: Path, background: Colour | None):
+        self._root, self._background = root, background
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return {"train": list(self._scenes)}
+
+    def read(self, split: str, name: str) -> SourceScene:
+        del split  # there is one
+        return self._read(name, self._scenes[name])
+
+    @functools.cached_property
+    def _scenes(self) -> dict[str, Path]:
+        return source_files.scenes_in(self._root, self._is_capture, self.wanted)
+
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        """Whether a folder, with files of these names, is one."""
+        raise NotImplementedError
+
+    def _read(self, name: str, folder: Path) -> SourceScene:
+        raise NotImplementedError

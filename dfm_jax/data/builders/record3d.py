@@ -7,7 +7,6 @@ The metadata hold `poses`, [qx, qy, qz, qw, x, y, z] each: camera-to-world in AR
 `K`, column by column, or `perFrameIntrinsicCoeffs`, [fx, fy, cx, cy] each, in pixels of a picture of `w` times `h`.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,19 @@ from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
 from dfm_jax.data.builders.transforms_cameras import number
-from dfm_jax.data.pictures.pictures import Colour
 from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.errors import Rejected
 
-SPLIT = "train"
 METADATA, PICTURES = ("metadata", "metadata.json"), ("rgbd", "rgb")
 
 
-class Record3DSource:
-    def __init__(self, root: Path, background: Colour | None):
-        self._root, self._background = root, background
+class Record3DSource(posed_photos.Captures):
+    wanted = "unpacked recording (metadata and rgbd; a .r3d file is a zip archive: unpack it)"
 
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        return {SPLIT: list(self._scenes)}
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        return any(name in names for name in METADATA) and any((folder / place).is_dir() for place in PICTURES)
 
-    def read(self, split: str, name: str) -> SourceScene:
-        del split  # there is one
-        folder = self._scenes[name]
+    def _read(self, name: str, folder: Path) -> SourceScene:
         place = next((place for place in PICTURES if source_files.pictures_in(folder / place)), PICTURES[0])
         pictures = {Path(picture).stem: picture for picture in source_files.pictures_in(folder / place)}
         try:
@@ -56,14 +50,6 @@ class Record3DSource:
         frames = {pictures.get(stem, f"{stem}.jpg"): stem for stem in stems}
         photos, rejected = posed_photos.read_each(frames, photo)
         return captures.make_scene(name, photos, rejected, {}, self._background, listed=list(frames))
-
-    @functools.cached_property
-    def _scenes(self) -> dict[str, Path]:
-        def is_recording(folder: Path, names: Sequence[str]) -> bool:
-            return any(name in names for name in METADATA) and any((folder / place).is_dir() for place in PICTURES)
-
-        wanted = "unpacked recording (metadata and rgbd; a .r3d file is a zip archive: unpack it)"
-        return source_files.scenes_in(self._root, is_recording, wanted)
 
 
 def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:

@@ -73,7 +73,7 @@ class ScanNetPPSource:
             name,
             photos,
             rejected,
-            {"file": file, **({"masks": "laid"} if self._masked else {})},
+            {"file": file},
             self._background,
             listed=list(frames),
         )

@@ -86,7 +86,7 @@ class TransformsSource:
             name,
             [photo for photo in photos if photo.name not in splits.unused],
             rejected,
-            {"file": files[split].name, **({"masks": "laid"} if self._masked else {}), **splits.attributes},
+            {"file": files[split].name, **splits.attributes},
             self._background,
             object_alone=bool(photos) and pictures.stands_alone(photos[0].path),
             others=others,

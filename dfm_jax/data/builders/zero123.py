@@ -8,35 +8,30 @@ world is left as it is.
 """
 
 import dataclasses
-import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
 from dfm_jax.data.builders.source_files import natural_key
-from dfm_jax.data.pictures.pictures import Colour, read_header
+from dfm_jax.data.pictures.pictures import read_header
 from dfm_jax.data.preparing.source import SourceScene
 from dfm_jax.data.preparing.undistort import Lens
 from dfm_jax.errors import Rejected
 
-SPLIT = "train"
 FOCAL = 35 / 32  # as a share of the larger side
 CAMERA = re.compile(r"\d+\.npy")
 
 
-class Zero123Source:
-    def __init__(self, root: Path, background: Colour | None):
-        self._root, self._background = root, background
+class Zero123Source(posed_photos.Captures):
+    wanted = "folder with cameras 000.npy, 001.npy, ..."
 
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        return {SPLIT: list(self._scenes)}
+    def _is_capture(self, folder: Path, names: Sequence[str]) -> bool:
+        return any(map(CAMERA.fullmatch, names))
 
-    def read(self, split: str, name: str) -> SourceScene:
-        del split  # there is one
-        folder = self._scenes[name]
+    def _read(self, name: str, folder: Path) -> SourceScene:
         frames = _frames(folder)
 
         def photo(name: str, stem: str) -> Photo:
@@ -54,15 +49,6 @@ class Zero123Source:
             name, photos, rejected, {}, self._background, object_alone=True, listed=list(frames), scale=1.0
         )
         return dataclasses.replace(scene, own_poses=False)
-
-    @functools.cached_property
-    def _scenes(self) -> dict[str, Path]:
-        return source_files.scenes_in(self._root, _is_object, "folder with cameras 000.npy, 001.npy, ...")
-
-
-def _is_object(folder: Path, names: Sequence[str]) -> bool:
-    del folder
-    return any(map(CAMERA.fullmatch, names))
 
 
 def _frames(folder: Path) -> dict[str, str]:

@@ -1,14 +1,11 @@
 """`python -m dfm_jax.evaluation.protocols list` prints the table of protocols; `list NAME ...` some of them."""
 
-import logging
 import sys
 from collections.abc import Sequence
 
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.protocols.table import PROTOCOLS, Protocol
 from dfm_jax.runs import log
-
-logger = logging.getLogger(__name__)
 
 
 def describe(protocol: Protocol) -> str:
@@ -31,22 +28,17 @@ def describe(protocol: Protocol) -> str:
     return "\n".join([protocol.name, *(f"  {name + ':':<16} {text}" for name, text in lines.items())])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    log.to_terminal()
+@log.command
+def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="python -m dfm_jax.evaluation.protocols", description=__doc__)
     parser.add_argument("command", choices=["list"], help="print the table")
     parser.add_argument("names", nargs="*", metavar="NAME", help="protocols; all by default")
-    try:
-        names = parser.parse_args(arguments).names
-        if unknown := [name for name in names if name not in PROTOCOLS]:
-            raise UserError(f"there is no protocol {unknown[0]!r}: these are {', '.join(PROTOCOLS)}")
-    except UserError as error:
-        logger.error(f"error: {error}")
-        return 1
+    names = parser.parse_args(arguments).names
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        raise UserError(f"there is no protocol {unknown[0]!r}: these are {', '.join(PROTOCOLS)}")
     print("\n\n".join(describe(PROTOCOLS[name]) for name in names or PROTOCOLS), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
