@@ -141,7 +141,9 @@ def test_masks_of_transforms_with_a_lens_that_bends_and_a_frame_without(tmp_path
     assert all(right_half_is(pixels(frame)[:, :-1], 255) for frame in laid.frames)
     path = write_transforms(tmp_path)  # no frame has one
     (laid,) = scenes("transforms", tmp_path, masks="lay")
-    assert len(laid.frames) == 6
+    assert len(laid.frames) == 6 and "masks" not in laid.attributes
+    with pytest.raises(UserError, match="no masks of colmap are read"):
+        scenes("colmap", tmp_path, masks="lay")
 
 
 def test_transparency_is_laid_on_the_background_or_left(tmp_path):

@@ -352,6 +352,15 @@ def test_samples_are_bounded_and_cleared(session, monkeypatch):
         session.show("../../x")
 
 
+def test_a_sample_is_found_when_those_before_it_are_cleared(session, monkeypatch):
+    (sample,) = session.samples
+    others = [dataclasses.replace(sample, scene=dataclasses.replace(sample.scene, number=n)) for n in (2, 1)]
+    dark = dataclasses.replace(others[0].scene.sampled, x0=0 * sample.scene.sampled.x0)
+    others[0] = dataclasses.replace(others[0], scene=dataclasses.replace(others[0].scene, sampled=dark))
+    monkeypatch.setattr(session, "_samples", others)
+    assert session.among_its_like(others[0]).image.max() == 0 < session.among_its_like(others[1]).image.max()
+
+
 def test_photographs_of_ones_own_are_a_source(tmp_path):
     photo = dfm_jax.example_photo().images[0]
     from PIL import Image
