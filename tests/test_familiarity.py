@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import dfm_jax
+from dfm_jax.config.changes import with_sampling
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.reference_scenes import FILE, FOLDER, find_reference, keep
 from dfm_jax.pages.sample_page import _familiarity as on_page
@@ -79,7 +80,8 @@ def test_values_are_kept_for_the_same_model_sampled_alike(tmp_path, monkeypatch)
     np.testing.assert_array_equal(find_reference(trained, "toy")[0].values, shipped.values)
     other = dataclasses.replace(otherwise, params=jax.tree.map(lambda x: x + 1, otherwise.params))
     assert find_reference(other, "toy")[0] is None
-    assert find_reference(trained.sampled_with(reference_scenes=0), "toy")[0] is None
+    without = with_sampling(trained.config, {"reference_scenes": 0}, of_commands=True)
+    assert find_reference(dataclasses.replace(trained, config=without), "toy")[0] is None
     (tmp_path / "runs" / "toy" / FOLDER / FILE).write_text("{}")
     assert find_reference(otherwise, "toy")[0] is None
 
