@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from dfm_jax.diffusion.process import add_noise, noise_from_x0
-from dfm_jax.diffusion.samplers import STOCHASTIC, ddim, ddpm, dpm_solver, dpm_solver_3m
+from dfm_jax.diffusion.samplers import STOCHASTIC, ddim, ddpm, dpm_solver, dpm_solver_3m, unipc
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
 from tests.test_diffusion import normal
 from tests.tiny import jit
 
-SAMPLERS = (ddim, ddpm, dpm_solver, dpm_solver_3m)
+SAMPLERS = (ddim, ddpm, dpm_solver, dpm_solver_3m, unipc)
 
 
 def run(sampler, denoise, x_T, num_steps, *, schedule=None, spacing=uniform_timesteps, **settings):
@@ -112,6 +112,44 @@ def test_ddpm_equals_a_numpy_loop_of_its_algorithm():
     np.testing.assert_allclose(got, x, rtol=1e-3, atol=1e-4)  # twenty steps in float32, against float64
 
 
+def test_unipc_equals_a_numpy_loop_of_its_algorithm():
+    # Zhao et al. 2023, eq. 9 in predictions of x0 with B(h) = exp(-h) - 1 (h negated there), its coefficients from
+    # R c = b as published; in the last step h is infinite, and all but x0 itself is gone.
+    schedule, x_T = cosine_schedule(), normal(0, 2, 6)
+    denoise = lambda x, sin: 1.2 * sin(x)
+    times = np.asarray(log_snr_timesteps(schedule, 6))
+    got = run(unipc, lambda x_t, timestep: denoise(x_t, jnp.sin), x_T, 6, spacing=log_snr_timesteps)
+
+    alpha_bar = np.asarray(schedule.alpha_bar, np.float64)[times[:-1]]
+    alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+    log_snr = np.log(alpha / sigma)
+
+    def step(x, i, predictions, coefficients, r):
+        """From level i to i + 1, with D_m = predictions[m] - predictions[0]."""
+        h = log_snr[i + 1] - log_snr[i]
+        correction = sum(
+            c * (x0 - predictions[0]) / at for c, x0, at in zip(coefficients, predictions[1:], r, strict=True)
+        )
+        return sigma[i + 1] / sigma[i] * x - alpha[i + 1] * np.expm1(-h) * (predictions[0] + correction)
+
+    x = np.asarray(x_T, np.float64)
+    predicted, seen = x, []
+    for i in range(6):
+        x0 = denoise(predicted, np.sin)
+        if i > 0:
+            h = log_snr[i] - log_snr[i - 1]
+            r = np.array([(log_snr[i - 2] - log_snr[i - 1]) / h, 1.0] if i > 1 else [1.0])
+            phi_2 = (np.expm1(-h) / -h - 1) / np.expm1(-h)
+            b = [phi_2, ((np.expm1(-h) / -h - 1) / -h - 0.5) * 2 / np.expm1(-h)][: len(r)]
+            c = np.linalg.solve([r**0, r][: len(r)], b)
+            x = step(x, i - 1, [seen[-1], *seen[-2:-1], x0], c, r)
+        seen.append(x0)
+        if i < 5:
+            r = [(log_snr[i - 1] - log_snr[i]) / (log_snr[i + 1] - log_snr[i])] if i else []
+            predicted = step(x, i, [x0, *seen[-2:-1]], [0.5][: len(r)], r)
+    np.testing.assert_allclose(got, x0, rtol=1e-3, atol=1e-4)  # six steps in float32, against float64
+
+
 def denoise_gaussian(schedule, mean, deviation):
     """The optimal denoiser of data N(mean, deviation^2): E[x0 | x_t] is linear in x_t."""
 
@@ -131,6 +169,7 @@ def denoise_gaussian(schedule, mean, deviation):
         (dpm_solver, 15, uniform_timesteps),
         (dpm_solver, 10, log_snr_timesteps),
         (dpm_solver_3m, 15, log_snr_timesteps),
+        (unipc, 8, log_snr_timesteps),
     ],
 )
 def test_with_the_optimal_denoiser_a_sampler_draws_the_gaussian_that_it_denoises(sampler, num_steps, spacing):
@@ -153,7 +192,12 @@ def error_half_way(sampler, num_steps, spacing):
 
 @pytest.mark.parametrize(
     ("sampler", "order", "spacing"),
-    [(ddim, 1, uniform_timesteps), (dpm_solver, 2, uniform_timesteps), (dpm_solver_3m, 3, log_snr_timesteps)],
+    [
+        (ddim, 1, uniform_timesteps),
+        (dpm_solver, 2, uniform_timesteps),
+        (dpm_solver_3m, 3, log_snr_timesteps),
+        (unipc, 3, log_snr_timesteps),
+    ],
 )
 def test_samplers_converge_at_their_order(sampler, order, spacing):
     # The first steps of a solver have lower orders: not to show in the third, they must end where x0 hardly changes.

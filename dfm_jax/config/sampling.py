@@ -11,6 +11,7 @@ SAMPLERS = {
     "ddpm": "dfm_jax.diffusion.samplers:ddpm",  # ancestral: draws noise in every step, and needs many
     "dpm-solver++": "dfm_jax.diffusion.samplers:dpm_solver",  # 2M: as exact as DDIM in far fewer steps
     "dpm-solver++3m": "dfm_jax.diffusion.samplers:dpm_solver_3m",
+    "unipc": "dfm_jax.diffusion.samplers:unipc",  # as dpm-solver++, with its steps corrected
 }
 SPACINGS = {
     "uniform": "dfm_jax.diffusion.timesteps:uniform_timesteps",  # even in time (published)

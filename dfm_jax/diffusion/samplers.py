@@ -156,6 +156,48 @@ def dpm_solver_3m(
     return (x0, seen) if callback else x0
 
 
+def unipc(
+    denoise_fn: DenoiseFn,
+    x_T: Float[Array, "b *data"],
+    schedule: Schedule,
+    times: Times,
+    *,
+    carry: Any = None,
+    callback: Callback | None = None,
+) -> Sampled:
+    """UniPC-2 with B(h) = exp(h) - 1 (Zhao et al., *UniPC*, 2023, algorithm 1, in predictions of x0): third order, at
+    the cost of DDIM.
+
+    A prediction at `t` first corrects the step that led to `t`, which is taken again with `D` of the parabola through
+    it and the two predictions before (UniC-2); the next step is predicted by DPM-Solver++(2M), which is UniP-2. The
+    denoiser does not see the corrected `x_t`: that would cost another evaluation.
+    """
+    h = _steps_in_lambda(schedule, times)
+    half_over_r = jnp.zeros(len(times) - 1).at[1:-1].set(h[1:] / (2 * h[:-1]))
+    rise, bend = _corrector_weights(h)
+
+    def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
+        (x_t, corrected_from, x0_1, x0_2, carry), (half_over_r, corrector, rates) = state, levels
+        t, alpha_t, sigma_t, alpha_s, sigma_s = rates
+        rise, bend, alpha_r, sigma_r = corrector  # of the step from r, the level before, to t
+        x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
+        seen = callback and callback(t, x_t, x0)
+        D = x0_1 + rise * (x0 - x0_1) - bend * (x0_1 - x0_2)
+        noise = (corrected_from - alpha_r * D) / sigma_r
+        x_t = alpha_t * D + sigma_t * noise
+        D = x0 + half_over_r * (x0 - x0_1)
+        noise = (x_t - alpha_t * D) / sigma_t
+        x_s = alpha_s * D + sigma_s * noise
+        return (x_s, x_t, x0, x0_1, carry), seen
+
+    rates = _levels(schedule, times)
+    # Nothing led to the first level: it is "corrected" from x_T at its own noise rate with D = 0, to x_T.
+    before = (jnp.append(0.0, rates[1][:-1]), jnp.append(rates[2][:1], rates[2][:-1]))
+    start = (x_T, x_T, jnp.zeros_like(x_T), jnp.zeros_like(x_T), carry)
+    (x0, *_), seen = jax.lax.scan(step, start, (half_over_r, (rise, bend, *before), rates))
+    return (x0, seen) if callback else x0
+
+
 # Those that draw noise in every step, and are given `keys` and a `temperature`.
 STOCHASTIC = frozenset({ddpm})
 
@@ -181,11 +223,28 @@ def _third_order_weights(h: Float[Array, "finite"]) -> tuple[Float[Array, "n"], 
     with slope = (x0 - x0_1) / h_1 and bend = (slope - (x0_1 - x0_2) / h_2) / (h_1 + h_2). The first step has no slope,
     the first two have no bend, and the last, to clean data, has neither.
     """
-    # Means of u and u^2 over a step, from u = 0 to h, with weight exp(u).
-    mean_u = h / -jnp.expm1(-h) - 1
-    mean_square = h**2 / -jnp.expm1(-h) - 2 * mean_u
+    mean_u, mean_square = _means_over_step(h)
     slope, bend = jnp.zeros(len(h) + 1), jnp.zeros(len(h) + 1)
     slope = slope.at[1:-1].set(mean_u[1:])
     bend = bend.at[2:-1].set((mean_square[2:] + h[1:-1] * mean_u[2:]) / (h[1:-1] + h[:-2]))
     h_1, h_2 = jnp.ones_like(slope).at[1:].set(h), jnp.ones_like(slope).at[2:].set(h[:-1])
     return (slope + bend) / h_1, bend / h_2
+
+
+def _corrector_weights(h: Float[Array, "finite"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """What `x0 - x0_1`, the difference of the predictions at both ends of the step that is corrected, and `x0_1 - x0_2`
+    count for in its `D`: as above, with u = 0 where the step began, x0 at h, x0_1 at 0 and x0_2 at -h_1:
+      x0_1 + u rise + u (u - h) bend
+    with rise = (x0 - x0_1) / h and bend = (rise - (x0_1 - x0_2) / h_1) / (h + h_1), which the first step lacks.
+    """
+    mean_u, mean_square = _means_over_step(h)
+    bend = jnp.zeros_like(h).at[1:].set((mean_square - h * mean_u)[1:] / (h[1:] + h[:-1]))
+    h_1 = jnp.ones_like(h).at[1:].set(h[:-1])
+    # Prediction i corrects step i - 1; there is none before prediction 0.
+    return jnp.append(0.0, (mean_u + bend) / h), jnp.append(0.0, bend / h_1)
+
+
+def _means_over_step(h: Float[Array, "finite"]) -> tuple[Float[Array, "finite"], Float[Array, "finite"]]:
+    """Means of u and u^2 over a step, from u = 0 to h, with weight exp(u)."""
+    mean_u = h / -jnp.expm1(-h) - 1
+    return mean_u, h**2 / -jnp.expm1(-h) - 2 * mean_u
