@@ -13,11 +13,13 @@ from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import features, scene_store, summary
-from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.calibration import honest_draws, toy_modes
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import evaluation_page
 from dfm_jax.structs import Camera, Example, RenderedViews, Views
 from tests.test_consistency import BOX
+
+ODDS = toy_scenes.HIDDEN_PROBABILITIES
 
 # --- one scene
 
@@ -182,15 +184,15 @@ def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     ],
 )
 def test_the_page_says_whether_the_odds_are_right(shares, text):
-    difference = 0.5 * sum(abs(a - b) for a, b in zip(shares, toy_scenes.HIDDEN_PROBABILITIES, strict=True))
+    difference = 0.5 * sum(abs(a - b) for a, b in zip(shares, ODDS, strict=True))
     result = {"deterministic": False, "num_colours_read": 200, "total_variation": difference}
     result |= {f"share_{i}": share for i, share in enumerate(shares)}
     assert text in evaluation_page.verdict(result)
 
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
-    draws = np.random.default_rng(1).multinomial(120, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 120
-    beyond = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1) > summary.total_variation_limit(120)
+    draws = np.random.default_rng(1).multinomial(120, ODDS, size=4000) / 120
+    beyond = 0.5 * np.abs(draws - ODDS).sum(1) > honest_draws.total_variation_limit(120, ODDS)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
 
 
@@ -236,10 +238,10 @@ def test_distances_of_distributions_need_two_true_views(tmp_path, monkeypatch):
 
 def test_honest_draws_differ_from_their_odds_as_stated():
     rng = np.random.default_rng(0)
-    draws = rng.multinomial(300, toy_scenes.HIDDEN_PROBABILITIES, size=4000) / 300
-    expected = 0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1).mean()
+    draws = rng.multinomial(300, ODDS, size=4000) / 300
+    expected = 0.5 * np.abs(draws - ODDS).sum(1).mean()
     # A rule of thumb is compared with an average of draws.
-    assert summary.expected_total_variation(300) == pytest.approx(expected, rel=0.05)
+    assert honest_draws.expected_total_variation(300, ODDS) == pytest.approx(expected, rel=0.05)
 
 
 def test_other_settings_start_anew(tmp_path):

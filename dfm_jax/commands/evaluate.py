@@ -25,6 +25,7 @@ from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index, made_from
 from dfm_jax.evaluation.calibration import calibrate
+from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor, kept_features
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
@@ -89,7 +90,9 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     def summarised() -> tuple[dict[str, Any], dict[str, str]]:
         distances, missing = _distribution_numbers(store, len(views), networks.extractor)
         scores = [store.scores(i) for i in range(len(views))]
-        return summarise(scores) | distances | {"scalars": calibration_of_scalars(scores)}, missing
+        known = known_odds(data)
+        scalars = calibration_of_scalars(scores, known.likely if known else {})
+        return summarise(scores) | distances | {"scalars": scalars}, missing
 
     numbers, missing = from_first(summarised)
     sweep = _sweep(config, trained.params, data, views, store) if numbers.get("num_colours_read") else []

@@ -182,7 +182,8 @@ def _measure(
         intrinsics = example.target.camera.intrinsics
         known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
         known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
-        known["scalars"] = toy_modes.hidden_scalars(attributes, known["modes"][:, 0])
+        shown, true = toy_modes.as_scalars(known["modes"][:, 0]), toy_modes.true_scalars(attributes)
+        known["scalars"] = {name: (values, true[name]) for name, values in shown.items()}
     grid = config.model.pixel_grid
     scores = measure(
         data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, dists_fn=networks.dists, **known

@@ -64,6 +64,7 @@ class SceneScores:
     aurc: float | None = None  # colour units
     coverage: list[float] | None = None  # of pixels, for each of `uncertainty.LEVELS`
     places: dict[str, float] | None = None  # of the truth among the samples in [0, 1], of numbers of the whole scene
+    scalars: dict[str, list[float | None]] | None = None  # [n] these numbers; None where a sample does not tell
 
 
 def measure(

@@ -14,7 +14,7 @@ from dfm_jax.evaluation.image_metrics import psnr
 
 LARGEST_PSNR = 99.0  # dB; of equal images, so that it is a number in JSON
 COLOURS = ("red", "green", "blue")
-# The number of a scene that is compared, of its samples [n] and its truth.
+# Numbers of a scene that are compared, of its samples [n] and its truth; NaN where one has none.
 Scalars = Mapping[str, tuple[np.ndarray, float]]
 
 
@@ -30,7 +30,7 @@ def spread_scores(
       seed: of the ties that are broken at random.
       scalars: attributes of the scene that are known to be uncertain, by name; None: the mean colours of target view 0.
     """
-    names = ("mean_sample_psnr", "ause", "aurc", "coverage", "places")
+    names = ("mean_sample_psnr", "ause", "aurc", "coverage", "places", "scalars")
     if len(samples) < 2:
         return dict.fromkeys(names)
     rng = np.random.default_rng(seed)
@@ -40,12 +40,14 @@ def spread_scores(
     if scalars is None:
         means = samples[:, 0].mean((1, 2)), truth[0].mean((0, 1))
         scalars = {name: (means[0][:, i], float(means[1][i])) for i, name in enumerate(COLOURS)}
+    known = {name: (x[np.isfinite(x)], y) for name, (x, y) in scalars.items()}
     of_scalar = lambda x, y: uncertainty.places(x[:, None], np.array([y], x.dtype), rng).item()
-    places = {name: of_scalar(*values) for name, values in scalars.items()}
+    places = {name: of_scalar(x, y) for name, (x, y) in known.items() if len(x) and np.isfinite(y)}
     values = (
         np.minimum(psnr(mean, truth), LARGEST_PSNR).tolist(),
         *uncertainty.sparsification(spread.ravel(), error.ravel()),
         uncertainty.coverage(pixels),
         places,
+        {name: [float(v) if np.isfinite(v) else None for v in x] for name, (x, _) in scalars.items()},
     )
     return dict(zip(names, values, strict=True))

@@ -1,17 +1,18 @@
 """What the scores of scenes say together: a scene's numbers by name, and the means over all scenes."""
 
-import math
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.best_of import BEST_OF, expected_best
+from dfm_jax.evaluation.calibration import honest_draws
 from dfm_jax.evaluation.calibration.toy_modes import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.scores import SceneScores
-from dfm_jax.evaluation.uncertainty import LEVELS, coverage, rank_histogram
+from dfm_jax.evaluation.uncertainty import LEVELS
 
 # Measures of a sample at a view, and whether more is better.
 VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "dists": False, "depth_error": False}
@@ -45,22 +46,18 @@ def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
     return numbers
 
 
-def calibration_of_scalars(scenes: Sequence[SceneScores]) -> dict[str, dict[str, Any]]:
-    """Of numbers of whole scenes, which are independent of each other as pixels are not: how the truths rank among the
-    samples. By name: `count` scenes, the rank `histogram` and the probability `p` of its chi-square, the shares
-    `coverage` of truths in central intervals of `levels`, and what these `spread` by among as many honest ones."""
+def calibration_of_scalars(
+    scenes: Sequence[SceneScores], likely: Mapping[str, np.ndarray] = types.MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """Of numbers of whole scenes, which are independent of each other as pixels are not, by name: how the truths rank
+    among the samples (`honest_draws.ranks`); and `of_odds`, how all that the odds allow do, where these are `likely`,
+    values by name."""
     found = {}
     for name in dict.fromkeys(name for scene in scenes for name in scene.places or ()):
-        place = np.array([scene.places[name] for scene in scenes if name in (scene.places or ())])
-        histogram, p = rank_histogram(place)
-        found[name] = {
-            "count": len(place),
-            "histogram": histogram,
-            "p": p,
-            "levels": list(LEVELS),
-            "coverage": coverage(place),
-            "spread": [math.sqrt(level * (1 - level) / len(place)) for level in LEVELS],
-        }
+        found[name] = honest_draws.ranks(np.array([s.places[name] for s in scenes if name in (s.places or ())]))
+        if name in likely:
+            samples = [scene.scalars[name] for scene in scenes if name in (scene.scalars or ())]
+            found[name]["of_odds"] = honest_draws.of_odds(np.array(samples, np.float64), likely[name])
     return found
 
 
@@ -106,28 +103,17 @@ def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]
     ]
     if not read:
         return {"num_colours_read": 0, "total_variation": None, "mode_purity": None, "novel_view_agreement": None}
-    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(toy_scenes.HIDDEN_COLOURS))
+    odds = toy_scenes.HIDDEN_PROBABILITIES
+    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(odds))
     agrees = [novel == sample[0] for sample, _ in read for novel in sample[1:] if novel != UNSEEN]
     return {
         "num_colours_read": len(read),
-        "total_variation": total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES),
-        "total_variation_of_honest_draws": expected_total_variation(len(read)),
+        "total_variation": total_variation(counts, odds),
+        "total_variation_of_honest_draws": honest_draws.expected_total_variation(len(read), odds),
         "mode_purity": _mean([clean for _, clean in read]),
         "novel_view_agreement": _mean(agrees),
         "num_novel_views": len(agrees),
     } | {f"share_{i}": float(share) for i, share in enumerate(counts / counts.sum())}
-
-
-def expected_total_variation(count: int) -> float:
-    """What `count` samples of the true odds differ from them by on average, each count approximately normal."""
-    return 0.5 * sum(math.sqrt(2 * p * (1 - p) / (math.pi * count)) for p in toy_scenes.HIDDEN_PROBABILITIES)
-
-
-def total_variation_limit(count: int, share: float = 0.95) -> float:
-    """The total variation to the true odds that this share of experiments stays below, each of `count` samples of
-    these odds."""
-    draws = np.random.default_rng(0).multinomial(count, toy_scenes.HIDDEN_PROBABILITIES, size=20_000) / count
-    return float(np.quantile(0.5 * np.abs(draws - toy_scenes.HIDDEN_PROBABILITIES).sum(1), share))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

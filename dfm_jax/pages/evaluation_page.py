@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from dfm_jax.data.loading import toy_scenes
+from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation, total_variation_limit
 from dfm_jax.evaluation.calibration.toy_modes import NAMES
 from dfm_jax.evaluation.extent import Extent
 from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.evaluation.scores import SceneScores
-from dfm_jax.evaluation.summary import expected_total_variation, scene_row, total_variation_limit
+from dfm_jax.evaluation.summary import scene_row
 from dfm_jax.pages import plots, protocol_section, uncertainty_section
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
@@ -166,7 +167,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     """What the colours of the samples say of the model."""
     if result["deterministic"]:
         return "This model has one answer, the mean of the three: its hidden side has none of the colours."
-    limit = total_variation_limit(result["num_colours_read"])
+    limit = total_variation_limit(result["num_colours_read"], toy_scenes.HIDDEN_PROBABILITIES)
     if result["total_variation"] <= limit:
         return (
             f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many samples of the "
@@ -188,9 +189,10 @@ def _sweep(records: Sequence[Mapping[str, Any]], asked: int) -> str:
     )
     count = records[0]["num_samples"]
     others = f" (of {asked}; the others show too little of the hidden side)" if count < asked else ""
+    honest = expected_total_variation(count, toy_scenes.HIDDEN_PROBABILITIES)
     return f"""<h2>How many steps do the odds need?</h2>
 <p>With few steps DDIM favours the likelier colours, even with a perfect model. {count} samples behind each
-point{others}: samples of the true odds would lie at about {expected_total_variation(count):.3f}.</p>
+point{others}: samples of the true odds would lie at about {honest:.3f}.</p>
 <img src="sweep.png" alt="Total variation over sampling steps" style="max-width:100%">
 <div class="scroll"><table><thead><tr><th>Sampler</th><th>Spacing</th><th>Steps</th>
 <th>Total variation</th><th>Purity</th></tr></thead>

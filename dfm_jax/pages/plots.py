@@ -5,7 +5,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.evaluation.summary import expected_total_variation
+from dfm_jax.data.loading.toy_scenes import HIDDEN_PROBABILITIES
+from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
 from dfm_jax.visualization.figures import Axes, Figure, FigureCanvasAgg
 
 # Okabe and Ito's, which those who do not see red and green apart tell from each other; and shapes besides.
@@ -17,7 +18,7 @@ def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]])
     """A line a sampler and spacing; in grey where as many samples of the true odds would lie on average."""
     figure, (axes,) = _figure(1, (6.4, 3.6))
     _over_steps(axes, records, [r["total_variation"] for r in records])
-    expected = expected_total_variation(records[0]["num_samples"])
+    expected = expected_total_variation(records[0]["num_samples"], HIDDEN_PROBABILITIES)
     axes.axhline(expected, color="0.6", ls="--", label="samples of the true odds")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("total variation to the true odds")

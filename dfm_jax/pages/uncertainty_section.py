@@ -1,6 +1,6 @@
 """The best of N samples, and how the truth ranks among them, as sections of the page of an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -37,24 +37,34 @@ def _ranks(scalars: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     levels = next(iter(scalars.values()))["levels"]
     head = "".join(f"<th>{level:.0%} interval</th>" for level in levels)
-    rows = "".join(_row(name, found) for name, found in scalars.items())
+    rows = "".join(_rows(name, found) for name, found in scalars.items())
     return f"""<h2>Does the truth rank among the samples as one of them?</h2>
 <p>One number of each scene: among samples of the true posterior, its truth has every rank equally often (ties are
 broken at random), and lies in a central interval as often as the interval says, within what so many scenes can
-tell. The histogram is of ranks from the lowest to the highest; p is the probability of one as uneven by chance.</p>
+tell. The histogram is of ranks from the lowest to the highest; p is the probability of one as uneven by chance. Where
+the odds are known, the samples are also set against all truths that they allow, which tells more (shares in per
+cent).</p>
 <div class="scroll"><table><thead><tr><th></th><th>Scenes</th><th>Ranks</th><th>p</th>{head}<th></th></tr></thead>
 <tbody>{rows}</tbody></table></div>
 """
 
 
-def _row(name: str, found: Mapping[str, Any]) -> str:
+def _rows(name: str, found: Mapping[str, Any]) -> str:
+    """Of the scenes' own truths, and of all that the odds allow where these are known."""
+    row = _row(name, found["count"], found, found["histogram"])
+    if (of_odds := found.get("of_odds")) is None:
+        return row
+    return row + _row(f"{name}, of all truths", found["count"], of_odds, [f"{100 * x:.1f}" for x in of_odds["ranks"]])
+
+
+def _row(name: str, count: int, found: Mapping[str, Any], histogram: Sequence[int | str]) -> str:
     intervals = "".join(
         f"<td>{share:.1%} &plusmn; {spread:.1%}</td>"
         for share, spread in zip(found["coverage"], found["spread"], strict=True)
     )
     p = "" if found["p"] is None else f"{found['p']:.3g}"
     return (
-        f"<tr><td>{escape(name)}</td><td>{found['count']}</td><td>{' '.join(map(str, found['histogram']))}</td>"
+        f"<tr><td>{escape(name)}</td><td>{count}</td><td>{' '.join(map(str, histogram))}</td>"
         f"<td>{p}</td>{intervals}<td>{_verdict(found['p'])}</td></tr>"
     )
 

@@ -21,6 +21,10 @@ CLEAN_SHARE = 0.9
 # A view tells the mode if this share of its pixels shows nothing but what the context hides.
 SMALLEST_SHARE = 1 / 64
 UNSEEN = -1  # instead of a mode: the view does not tell
+ATTRIBUTE = "hidden colour"
+# The numbers of the colours, each as often as the odds say.
+_TENTHS = np.rint(10 * np.array(toy_scenes.HIDDEN_PROBABILITIES)).astype(int)
+LIKELY = {ATTRIBUTE: np.repeat(np.arange(len(NAMES), dtype=np.float64), _TENTHS)}
 
 
 def has_known_odds(data: SceneDataset) -> bool:
@@ -85,13 +89,22 @@ def read_views(
     return modes, clean
 
 
-def hidden_scalars(
-    attributes: Mapping[str, Any], modes: Int[np.ndarray, "n"]
-) -> dict[str, tuple[Float[np.ndarray, "n"], float]]:
-    """The hidden colour by its number, of the samples and of the truth; none where the view does not tell."""
-    if UNSEEN in modes:
-        return {}
-    return {"hidden colour": (modes.astype(np.float64), float(attributes["hidden"]))}
+def read_scalars(
+    attributes: Mapping[str, Any],
+    poses: Float[np.ndarray, "t 3 4"],
+    intrinsics: Float[np.ndarray, "t 3 3"],
+    samples: Float[np.ndarray, "n t h w 3"],
+) -> dict[str, Float[np.ndarray, "n"]]:
+    """The number of the hidden colour that view 0 of each sample shows; NaN where the view does not tell."""
+    return as_scalars(read_views(attributes, poses[:1], intrinsics[:1], samples[:, :1])[0][:, 0])
+
+
+def as_scalars(modes: Int[np.ndarray, "n"]) -> dict[str, Float[np.ndarray, "n"]]:
+    return {ATTRIBUTE: np.where(modes == UNSEEN, np.nan, modes)}
+
+
+def true_scalars(attributes: Mapping[str, Any]) -> dict[str, float]:
+    return {ATTRIBUTE: float(attributes["hidden"])}
 
 
 def true_depth(
