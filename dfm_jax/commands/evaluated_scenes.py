@@ -10,16 +10,18 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from dfm_jax.commands import reconstructed_cameras
 from dfm_jax.config import Config
 from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
+from dfm_jax.data.preparing import sfm
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import evaluation_index
+from dfm_jax.evaluation import camera_errors, evaluation_index
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_store import SceneStore
-from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
+from dfm_jax.evaluation.scores import CamerasFn, SceneSamples, SceneScores, measure
 from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
@@ -44,6 +46,7 @@ class Networks:
     extractor: Extractor | None
     dists: Dists | None
     left_out: dict[str, str]
+    cameras: CamerasFn | None = None  # structure-from-motion, if it is asked for
 
 
 def load_networks(config: Config) -> Networks:
@@ -69,7 +72,15 @@ def load_networks(config: Config) -> Networks:
     for name, reason in left_out.items():
         if name not in SELDOM:
             logger.warning(f"left out: {name}: {reason}")
-    return Networks(distance, extractor, dists, left_out)
+    return Networks(distance, extractor, dists, left_out, _cameras_fn(config))
+
+
+def _cameras_fn(config: Config) -> CamerasFn | None:
+    if not config.evaluate.camera_errors:
+        return None
+    sfm.require()
+    reconstruct = functools.partial(reconstructed_cameras.reconstruct, grid=config.model.pixel_grid)
+    return functools.partial(camera_errors.of_samples, reconstruct, count=config.evaluate.camera_errors)
 
 
 def evaluate_scenes(
@@ -186,7 +197,14 @@ def _measure(
         known["scalars"] = {name: (values, true[name]) for name, values in shown.items()}
     grid = config.model.pixel_grid
     scores = measure(
-        data.names[number], example, samples, grid=grid, lpips_fn=networks.lpips, dists_fn=networks.dists, **known
+        data.names[number],
+        example,
+        samples,
+        grid=grid,
+        lpips_fn=networks.lpips,
+        dists_fn=networks.dists,
+        cameras_fn=networks.cameras,
+        **known,
     )
     valid = np.asarray(example.target.valid)
     images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}

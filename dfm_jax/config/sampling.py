@@ -139,4 +139,6 @@ class EvaluateConfig:
     # Scales of the cameras of each example, evenly from 2 / num_scales to 2, of which the best by PSNR counts: a single
     # view does not tell the scale. 0: the data set's own alone.
     num_scales: Annotated[int, Range(0, 1000)] = 0
+    # Samples of each scene whose cameras structure-from-motion looks for (extra `sfm`), for R_err and T_err; 0: none
+    camera_errors: NumberOrNone = 0
     sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps (toy); 0: none

@@ -55,7 +55,8 @@ def scores(
 
 def _later(config: Config, dists: Dists | None) -> dict[str, Any]:
     """What earlier versions did not have, and only what is made use of: results without it go on."""
-    found: dict[str, Any] = {"num_scales": config.evaluate.num_scales} if config.evaluate.num_scales else {}
+    settings = {name: getattr(config.evaluate, name) for name in ("num_scales", "camera_errors")}
+    found: dict[str, Any] = {name: value for name, value in settings.items() if value}
     weights = {} if dists is None else {"texture": dists.texture, "structure": dists.structure}
     return found | ({"dists": fingerprints.of_arrays(weights)} if weights else {})
 

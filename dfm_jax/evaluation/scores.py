@@ -5,6 +5,7 @@ Letters: `n` samples, `t` target views, `v` context views, `k = v + t`, `h w` pi
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from dfm_jax.evaluation import epipolar_consistency, surfaces
+from dfm_jax.evaluation.camera_errors import CameraErrors
 from dfm_jax.evaluation.consistency import consistency
 from dfm_jax.evaluation.image_metrics import SSIM_WINDOW, psnr, ssim
 from dfm_jax.evaluation.spread import LARGEST_PSNR, Scalars, spread_scores
@@ -22,6 +24,9 @@ from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models import dists, lpips
 from dfm_jax.models.dists import Dists
 from dfm_jax.structs import Camera, Example, RenderedViews
+
+# Rendered views [n, k, h, w, 3], poses [k, 4, 4] and intrinsics [k, 3, 3] -> how far the cameras are off.
+CamerasFn = Callable[[np.ndarray, np.ndarray, np.ndarray], CameraErrors]
 
 
 @struct.dataclass
@@ -57,6 +62,10 @@ class SceneScores:
     target_frames: list[dict[str, int | str | None]] | None = None  # [t]
     dists: list[list[float]] | None = None  # [n][t]
     tsed: list[float] | None = None  # [n] share of neighbouring views that are consistent; `epipolar_consistency.py`
+    # [n] of the cameras that structure-from-motion finds, see `camera_errors.py`; None of samples not asked for.
+    rotation_error: list[float | None] | None = None  # degrees
+    translation_error: list[float | None] | None = None  # relative to the extent of the cameras
+    registered_views: list[float | None] | None = None  # share
     scale: float | None = None  # of the cameras, the best of those that were tried; None: the data set's own
     chamfer: list[float | None] | None = None  # [n] between the surfaces seen and the true ones, units of the scene
     mean_sample_psnr: list[float] | None = None  # [t] of the samples' mean
@@ -75,6 +84,7 @@ def measure(
     grid: str,
     lpips_fn: lpips.Distance | None,
     dists_fn: Dists | None = None,
+    cameras_fn: CamerasFn | None = None,
     depth: np.ndarray | None = None,
     modes: np.ndarray | None = None,
     clean: np.ndarray | None = None,
@@ -87,6 +97,7 @@ def measure(
       grid: where pixels lie, 'centres' or 'corners'.
       lpips_fn: LPIPS, if its weights are there.
       dists_fn: DISTS, likewise.
+      cameras_fn: finds the cameras of views, if that is asked for (`camera_errors.of_samples`).
       depth: [t, h, w] true distances at all target views, infinite where a ray meets nothing; None: unknown.
       modes: [n, t] hidden colours at all target views (toy).
       clean: [n, t] whether they are of one colour.
@@ -112,6 +123,7 @@ def measure(
         dists=None if dists_fn is None else _dists(dists_fn, targets, truth),
         **_perceived(targets, truth, lpips_fn),
         **_consistent(views, example, grid),
+        **_of_cameras(cameras_fn, views, example),
         **spread_scores(targets, truth, int(example.index), scalars),
     )
 
@@ -131,13 +143,22 @@ def _perceived(targets: np.ndarray, truth: np.ndarray, lpips_fn: lpips.Distance 
 def _consistent(views: RenderedViews, example: Example, grid: str) -> dict[str, list[float | None]]:
     seen = _reproject(views, *_cameras(example), grid=grid)
     found = {"reprojection": seen.reprojection, "reprojection_colour": seen.colour, "contradicted": seen.contradicted}
-    camera, valid = _cameras(example)
-    pictures = np.asarray(views.rgb)[:, valid]
+    pictures, *cameras = _pictures(views, example)
     tsed = None
     if min(pictures.shape[2:4]) >= epipolar_consistency.SMALLEST_IMAGE:
-        cameras = np.asarray(camera.camera_to_world)[valid], np.asarray(camera.intrinsics)[valid]
         tsed = [epipolar_consistency.consistent_pairs(images, *cameras, grid) for images in pictures]
     return {name: _numbers(values) for name, values in found.items()} | {"tsed": tsed}
+
+
+def _of_cameras(cameras_fn: CamerasFn | None, views: RenderedViews, example: Example) -> dict[str, Any]:
+    return {} if cameras_fn is None else dataclasses.asdict(cameras_fn(*_pictures(views, example)))
+
+
+def _pictures(views: RenderedViews, example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rendered views [n, k, h, w, 3] that are no padding, their poses and intrinsics."""
+    camera, valid = _cameras(example)
+    cameras = np.asarray(camera.camera_to_world)[valid], np.asarray(camera.intrinsics)[valid]
+    return np.asarray(views.rgb)[:, valid], *cameras
 
 
 def _dists(dists_fn: Dists, targets: np.ndarray, truth: np.ndarray) -> list[list[float]] | None:

@@ -24,6 +24,9 @@ SAMPLE_MEASURES = (
     "contradicted",
     "chamfer",
     "tsed",
+    "rotation_error",
+    "translation_error",
+    "registered_views",
 )
 SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips", "ause", "aurc")
 
@@ -41,6 +44,7 @@ def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
         name: _mean(row[name] for row in rows) for name in rows[0] if name != "scene"
     }
     numbers |= {"num_scenes": len(scenes), "num_samples": sum(len(scene.psnr) for scene in scenes)}
+    numbers |= camera_counts(scenes)
     if scenes[0].modes is not None:
         numbers |= _calibration(scenes)
     return numbers
@@ -59,6 +63,14 @@ def calibration_of_scalars(
             samples = [scene.scalars[name] for scene in scenes if name in (scene.scalars or ())]
             found[name]["of_odds"] = honest_draws.of_odds(np.array(samples, np.float64), likely[name])
     return found
+
+
+def camera_counts(scenes: Sequence[SceneScores]) -> dict[str, int]:
+    """Of how many samples the cameras were looked for, and of how many enough were found to be compared; none if that
+    was not asked for."""
+    asked = [x for scene in scenes for x in scene.registered_views or () if x is not None]
+    found = [x for scene in scenes for x in scene.rotation_error or () if x is not None]
+    return {"num_camera_samples": len(asked), "num_camera_samples_registered": len(found)} if asked else {}
 
 
 def scene_row(scene: SceneScores) -> dict[str, Any]:

@@ -43,6 +43,9 @@ EXPLAINED = (
         "root mean square difference of a point's colour between views",
     ),
     ("tsed", "TSED", ".1%", "neighbouring views whose matching points lie where the cameras say"),
+    ("rotation_error", "Camera rotation, R_err", ".2f &deg;", "angle to the camera that structure-from-motion finds"),
+    ("translation_error", "Camera translation, T_err", ".3f", "the same of positions, relative to the cameras' extent"),
+    ("registered_views", "Registered views", ".1%", "whose camera structure-from-motion finds"),
     ("contradicted", "Contradicted", ".1%", "points of one view that another view sees through"),
     (
         "scene_psnr",
@@ -211,10 +214,20 @@ def _numbers(result: Mapping[str, Any]) -> str:
     best = f"<th>Best of {count}</th>" if count > 1 else ""
     how = ": of the mean over a scene's samples, and of its best sample by that measure" if count > 1 else ""
     return f"""<h2>Numbers</h2>
-<p>Means over scenes{how}.</p>
+<p>Means over scenes{how}.{_registered(result)}</p>
 <div class="scroll"><table><thead><tr><th></th><th>Mean</th>{best}<th class="text">What it is</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
 """
+
+
+def _registered(result: Mapping[str, Any]) -> str:
+    """Of how many scenes the camera errors are, where they were asked for."""
+    if (asked := result.get("num_camera_samples")) is None:
+        return ""
+    return (
+        f" Structure-from-motion registered {result['num_camera_samples_registered']} of {asked} sampled scenes: the "
+        "camera errors are of these, and say nothing of the others."
+    )
 
 
 def _shown(result: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

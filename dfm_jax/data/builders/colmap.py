@@ -170,10 +170,10 @@ def _photo(model: Model, image: Image, path: Path) -> Photo:
     if camera is None:
         raise Rejected(f"camera {image.camera} is not in the model")
     seen = model.seen_by(image) if len(model.points) else None
-    return Photo(image.name, path, _pose(image), _lens(camera), (camera.width, camera.height), seen)
+    return Photo(image.name, path, pose_of(image), _lens(camera), (camera.width, camera.height), seen)
 
 
-def _pose(image: Image) -> np.ndarray:
+def pose_of(image: Image) -> np.ndarray:
     """Camera-to-world [4, 4]."""
     with np.errstate(all="ignore"):  # what is not finite is rejected later
         w, x, y, z = np.array(image.quaternion) / np.linalg.norm(image.quaternion)

@@ -26,6 +26,8 @@ MIN_SHARE = 0.5  # of the pictures that must have been registered
 MIN_MATCHES = 15  # that agree with one motion, for two pictures to count as a pair
 FEW_FEATURES = 100  # in a picture: too few to expect matches
 MODELS = "sparse"  # folder in the workspace
+Pinhole = tuple[float, float, float, float]  # focal lengths and centre, pixels; the centre of the first is (0.5, 0.5)
+NONE_KNOWN: Mapping[str, Any] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,8 @@ def reconstruct(
     names: Sequence[str],
     workspace: Path,
     in_sequence: bool = False,
-    known: Mapping[str, str] = types.MappingProxyType({}),
+    known: Mapping[str, str] = NONE_KNOWN,
+    lenses: Mapping[str, Pinhole] = NONE_KNOWN,
 ) -> Reconstruction:
     """The largest model that can be made of some pictures, below `workspace`, an empty folder.
 
@@ -57,6 +60,7 @@ def reconstruct(
       images: folder that `names` are relative to.
       in_sequence: match each picture with the next ones only, as suits a video; otherwise with every other.
       known: reasons why other pictures, which are not among the names, cannot be read; they count, too.
+      lenses: of all pictures by name, where they are known, and no distortion; otherwise they are estimated.
 
     Raises:
       Rejected: too few pictures could be registered; says how many, and why.
@@ -65,7 +69,7 @@ def reconstruct(
 
     pycolmap.logging.logtostderr, pycolmap.logging.minloglevel = True, pycolmap.logging.FATAL
     database = workspace / "database.db"
-    damaged = _import(images, names, database)
+    damaged = _import(images, names, database, lenses)
     readable = [name for name in names if name not in damaged]
     names, unreadable = [*names, *known], {**known, **damaged}
     if len(readable) < MIN_IMAGES:
@@ -76,6 +80,7 @@ def reconstruct(
     try:
         _match(images, readable, database, in_sequence)
         options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=SEED, min_model_size=MIN_IMAGES)
+        options.ba_refine_focal_length = options.ba_refine_extra_params = not lenses
         (workspace / MODELS).mkdir()
         models = pycolmap.incremental_mapping(database, images, workspace / MODELS, options=options)
     except (RuntimeError, ValueError, IndexError) as error:
@@ -95,8 +100,9 @@ def reconstruct(
     return Reconstruction(workspace / MODELS / str(largest), tuple(registered), damaged | reasons)
 
 
-def _import(images: Path, names: Sequence[str], database: Path) -> dict[str, str]:
-    """Registers pictures, with one camera for all that agree in size and focal length; reasons why others cannot be."""
+def _import(images: Path, names: Sequence[str], database: Path, lenses: Mapping[str, Pinhole]) -> dict[str, str]:
+    """Registers pictures, with one camera for all that agree in size and focal length (or in their known lens); reasons
+    why others cannot be."""
     import pycolmap
 
     pycolmap.Database.open(database).close()  # makes it
@@ -104,12 +110,15 @@ def _import(images: Path, names: Sequence[str], database: Path) -> dict[str, str
     unreadable = {}
     for name in names:
         try:
-            groups.setdefault(_camera(images / name), []).append(name)
+            groups.setdefault((_camera(images / name), lenses.get(name)), []).append(name)
         except Exception as error:  # whatever the codec raises
             unreadable[name] = why_undecodable(error, b"")
-    for group in groups.values():
+    for (_, lens), group in groups.items():
+        reader = pycolmap.ImageReaderOptions()
+        if lens:
+            reader.camera_model, reader.camera_params = "PINHOLE", ",".join(map(str, lens))
         # Beforehand: extraction on several threads would number the pictures in the order in which it is done.
-        pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group)
+        pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group, reader)
     return unreadable
 
 
