@@ -79,10 +79,7 @@ def reconstruct(
         )
     try:
         _match(images, readable, database, in_sequence)
-        options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=SEED, min_model_size=MIN_IMAGES)
-        options.ba_refine_focal_length = options.ba_refine_extra_params = not lenses
-        (workspace / MODELS).mkdir()
-        models = pycolmap.incremental_mapping(database, images, workspace / MODELS, options=options)
+        models = _map(images, database, workspace / MODELS, keep_lenses=bool(lenses))
     except (RuntimeError, ValueError, IndexError) as error:
         raise Rejected(f"structure-from-motion failed ({str(error).splitlines()[0][:200]})") from error
     largest = max(models, key=lambda i: (models[i].num_reg_images(), -i), default=None)
@@ -142,6 +139,15 @@ def _match(images: Path, names: Sequence[str], database: Path, in_sequence: bool
     verification.ransac.random_seed = SEED
     match = pycolmap.match_sequential if in_sequence else pycolmap.match_exhaustive
     match(database, verification_options=verification, device=pycolmap.Device.cpu)
+
+
+def _map(images: Path, database: Path, models: Path, keep_lenses: bool) -> Mapping[int, Any]:
+    import pycolmap
+
+    options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=SEED, min_model_size=MIN_IMAGES)
+    options.ba_refine_focal_length = options.ba_refine_extra_params = not keep_lenses
+    models.mkdir()
+    return pycolmap.incremental_mapping(database, images, models, options=options)
 
 
 @dataclasses.dataclass(frozen=True)
