@@ -30,6 +30,7 @@ from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_dis
 from dfm_jax.evaluation.features import Extractor, kept_features
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
 from dfm_jax.evaluation.summary import calibration_of_scalars, summarise
+from dfm_jax.evaluation.video_distance import video_numbers
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.pages.evaluation_page import write_page
@@ -90,6 +91,9 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     def summarised() -> tuple[dict[str, Any], dict[str, str]]:
         distances, missing = _distribution_numbers(store, len(views), networks.extractor)
         scores = [store.scores(i) for i in range(len(views))]
+        if networks.video is not None:
+            of_videos = video_numbers(networks.video, (store.images(i) for i in range(len(views))))
+            distances, missing = distances | of_videos[0], missing | of_videos[1]
         known = known_odds(data)
         scalars = calibration_of_scalars(scores, known.likely if known else {})
         return summarise(scores) | distances | {"scalars": scalars}, missing
@@ -107,7 +111,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         "features": networks.extractor.description if networks.extractor else None,
         "sweep": sweep,
         "settings": dataclasses.asdict(config.sample) | dataclasses.asdict(config.evaluate) | {"seed": config.seed},
-        "made_from": made_from.summary(source, networks.extractor),
+        "made_from": made_from.summary(source, networks.extractor, networks.video),
         "seconds": time.monotonic() - start,
     }
     result["protocol"] = compared(config, data, chosen, result)

@@ -17,11 +17,12 @@ from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.preparing import sfm
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import camera_errors, evaluation_index
+from dfm_jax.evaluation import camera_errors, evaluation_index, video_distance
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_store import SceneStore
 from dfm_jax.evaluation.scores import CamerasFn, SceneSamples, SceneScores, measure
+from dfm_jax.evaluation.video_distance import VideoNetwork
 from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
@@ -47,6 +48,7 @@ class Networks:
     dists: Dists | None
     left_out: dict[str, str]
     cameras: CamerasFn | None = None  # structure-from-motion, if it is asked for
+    video: VideoNetwork | None = None
 
 
 def load_networks(config: Config) -> Networks:
@@ -61,7 +63,9 @@ def load_networks(config: Config) -> Networks:
         if config.evaluate.dists_file and distance is not None:
             raise
         dists, left_out["dists"] = None, str(error)
-    left_out["fvd"] = "it needs weights of a video network, which this version does not read"
+    video = video_distance.load(config.evaluate.fvd_weights) if config.evaluate.fvd_weights else None
+    if video is None:
+        left_out["fvd"] = "config.evaluate.fvd_weights names no weights of I3D; docs/evaluation.md says which there are"
     if config.evaluate.inception_file:
         extractor = load_inception(config.evaluate.inception_file)
     elif distance is not None:
@@ -72,7 +76,7 @@ def load_networks(config: Config) -> Networks:
     for name, reason in left_out.items():
         if name not in SELDOM:
             logger.warning(f"left out: {name}: {reason}")
-    return Networks(distance, extractor, dists, left_out, _cameras_fn(config))
+    return Networks(distance, extractor, dists, left_out, _cameras_fn(config), video)
 
 
 def _cameras_fn(config: Config) -> CamerasFn | None:

@@ -135,6 +135,7 @@ class EvaluateConfig:
     num_target: Annotated[int, Range(1, 1000)] = 1  # target views of each; an index file has its own
     num_samples: Number  # samples of each scene
     inception_file: Path = ""  # weights of Inception v3 for FID and KID; '': VGG16's features, under another name
+    fvd_weights: Path = ""  # weights of I3D for FVD (docs/evaluation.md); '': no FVD
     dists_file: Path = ""  # weights of DISTS; '': those of the package dists-pytorch, if it is installed
     # Scales of the cameras of each example, evenly from 2 / num_scales to 2, of which the best by PSNR counts: a single
     # view does not tell the scale. 0: the data set's own alone.

@@ -9,6 +9,7 @@ from dfm_jax.config.changes import OF_COMMANDS
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.features import Extractor
+from dfm_jax.evaluation.video_distance import VideoNetwork
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
 from dfm_jax.runs import fingerprints
@@ -67,7 +68,10 @@ def of_sampling(config: Config) -> dict[str, Any]:
     return {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE}
 
 
-def summary(scores: Mapping[str, Any], extractor: Extractor | None) -> dict[str, Any]:
+def summary(
+    scores: Mapping[str, Any], extractor: Extractor | None, video: VideoNetwork | None = None
+) -> dict[str, Any]:
     """Of `scores`, what tells evaluations apart, and the weights behind distances of distributions."""
     kept = {name: scores[name] for name in ("parameters", "data", "lpips")}
+    kept |= {} if video is None else {"video": fingerprints.of_arrays(video.params)}
     return kept | {"features": None if extractor is None else fingerprints.of_arrays(extractor.params)}

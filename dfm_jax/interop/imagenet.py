@@ -128,10 +128,10 @@ def fold_batch_norm(
     variance: np.ndarray,
     epsilon: float = BATCH_NORM_EPSILON,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel `[out, in, h, w]` and bias `[out]` of the convolution that equals one without bias and the (evaluated, not
+    """Kernel `[out, in, ...]` and bias `[out]` of the convolution that equals one without bias and the (evaluated, not
     trained) batch normalisation behind it."""
     factor = scale / np.sqrt(variance + epsilon)
-    return kernel * factor[:, None, None, None], bias - mean * factor
+    return kernel * factor.reshape(-1, *(1,) * (kernel.ndim - 1)), bias - mean * factor
 
 
 def _fill_dit(params: Params, state: State, model: RadianceFieldModel) -> tuple[list[str], list[Path]]:

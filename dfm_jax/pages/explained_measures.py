@@ -43,6 +43,7 @@ EXPLAINED = (
     ("coverage_95", "Coverage of 95 %", ".1%", "the same"),
     ("fid", "FID", ".1f", "distance of distributions; needs thousands of images to compare with published ones"),
     ("kid", "KID", ".4f", "the same, unbiased for few images"),
+    ("fvd", "FVD", ".1f", "distance of distributions of videos; needs thousands to compare with published ones"),
     ("vgg_fid", "VGG-FID", ".2f", "as FID with features of VGG16: compares with its like only"),
     ("vgg_kid", "VGG-KID", ".4f", "as KID with features of VGG16: compares with its like only"),
 )
