@@ -35,16 +35,16 @@ from tests.test_sample import tiny_config
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 OPTIONS = posed_scenes.StoreOptions(image_size=0, min_frames=3)
 
-# Of the files as published: scenes, examples, scenes without one, and examples of which a target is a context frame.
-# None is refused.
+# Of the files as published: scenes, examples, scenes without one (null or an empty list), examples of which a target is
+# a context frame, and examples that are refused where every frame is there.
 PUBLISHED = {
-    "pixelsplat_re10k": (7194, 6474, 720, 575),
-    "latentsplat_re10k_extra": (7194, 6424, 770, 0),
-    "latentsplat_re10k_intra": (7194, 6474, 720, 598),
-    "latentsplat_co3d_hydrant_extra": (14, 280, 0, 13),
-    "latentsplat_co3d_hydrant_intra": (14, 280, 0, 71),
-    "latentsplat_co3d_hydrant_360": (4, 24, 0, 8),
-    "latentsplat_co3d_teddybear_extra": (24, 480, 0, 13),
+    "pixelsplat_re10k": (7194, 6474, 720, 575, 0),
+    "latentsplat_re10k_extra": (7194, 6424, 770, 0, 0),
+    "latentsplat_re10k_intra": (7194, 6474, 720, 598, 0),
+    "latentsplat_co3d_hydrant_extra": (14, 280, 0, 13, 0),
+    "latentsplat_co3d_hydrant_intra": (14, 280, 0, 71, 0),
+    "latentsplat_co3d_hydrant_360": (4, 24, 0, 8, 0),
+    "latentsplat_co3d_teddybear_extra": (24, 480, 0, 13, 0),
 }
 
 
@@ -54,22 +54,17 @@ def test_published_index_files_are_read_whole(name):
     entries, without = evaluation_index.read(SHARED / "protocols" / f"{name}.json")
     scenes = {entry.scene for entry in entries} | {skip.scene for skip in without}
     both = sum(bool({*entry.context} & {*entry.target}) for entry in entries)
-    assert (len(scenes), len(entries), len(without), both) == PUBLISHED[name]
-    assert {skip.kind for skip in without} <= {index_layouts.NONE_LISTED}
-    single = PROTOCOLS["pixelsplat-single"].used(entries)
-    assert [(e.context, e.target) for e in single] == [(e.context[:1], e.target) for e in entries]
-
-
-@pytest.mark.skipif(not (SHARED / "protocols").is_dir(), reason="../shared/data/protocols is not here")
-@pytest.mark.parametrize("name", ["pixelsplat_re10k", "latentsplat_re10k_intra"])
-def test_no_example_of_a_published_file_is_refused_where_every_frame_is_there(name):
-    entries, _ = evaluation_index.read(SHARED / "protocols" / f"{name}.json")
     last = max(max(entry.context + entry.target) for entry in entries)
     frames = {"frame_names": tuple(f"n{i}" for i in range(last + 1)), "numbers": np.arange(last + 1), "holes": ()}
     scene = made_up_scene(num_frames=last + 1, **frames)
     draws = [evaluation_index._draw(entry, scene) for entry in entries]
+    refused = [draw for draw in draws if isinstance(draw, index_layouts.Skipped)]
+    assert (len(scenes), len(entries), len(without), both, len(refused)) == PUBLISHED[name]
+    assert {skip.kind for skip in without} <= {index_layouts.NONE_LISTED}
     for entry, draw in zip(entries, draws, strict=True):
         assert (tuple(draw.context), tuple(draw.target)) == (entry.context, entry.target)
+    single = PROTOCOLS["pixelsplat-single"].used(entries)
+    assert [(e.context, e.target) for e in single] == [(e.context[:1], e.target) for e in entries]
 
 
 def made_up_scene(num_frames, **fields):
