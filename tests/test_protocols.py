@@ -26,7 +26,7 @@ from dfm_jax.evaluation.protocols.comparison import Circumstances, compare
 from dfm_jax.evaluation.protocols.table import PROTOCOLS
 from dfm_jax.evaluation.scene_store import SceneStore
 from dfm_jax.evaluation.scores import SceneSamples
-from dfm_jax.pages import protocol_section
+from dfm_jax.pages import evaluation_page, protocol_section
 from dfm_jax.structs import RenderedViews
 from tests import captures_source, co3d_source
 from tests.realestate10k_source import write_clip
@@ -339,3 +339,11 @@ def test_of_scales_of_the_cameras_the_best_by_psnr_is_kept(made_up, tmp_path, mo
     networks = evaluated_scenes.Networks(None, None, None, {})
     evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [0], store, networks)
     assert store.scores(0).scale == 1.0 and store.scores(0).psnr[0][0] > 60
+
+
+def test_scenes_that_an_index_file_lists_without_an_example_are_not_among_what_was_skipped():
+    skipped = [index_layouts.Skipped(f"none-{i}", "the index file has no views of it", "none listed") for i in range(3)]
+    skipped.append(index_layouts.Skipped("gone", "split 'test' has no such scene", "scene missing"))
+    page = evaluation_page._missing({"skipped": [dataclasses.asdict(skip) for skip in skipped], "left_out": {}})
+    assert "1 example of the index file was skipped" in page and "no example of 3 of its scenes" in page
+    assert "scene gone" in page and "none-0" not in page

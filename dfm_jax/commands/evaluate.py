@@ -28,6 +28,7 @@ from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.features import Extractor, kept_features
+from dfm_jax.evaluation.index_layouts import NONE_LISTED
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
 from dfm_jax.evaluation.summary import calibration_of_scalars, summarise
 from dfm_jax.evaluation.video_distance import video_numbers
@@ -102,7 +103,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     sweep = _sweep(config, trained.params, data, views, store) if numbers.get("num_colours_read") else []
     result = {
         **numbers,
-        "num_skipped": len(chosen.skipped),
+        "num_skipped": sum(skip.kind != NONE_LISTED for skip in chosen.skipped),
         "step": trained.step,
         "deterministic": config.model.deterministic,
         "skipped": [dataclasses.asdict(skip) for skip in chosen.skipped],
@@ -159,7 +160,7 @@ def _write(
     page = folder / "index.html"
     holes = f"WITH HOLES, {chosen.extent.headline()}: " if chosen.extent and chosen.extent.has_holes else ""
     logger.info(
-        f"{holes}{result['num_samples']} samples of {len(views)} scenes, {len(result['skipped'])} skipped; look at "
+        f"{holes}{result['num_samples']} samples of {len(views)} scenes, {result['num_skipped']} skipped; look at "
         f"{page}"
     )
     return dict(result)

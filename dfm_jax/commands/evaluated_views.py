@@ -66,9 +66,11 @@ def _of_index(index: str, protocol: Protocol | None, data: SceneDataset) -> Chos
             f"{data.path} ({changes}): scenes of the same names may be others"
         )
     found = evaluation_index.resolve(protocol.used(entries) if protocol else entries, data)
-    skipped = without + found.skipped
-    for skip in skipped[:SKIPPED_SAID]:
+    for skip in found.skipped[:SKIPPED_SAID]:
         logger.info(f"skipped: {skip.scene}: {skip.reason}")
+    if (more := len(found.skipped) - SKIPPED_SAID) > 0:
+        logger.info(f"skipped: {more} more, which metrics.json lists")
+    skipped = found.skipped + without
     return ChosenViews(found.views, skipped, extent_of(data, found.views, skipped, found.missing), protocol)
 
 

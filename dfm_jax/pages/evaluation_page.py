@@ -11,6 +11,7 @@ from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation, total_variation_limit
 from dfm_jax.evaluation.calibration.toy_modes import NAMES
 from dfm_jax.evaluation.extent import Extent
+from dfm_jax.evaluation.index_layouts import NONE_LISTED
 from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.summary import scene_row
@@ -236,14 +237,20 @@ def _scenes(result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
 
 
 def _missing(result: Mapping[str, Any]) -> str:
-    skipped = result["skipped"]
+    skipped = [s for s in result["skipped"] if s["kind"] != NONE_LISTED]
     lines = [f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in result["left_out"].items()]
     lines += [f"<li>scene {escape(s['scene'])}: {escape(s['reason'])}</li>" for s in skipped[:SKIPPED_SHOWN]]
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"<li>and {len(skipped) - SKIPPED_SHOWN} more, which metrics.json lists</li>")
     if not lines:
         return "<p>Nothing was skipped or left out.</p>\n"
-    count = f"<p>{len(skipped)} examples of the index file were skipped.</p>" if skipped else ""
+    counted = (
+        "1 example of the index file was" if len(skipped) == 1 else f"{len(skipped)} examples of the index file were"
+    )
+    count = f"{counted} skipped. " if skipped else ""
+    if without := len(result["skipped"]) - len(skipped):
+        count += f"The index file itself has no example of {without} of its scenes, which is no hole."
+    count = f"<p>{count}</p>" if count else ""
     return f"<h2>Skipped and left out</h2>\n{count}<ul>{''.join(lines)}</ul>\n"
 
 
