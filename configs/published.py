@@ -11,17 +11,18 @@ def recipe() -> ConfigDict:
     config.data.view_sampling = group(min_context=1, max_context=1, num_target=2)
     config.model = group(name="radiance_field", rendered_features=64, estimate_size=64)
     config.model.pixel_grid = "centres"  # published: 'corners'
-    config.model.compute_dtype = "float32"  # 'bfloat16' where the accelerator has it: faster, and less memory
+    config.model.compute_dtype = "auto"  # bfloat16 on accelerators; published: 'float32'
     config.model.encoder = group(name="dit", depth=28, width=1152, num_heads=16, features=512, remat=True)
     config.model.conditioning_field = group(width=512, view_blocks=3, joint_blocks=2)
     config.model.scene_field = group(width=512, view_blocks=3, joint_blocks=2)
-    config.model.ray_marching = group(num_coarse=64, num_fine=64, num_conditioning=32, chunk_size=128)
+    config.model.ray_marching = group(num_coarse=64, num_fine=64, num_conditioning=32, chunk_size=0)
     config.diffusion = group(num_timesteps=1000, guidance_dropout=0.1)
     # `coarse` is ours, weighted as in mip-NeRF: published, that field is untrained. LPIPS needs `make lpips-weights`.
     config.loss = group(estimate=1.0, coarse=0.1, lpips=1.0, pixels="patch", patch_size=24)
     # More than a week of 8 A100; the published number of steps is not stated.
     config.train = group(num_steps=1_000_000, batch_size=8, log_every=100, sample_every=5000, watchdog_minutes=30.0)
     config.train.update(checkpoint_every=2000, checkpoint_minutes=20.0, keep_checkpoints=3, keep_every=100_000)
+    config.train.update(accumulate=0, recompute="auto")
     config.train.optimizer = group(learning_rate=2e-5, warmup_steps=1000, decay_steps=7_000_000, b1=0.9, b2=0.99)
     config.train.optimizer.update(clip_norm=1.0, ema_decay=0.995, ema_every=10)
     config.sample = group(num_scenes=8, num_samples=4, num_steps=50, guidance=1.0, temperature=1.0)

@@ -6,6 +6,7 @@ import glob
 import importlib.metadata
 import importlib.util
 import os
+import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -19,6 +20,7 @@ CUDA_PLUGINS = {"xla_cuda12", "xla_cuda13"}
 # XLA would fuse matrix products into kernels of its own (Triton) where cuBLAS is faster: a denoising step of
 # realestate10k.py:64 in bfloat16 takes 21.1 ms so, and 17.1 ms with cuBLAS alone (H200, docs/gpu.md).
 GPU_FLAGS = {"xla_gpu_enable_triton_gemm": "false"}
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of containers
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")  # in what the runtime says
 HOW = "leave JAX_PLATFORMS unset for what this machine has, or set JAX_PLATFORMS=cpu"
 
@@ -114,6 +116,18 @@ def memory_told() -> Iterator[None]:
             f"memory is not enough ({_first_line(error)}): lower config.train.batch_size or split it with "
             "config.train.accumulate, or lower loss.patch_size, model.ray_marching.chunk_size, image_size or the model"
         ) from error
+
+
+def memory_bytes() -> float:
+    """Of each of jax's devices; of a CPU what the machine has, or what this process may use of it."""
+    stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats and stats.get("bytes_limit"):
+        return float(stats["bytes_limit"])
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else []
+    for file in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(pathlib.Path(file).read_text()))
+    return float(min(limits, default=float("inf")))
 
 
 def may_have_accelerator() -> bool:

@@ -12,6 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from dfm_jax.config.limits import Channels, ChannelsOrNone, Path, Range, Share, SideOrNone
 
 DTYPES = ("float32", "bfloat16")
+# From the least to the most, see `RayMarchingConfig.keep`.
+KEPT = ("distances", "estimate", "joint", "all")
+# Of the networks; 'auto': bfloat16 on accelerators, float32 on a CPU, chosen and stored when training begins.
+ComputeDtype = Literal[("auto", *DTYPES)]
 Layers = Annotated[int, Range(1, 100)]
 Samples = Annotated[int, Range(3, 2**14)]  # along a ray
 SamplesOrNone = Annotated[int, Range(0, 2**14)]
@@ -24,6 +28,7 @@ class ForwardModelConfig:
     deterministic: ClassVar[bool] = False  # whether it knows one answer only, and has no denoising steps
     init_file: ClassVar[str] = ""  # public weights of its encoder to start from; '': none
     compute_dtype: ClassVar[str] = "float32"  # of its networks
+    matmul_precision: ClassVar[str] = "default"  # of their products in float32
     posed_images: ClassVar[bool] = False  # whether its examples are posed images of scenes, the config's `data`
     # Of posed images: where pixels lie, the colour behind scenes, and whether the model sees where cameras are in the
     # data set's coordinates.
@@ -85,7 +90,7 @@ class DiTConfig:
     # Tokens a side that position codes count, whatever the image's size: with those of the run that this one starts
     # from, places keep their codes. 0: as many as there are (the published code).
     position_grid: SideOrNone = 0
-    remat: bool = False  # recompute transformer blocks in the backward pass
+    remat: bool = False  # recompute transformer blocks in the backward pass, see `train.recompute`
     init_file: Path = ""  # ImageNet weights to start from, 'DiT-XL-2-256x256.pt'; '': none
 
     def rules(self) -> list[tuple[bool, str]]:
@@ -102,7 +107,7 @@ class ResNet34Config:
     name: str  # 'resnet34'
     base: Annotated[int, Range(1, 2**11)]  # channels of the first convolution; 64 is ResNet34
     absolute_pose: bool = False  # whether the view's absolute pose modulates the residual blocks (CO3D)
-    remat: bool = False  # recompute residual blocks in the backward pass
+    remat: bool = False  # recompute residual blocks in the backward pass, see `train.recompute`
     init_file: Path = ""  # ImageNet weights to start from, torchvision's 'resnet34-b627a593.pth'; '': none
 
     @property
@@ -132,7 +137,12 @@ class RayMarchingConfig:
     num_coarse: Samples  # of the coarse pass
     num_fine: SamplesOrNone = 0  # importance samples; 0: the coarse field is the result
     num_conditioning: SamplesOrNone = 0  # of the deterministic estimate (single pass; pixelNeRF: 0)
-    chunk_size: Annotated[int, Range(1, 2**30)]  # rays rendered at once, per scene
+    # Rays rendered at once, per scene; 0: as suits the platform, and the memory that training leaves.
+    chunk_size: Annotated[int, Range(1, 2**30, off=0)]
+    # What chunks keep at least for the backward pass, which computes all else again (see `train.recompute`): the
+    # distances of their samples; with 'estimate' also the activations of the deterministic estimate, with 'joint' also
+    # those of the scene field behind the average over the views, with 'all' all of them.
+    keep: Literal[KEPT] = "distances"
     background: Share = 0.0  # colour behind the scene, [0, 1]
 
 
@@ -145,7 +155,10 @@ class ModelConfig(ForwardModelConfig):
 
     name: Literal["radiance_field", "pixelnerf"]
     pixel_grid: Literal["centres", "corners"] = "centres"  # 'corners': the published corner-aligned grid
-    compute_dtype: Literal[DTYPES] = "float32"  # of the networks
+    compute_dtype: ComputeDtype = "float32"
+    # Of products in float32: 'highest' is exact; 'default' what the device does by default, which is exact on a CPU
+    # and rounds to 10 (GPUs) or 7 bits (TPUs) elsewhere.
+    matmul_precision: Literal["default", "highest"] = "default"
     rendered_features: ChannelsOrNone  # feature channels that a field renders beside colour
     estimate_size: SideOrNone = 0  # side of the deterministic estimate, pixels; resized to image_size (pixelNeRF: 0)
     encoder: EncoderConfig

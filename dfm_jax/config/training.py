@@ -73,7 +73,10 @@ class MeshConfig:
 class TrainConfig:
     num_steps: Count
     batch_size: Annotated[int, Range(1, 10**5)]  # global, scenes
-    accumulate: Annotated[int, Range(1, 10**5)] = 1  # micro-batches a step
+    accumulate: Annotated[int, Range(1, 10**5, off=0)] = 1  # micro-batches a step; 0: as many as memory wants
+    # Whether the backward pass computes again all that it may (encoder.remat, ray_marching.keep), or, with 'auto', only
+    # what the device's memory does not hold.
+    recompute: Literal["always", "auto"] = "always"
     checkpoint_every: Count  # steps
     # Also saves when so many minutes have passed since the last time; 0: by steps only.
     checkpoint_minutes: Minutes = 0.0
@@ -87,4 +90,4 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
 
     def rules(self) -> list[tuple[bool, str]]:
-        return [(self.batch_size % self.accumulate == 0, "batch_size must be a multiple of train.accumulate")]
+        return [(self.batch_size % (self.accumulate or 1) == 0, "batch_size must be a multiple of train.accumulate")]

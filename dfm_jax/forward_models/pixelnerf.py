@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Key, Num
 
+from dfm_jax.forward_models.precision import with_products
 from dfm_jax.forward_models.protocol import Inference, Params
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.structs import Example, Rays, Scene
@@ -29,6 +30,7 @@ class PixelNeRF(RenderedScenes):
         """The example itself: its context is encoded with the noise level."""
         return example
 
+    @with_products
     def infer(self, params: Params, context: Example, x_t: Array, timestep: Num[Array, "b"]) -> Inference:
         """The scene seen in the context views; no estimate.
 

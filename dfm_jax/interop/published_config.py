@@ -130,6 +130,9 @@ def published_config(base: Config, sizes: Sizes, *, num_heads: int | None, image
     encoder |= {"num_heads": num_heads or encoder["num_heads"]}
     values["image_size"] = image_size
     values["loss"]["patch_size"] = min(base.loss.patch_size, image_size)
+    # As the published code computes, unless somebody asked for less.
+    if values["model"]["compute_dtype"] in ("auto", "float32"):
+        values["model"] |= {"compute_dtype": "float32", "matmul_precision": "highest"}
     values["model"] |= {
         "pixel_grid": "corners",
         "estimate_size": image_size,

@@ -6,13 +6,13 @@ Letters: `n` views, `h w` pixels, `k` tokens (one for 4 x 4 pixels), `d` transfo
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jax import Array, lax
 from jaxtyping import Float
 
+from dfm_jax.models.attention import attend
 from dfm_jax.models.embeddings import token_position_code
 from dfm_jax.models.encoder import THREADED_PARAMS, Encoder
 from dfm_jax.models.patch_convolution import PatchConv
@@ -57,7 +57,7 @@ class TransformerBlock(nn.Module):
 
         h = nn.Dense(3 * d, kernel_init=xavier, dtype=self.dtype, name="qkv")(_modulate(norm(x), shift_a, scale_a))
         q, k, v = rearrange(h, "n k (three heads e) -> three n k heads e", three=3, heads=self.num_heads)
-        h = rearrange(jax.nn.dot_product_attention(q, k, v), "n k heads e -> n k (heads e)")
+        h = rearrange(attend(q, k, v), "n k heads e -> n k (heads e)")
         x = x + gate_a[:, None] * nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="attention_out")(h)
 
         h = nn.Dense(MLP_RATIO * d, kernel_init=xavier, dtype=self.dtype, name="mlp_in")(

@@ -8,6 +8,7 @@ The first linear layer acts on `[point code | looked-up features]`. It commutes 
 feature map is projected once (`project_features`) and the projected map is looked up for every point.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxtyping import Float
 
 from dfm_jax.config import FieldConfig
 from dfm_jax.geometry import project
+from dfm_jax.models.activations import JOINT, OF_VIEWS, relu
 from dfm_jax.models.embeddings import field_time_code, point_code
 from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.structs import Camera, EncodedViews
@@ -92,6 +94,8 @@ class ResidualBlock(nn.Module):
 
     width: int
     dtype: Any
+    kept_as: str  # name of its activations
+    first: bool = False  # what enters it is computed again in a moment, and has no name
 
     def setup(self) -> None:
         self.fc_0 = ModulatedLinear(self.width, dtype=self.dtype)
@@ -104,7 +108,8 @@ class ResidualBlock(nn.Module):
 
     def hidden(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
         scale, shift = jnp.split(film, 2, axis=-1)
-        return nn.relu(self.fc_0(nn.relu(x), 1 + scale, shift))
+        entering = relu(x, "" if self.first else self.kept_as)
+        return relu(self.fc_0(entering, 1 + scale, shift), self.kept_as)
 
     def __call__(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
         return x + self.fc_1(self.hidden(x, film))
@@ -130,8 +135,9 @@ class RadianceField(nn.Module):
         self.feature_in = nn.Dense(config.width, dtype=self.dtype)
         self.time_in = nn.Dense(4 * config.width, dtype=self.dtype)
         self.time_out = nn.Dense(4 * config.width, dtype=self.dtype)
-        self.view_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.view_blocks)]
-        self.joint_blocks = [ResidualBlock(config.width, self.dtype) for _ in range(config.joint_blocks)]
+        block = partial(ResidualBlock, config.width, self.dtype)
+        self.view_blocks = [block(OF_VIEWS, first=i == 0) for i in range(config.view_blocks)]
+        self.joint_blocks = [block(JOINT) for _ in range(config.joint_blocks)]
         self.out = Head(3 + 1 + self.rendered_features, bias_init=self._out_bias, dtype=self.dtype)
 
     def _out_bias(self, _key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -234,7 +240,7 @@ class RadianceField(nn.Module):
         x = rearrange(x, "b r s d -> b (r s) d")
         for i, block in enumerate(self.joint_blocks):
             x = block(x, features.joint_film[:, i])
-        out = self.out(nn.relu(x), columns).astype(jnp.float32)
+        out = self.out(relu(x, JOINT), columns).astype(jnp.float32)
         return rearrange(out, "b (r s) k -> b r s k", s=points.shape[2])
 
     def __call__(self, views: EncodedViews, points: Float[Array, "b r s 3"]) -> tuple[Array, Array]:

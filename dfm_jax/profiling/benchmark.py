@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from dfm_jax.config import Config
+from dfm_jax.config.automatic import told
 from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
 from dfm_jax.profiling.measure import (
@@ -60,6 +61,8 @@ def benchmark(config: Config, chosen: Sequence[str] = ()) -> dict[str, Any]:
     names = [PROGRAMS[name] for name in chosen or PROGRAMS]
     # What it lacks shows before anything is measured.
     training = Training(config) if "training step" in names else None
+    if training is not None and (chosen := told(config, training.config)):
+        logger.info(f"the training step: {chosen}")
     result = {"device": jax.devices()[0].device_kind, "devices": jax.device_count()}
     programs, failed = _measure_inference(config, names)
     if training is not None:
@@ -139,7 +142,7 @@ def _measure_inference(config: Config, names: Collection[str]) -> tuple[dict[str
         compiled = inference.compile(name)
         return Program(compiled, partial(compiled.call, *map(arrays, inference.parts[name].arguments)))
 
-    product = compile_quickly(partial(matrix, compute_dtype(config)))
+    product = compile_quickly(partial(matrix, compute_dtype(inference.config)))
     _try(RATE, lambda: _product_program(product), programs, failed)
     for name in inference.parts:
         if name in names:

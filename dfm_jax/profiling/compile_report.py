@@ -19,6 +19,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from dfm_jax.config import Config
+from dfm_jax.config.automatic import Device, told, with_dtype
+from dfm_jax.config.model import ModelConfig
 from dfm_jax.denoiser import StepCache
 from dfm_jax.errors import UserError
 from dfm_jax.examples import abstract_example
@@ -28,9 +30,11 @@ from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.models import lpips
 from dfm_jax.profiling import tpu_topology
 from dfm_jax.profiling.hlo_collectives import collectives
+from dfm_jax.rendering.ray_marching import rays_per_chunk
 from dfm_jax.sampling import batches, signals
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import setup, sharding
+from dfm_jax.training.choices import fitted
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +63,14 @@ def compile_report(config: Config, topology: str, num_slices: int = 1) -> None:
     # The time is that of compiling, not of reading what an earlier run compiled.
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(config.train.mesh, devices)
+    sampled, config = config, as_chosen(config, devices)
     sharding.check_batch_size(config.train.batch_size, config.train.accumulate, mesh)
     where = f"{topology}, {num_slices} slices" if num_slices > 1 else topology
     logger.info(f"compiling for {where}: {len(devices)} x {devices[0].device_kind} ...")
     training = _report(*training_program(config, mesh), devices)
     logger.info(_line("training step", training))
     scenes = denoised_per_device(config)
-    denoising = _report(*denoising_program(config, mesh, scenes), devices)
+    denoising = _report(*denoising_program(as_sampled(sampled, scenes, devices), mesh, scenes), devices)
     logger.info(_line("denoising step", denoising))
     per_device = config.train.batch_size / len(devices)
     whole = {"topology": topology, "slices": num_slices, "devices": len(devices), "batch_per_device": per_device}
@@ -73,6 +78,26 @@ def compile_report(config: Config, topology: str, num_slices: int = 1) -> None:
     for name, report in (("training", training), ("denoising", denoising)):
         if not report["fits"]:
             raise UserError(f"the {name} step does not fit: {_shortage(report)}")
+
+
+def as_chosen(config: Config, devices: Sequence[jax.Device]) -> Config:
+    """The config with what is left open as a run on these devices would choose it; and told."""
+    device = Device(devices[0].platform, tpu_topology.memory_bytes(devices[0]), len(devices))
+    made = fitted(config, device)
+    if chosen := told(config, made):
+        logger.info(f"chosen: {chosen}")
+    return made
+
+
+def as_sampled(config: Config, scenes: int, devices: Sequence[jax.Device]) -> Config:
+    """The config as sampling would trace it on these devices."""
+    platform = devices[0].platform
+    config = with_dtype(config, platform)
+    if not isinstance(config.model, ModelConfig):
+        return config
+    chunk = rays_per_chunk(config.model.ray_marching.chunk_size, scenes, platform)
+    marching = dataclasses.replace(config.model.ray_marching, chunk_size=chunk)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, ray_marching=marching))
 
 
 def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dfm_jax.config import Config
+from dfm_jax.config.automatic import with_dtype
 from dfm_jax.denoiser import StepCache
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
@@ -22,6 +23,7 @@ from dfm_jax.profiling.synthetic_parameters import synthetic_parameters
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import sharding
+from dfm_jax.training.choices import fitted
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.setup import TrainSetup, make_train_setup
 
@@ -45,7 +47,7 @@ class Inference:
     """
 
     def __init__(self, config: Config):
-        self.config = config
+        self.config = config = with_dtype(config, jax.default_backend())
         self.model = make_model(config)
         self.parts = inference_parts(config, self.model)
         self._shapes: dict[str, Any] = {}
@@ -154,7 +156,8 @@ class Training:
         Raises:
           UserError: the loss needs weights that are not there, or the devices do not fit the mesh or the batch.
         """
-        self.config, self.setup = config, setup or make_train_setup(config)
+        self.config = config = fitted(config)
+        self.setup = setup or make_train_setup(config)
         self.mesh = sharding.make_mesh(config.train.mesh)
         sharding.check_batch_size(config.train.batch_size, config.train.accumulate, self.mesh)
 

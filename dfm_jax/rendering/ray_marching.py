@@ -6,7 +6,7 @@ radiance `[b, r, s, 3 + c]`: colour in [0, 1], then `c` features. A proposal ret
 what they are made of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,13 @@ from dfm_jax.structs import Rays, Rendering
 Field = Callable[[Rays, Float[Array, "b r s"]], tuple[Float[Array, "b r s"], Float[Array, "b r s k"]]]
 Proposal = Callable[[Rays, Float[Array, "b r s"]], Float[Array, "b r s"]]
 
-# What a chunk keeps for its backward pass: where it looked. So the coarse pass is not repeated to find out.
+# What a chunk always keeps for its backward pass: where it looked. So the coarse pass is not repeated to find out.
 KEPT = "fine_distances"
+# Rays that are rendered at once where that is left to the program, over all scenes: what was fastest (docs/gpu.md,
+# docs/performance.md; of TPUs nothing is known). Each scene gets at least the last number.
+RAYS_AT_ONCE = {"cpu": 64, "gpu": 4096}
+RAYS_AT_ONCE_ELSEWHERE = 1024
+FEWEST_RAYS = 64
 
 
 def points_along(rays: Rays, distances: Float[Array, "b r s"]) -> Float[Array, "b r s 3"]:
@@ -131,17 +136,28 @@ def _integrate_unsorted(density: Array, radiance: Array, distances: Array, backg
     return Rendering(rgb=rgb, depth=depth, features=values[..., 3:], weights=weights, distances=ascending)
 
 
-def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any) -> Any:
+def rays_per_chunk(chunk_size: int, num_scenes: int, platform: str = "") -> int:
+    """Rays of each scene that are rendered at once: `chunk_size`; where that is 0, as suits the platform (by default
+    the one jax runs on)."""
+    if chunk_size:
+        return chunk_size
+    at_once = RAYS_AT_ONCE.get(platform or jax.default_backend(), RAYS_AT_ONCE_ELSEWHERE)
+    return max(FEWEST_RAYS, at_once // num_scenes)
+
+
+def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any, kept: Sequence[str] = ()) -> Any:
     """Runs `render` on `chunk_size` rays after another and joins what it returns; the result does not change.
 
     Args:
       render: from arrays `[b, r, ...]` (any number, any tree) to a tree of arrays `[b, r, ...]`.
-      chunk_size: rays held in memory at once, per scene. A call of more rays is scanned, and each chunk is computed
-        again in the backward pass instead of being kept (but for its distances); a call of no more than that runs as
-        it is.
+      chunk_size: rays held in memory at once, per scene; 0: as suits the platform. A call of more rays is scanned, and
+        each chunk is computed again in the backward pass instead of being kept (but for its distances); a call of no
+        more than that runs as it is.
       *inputs: trees of arrays `[b, r, ...]`.
+      kept: names (`jax.ad_checkpoint.checkpoint_name`) of what the backward pass need not compute again either.
     """
-    num_rays = jax.tree.leaves(inputs)[0].shape[1]
+    num_scenes, num_rays = jax.tree.leaves(inputs)[0].shape[:2]
+    chunk_size = rays_per_chunk(chunk_size, num_scenes)
     if num_rays <= chunk_size:
         return render(*inputs)
     num_chunks = -(-num_rays // chunk_size)
@@ -155,7 +171,7 @@ def in_chunks(render: Callable[..., Any], chunk_size: int, *inputs: Any) -> Any:
     def join(x: Array) -> Array:
         return rearrange(x, "n b r ... -> b (n r) ...")[:, :num_rays]
 
-    keep = jax.checkpoint_policies.save_only_these_names(KEPT)
+    keep = jax.checkpoint_policies.save_only_these_names(KEPT, *kept)
     # Inside a loop nothing can be merged with what the backward pass computes again: no barrier is needed.
     body = jax.checkpoint(partial(_apply, render), policy=keep, prevent_cse=False)
     return jax.tree.map(join, lax.map(body, jax.tree.map(split, inputs)))

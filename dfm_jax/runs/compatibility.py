@@ -22,9 +22,11 @@ DEFINING = ("seed", "image_size", "data.name", "model", "diffusion.num_timesteps
 # ... except those that only say how it is computed, or what it began with.
 INCIDENTAL = (
     "model.compute_dtype",
+    "model.matmul_precision",
     "model.encoder.remat",
     "model.encoder.init_file",
     "model.ray_marching.chunk_size",
+    "model.ray_marching.keep",
 )
 # What runs did before a setting could be made, by its name, where that is not its default in `config/`.
 BEFORE = {

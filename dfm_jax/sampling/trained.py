@@ -5,7 +5,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from dfm_jax.config import Config
+from dfm_jax.config.automatic import with_dtype
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params
@@ -22,6 +25,7 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> Sampler:
       UserError: there is no checkpoint, or it is of another model.
     """
     params, step, saved = restore_params(workdir)
+    config = with_dtype(config, jax.default_backend(), saved["model"].get("compute_dtype", ""))
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config)["data"]}, config, workdir)
     tell_untrained_guidance(saved, config)
     return Sampler(params, config, step, str(workdir), saved)

@@ -27,6 +27,7 @@ from dfm_jax.runs.trained_on import follow
 from dfm_jax.runs.workdirs import path_of
 from dfm_jax.training import data as training_data
 from dfm_jax.training import sharding
+from dfm_jax.training.choices import settle
 from dfm_jax.training.data import TrainData
 from dfm_jax.training.ending import Progress, ending_told
 from dfm_jax.training.hooks import Hook, LogPreviews, SaveCheckpoints
@@ -73,9 +74,10 @@ def _train(
 ) -> int:
     settings, stopwatch = config.train, Stopwatch()
     # What a step computes, on which devices and what data.
-    setup = make_setup(config)
+    config, as_fits = settle(config, workdir)
+    setup = make_setup(as_fits)
     mesh = sharding.make_mesh(settings.mesh)
-    sharding.check_batch_size(settings.batch_size, settings.accumulate, mesh)
+    sharding.check_batch_size(settings.batch_size, as_fits.train.accumulate, mesh)
     data = open_data(config)
     with contextlib.ExitStack() as stack:
         # Where the run is, and what it writes to.

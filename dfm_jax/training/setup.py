@@ -12,6 +12,7 @@ from dfm_jax.config import Config
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.precision import exact_products
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create
@@ -49,17 +50,18 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
     loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
 
     def step(state: TrainState, example: Any, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
-        return train_step(
-            state,
-            example,
-            key,
-            tx=tx,
-            loss=partial(loss, perceptual=perceptual),
-            accumulate=config.train.accumulate,
-            ema_decay=optimizer.ema_decay,
-            ema_every=optimizer.ema_every,
-            ema_on_host=optimizer.ema_memory == "host",
-        )
+        with exact_products(config.model):  # also in the backward pass, where it traces the model once more
+            return train_step(
+                state,
+                example,
+                key,
+                tx=tx,
+                loss=partial(loss, perceptual=perceptual),
+                accumulate=config.train.accumulate,
+                ema_decay=optimizer.ema_decay,
+                ema_every=optimizer.ema_every,
+                ema_on_host=optimizer.ema_memory == "host",
+            )
 
     def show(params: Any, example: Any, key: Array) -> np.ndarray:
         return preview(DiffusionSampler(model, params, schedule, config.sample), example, key)

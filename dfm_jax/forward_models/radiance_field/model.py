@@ -10,11 +10,13 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float, Key, Num
 
+from dfm_jax.forward_models.precision import with_products
 from dfm_jax.forward_models.protocol import Inference, Params
 from dfm_jax.forward_models.radiance_field.networks import BoundEncoder
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.forward_models.radiance_field.rendering import add_view, cache_context_activations, estimate_image
 from dfm_jax.geometry import pixel_grid
+from dfm_jax.rendering.ray_marching import rays_per_chunk
 from dfm_jax.structs import Camera, Example, RayCache, Rays, Rendering, Scene
 
 
@@ -42,6 +44,7 @@ class RadianceFieldModel(RenderedScenes):
             "scene_field": nets.init_scene_field(keys[2]),
         }
 
+    @with_products
     def encode_context(self, params: Params, example: Example) -> EncodedContext:
         nets, target = self.networks, jax.tree.map(lambda x: x[:, 0], example.target)
         encoder = nets.bind_encoder(params)
@@ -52,6 +55,7 @@ class RadianceFieldModel(RenderedScenes):
         bound = BoundEncoder(encoder, params)
         return EncodedContext(scene, estimate, channels, target.camera, target.absolute_pose, bound)
 
+    @with_products
     def infer(
         self, params: Params, context: EncodedContext, x_t: Float[Array, "b h w 3"], timestep: Num[Array, "b"]
     ) -> Inference:
@@ -70,6 +74,7 @@ class RadianceFieldModel(RenderedScenes):
         pixel = jnp.broadcast_to(xy, (rays.origins.shape[0], *xy.shape))
         return x0, (rays, RayCache(pixel, {}))
 
+    @with_products
     def cache(
         self, params: Params, context: EncodedContext, query: tuple[Rays, RayCache], cache_bytes: int
     ) -> tuple[Rays, RayCache]:
@@ -87,7 +92,7 @@ class RadianceFieldModel(RenderedScenes):
         num_rays = rays.origins.shape[1]
         fitting = min(num_rays, cache_bytes // bytes_per_ray)
         if fitting < num_rays:
-            fitting -= fitting % marching.chunk_size  # whole chunks
+            fitting -= fitting % rays_per_chunk(marching.chunk_size, rays.origins.shape[0])  # whole chunks
         if not fitting:
             return query
         first = jax.tree.map(lambda x: x[:, :fitting], rays)

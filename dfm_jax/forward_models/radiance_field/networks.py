@@ -43,7 +43,9 @@ class SceneNetworks:
 
     @property
     def dtype(self) -> Any:
-        return jnp.dtype(self.config.compute_dtype)
+        """'auto' is float32 to those who only ask for shapes."""
+        chosen = self.config.compute_dtype
+        return jnp.dtype("float32" if chosen == "auto" else chosen)
 
     @property
     def scene_parts(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Key
 
 from dfm_jax.config import Config, LossConfig, ModelConfig
+from dfm_jax.forward_models.precision import with_products
 from dfm_jax.forward_models.protocol import Params, Prediction
 from dfm_jax.forward_models.radiance_field.losses import rendering_terms
 from dfm_jax.forward_models.radiance_field.networks import SceneNetworks
@@ -48,6 +49,7 @@ class RenderedScenes:
         """Side of the images that diffusion runs on, pixels."""
         return self.networks.image_size
 
+    @with_products
     def observe(
         self, params: Params, signal: Scene, query: Rays | tuple[Rays, RayCache], keys: Key[Array, "b"] | None = None
     ) -> Rendering:
@@ -81,6 +83,7 @@ class RenderedScenes:
         images = jnp.where(dropped[:, None, None, None, None], MID_GREY, example.context.images)
         return example.replace(context=example.context.replace(images=images))
 
+    @with_products
     def render(self, params: Params, signal: Scene, camera: Camera, height: int, width: int) -> RenderedViews:
         """What cameras [b, k] see of scenes [b]: views [b, k, h, w]. Rendering is deterministic here."""
         num_cameras = camera.intrinsics.shape[1]

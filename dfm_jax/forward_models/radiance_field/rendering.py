@@ -1,7 +1,7 @@
 """Rendering of inferred scenes: fields bound to a scene's feature maps, and the ray marcher run on them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Float, Key, Num
 
 from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
 from dfm_jax.geometry import cast_rays, pixel_grid
+from dfm_jax.models.activations import JOINT, OF_VIEWS
 from dfm_jax.models.radiance_field import ProjectedFeatures, RadianceField
 from dfm_jax.rendering.ray_marching import (
     even_distances,
@@ -22,6 +23,14 @@ from dfm_jax.rendering.ray_marching import (
     render_single_pass,
 )
 from dfm_jax.structs import Camera, EncodedViews, RayCache, Rays, Rendering, Scene
+
+# Names of activations that chunks keep for the backward pass: those of the estimate, and those of the scene.
+KEPT: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    "distances": ((), ()),
+    "estimate": ((OF_VIEWS, JOINT), ()),
+    "joint": ((OF_VIEWS, JOINT), (JOINT,)),
+    "all": ((OF_VIEWS, JOINT), (OF_VIEWS, JOINT)),
+}
 
 
 def add_view(
@@ -112,7 +121,7 @@ def estimate_image(params: Params, nets: SceneNetworks, context: Scene, camera: 
     size = nets.config.estimate_size
     rays = image_rays(camera, size, size, nets.config.pixel_grid)
     once = lambda rays: render_single_pass(field, rays, context.near, context.far, **settings)
-    return in_chunks(once, marching.chunk_size, rays)
+    return in_chunks(once, marching.chunk_size, rays, kept=KEPT[marching.keep][0])
 
 
 def render(
@@ -148,7 +157,8 @@ def render_with_uniforms(
 ) -> Rendering:
     """`render`, with the importance samples' uniform numbers given (None: deterministic)."""
     march = _ray_marcher(params, nets, scene)
-    run = lambda *inputs: in_chunks(march, nets.config.ray_marching.chunk_size, *inputs)
+    marching = nets.config.ray_marching
+    run = lambda *inputs: in_chunks(march, marching.chunk_size, *inputs, kept=KEPT[marching.keep][1])
     cached = cache.activations.values() if cache else ()
     num_cached = next((x.shape[1] for x in cached), 0)
     if num_cached in (0, rays.origins.shape[1]):
