@@ -16,14 +16,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """A line a sampler and spacing; in grey where as many samples of the true odds would lie on average."""
-    figure, (axes,) = _figure(1, (6.4, 3.6))
+    figure, (axes,) = new_figure(1, (6.4, 3.6))
     _over_steps(axes, records, [r["total_variation"] for r in records])
     expected = expected_total_variation(records[0]["num_samples"], HIDDEN_PROBABILITIES)
     axes.axhline(expected, color="0.6", ls="--", label="samples of the true odds")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("total variation to the true odds")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -34,13 +34,13 @@ def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> Non
         ("to_log-snr", "psnr"): ("To 250 steps even in log-SNR", "PSNR of samples, median, dB"),
         ("to_uniform", "same"): ("Samples that chose as 250 steps did", "share"),
     }
-    figure, every = _figure(len(panels), (14.0, 3.9))
+    figure, every = new_figure(len(panels), (14.0, 3.9))
     for axes, ((name, measure), (title, label)) in zip(every, panels.items(), strict=True):
         _over_steps(axes, records, [r[name][measure] for r in records])
         axes.set_title(title)
         axes.set_ylabel(label)
     every[-1].legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
@@ -71,7 +71,7 @@ def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], 
         "scene_psnr": ("Scene against guided image", "dB; more is better"),
     }
     wanted = {**truth, "diversity": unguided["diversity"]}
-    figure, (*every, last) = _figure(3, (11.5, 6.6), rows=2)
+    figure, (*every, last) = new_figure(3, (11.5, 6.6), rows=2)
     for axes, (name, (title, meaning)) in zip(every, panels.items(), strict=True):
         for colour, marker, (cure, points) in zip(cycle(COLOURS), cycle(MARKERS), measured.items(), strict=False):
             scales, values = ([point[key] for point in points] for key in ("scale", name))
@@ -86,10 +86,10 @@ def guidance(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], 
         axes.set_xlabel("scale of guidance")
     last.axis("off")
     last.legend(*every[0].get_legend_handles_labels(), loc="center", frameon=False, title="Cure", alignment="left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(count: int, size: tuple[float, float], rows: int = 1) -> tuple[Figure, Sequence[Axes]]:
+def new_figure(count: int, size: tuple[float, float], rows: int = 1) -> tuple[Figure, Sequence[Axes]]:
     """`count` panels in each of `rows` rows; without pyplot, which keeps figures and may look for a screen."""
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -100,5 +100,5 @@ def _figure(count: int, size: tuple[float, float], rows: int = 1) -> tuple[Figur
     return figure, axes
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path)

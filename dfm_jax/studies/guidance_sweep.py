@@ -7,9 +7,8 @@ The model must have been trained with `diffusion.guidance_dropout` above 0. Scen
 `index.html`, which says which cure to take, `guidance.png`, `guidance_samples.png` and `guidance.json`; the last line
 on standard output is that JSON. Several processes, as of `dfm_jax.main`, share out the points.
 
-Saturation is that of HSV, (max - min) / max of a pixel's colours, averaged over pixels by their value (black has none);
-contrast the standard deviation of the grey values of an image; diversity the standard deviation over the samples of a
-scene, averaged over pixels and colours. `scene_psnr` compares the sampled scene, rendered where it was sampled, with
+Saturation and contrast are those of `evaluation/appearance.py`; diversity is the standard deviation over the samples of
+a scene, averaged over pixels and colours. `scene_psnr` compares the sampled scene, rendered where it was sampled, with
 the guided image that diffusion ended with; `context_psnr` the scene, rendered at the context cameras, with what was
 given there.
 """
@@ -35,6 +34,7 @@ from dfm_jax.data.loading import dataset, evaluation_views
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
+from dfm_jax.evaluation.appearance import appearance
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import LARGEST_PSNR
 from dfm_jax.forward_models.build import require_scenes
@@ -123,7 +123,7 @@ def _sweep(config: Config, workdir: str | os.PathLike, folder: Path | None) -> d
         share_out(points, partial(_measure_point, config, trained.params, example), receive)
 
     def write() -> dict[str, Any]:
-        truth = _appearance(np.asarray(example.target.images[:, :1]))
+        truth = appearance(np.asarray(example.target.images[:, :1]))
         ranks = guidance_page.ranking(measured, truth)
         counts = {"num_scenes": config.sample.num_scenes, "num_samples": config.sample.num_samples, "made_from": source}
         result = {"step": trained.step, **counts, "truth": truth, "cures": CURES, "measured": measured}
@@ -150,22 +150,13 @@ def _measure_point(
 def measure(images: np.ndarray, seen: np.ndarray) -> dict[str, float]:
     """Of samples [s, n, h, w, 3] in [0, 1], and of their scenes rendered at the same camera."""
     diversity = float(images.std(1).mean())
-    return _appearance(images) | {"diversity": diversity, "scene_psnr": _mean_psnr(seen, images)}
+    return appearance(images) | {"diversity": diversity, "scene_psnr": _mean_psnr(seen, images)}
 
 
 def _mean_psnr(images: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
     """Over images [s, n, ...], of views [s, v] that are valid, if some may not be."""
     agreement = np.minimum(LARGEST_PSNR, psnr(images, truth))
     return float(agreement.mean() if valid is None else agreement.mean(1)[valid].mean())
-
-
-def _appearance(images: np.ndarray) -> dict[str, float]:
-    value, least = images.max(-1), images.min(-1)
-    grey = images.mean(-1)
-    return {
-        "saturation": float((value - least).sum() / max(value.sum(), 1e-6)),
-        "contrast": float(grey.std((-2, -1)).mean()),
-    }
 
 
 def _samples(

@@ -1,0 +1,205 @@
+"""The study of score distillation: what a method costs, what is measured, that it goes on, and what it refuses. The
+gradients themselves are tested with closed forms in `test_distillation.py`."""
+
+import json
+import pathlib
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.diffusion.distillation import Prior
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
+from dfm_jax.pages import distillation_page
+from dfm_jax.rendering.ray_sampling import coarse_distances
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.structs import Camera
+from dfm_jax.studies.score_distillation import __main__ as command
+from dfm_jax.studies.score_distillation import pictures, study
+from dfm_jax.studies.score_distillation.methods import (
+    PARTICLES,
+    SAMPLED,
+    Family,
+    Method,
+    estimate_of,
+    first_carry,
+    method_of,
+)
+from dfm_jax.studies.score_distillation.voxels import Voxels
+from tests.tiny import jit
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+SCHEDULE = cosine_schedule(1000)
+
+
+# --- methods
+
+
+def test_names_have_a_family_and_a_scale():
+    assert method_of("sds-7.5").scale == 7.5 and method_of("sds-7.5").evaluations == 2
+    assert method_of("sds-1") == Method("sds") and method_of("sds").evaluations == 1
+    assert method_of("dpm-solver++").family == "dpm-solver++"
+    assert method_of("cfg++").scale == 0.6 and method_of("nfsd-3").scale == 3
+
+
+@pytest.mark.parametrize("name", ["sdss", "sds-", "sds-much", "csd-2", "-1", "7.5"])
+def test_other_names_are_one_clear_error(name):
+    with pytest.raises(UserError, match="--methods"):
+        method_of(name)
+
+
+OPTIMISED = [f for f in get_args(Family) if f not in SAMPLED]
+
+
+@pytest.mark.parametrize("name", [*OPTIMISED, "sds-7.5", "sdi-7.5"])
+def test_a_step_evaluates_the_denoiser_as_often_as_it_says(name):
+    method, calls = method_of(name), []
+
+    def denoiser(x_t, t):
+        jax.debug.callback(lambda: calls.append(len(t)))
+        return 0.5 * x_t
+
+    @jit
+    def step(x, keys):
+        prior = Prior(SCHEDULE, denoiser, denoiser)
+        carry = first_carry(method, keys[0], x)
+        estimate = estimate_of(method, lambda known: prior, lambda known: denoiser, x)
+        return estimate(x, None, jnp.array(0.5), keys, carry)[0]
+
+    gradient = step(jnp.ones((PARTICLES, 2)), jax.random.split(jax.random.key(0), PARTICLES))
+    jax.effects_barrier()
+    assert len(calls) == method.evaluations and set(calls) == {PARTICLES}
+    assert np.isfinite(gradient).all()
+
+
+# --- grids
+
+
+def camera() -> Camera:
+    return Camera(jnp.eye(4)[None], jnp.array([[[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]]))
+
+
+NEAR, FAR = jnp.array([1.0]), jnp.array([3.0])
+
+
+def test_fog_of_one_density_is_rendered_as_the_formula_says():
+    voxels = Voxels(size=8, num_samples=16, background=0.25)
+    grid = jnp.concatenate([jnp.full((1, 8, 8, 8, 1), 1.5), jnp.full((1, 8, 8, 8, 3), 2.0)], axis=-1)
+    seen = jit(lambda grid: voxels.render(grid, camera(), NEAR, FAR, 4))(grid)
+    density = 10 * np.log1p(np.exp(1.5 - 3.7))
+    step = float(jnp.diff(coarse_distances(NEAR, FAR, 16))[0, 0])
+    # All rays are within the cube up to their last samples, which are a little beyond its far side where they slant.
+    opacity = 1 - np.exp(-density * step * 15)
+    colour = 1 / (1 + np.exp(-2.0))
+    np.testing.assert_allclose(seen, opacity * colour + (1 - opacity) * 0.25, atol=5e-3)
+
+
+def test_outside_of_the_cube_there_is_nothing_and_a_grid_is_looked_up_where_it_lies():
+    voxels = Voxels(size=9, num_samples=32, background=0.0)
+    away = camera().replace(camera_to_world=jnp.diag(jnp.array([1.0, -1, -1, 1]))[None])
+    opaque = jnp.full((1, 9, 9, 9, 4), 8.0)
+    see = jit(lambda grid, camera: voxels.render(grid, camera, NEAR, FAR, 8))
+    assert float(jnp.abs(see(opaque, away)).max()) < 1e-6
+    # A wall in front of the half with x > 0: the first axis is x, and the picture's right half is bright.
+    half = jnp.full((1, 9, 9, 9, 4), -30.0).at[0, 5:].set(8.0)
+    seen = np.asarray(see(half, camera()))[0, ..., 0]
+    assert seen[:, 5:].min() > 0.9 and seen[:, :3].max() < 0.1
+
+
+def test_drawn_distances_are_the_even_ones_on_average():
+    voxels = Voxels(size=8, num_samples=8, jitter=True)
+    grid = voxels.start(jax.random.split(jax.random.key(0), 1)) + 2
+    see = jit(lambda key: voxels.render(grid, camera(), NEAR, FAR, 4, keys=key[None]))
+    drawn = np.stack([see(key) for key in jax.random.split(jax.random.key(1), 200)])
+    even = jit(lambda grid: voxels.render(grid, camera(), NEAR, FAR, 4))(grid)
+    assert drawn.std(0).max() > 1e-4
+    np.testing.assert_allclose(drawn.mean(0), even, atol=0.02)
+
+
+# --- the command
+
+
+@pytest.fixture
+def untrained_linear(monkeypatch):
+    """The linear model with parameters that are all zero stands for a trained one."""
+
+    def restore(config, workdir):
+        model = study.make_model(config)
+        trained_with = {"diffusion": {"guidance_dropout": config.diffusion.guidance_dropout}}
+        return Sampler(model.init(jax.random.key(0)), config, 1, str(workdir), trained_with)
+
+    monkeypatch.setattr(study, "restore_trained", restore)
+
+
+def run(tmp_path, capsys, *arguments):
+    code = command.main([f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}", *arguments])
+    printed = capsys.readouterr()
+    return code, printed
+
+
+def test_of_vectors_it_measures_moments_and_goes_on_where_it_ended(tmp_path, capsys, monkeypatch, untrained_linear):
+    arguments = [f"--config={CONFIGS / 'linear.py'}:tiny", "--evaluations=6", "--results=32"]
+    code, printed = run(tmp_path, capsys, *arguments, "--methods=sds-1,ddim,sdi")
+    assert code == 0 and "left out: sdi" in printed.err
+    first = json.loads(printed.out)
+    assert set(first["methods"]) == {"sds-1", "ddim"} and first["methods"]["sds-1"]["evaluations"] == 6
+    assert {"mean_error", "covariance_error", "diversity", "seconds"} <= first["methods"]["ddim"].keys()
+    assert first["methods"]["sds-1"]["covariance_error"] > 0.9  # zero parameters predict one point
+
+    made = []
+    results = pictures.results
+    monkeypatch.setattr(pictures, "results", lambda *args: made.append(args[4].family) or results(*args))
+    code, printed = run(tmp_path, capsys, *arguments, "--methods=sds-1,csd,ddim")
+    second = json.loads(printed.out)
+    assert code == 0 and made == ["csd"] and second["methods"]["ddim"] == first["methods"]["ddim"]
+    (tmp_path / "out/results/image-csd-6-32.npz").write_bytes(b"damaged")
+    assert run(tmp_path, capsys, *arguments, "--methods=csd", "--config.seed=1")[0] == 0 and made == ["csd", "csd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods=,"], "names none"),
+        (["--methods=ddim,sdd"], "no method 'sdd'"),
+        (["--evaluations=0"], "no number above 0"),
+        (["--target=video"], "invalid choice"),
+        ([f"--config={CONFIGS / 'linear.py'}:tiny", "--target=scene"], "needs a model of scenes"),
+        ([f"--config={CONFIGS / 'linear.py'}:tiny", "--config.diffusion.guidance_dropout=0.0"], "without context"),
+        ([f"--config={CONFIGS / 'toy.py'}:tiny,pixelnerf"], "deterministic"),
+    ],
+)
+def test_mistakes_are_one_clear_error(tmp_path, capsys, untrained_linear, arguments, message):
+    code, printed = run(tmp_path, capsys, *arguments)
+    assert code and message in printed.err and "Traceback" not in printed.err and not printed.out
+
+
+@pytest.mark.slow
+def test_of_pictures_and_scenes_it_measures_the_odds(tmp_path, capsys):
+    """The shipped model, of one scene: that all measures are there, and that one step moves neither far."""
+    settings = [f"--config.data.dir={tmp_path / 'data'}", "--config.data.toy_scenes=16"]
+    settings += ["--config.evaluate.num_scenes=1", "--config.evaluate.num_target=2"]
+    arguments = [f"--out={tmp_path / 'out'}", "--methods=sds-1", "--evaluations=1", "--results=16"]
+    assert command.main(["--workdir=toy", *arguments, "--target=image,scene", *settings]) == 0
+    result = json.loads(capsys.readouterr().out)
+    wanted = {"total_variation", "mode_purity", "counts", "saturation", "contrast", "diversity", "context_psnr"}
+    wanted |= {"agreement", "evaluations", "seconds", "num_results"}
+    for section in ("methods", "methods_3d"):
+        assert result[section]["sds-1"].keys() == wanted and sum(result[section]["sds-1"]["counts"]) in (0, 16)
+    assert result["methods"]["sds-1"]["saturation"] < 0.5 and 0 < result["honest"]["total_variation"] < 0.3
+    page = (tmp_path / "out/index.html").read_text()
+    assert "methods-pictures.png" in page and (tmp_path / "out/methods_3d.png").stat().st_size > 10_000
+
+
+def test_the_page_says_who_kept_the_odds_and_who_burnt():
+    measured = lambda distance, colours: {"total_variation": distance, "saturation": colours}
+    result = {
+        "methods": {"ddim": measured(0.03, 0.5), "sds-100": measured(0.4, 0.9), "csd": measured(0.3, 0.8)},
+        "honest": {"limit": 0.08},
+        "truth": {"saturation": 0.5},
+    }
+    said = distillation_page.verdict(result)
+    assert said.startswith("ddim kept the odds") and "sds-100 and csd made colours" in said
+    assert "None kept" in distillation_page.verdict({**result, "honest": {"limit": 0.01}})
