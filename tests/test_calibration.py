@@ -86,7 +86,7 @@ def test_a_view_that_does_not_tell_has_no_attribute():
     data, _, _, intrinsics = box_views()
     front = data.scene(0).camera_to_world[1]
     image = toy_scenes.render_view(BOX, front, intrinsics, 24)[0]
-    assert np.isnan(TOY.read(BOX, front[None, :3], intrinsics[None], image[None, None])[COLOUR]).all()
+    assert np.isnan(TOY.read(BOX, front[None, :3], intrinsics[None], image[None, None]).scalars[COLOUR]).all()
 
 
 def test_evaluation_sets_scalars_against_their_odds():

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from dfm_jax.data import prepare
-from dfm_jax.data.builders import toy
+from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.preparing import building, posed_scenes, runners, shards
 from dfm_jax.errors import UserError
@@ -82,7 +82,7 @@ def test_whoever_converts_the_bytes_are_the_same(clips, small_shards, tmp_path, 
 
 
 def test_frames_are_found_across_shards(tmp_path, small_shards):
-    source = toy.ToySource(num_scenes=5, image_size=4, seed=0)
+    source = procedural.ToySource(num_scenes=5, image_size=4, seed=0)
     building.prepare(source, tmp_path, "toy", OPTIONS)
     data = dataset.open_dataset(tmp_path, "toy", "train")
     for number, name in enumerate(source.splits()["train"]):
@@ -99,7 +99,7 @@ def test_beam_that_is_missing_is_an_error_that_names_the_extra(clips, tmp_path, 
 
 
 def test_a_source_without_scenes_is_one_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(toy.ToySource, "splits", lambda self: {"train": []})
+    monkeypatch.setattr(procedural.ToySource, "splits", lambda self: {"train": []})
     assert prepare.main(["--format=toy", f"--data_dir={tmp_path}"]) == 1
     assert capsys.readouterr().err == "error: nothing of the source was chosen: there is no scene to convert\n"
     assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]
@@ -120,7 +120,7 @@ def toy_options(directory, *options, num_scenes=7, num_workers=1):
 def several(tmp_path_factory):
     """What a conversion to several shards makes that nobody interrupts."""
     directory = tmp_path_factory.mktemp("several")
-    building.prepare(toy.ToySource(SEVERAL_SHARDS, 4, 0), directory, "toy", OPTIONS)
+    building.prepare(procedural.ToySource(SEVERAL_SHARDS, 4, 0), directory, "toy", OPTIONS)
     return contents(directory / "toy")
 
 
@@ -157,7 +157,7 @@ def whole(tmp_path, small_shards):
 @pytest.fixture
 def interrupted(tmp_path, small_shards, monkeypatch):
     """The folder of a conversion whose user loses patience in the fourth shard; three are finished then."""
-    read = toy.ToySource.read
+    read = procedural.ToySource.read
 
     def impatient(self, split, name):
         if name == "train-000006":
@@ -165,7 +165,7 @@ def interrupted(tmp_path, small_shards, monkeypatch):
         return read(self, split, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(toy.ToySource, "read", impatient)
+        patch.setattr(procedural.ToySource, "read", impatient)
         with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
             prepare.main(toy_options(tmp_path))
     assert not dataset.exists(tmp_path, "toy")
@@ -206,8 +206,8 @@ def test_a_damaged_shard_is_converted_again(tmp_path, interrupted, whole, damage
 @pytest.mark.parametrize("option", ["--seed=5", "--min_frames=4", "--num_scenes=8"])
 def test_other_options_use_nothing_of_an_interrupted_conversion(tmp_path, interrupted, monkeypatch, option):
     tried = []
-    read = toy.ToySource.read
-    monkeypatch.setattr(toy.ToySource, "read", lambda self, *name: tried.append(name) or read(self, *name))
+    read = procedural.ToySource.read
+    monkeypatch.setattr(procedural.ToySource, "read", lambda self, *name: tried.append(name) or read(self, *name))
     assert prepare.main(toy_options(tmp_path, option)) == 0
     assert len(tried) == len(set(tried)) == (24 if option == "--num_scenes=8" else 23)
     assert prepare.main(toy_options(tmp_path / "fresh", option)) == 0
@@ -230,7 +230,7 @@ def test_a_source_that_was_changed_is_converted_anew(clips, tmp_path, small_shar
 # Processes that fail
 
 
-class Broken(toy.ToySource):
+class Broken(procedural.ToySource):
     """Fails at its first scene, in its own way."""
 
     def __init__(self, fail):

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
-from dfm_jax.data.builders import toy
+from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import pipeline
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
@@ -25,7 +25,7 @@ def config(tmp_path_factory):
     """Toy scenes, 2 or 3 context views (the rule for orbits fits them too), mirrored and scaled at random."""
     directory = tmp_path_factory.mktemp("data")
     options = posed_scenes.StoreOptions(image_size=0, min_frames=3)
-    building.prepare(toy.ToySource(NUM_SCENES, 2 * SIZE, seed=1), directory, "toy", options)
+    building.prepare(procedural.ToySource(NUM_SCENES, 2 * SIZE, seed=1), directory, "toy", options)
     sampling = ViewSamplingConfig(
         rule="co3d",
         min_frame_gap=3,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dfm_jax.data import prepare
-from dfm_jax.data.builders import toy as toy_scenes
+from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.preparing import building
 from tests.realestate10k_source import camera_line, picture, replace_line, timestamp, write_clip
@@ -323,7 +323,7 @@ def test_a_failed_preparation_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(self, split, name):
         raise RuntimeError("the importer has a bug")
 
-    monkeypatch.setattr(toy_scenes.ToySource, "read", fail)
+    monkeypatch.setattr(procedural.ToySource, "read", fail)
     with pytest.raises(RuntimeError, match="has a bug"):
         prepare.main(toy(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [".toy.lock"]

@@ -11,7 +11,7 @@ from configs import toy as toy_config
 from dfm_jax.config import DataConfig
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data import make_toy
-from dfm_jax.data.builders import toy
+from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
@@ -138,7 +138,7 @@ def test_an_index_file_that_was_stored_for_other_data_is_noticed(config, data, t
     stored = tmp_path / "protocol.json"
     evaluation_index.write(stored, evaluation_views.evaluation_views(config, num_scenes=2), data, "evaluated in x")
     assert evaluation_index.changed_data(stored, data) == ""
-    building.prepare(toy.ToySource(4, 8, seed=1), tmp_path, "toy", posed_scenes.StoreOptions(0, 3))
+    building.prepare(procedural.ToySource(4, 8, seed=1), tmp_path, "toy", posed_scenes.StoreOptions(0, 3))
     others = pipeline.open_dataset(tmp_path, "toy", "test")
     assert others.names == data.names and "other files" in evaluation_index.changed_data(stored, others)
     content = json.loads(stored.read_text())

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.runs import earlier_results, fingerprints
@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
     """Toy data sets: `a`, the same again as `b`, the same scenes in other colours, and with a scene more."""
     data_dir = tmp_path_factory.mktemp("data")
     for name, scenes, seed in (("a", 3, 0), ("b", 3, 0), ("colours", 3, 1), ("more", 4, 0)):
-        building.prepare(toy.ToySource(scenes, 4, seed), data_dir, name, posed_scenes.StoreOptions(0, 3))
+        building.prepare(procedural.ToySource(scenes, 4, seed), data_dir, name, posed_scenes.StoreOptions(0, 3))
     return data_dir
 
 

@@ -14,8 +14,9 @@ from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import features, scene_store, summary
 from dfm_jax.evaluation.calibration import honest_draws, toy_modes
+from dfm_jax.evaluation.calibration.known_odds import TOY
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
-from dfm_jax.pages import evaluation_page
+from dfm_jax.pages import odds_section
 from dfm_jax.structs import Camera, Example, RenderedViews, Views
 from tests.test_consistency import BOX
 
@@ -92,7 +93,7 @@ def test_cameras_in_the_object_and_away_from_it_score_what_can_be_scored():
     scores = measure("a", example, exact, grid="centres", lpips_fn=None, depth=depth, modes=modes, clean=clean)
     assert modes[:, :2].tolist() == [[toy_modes.UNSEEN] * 2] * 2 and not np.isfinite(depth[1]).any()
     assert scores.depth_error == [[pytest.approx(0, abs=1e-6), None]] * 2 and scores.psnr == [[99.0, 99.0]] * 2
-    numbers = summary.summarise([scores])
+    numbers = summary.summarise([scores], ODDS)
     json.dumps([dataclasses.asdict(scores), numbers], allow_nan=False)
     assert numbers["num_colours_read"] == 0 and numbers["depth_error"] == pytest.approx(0, abs=1e-6)
 
@@ -159,7 +160,7 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
     scene = made_scores(
         [[1.0, 1.0]] * 10, modes=[list(pair) for pair in zip(first, novel, strict=True)], clean=[True] * 9 + [False]
     )
-    numbers = summary.summarise([scene])
+    numbers = summary.summarise([scene], ODDS)
     assert numbers["total_variation"] == pytest.approx(0)
     assert numbers["mode_purity"] == pytest.approx(0.9)
     assert numbers["novel_view_agreement"] == pytest.approx(0.8) and numbers["num_novel_views"] == 5
@@ -169,9 +170,9 @@ def test_calibration_compares_the_first_view_with_the_odds_and_the_others_with_i
 def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     read = made_scores([[1.0]], modes=[[2]], clean=[True])
     unseen = made_scores([[1.0]] * 2, modes=[[-1], [-1]], clean=[False, False])
-    both = summary.summarise([read, unseen])
+    both = summary.summarise([read, unseen], ODDS)
     assert (both["num_colours_read"], both["mode_purity"], both["share_2"]) == (1, 1.0, 1.0)
-    none = summary.summarise([unseen])
+    none = summary.summarise([unseen], ODDS)
     assert none["num_colours_read"] == 0 and none["total_variation"] is None and none["mode_purity"] is None
 
 
@@ -184,10 +185,10 @@ def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
     ],
 )
 def test_the_page_says_whether_the_odds_are_right(shares, text):
-    difference = 0.5 * sum(abs(a - b) for a, b in zip(shares, ODDS, strict=True))
-    result = {"deterministic": False, "num_colours_read": 200, "total_variation": difference}
-    result |= {f"share_{i}": share for i, share in enumerate(shares)}
-    assert text in evaluation_page.verdict(result)
+    shown = np.repeat(np.arange(3), np.rint(200 * np.array(shares)).astype(int))
+    scene = made_scores([[1.0]] * 200, modes=[[mode] for mode in shown.tolist()], clean=[True] * 200)
+    attributes = summary.odds_of_attributes([scene], TOY)
+    assert text in odds_section.verdict({"deterministic": False, "num_colours_read": 200, "attributes": attributes})
 
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():

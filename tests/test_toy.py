@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dfm_jax.data.builders import toy
+from dfm_jax.data.builders import procedural
+from dfm_jax.data.loading import procedural as procedural_scenes
 from dfm_jax.data.loading import toy_scenes, transforms
 
 SIZE = 16
@@ -11,7 +12,7 @@ SIZE = 16
 
 @pytest.fixture(scope="module")
 def source():
-    return toy.ToySource(num_scenes=40, image_size=SIZE, seed=3)
+    return procedural.ToySource(num_scenes=40, image_size=SIZE, seed=3)
 
 
 def pictures(scene):
@@ -115,7 +116,7 @@ def test_modes_of_the_hidden_colour_are_far_apart_in_every_shade():
 
 
 def test_hidden_colours_have_their_probabilities_and_ignore_what_is_visible():
-    source = toy.ToySource(num_scenes=3000, image_size=4, seed=0)
+    source = procedural.ToySource(num_scenes=3000, image_size=4, seed=0)
     attributes = [source.read("train", name).attributes for name in source.splits()["train"]]
     hidden = np.array([a["hidden"] for a in attributes])
     shares = np.bincount(hidden, minlength=3) / 3000
@@ -131,15 +132,15 @@ def test_views_cover_the_circle_and_start_at_the_front(source):
     scene = source.read("train", "train-000001")
     azimuth = [np.arctan2(f.camera_to_world[0, 3], -f.camera_to_world[1, 3]) % (2 * np.pi) for f in scene.frames]
     assert azimuth[0] == 0
-    part = np.floor(np.array(azimuth[1:]) / (2 * np.pi / toy_scenes.NUM_AZIMUTHS))
-    np.testing.assert_array_equal(part, np.arange(toy_scenes.NUM_AZIMUTHS))
+    part = np.floor(np.array(azimuth[1:]) / (2 * np.pi / procedural_scenes.NUM_AZIMUTHS))
+    np.testing.assert_array_equal(part, np.arange(procedural_scenes.NUM_AZIMUTHS))
 
 
 def test_scenes_depend_on_seed_and_split_alone(source):
-    again = toy.ToySource(num_scenes=40, image_size=SIZE, seed=3)
+    again = procedural.ToySource(num_scenes=40, image_size=SIZE, seed=3)
     again.read("train", "train-000030")  # in another order
     scene = source.read("train", "train-000002")
     np.testing.assert_array_equal(pictures(scene), pictures(again.read("train", "train-000002")))
-    other_seed = toy.ToySource(num_scenes=40, image_size=SIZE, seed=4).read("train", "train-000002")
+    other_seed = procedural.ToySource(num_scenes=40, image_size=SIZE, seed=4).read("train", "train-000002")
     other_split = source.read("test", "test-000002")
     assert scene.attributes != other_seed.attributes and scene.attributes != other_split.attributes

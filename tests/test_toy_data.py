@@ -10,7 +10,7 @@ import pytest
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
 from dfm_jax.data import make_toy
-from dfm_jax.data.builders import toy
+from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import dataset, pipeline, toy_data, toy_scenes
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
@@ -37,7 +37,7 @@ def asking_for(data_dir, scenes, name="toy"):
 def make(data_dir, scenes, size=SIZE, seed=0, name="toy", **options):
     """What `prepare --format=toy` makes."""
     options = posed_scenes.StoreOptions(image_size=0, min_frames=3, **options)
-    building.prepare(toy.ToySource(scenes, size, seed), data_dir, name, options)
+    building.prepare(procedural.ToySource(scenes, size, seed), data_dir, name, options)
 
 
 def train_split(config):
@@ -152,4 +152,3 @@ def test_other_data_sets_are_left_alone(tmp_path):
 def test_pictures_so_small_that_some_are_equal_are_still_known(tmp_path):
     config = make_toy.ensure_toy(asking_for(tmp_path, 2), 4)
     assert toy_data.find_toy(asking_for(tmp_path, 2), 4) == dataclasses.replace(config, name="toy-2-4px")
-    assert toy_data.NAME == "toy"

@@ -30,7 +30,7 @@ from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_dis
 from dfm_jax.evaluation.features import Extractor, kept_features
 from dfm_jax.evaluation.index_layouts import NONE_LISTED
 from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
-from dfm_jax.evaluation.summary import calibration_of_scalars, summarise
+from dfm_jax.evaluation.summary import calibration_of_scalars, odds_of_attributes, summarise
 from dfm_jax.evaluation.video_distance import video_numbers
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
@@ -96,8 +96,10 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
             of_videos = video_numbers(networks.video, (store.images(i) for i in range(len(views))))
             distances, missing = distances | of_videos[0], missing | of_videos[1]
         known = known_odds(data)
-        scalars = calibration_of_scalars(scores, known.likely if known else {})
-        return summarise(scores) | distances | {"scalars": scalars}, missing
+        of_odds = {"scalars": calibration_of_scalars(scores, known.likely if known else {})}
+        if known:
+            of_odds |= {"attributes": odds_of_attributes(scores, known), "odds": known.odds.ravel().tolist()}
+        return summarise(scores, of_odds.get("odds", ())) | distances | of_odds, missing
 
     numbers, missing = from_first(summarised)
     sweep = _sweep(config, trained.params, data, views, store) if numbers.get("num_colours_read") else []

@@ -18,7 +18,7 @@ from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.preparing import sfm
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import camera_errors, evaluation_index, video_distance
-from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
 from dfm_jax.evaluation.scene_store import SceneStore
 from dfm_jax.evaluation.scores import CamerasFn, SceneSamples, SceneScores, measure
@@ -192,13 +192,13 @@ def _measure(
     known = {}
     num_context = len(example.context.valid)
     targets = samples.views.rgb[:, num_context:]
-    if toy_modes.has_known_odds(data) and not config.evaluate.num_scales:
+    if (kind := known_odds(data)) and not config.evaluate.num_scales:
         attributes, poses = data.scene(number).attributes, example.target.absolute_pose
         intrinsics = example.target.camera.intrinsics
-        known["modes"], known["clean"] = toy_modes.read_views(attributes, poses, intrinsics, targets)
-        known["depth"] = toy_modes.true_depth(attributes, poses, intrinsics, config.image_size)
-        shown, true = toy_modes.as_scalars(known["modes"][:, 0]), toy_modes.true_scalars(attributes)
-        known["scalars"] = {name: (values, true[name]) for name, values in shown.items()}
+        shown, true = kind.read(attributes, poses, intrinsics, targets), kind.truth(attributes)
+        known = {"modes": shown.modes, "clean": shown.clean}
+        known["depth"] = kind.depth(attributes, poses, intrinsics, config.image_size)
+        known["scalars"] = {name: (values, true[name]) for name, values in shown.scalars.items()}
     grid = config.model.pixel_grid
     scores = measure(
         data.names[number],

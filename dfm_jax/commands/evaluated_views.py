@@ -11,7 +11,7 @@ from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index
-from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.extent import Extent, extent_of
 from dfm_jax.evaluation.index_layouts import Skipped
 from dfm_jax.evaluation.protocols.comparison import Circumstances, compare
@@ -33,10 +33,10 @@ class ChosenViews:
 def open_data(config: Config) -> SceneDataset:
     """The split that is evaluated."""
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    if config.evaluate.sweep_samples and len(data) and not toy_modes.has_known_odds(data):
+    if config.evaluate.sweep_samples and len(data) and known_odds(data) is None:
         raise UserError(
-            "config.evaluate.sweep_samples compares samples with known odds, which only toy scenes have; leave it out "
-            "with --config.evaluate.sweep_samples=0"
+            "config.evaluate.sweep_samples compares samples with known odds, which only toy scenes and shapes have; "
+            "leave it out with --config.evaluate.sweep_samples=0"
         )
     return data
 

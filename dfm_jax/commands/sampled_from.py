@@ -22,7 +22,7 @@ from dfm_jax.data.loading import pipeline
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.evaluation.calibration.toy_modes import has_known_odds, hidden_pixels, read_hidden_colours
+from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.runs.barriers import failing_together
 from dfm_jax.runs.processes import check_same
 from dfm_jax.sampling.assumptions import Assumptions
@@ -159,8 +159,9 @@ def _hidden_part(config: Config, names: Sequence[str], example: Example, sampled
     """What samples say about the hidden attribute, and for each scene which pixels show it, [h, w] bool, of data sets
     that have a known one; None for all others."""
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    if not has_known_odds(data):
+    kind = known_odds(data)
+    if kind is None:
         return None, [None] * len(names)
     samples = sampled.views[:, :, example.context.valid.shape[1]]
-    colours = read_hidden_colours(data, names, example, samples, sampled.estimate)
-    return colours, hidden_pixels(data, names, example, config.image_size)
+    colours = kind.colours(data, names, example, samples, sampled.estimate)
+    return colours, kind.hidden_pixels(data, names, example, config.image_size)

@@ -20,21 +20,21 @@ from dfm_jax.data.builders import (
     opensfm,
     photos,
     polycam,
+    procedural,
     realestate10k,
     realestate10k_cameras,
     record3d,
     scannetpp,
     srn,
-    toy,
     transforms_json,
     zero123,
 )
+from dfm_jax.data.loading.generators import GENERATORS
 from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.source import Source
 from dfm_jax.errors import UserError
 
-TOY_IMAGE_SIZE = 24
-TOY_SCENES = 4000
+PROCEDURAL_SCENES = 4000
 HOLDOUT = 8  # of a capture: every 8th frame, as is usual
 LAY, LEAVE = "lay", "leave"  # what becomes of what masks exclude
 
@@ -71,7 +71,7 @@ OPTIONS = {
     "video_frames": Option(int, f"frames to take of a video, default {photos.VIDEO_FRAMES}", least=3),
     "best": Option(int, "sequences of each category to keep, by viewpoint quality score; published: 500", least=1),
     "categories": Option(_names, "those to keep, with commas between them; default: all"),
-    "num_scenes": Option(int, f"number of training scenes, default {TOY_SCENES}", least=1),
+    "num_scenes": Option(int, f"number of training scenes, default {PROCEDURAL_SCENES}", least=1),
     "seed": Option(int, "default 0", least=0),
     "background": Option(
         str,
@@ -103,8 +103,12 @@ def _realestate10k(args: argparse.Namespace) -> Source:
     return realestate10k.RealEstate10KSource(Path(args.source))
 
 
-def _toy(args: argparse.Namespace) -> Source:
-    return toy.ToySource(args.num_scenes or TOY_SCENES, args.image_size or TOY_IMAGE_SIZE, args.seed or 0)
+def _procedural(name: str) -> Format:
+    def make(args: argparse.Namespace) -> Source:
+        size = args.image_size or GENERATORS[name].image_size
+        return procedural.SOURCES[name](args.num_scenes or PROCEDURAL_SCENES, size, args.seed or 0)
+
+    return Format(make, options=("num_scenes", "seed"), reads_source=False)
 
 
 def _background(args: argparse.Namespace, default: str = "black") -> pictures.Colour | None:
@@ -168,8 +172,9 @@ FORMATS = {
     "realestate10k": Format(_realestate10k, counts=(realestate10k_cameras.MISSING,)),
     "record3d": _captures(record3d.Record3DSource),
     "scannetpp": _captures(scannetpp.ScanNetPPSource, masked=True),
+    "shapes": _procedural("shapes"),
     "srn": _objects(srn.SRNSource),
-    "toy": Format(_toy, options=("num_scenes", "seed"), reads_source=False),
+    "toy": _procedural("toy"),
     "transforms": _captures(transforms_json.TransformsSource, masked=True),
     "zero123": _objects(zero123.Zero123Source),
 }

@@ -39,13 +39,13 @@ def ensure_toy(config: DataConfig, image_size: int) -> DataConfig:
 
 
 def _generate(config: DataConfig, name: str, image_size: int) -> None:
-    from dfm_jax.data.builders.toy import ToySource
+    from dfm_jax.data.builders.procedural import SOURCES
     from dfm_jax.data.preparing import building
     from dfm_jax.data.preparing.posed_scenes import StoreOptions
 
     data_dir = Path(config.dir)
     with building.exclusive(data_dir, name):  # processes that share the folder wait for the first of them
         if not dataset.exists(data_dir, name):
-            logger.info("generating %d toy scenes in %s", config.toy_scenes, data_dir / name)
-            source = ToySource(config.toy_scenes, image_size, toy_data.SEED)
+            logger.info("generating %d %s scenes in %s", config.toy_scenes, config.name, data_dir / name)
+            source = SOURCES[config.name](config.toy_scenes, image_size, toy_data.SEED)
             building.build(source, data_dir, name, StoreOptions(image_size=0, min_frames=building.MIN_FRAMES))

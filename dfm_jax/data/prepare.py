@@ -4,7 +4,7 @@
     python -m dfm_jax.data.prepare --format=co3d --source=DIR --data_dir=DIR [--best=500] [--categories=apple,vase]
     python -m dfm_jax.data.prepare --format=photos --source=DIR_OR_VIDEO --data_dir=DIR [--video_frames=N]
     python -m dfm_jax.data.prepare --format=transforms|colmap|llff|... --source=DIR --data_dir=DIR [--name=NAME]
-    python -m dfm_jax.data.prepare --format=toy --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
+    python -m dfm_jax.data.prepare --format=toy|shapes --data_dir=DIR [--num_scenes=N] [--image_size=N] [--seed=N]
     python -m dfm_jax.data.prepare ... [--num_workers=N | --runner=DirectRunner --beam_options='--OPTION=VALUE ...']
 
 Progress goes to standard error; the last line on standard output is one JSON object that counts `scenes`, `frames`,
@@ -38,14 +38,15 @@ logger = logging.getLogger(__name__)
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", required=True, choices=formats.FORMATS, help="layout of the source")
-    parser.add_argument("--source", help="folder that holds the source; none for toy")
+    parser.add_argument("--source", help="folder that holds the source; none for shapes and toy")
     parser.add_argument("--data_dir", required=True, help="folder in which data sets lie")
     parser.add_argument("--name", help="of the data set; default: the format")
     parser.add_argument(
         "--image_size",
         type=int,
-        help="side of the stored pictures, pixels; larger ones are reduced. Default: kept, "
-        f"toy: {formats.TOY_IMAGE_SIZE}",
+        help="side of the stored pictures, pixels; larger ones are reduced. Default: kept,  and ".join(
+            f"{name}: {generator.image_size}" for name, generator in GENERATORS.items()
+        ),
     )
     parser.add_argument("--min_frames", type=int, default=building.MIN_FRAMES, help="scenes with fewer are quarantined")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of that name")

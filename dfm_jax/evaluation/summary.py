@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.best_of import BEST_OF, expected_best
 from dfm_jax.evaluation.calibration import honest_draws
-from dfm_jax.evaluation.calibration.toy_modes import UNSEEN
+from dfm_jax.evaluation.calibration.known_odds import KnownOdds
+from dfm_jax.evaluation.calibration.reading import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.uncertainty import LEVELS
@@ -31,13 +31,13 @@ SAMPLE_MEASURES = (
 SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips", "ause", "aurc")
 
 
-def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
+def summarise(scenes: Sequence[SceneScores], odds: Sequence[float] = ()) -> dict[str, float | int | None]:
     """Means over all scenes, each counting once: of the mean over its samples, `psnr`, and of its best sample by that
     measure, `psnr_best`; None where nothing could be measured.
 
-    On toy also `total_variation` between the hidden colours of the samples and their odds, `mode_purity`, the share of
-    samples of one colour, and `novel_view_agreement`, the share of novel views that show the same colour as target
-    view 0; of the `num_colours_read` samples whose target view 0 shows the hidden side.
+    Where what is hidden has known `odds` (toy: of three colours), also `total_variation` between what samples show and
+    these, `mode_purity`, the share of samples that show one case, and `novel_view_agreement`, the share of novel views
+    that show the same as target view 0; of the `num_colours_read` samples whose target view 0 shows the hidden side.
     """
     rows = [scene_row(scene) for scene in scenes]
     numbers: dict[str, float | int | None] = {
@@ -45,8 +45,8 @@ def summarise(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
     }
     numbers |= {"num_scenes": len(scenes), "num_samples": sum(len(scene.psnr) for scene in scenes)}
     numbers |= camera_counts(scenes)
-    if scenes[0].modes is not None:
-        numbers |= _calibration(scenes)
+    if len(odds) and scenes[0].modes is not None:
+        numbers |= _calibration(scenes, odds)
     return numbers
 
 
@@ -71,6 +71,29 @@ def camera_counts(scenes: Sequence[SceneScores]) -> dict[str, int]:
     asked = [x for scene in scenes for x in scene.registered_views or () if x is not None]
     found = [x for scene in scenes for x in scene.rotation_error or () if x is not None]
     return {"num_camera_samples": len(asked), "num_camera_samples_registered": len(found)} if asked else {}
+
+
+def odds_of_attributes(scenes: Sequence[SceneScores], known: KnownOdds) -> dict[str, dict[str, Any]]:
+    """How often samples show each value of a hidden attribute, by its name: `values` and their `odds`, `shares` of the
+    `num_samples` that tell, `total_variation` between the two, its mean `of_honest_draws` and the `limit` that 95 % of
+    such draws stay below. None at all if no sample tells."""
+    shown = [sample[0] for scene in scenes for sample in scene.modes or () if sample[0] != UNSEEN]
+    if not shown:
+        return {}
+    found = {}
+    for axis, (name, values) in enumerate(known.factors.items()):
+        odds = known.odds.sum(tuple(other for other in range(known.odds.ndim) if other != axis)).tolist()
+        counts = np.bincount(np.unravel_index(shown, known.odds.shape)[axis], minlength=len(odds))
+        found[name] = {
+            "values": list(values),
+            "odds": odds,
+            "shares": (counts / len(shown)).tolist(),
+            "num_samples": len(shown),
+            "total_variation": total_variation(counts, odds),
+            "of_honest_draws": honest_draws.expected_total_variation(len(shown), odds),
+            "limit": honest_draws.total_variation_limit(len(shown), odds),
+        }
+    return found
 
 
 def scene_row(scene: SceneScores) -> dict[str, Any]:
@@ -105,7 +128,7 @@ def view_rows(scene: SceneScores) -> list[dict[str, Any]]:
     return rows
 
 
-def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]:
+def _calibration(scenes: Sequence[SceneScores], odds: Sequence[float]) -> dict[str, float | int | None]:
     """Of the samples whose target view 0 shows the hidden side; without numbers if there is none."""
     read = [
         (sample, clean)
@@ -115,7 +138,6 @@ def _calibration(scenes: Sequence[SceneScores]) -> dict[str, float | int | None]
     ]
     if not read:
         return {"num_colours_read": 0, "total_variation": None, "mode_purity": None, "novel_view_agreement": None}
-    odds = toy_scenes.HIDDEN_PROBABILITIES
     counts = np.bincount([sample[0] for sample, _ in read], minlength=len(odds))
     agrees = [novel == sample[0] for sample, _ in read for novel in sample[1:] if novel != UNSEEN]
     return {

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.loading import toy_scenes
-from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation, total_variation_limit
-from dfm_jax.evaluation.calibration.toy_modes import NAMES
+from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
 from dfm_jax.evaluation.extent import Extent
 from dfm_jax.evaluation.index_layouts import NONE_LISTED
 from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.summary import scene_row
-from dfm_jax.pages import plots, protocol_section, uncertainty_section
+from dfm_jax.pages import odds_section, plots, protocol_section, uncertainty_section
 from dfm_jax.pages.explained_measures import EXPLAINED, OF_SAMPLES_ONLY
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
@@ -33,10 +31,10 @@ def write_page(folder: Path, store: StoredScenes, result: Mapping[str, Any], sco
     if result["protocol"]:
         sections.append(protocol_section.section(result["protocol"]))
     if result.get("total_variation") is not None:
-        sections.append(_odds(result))
+        sections.append(odds_section.section(result))
     if result["sweep"]:
-        plots.total_variation_over_steps(folder / "sweep.png", result["sweep"])
-        sections.append(_sweep(result["sweep"], result["settings"]["sweep_samples"]))
+        plots.total_variation_over_steps(folder / "sweep.png", result["sweep"], result["odds"])
+        sections.append(_sweep(result["sweep"], result["settings"]["sweep_samples"], result["odds"]))
     sections += [_pictures(folder, store, result, scores), _numbers(result)]
     sections += [uncertainty_section.section(result), _scenes(result, scores)]
     sections += [_missing(result), _settings(result)]
@@ -92,51 +90,7 @@ def _holes(result: Mapping[str, Any]) -> str:
     return f" with holes: {escape(holes)}" if holes else ""
 
 
-def _odds(result: Mapping[str, Any]) -> str:
-    count, shares = result["num_colours_read"], [result[f"share_{i}"] for i in range(len(NAMES))]
-    unread = result["num_samples"] - count
-    others = f" Of {unread} samples the target view shows too little of it: they do not count." if unread else ""
-    bars = "".join(
-        f'<span><span class="swatch" style="background:{name}"></span>{name}</span><span class="bar">'
-        f'<i style="width:{100 * share:.1f}%;background:{name}"></i><u style="left:{100 * odds:.1f}%"></u>'
-        f"<span>{share:.1%} of {count}, true odds {odds:.0%}</span></span>"
-        for name, share, odds in zip(NAMES, shares, toy_scenes.HIDDEN_PROBABILITIES, strict=True)
-    )
-    return f"""<h2>Are the odds right?</h2>
-<p>The side that the context view hides is red, green or blue at random. Samples of a calibrated model have these odds,
-and each has one colour. <b>{verdict(result)}</b></p>
-<ul class="facts">
-<li><b>{result["total_variation"]:.3f}</b>total variation between the sampled colours and the true odds; as many
-samples of the true odds differ by {result["total_variation_of_honest_draws"]:.3f} on average</li>
-<li><b>{formatted(result["mode_purity"], ".1%")}</b>of the samples are of one colour: nine tenths of the hidden pixels
-or more</li>
-<li><b>{formatted(result["novel_view_agreement"], ".1%")}</b>of {result["num_novel_views"]} novel views of the samples
-show the colour that the target view shows</li>
-</ul>
-<div class="bars">{bars}</div>
-<p class="soft">Bars: the colour that each sample's hidden side is nearest to. Marks: the true odds.{others}</p>
-"""
-
-
-def verdict(result: Mapping[str, Any]) -> str:
-    """What the colours of the samples say of the model."""
-    if result["deterministic"]:
-        return "This model has one answer, the mean of the three: its hidden side has none of the colours."
-    limit = total_variation_limit(result["num_colours_read"], toy_scenes.HIDDEN_PROBABILITIES)
-    if result["total_variation"] <= limit:
-        return (
-            f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many samples of the "
-            f"true odds, one set in twenty differs by more than {limit:.3f}."
-        )
-    excess = [result[f"share_{i}"] - odds for i, odds in enumerate(toy_scenes.HIDDEN_PROBABILITIES)]
-    most = max(range(len(NAMES)), key=lambda i: excess[i])
-    return (
-        f"The odds are wrong: of as many samples of the true odds, only one set in twenty differs by more than "
-        f"{limit:.3f}. {NAMES[most].capitalize()} is sampled too often."
-    )
-
-
-def _sweep(records: Sequence[Mapping[str, Any]], asked: int) -> str:
+def _sweep(records: Sequence[Mapping[str, Any]], asked: int, odds: Sequence[float]) -> str:
     rows = "".join(
         f"<tr><td>{escape(r['sampler'])}</td><td>{escape(r['spacing'])}</td><td>{r['num_steps']}</td><td>{r['total_variation']:.3f}</td>"
         f"<td>{r['mode_purity']:.1%}</td></tr>"
@@ -144,9 +98,9 @@ def _sweep(records: Sequence[Mapping[str, Any]], asked: int) -> str:
     )
     count = records[0]["num_samples"]
     others = f" (of {asked}; the others show too little of the hidden side)" if count < asked else ""
-    honest = expected_total_variation(count, toy_scenes.HIDDEN_PROBABILITIES)
+    honest = expected_total_variation(count, odds)
     return f"""<h2>How many steps do the odds need?</h2>
-<p>With few steps DDIM favours the likelier colours, even with a perfect model. {count} samples behind each
+<p>With few steps DDIM favours the likelier cases, even with a perfect model. {count} samples behind each
 point{others}: samples of the true odds would lie at about {honest:.3f}.</p>
 <img src="sweep.png" alt="Total variation over sampling steps" style="max-width:100%">
 <div class="scroll"><table><thead><tr><th>Sampler</th><th>Spacing</th><th>Steps</th>

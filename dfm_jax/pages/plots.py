@@ -5,7 +5,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.data.loading.toy_scenes import HIDDEN_PROBABILITIES
 from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
 from dfm_jax.visualization.figures import Axes, Figure, FigureCanvasAgg
 
@@ -14,11 +13,11 @@ COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def total_variation_over_steps(path: Path, records: Sequence[Mapping[str, Any]], odds: Sequence[float]) -> None:
     """A line a sampler and spacing; in grey where as many samples of the true odds would lie on average."""
     figure, (axes,) = new_figure(1, (6.4, 3.6))
     _over_steps(axes, records, [r["total_variation"] for r in records])
-    expected = expected_total_variation(records[0]["num_samples"], HIDDEN_PROBABILITIES)
+    expected = expected_total_variation(records[0]["num_samples"], odds)
     axes.axhline(expected, color="0.6", ls="--", label="samples of the true odds")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("total variation to the true odds")

@@ -33,7 +33,8 @@ from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.evaluation.calibration import calibrate, toy_modes
+from dfm_jax.evaluation.calibration import calibrate
+from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.models import lpips
@@ -170,7 +171,7 @@ _lpips = jax.jit(lambda distance, a, b: distance(a, b))
 
 
 def _odds(data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], images: np.ndarray) -> dict[str, Any]:
-    if not toy_modes.has_known_odds(data):
+    if known_odds(data) is None:
         return {}
     return dataclasses.asdict(calibrate.read_colours(data, views, images))
 

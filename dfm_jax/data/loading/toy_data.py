@@ -15,12 +15,12 @@ import numpy as np
 
 from dfm_jax.config import Config, DataConfig
 from dfm_jax.data.loading.dataset import SceneDataset, exists, open_splits
-from dfm_jax.data.loading.toy_scenes import ToyScenes, frame_name
+from dfm_jax.data.loading.generators import GENERATORS
+from dfm_jax.data.loading.procedural import ProceduralScenes, frame_name
 from dfm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-NAME = "toy"  # config.data.name
 SEED = 0
 # Mean over pixels, in steps of 8 bits: on another processor a ray at an edge may meet another surface, no more.
 MOST_DIFFERENCE = 1.0
@@ -41,19 +41,19 @@ def find_toy(
     Raises:
       UserError: it is missing, or what lies under its name is something else.
     """
-    if config.name != NAME or config.toy_scenes == 0:
+    if config.name not in GENERATORS or config.toy_scenes == 0:
         return config
     if config.toy_scenes < 0:
         raise UserError(f"config.data.toy_scenes must be at least 1, or 0 to take what is there: {config.toy_scenes}")
     unlike = ""
-    if exists(config.dir, NAME):
-        unlike = _unlike(config, NAME, image_size)
+    if exists(config.dir, config.name):
+        unlike = _unlike(config, config.name, image_size)
         if not unlike:
             return config
-    name = f"{NAME}-{config.toy_scenes}-{image_size}px"
+    name = f"{config.name}-{config.toy_scenes}-{image_size}px"
     if make:
         if unlike:
-            logger.warning("%s %s: taking %s", Path(config.dir) / NAME, unlike, Path(config.dir) / name)
+            logger.warning("%s %s: taking %s", Path(config.dir) / config.name, unlike, Path(config.dir) / name)
         if not exists(config.dir, name):  # it may lie where nothing may be written
             make(config, name, image_size)
     elif not exists(config.dir, name):
@@ -75,13 +75,13 @@ def _unlike(config: DataConfig, name: str, image_size: int) -> str:
     splits = {split.split: split for split in open_splits(config.dir, name)}
     train = splits.get("train")
     if train is None or not len(train):
-        return "is no toy data set"
+        return f"is no {config.name} data set"
     if len(train) != config.toy_scenes:
         return f"holds {len(train)} scenes, and config.data.toy_scenes={config.toy_scenes} asks for others"
     size = train.stored_size(train.scene(0))
     if size < image_size:
         return f"has pictures of {size} pixels, fewer than config.image_size={image_size}"
-    scenes = ToyScenes(config.toy_scenes, size, SEED)
+    scenes = GENERATORS[config.name].scenes(config.toy_scenes, size, SEED)
     wanted = scenes.splits()
     same_names = {split: list(data.names) for split, data in splits.items()} == wanted
     if not same_names or not all(_is_generated(data, scenes) for data in splits.values()):
@@ -89,7 +89,7 @@ def _unlike(config: DataConfig, name: str, image_size: int) -> str:
     return ""
 
 
-def _is_generated(data: SceneDataset, scenes: ToyScenes) -> bool:
+def _is_generated(data: SceneDataset, scenes: ProceduralScenes) -> bool:
     """Whether the first scene of a split is the generator's: its seed and its version show in each."""
     stored, made = data.scene(0), scenes.scene(data.split, data.names[0])
     if not all(stored.attributes.get(name) == _as_stored(value) for name, value in made.attributes.items()):

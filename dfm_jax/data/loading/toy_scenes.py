@@ -11,10 +11,13 @@ times the labels' colours, so that a geometry rendered once serves scenes of any
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from dfm_jax.data.loading import procedural
+from dfm_jax.data.loading.procedural import GeneratedScene, ProceduralScenes
 
 HIDDEN_COLOURS = ((0.90, 0.13, 0.10), (0.13, 0.70, 0.20), (0.13, 0.30, 0.90))  # red, green, blue
 HIDDEN_PROBABILITIES = (0.5, 0.3, 0.2)
@@ -25,18 +28,12 @@ ELEVATION = np.deg2rad(28)
 LOOK_AT = np.array([0.0, 0.0, 0.4])
 FOCAL_LENGTH = 1.41  # normalised
 NEAR, FAR = 2.6, 5.5  # bound every visible surface
-NUM_AZIMUTHS = 12  # frames behind the front view, one in each equal part of the circle
 
 NUM_LABELS = 6
 NOTHING, FLOOR, TOP, FRONT, BACK, SIDE = range(NUM_LABELS)
 HIDDEN_LABELS = (BACK, SIDE)
 SHADE = {TOP: 1.0, FRONT: 0.85, BACK: 0.95, SIDE: 0.8}  # constant per face, so that modes of a colour stay apart
 SUPERSAMPLING = 3  # rays along a pixel's side
-
-MAX_GEOMETRIES = 500  # boxes and camera rings; scenes of one differ in their colours
-MIN_TEST_SCENES = 16
-TEST_FRACTION = 1 / 16  # of the number of training scenes
-
 
 # What a scene's record knows of it.
 ATTRIBUTES = {"half_sizes", "height", "yaw", "visible_colour", "floor_colour", "hidden"}
@@ -58,33 +55,22 @@ class _Geometry:
     coverage: np.ndarray  # [v, s, s, labels]
 
 
-@dataclasses.dataclass(frozen=True)
-class ToyScene:
-    """A scene as it was generated."""
+class ToyScenes(ProceduralScenes[_Geometry]):
+    """Scenes of one geometry differ in their colours."""
 
-    attributes: dict[str, Any]  # ATTRIBUTES
-    camera_to_world: np.ndarray  # [v, 4, 4]; frame 0 is the front view
-    images: np.ndarray  # [v, s, s, 3] uint8
+    max_geometries = 500  # boxes and camera rings
 
+    def _make_geometry(self, rng: np.random.Generator) -> _Geometry:
+        box = Box(
+            half_sizes=tuple(rng.uniform(0.6, 0.75, 2).tolist()),
+            height=float(rng.uniform(1.0, 1.3)),
+            yaw=float(np.deg2rad(rng.uniform(-7, 7))),
+        )
+        poses = orbit_pose(procedural.random_azimuths(rng))
+        labels, _ = _cast(box, poses, intrinsics(), self._image_size, SUPERSAMPLING)
+        return _Geometry(box, poses, _coverage(labels, self._image_size))
 
-class ToyScenes:
-    """Generates `num_scenes` training scenes and some more for testing, pictures of `image_size` pixels."""
-
-    def __init__(self, num_scenes: int, image_size: int, seed: int):
-        self._sizes = {"train": num_scenes, "test": max(MIN_TEST_SCENES, round(num_scenes * TEST_FRACTION))}
-        self._image_size = image_size
-        self._seed = seed
-        # Scenes of one geometry lie side by side, so the last one is all that need be kept.
-        self._last: tuple[tuple[str, int], _Geometry] | None = None
-
-    def splits(self) -> Mapping[str, Sequence[str]]:
-        """Names of the scenes of each split."""
-        return {split: [f"{split}-{i:06d}" for i in range(size)] for split, size in self._sizes.items()}
-
-    def scene(self, split: str, name: str) -> ToyScene:
-        number, size = int(name.rpartition("-")[2]), self._sizes[split]
-        geometry = self._geometry(split, number * min(size, MAX_GEOMETRIES) // size)
-        rng = np.random.default_rng((self._seed, split == "test", 1, number))
+    def _make_scene(self, geometry: _Geometry, rng: np.random.Generator) -> GeneratedScene:
         attributes = {
             "half_sizes": geometry.box.half_sizes,
             "height": geometry.box.height,
@@ -94,29 +80,7 @@ class ToyScenes:
             "hidden": int(rng.choice(len(HIDDEN_COLOURS), p=HIDDEN_PROBABILITIES)),
         }
         images = np.rint(255 * geometry.coverage @ label_colours(attributes)).astype(np.uint8)
-        return ToyScene(attributes, geometry.camera_to_world, images)
-
-    def _geometry(self, split: str, number: int) -> _Geometry:
-        if self._last is None or self._last[0] != (split, number):
-            self._last = (split, number), self._make_geometry(split, number)
-        return self._last[1]
-
-    def _make_geometry(self, split: str, number: int) -> _Geometry:
-        rng = np.random.default_rng((self._seed, split == "test", 0, number))
-        box = Box(
-            half_sizes=tuple(rng.uniform(0.6, 0.75, 2).tolist()),
-            height=float(rng.uniform(1.0, 1.3)),
-            yaw=float(np.deg2rad(rng.uniform(-7, 7))),
-        )
-        part = 2 * np.pi / NUM_AZIMUTHS
-        azimuths = np.append(0.0, part * (np.arange(NUM_AZIMUTHS) + rng.uniform(0, 1, NUM_AZIMUTHS)))
-        poses = orbit_pose(azimuths)
-        labels, _ = _cast(box, poses, intrinsics(), self._image_size, SUPERSAMPLING)
-        return _Geometry(box, poses, _coverage(labels, self._image_size))
-
-
-def frame_name(frame: int) -> str:
-    return f"{frame:02d}"
+        return GeneratedScene(attributes, geometry.camera_to_world, images)
 
 
 def intrinsics() -> np.ndarray:
@@ -126,20 +90,7 @@ def intrinsics() -> np.ndarray:
 
 def orbit_pose(azimuth: np.ndarray) -> np.ndarray:
     """`camera_to_world` [..., 4, 4] of toy cameras at azimuths [...] in radians; 0 looks at the front."""
-    azimuth = np.asarray(azimuth, np.float64)
-    cos, sin = np.cos(azimuth), np.sin(azimuth)
-    zero, one = np.zeros_like(cos), np.ones_like(cos)
-    backwards = np.stack(
-        [np.cos(ELEVATION) * sin, -np.cos(ELEVATION) * cos, np.sin(ELEVATION) * one], axis=-1
-    )  # from the point looked at towards the camera
-    right = np.stack([cos, sin, zero], axis=-1)
-    pose = np.zeros((*azimuth.shape, 4, 4))
-    pose[..., :3, 0] = right
-    pose[..., :3, 1] = np.cross(-backwards, right)  # down = forwards x right
-    pose[..., :3, 2] = -backwards
-    pose[..., :3, 3] = LOOK_AT + ORBIT_RADIUS * backwards
-    pose[..., 3, 3] = 1
-    return pose
+    return procedural.orbit_pose(azimuth, ELEVATION, ORBIT_RADIUS, LOOK_AT)
 
 
 def render_view(
@@ -228,7 +179,6 @@ def _cast(
 def _coverage(labels: np.ndarray, size: int) -> np.ndarray:
     """Share [v, s, s, labels] of each pixel's rays that meet each surface."""
     views, rays = len(labels), round(np.sqrt(labels.shape[1])) // size
-    row = np.arange(size * rays) // rays
-    pixel = (row[:, None] * size + row).ravel() + size**2 * np.arange(views)[:, None]
+    pixel = procedural.pixel_of_rays(views, size, rays)
     counts = np.bincount((pixel * NUM_LABELS + labels).ravel(), minlength=views * size**2 * NUM_LABELS)
     return (counts / np.float32(rays**2)).reshape(views, size, size, NUM_LABELS).astype(np.float32)

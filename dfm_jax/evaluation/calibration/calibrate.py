@@ -1,5 +1,5 @@
-"""How many sampling steps the odds need: total variation between the hidden colours of samples and their known odds
-(toy), for samplers and spacings of their steps, over the number of steps.
+"""How many sampling steps the odds need: total variation between what samples show to be hidden and its known odds,
+for samplers and spacings of their steps, over the number of steps.
 
 With few steps DDIM is biased to the likelier modes even for a perfect denoiser. Colours are read off the image that
 diffusion ends with, so that no scene need be rendered.
@@ -20,10 +20,11 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dfm_jax.config import Config, SampleConfig
-from dfm_jax.data.loading import evaluation_views, toy_scenes
+from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
-from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.calibration.known_odds import known_odds
+from dfm_jax.evaluation.calibration.reading import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.runs.barriers import from_first, is_first
 from dfm_jax.runs.processes import share_out
@@ -80,10 +81,10 @@ def sweep(
 
 @dataclasses.dataclass(frozen=True)
 class Colours:
-    """Which hidden colours samples show."""
+    """Which hidden colours (or other cases of known odds) samples show."""
 
     num_samples: int  # that show enough of the hidden side
-    counts: tuple[int, ...]  # of each colour
+    counts: tuple[int, ...]  # of each
     total_variation: float  # to the known odds
     mode_purity: float  # share of clean ones among them
 
@@ -111,17 +112,18 @@ def read_colours(
     data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], images: Float[np.ndarray, "count h w 3"]
 ) -> Colours:
     """Reads samples in the order of `sample_images`."""
+    kind = known_odds(data)
     modes, clean = [], []  # of the samples that show enough of the hidden side
     for k, image in enumerate(images):
         number, indices = views[k % len(views)]
         scene, frames = data.scene(number), indices.target[:1]
         poses, intrinsics = scene.camera_to_world[frames, :3], scene.intrinsics[frames]
-        mode, pure = toy_modes.read_views(scene.attributes, poses, intrinsics, image[None, None])
-        if mode.item() != toy_modes.UNSEEN:
-            modes.append(mode.item())
-            clean.append(pure.item())
-    counts = np.bincount(modes, minlength=len(toy_scenes.HIDDEN_COLOURS))
-    distance = total_variation(counts, toy_scenes.HIDDEN_PROBABILITIES)
+        shown = kind.read(scene.attributes, poses, intrinsics, image[None, None])
+        if shown.modes.item() != UNSEEN:
+            modes.append(shown.modes.item())
+            clean.append(shown.clean.item())
+    counts = np.bincount(modes, minlength=kind.odds.size)
+    distance = total_variation(counts, kind.odds.ravel())
     return Colours(len(modes), tuple(counts.tolist()), distance, float(np.mean(clean)))
 
 

@@ -11,16 +11,14 @@ from jaxtyping import Bool, Float, Int
 
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.evaluation.calibration.reading import CLEAN_SHARE, UNSEEN, Reading, square
 from dfm_jax.evaluation.image_metrics import mode_shares, nearest_mode, total_variation
 from dfm_jax.sampling.sample_summary import HiddenColours
 from dfm_jax.structs import Example
 
 NAMES = ("red", "green", "blue")  # of toy_scenes.HIDDEN_COLOURS; also colours of the page
-# A sample is clean if this share of its hidden pixels shows one and the same mode.
-CLEAN_SHARE = 0.9
 # A view tells the mode if this share of its pixels shows nothing but what the context hides.
 SMALLEST_SHARE = 1 / 64
-UNSEEN = -1  # instead of a mode: the view does not tell
 ATTRIBUTE = "hidden colour"
 # The numbers of the colours, each as often as the odds say.
 _TENTHS = np.rint(10 * np.array(toy_scenes.HIDDEN_PROBABILITIES)).astype(int)
@@ -89,18 +87,15 @@ def read_views(
     return modes, clean
 
 
-def read_scalars(
+def read(
     attributes: Mapping[str, Any],
     poses: Float[np.ndarray, "t 3 4"],
     intrinsics: Float[np.ndarray, "t 3 3"],
     samples: Float[np.ndarray, "n t h w 3"],
-) -> dict[str, Float[np.ndarray, "n"]]:
-    """The number of the hidden colour that view 0 of each sample shows; NaN where the view does not tell."""
-    return as_scalars(read_views(attributes, poses[:1], intrinsics[:1], samples[:, :1])[0][:, 0])
-
-
-def as_scalars(modes: Int[np.ndarray, "n"]) -> dict[str, Float[np.ndarray, "n"]]:
-    return {ATTRIBUTE: np.where(modes == UNSEEN, np.nan, modes)}
+) -> Reading:
+    """The hidden colour, by its number, that views of samples show."""
+    modes, clean = read_views(attributes, poses, intrinsics, samples)
+    return Reading(modes, clean, {ATTRIBUTE: np.where(modes[:, 0] == UNSEEN, np.nan, modes[:, 0])})
 
 
 def true_scalars(attributes: Mapping[str, Any]) -> dict[str, float]:
@@ -112,7 +107,7 @@ def true_depth(
 ) -> Float[np.ndarray, "t h w"]:
     """Distances along the rays of a toy scene's views; infinite where they meet nothing."""
     views = zip(poses, intrinsics, strict=True)
-    return np.stack([toy_scenes.view_depth(attributes, _square(pose), matrix, size) for pose, matrix in views])
+    return np.stack([toy_scenes.view_depth(attributes, square(pose), matrix, size) for pose, matrix in views])
 
 
 def hidden_pixels(data: SceneDataset, names: Sequence[str], example: Example, size: int) -> Bool[np.ndarray, "s h w"]:
@@ -135,13 +130,9 @@ def _looks(
     attributes: Mapping[str, Any], pose: np.ndarray, intrinsics: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the hidden pixels of a view look like in each mode, [k, p, 3], and where they are, [h, w] bool."""
-    coverage, hidden = toy_scenes.view_coverage(attributes, _square(pose), intrinsics, size)
+    coverage, hidden = toy_scenes.view_coverage(attributes, square(pose), intrinsics, size)
     colours = np.stack([toy_scenes.label_colours({**attributes, "hidden": k}) for k in range(len(NAMES))])
     return coverage[hidden] @ colours, hidden
-
-
-def _square(pose: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, "4 4"]:
-    return np.vstack([pose, [0, 0, 0, 1]])
 
 
 def _is_clean(pixels: np.ndarray, modes: np.ndarray) -> bool:

@@ -1,39 +1,54 @@
-"""The toy scenes as a source: generated instead of read."""
+"""The procedural scenes as sources: generated instead of read."""
 
 import functools
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from dfm_jax.data.loading import toy_scenes
+from dfm_jax.data.loading.generators import GENERATORS
+from dfm_jax.data.loading.procedural import frame_name
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
 
 
-class ToySource:
+class ProceduralSource:
     """`num_scenes` training scenes and some more for testing, pictures of `image_size` pixels."""
 
+    name: ClassVar[str]  # in GENERATORS
+
     def __init__(self, num_scenes: int, image_size: int, seed: int):
-        self._scenes = toy_scenes.ToyScenes(num_scenes, image_size, seed)
+        self._scenes = GENERATORS[self.name].scenes(num_scenes, image_size, seed)
 
     def splits(self) -> Mapping[str, Sequence[str]]:
         return self._scenes.splits()
 
     def read(self, split: str, name: str) -> SourceScene:
-        scene = self._scenes.scene(split, name)
+        scene, generator = self._scenes.scene(split, name), GENERATORS[self.name]
         frames = [
             SourceFrame(
-                name=toy_scenes.frame_name(i),
+                name=frame_name(i),
                 camera_to_world=pose,
-                intrinsics=toy_scenes.intrinsics(),
+                intrinsics=generator.intrinsics(),
                 timestamp=float("nan"),
                 load=functools.partial(_png, image),
                 number=i,
             )
             for i, (pose, image) in enumerate(zip(scene.camera_to_world, scene.images, strict=True))
         ]
-        return SourceScene(name, frames, attributes=scene.attributes, near=toy_scenes.NEAR, far=toy_scenes.FAR)
+        return SourceScene(name, frames, attributes=scene.attributes, near=generator.near, far=generator.far)
+
+
+class ToySource(ProceduralSource):
+    name = "toy"
+
+
+class ShapesSource(ProceduralSource):
+    name = "shapes"
+
+
+SOURCES = {source.name: source for source in (ShapesSource, ToySource)}
 
 
 def _png(image: np.ndarray) -> bytes:
