@@ -11,13 +11,14 @@ those of `--savings`, settings of `config.sample` by their names, or what the mo
     psnr       of the samples against those with nothing left out, median, dB; `same`, the share at 20 dB or above
     context_psnr, total_variation, purity, novel_view_agreement   of the scenes behind them (`sampling_quality.quality`)
 
-Writes `savings.json` and `savings.png` to `<workdir>/savings/`; the last line on standard output is that JSON.
+Writes `savings.json`, as it goes, and `savings.png` to `<workdir>/savings/`; the last line on standard output is that
+JSON.
 """
 
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,14 @@ def sweep(
         if toy_modes.has_known_odds(scenes.data):
             odds = toy_scenes.HIDDEN_PROBABILITIES
             about["total_variation_of_honest_draws"] = expected_total_variation(len(scenes.pairs), odds)
-        result = about | {"records": _measured(dict(zip(names, ways, strict=True)), scenes, seeds)}
+        result = {}
+        for records in _measured(dict(zip(names, ways, strict=True)), scenes, seeds):
+            result = about | {"records": records}
+            (folder / OURS[1]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         plots.quality_over_speed(folder / OURS[0], result["records"], about.get("total_variation_of_honest_draws"))
-        (folder / OURS[1]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return result
 
-    with by_first(writing_to(folder, "measuring savings", "what was there stays")):
+    with by_first(writing_to(folder, "measuring savings", f"what was measured is in {folder}")):
         return from_first(write)
 
 
@@ -111,7 +114,8 @@ def _name(savings: Savings) -> str:
     return " ".join(f"{name}={value}" for name, value in savings.items())
 
 
-def _measured(ways: Mapping[str, Sampler], scenes: Scenes, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _measured(ways: Mapping[str, Sampler], scenes: Scenes, seeds: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """The records of the first ways, one more each time; the last time with the speeds of all."""
     samplers = {name: way.diffusion() for name, way in ways.items()}
     exact = next(iter(samplers.values()))
     full: dict[int, np.ndarray] = {}  # samples of each seed, with nothing left out
@@ -126,12 +130,13 @@ def _measured(ways: Mapping[str, Sampler], scenes: Scenes, seeds: Sequence[int])
                 bar.update()
             means = {key: float(np.mean([each[key] for each in of_seeds])) for key in of_seeds[0]}
             records.append({"name": name} | means | {"of_seeds": of_seeds})
-    seconds = seconds_in_turn(samplers, scenes, ROUNDS)
-    base = np.array(next(iter(seconds.values())))
+            yield records
+    seconds = {name: np.array(each) for name, each in seconds_in_turn(samplers, scenes, ROUNDS).items()}
+    base = next(iter(seconds.values()))
     for record in records:
-        mine = np.array(seconds[record["name"]])
+        mine = seconds[record["name"]]
         record |= {"seconds": float(np.median(mine)), "speed": float(np.median(base / mine))}
-    return records
+    yield records
 
 
 def table(result: Mapping[str, Any]) -> str:
