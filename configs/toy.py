@@ -8,7 +8,8 @@ Needs nothing: boxes whose back has a colour that the front does not tell are ge
 or better, and the hidden side red, green or blue in about 0.5, 0.3 and 0.2 of the samples.
 
 Variants combine, as in `:tiny,lean`. `tiny` runs all of the program in a minute; `demo` is what `make demo` trains in
-two; `calibrated` trains for half an hour, and knows guidance. `pixelnerf` is the deterministic baseline; `resnet34` has
+two; `calibrated` trains for half an hour, and knows guidance; `distilled` is the student that takes the steps of the
+model that ships in one or two. `pixelnerf` is the deterministic baseline; `resnet34` has
 its encoder. `fine` samples each ray twice, as published; `lean` too, but first with a small proposal field.
 """
 
@@ -55,6 +56,15 @@ def calibrated(config: ConfigDict) -> None:
     published.few_steps(config, 15)
 
 
+def distilled(config: ConfigDict) -> None:
+    calibrated(config)  # the model that ships, which is the teacher
+    config.diffusion.guidance_dropout = 0.0
+    config.distillation = group(teacher="toy", num_steps=10)
+    config.train.update(num_steps=3000, sample_every=1000)
+    config.train.optimizer.update(learning_rate=5e-4, decay_steps=2900)
+    config.sample.update(sampler="consistency", spacing="high-noise", num_steps=2)
+
+
 def demo(config: ConfigDict) -> None:
     config.train.update(num_steps=400, sample_every=0)
     config.train.optimizer.update(learning_rate=1.5e-3, warmup_steps=50, decay_steps=350, ema_decay=0.99)
@@ -72,7 +82,7 @@ def tiny(config: ConfigDict) -> None:
 
 
 VARIANTS = (
-    {"calibrated": calibrated, "demo": demo, "tiny": tiny},
+    {"calibrated": calibrated, "distilled": distilled, "demo": demo, "tiny": tiny},
     {"pixelnerf": published.pixelnerf},
     {"resnet34": lambda it: published.resnet34(it, base=8)},
     {"lean": lambda it: published.lean(it, num_fine=8), "fine": lambda it: published.fine(it, num_fine=12)},

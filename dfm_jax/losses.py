@@ -13,6 +13,7 @@ from dfm_jax.config import DiffusionConfig, LossConfig
 from dfm_jax.denoiser import Params, predict
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_models.protocol import ForwardModel
+from dfm_jax.forward_models.terms import Terms
 
 Metrics = dict[str, Array]
 
@@ -54,6 +55,11 @@ def training_loss(
     terms = model.loss_terms(example, prediction, weights, perceptual)
     if "estimate" in terms:  # it has nothing to go by where there is no context
         terms["estimate"] = jnp.where(dropped, 0.0, terms["estimate"])
+    return weighted(terms, weights)
+
+
+def weighted(terms: Terms, weights: LossConfig) -> tuple[Float[Array, ""], Metrics]:
+    """The weighted sum of terms `[b]`, and the terms, each averaged over the batch."""
     loss = jnp.mean(sum(_weight(weights, name) * term for name, term in terms.items()))
     return loss, {name: jnp.mean(term) for name, term in terms.items()} | {"loss": loss}
 

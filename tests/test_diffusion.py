@@ -15,7 +15,7 @@ from dfm_jax.diffusion.guidance import (
 )
 from dfm_jax.diffusion.process import add_noise, noise_from_x0, x0_from_noise
 from dfm_jax.diffusion.schedule import cosine_schedule, schedule_from_betas
-from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
+from dfm_jax.diffusion.timesteps import high_noise_timesteps, log_snr_timesteps, uniform_timesteps
 from tests.tiny import jit
 
 
@@ -222,7 +222,13 @@ def test_uniform_timesteps():
     assert uniform_timesteps(schedule, 76)[-2] == 12  # 1000 / 76 - 1 = 12.2
 
 
-@pytest.mark.parametrize("spacing", [uniform_timesteps, log_snr_timesteps])
+def test_high_noise_timesteps_lie_where_nothing_is_chosen_yet():
+    np.testing.assert_array_equal(high_noise_timesteps(cosine_schedule(), 1), [999, -1])
+    np.testing.assert_array_equal(high_noise_timesteps(cosine_schedule(), 2), [999, 849, -1])
+    np.testing.assert_array_equal(high_noise_timesteps(cosine_schedule(), 3), [999, 899, 799, -1])
+
+
+@pytest.mark.parametrize("spacing", [uniform_timesteps, log_snr_timesteps, high_noise_timesteps])
 def test_timesteps_fall_from_the_noisiest_to_clean_data(spacing):
     for total, num_steps in ((1000, 1), (1000, 2), (1000, 10), (1000, 500), (1000, 999), (1000, 1000), (7, 5), (3, 3)):
         times = np.asarray(jit(spacing, static_argnums=1)(cosine_schedule(total), num_steps))

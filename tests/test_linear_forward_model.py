@@ -14,14 +14,16 @@ import pytest
 from jax import Array
 from jaxtyping import Key
 
-from dfm_jax.config import Config
+from dfm_jax.config import Config, DistillationConfig
 from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import cache_context, denoise
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.evaluation.signal_scores import observation_scores, posterior_scores
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.linear import CONTEXT, COVARIANCE, MEAN, TARGET, LinearModel, Projections
+from dfm_jax.runs.train_state import create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples
+from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.setup import make_train_setup
 from tests.tiny import optimised_jit
 
@@ -99,13 +101,14 @@ def moment_errors(observed: np.ndarray, query: np.ndarray, truth: tuple[np.ndarr
 
 # Sampling noise alone gives up to about 0.03 for 8192 samples.
 TOLERANCE = 0.06
+QUERIES = (CONTEXT, TARGET, UNSEEN)
 CONTEXTS = (CONTEXT @ MEAN + np.array([-1.5, 0.0, 1.0]) * np.sqrt(CONTEXT @ COVARIANCE @ CONTEXT.T).item()).tolist()
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_samples_follow_the_posterior_in_every_projection(trained, context):
     signals = sampled_signals(trained, context_of(context, SAMPLES))
-    for query in (CONTEXT, TARGET, UNSEEN):
+    for query in QUERIES:
         assert np.all(moment_errors(signals @ query.T, query, posterior(context)) < TOLERANCE)
     # What is known is not merely right on average: every sample agrees with its context.
     assert np.abs(signals @ CONTEXT.T - context).max() < 0.05
@@ -121,7 +124,7 @@ OTHERS = (
 def test_other_samplers_follow_the_same_posterior(trained, settings):
     example, truth = context_of(CONTEXTS[0], SAMPLES), posterior(CONTEXTS[0])
     signals = sampled_signals(trained, example, **settings)
-    for query in (CONTEXT, TARGET, UNSEEN):
+    for query in QUERIES:
         assert np.all(moment_errors(signals @ query.T, query, truth) < TOLERANCE)
 
 
@@ -131,6 +134,39 @@ def test_ancestral_sampling_owes_its_covariance_to_the_noise_of_its_steps(traine
     signals = sampled_signals(trained, example, sampler="ddpm", num_steps=100, temperature=0.7)
     mean_error, covariance_error = moment_errors(signals @ TARGET.T, TARGET, truth)
     assert mean_error < TOLERANCE < 2 * TOLERANCE < covariance_error
+
+
+@pytest.fixture(scope="module")
+def distilled(trained) -> Trained:
+    """A student of `trained`, whose 20 steps it is to take in one."""
+    teacher = sampler_of(trained, sampler="dpm-solver++", spacing="log-snr", num_steps=20)
+    optimizer = dataclasses.replace(trained.config.train.optimizer, learning_rate=0.01, decay_steps=350)
+    config = dataclasses.replace(
+        trained.config,
+        distillation=DistillationConfig(teacher="the trained one"),
+        train=dataclasses.replace(trained.config.train, optimizer=optimizer),
+    )
+    frozen = (None, teacher)
+    setup, size = make_train_setup(config, frozen), 256
+    state = create(trained.params, make_optimizer(optimizer))
+    step = optimised_jit(setup.step)
+    for n in range(400):
+        example = trained.model.generate(config.seed, np.arange(n * size, (n + 1) * size))
+        state, _ = step(state, example, jax.random.key(5), *frozen)
+    return dataclasses.replace(trained, params=state.ema)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_a_distilled_model_follows_the_posterior_in_one_step_and_in_two(distilled, trained, num_steps):
+    example, truth = context_of(CONTEXTS[0], SAMPLES), posterior(CONTEXTS[0])
+    few = {"sampler": "consistency", "spacing": "high-noise", "num_steps": num_steps}
+    errors = []
+    for model in (distilled, trained):
+        keys = jax.random.split(jax.random.key(1), SAMPLES)
+        _, signals = sample_signals(sampler_of(model, **few), example, keys)
+        errors.append([moment_errors(np.asarray(signals, np.float64) @ query.T, query, truth) for query in QUERIES])
+    assert np.max(errors[0]) < TOLERANCE
+    assert np.max(errors[1]) > 2 * TOLERANCE  # the teacher in as few steps
 
 
 def test_samples_without_context_follow_the_prior(trained):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from dfm_jax.diffusion.process import add_noise, noise_from_x0
-from dfm_jax.diffusion.samplers import STOCHASTIC, ddim, ddpm, dpm_solver, dpm_solver_3m, unipc
+from dfm_jax.diffusion.samplers import STOCHASTIC, consistency, ddim, ddpm, dpm_solver, dpm_solver_3m, unipc
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
+from dfm_jax.diffusion.timesteps import high_noise_timesteps, log_snr_timesteps, uniform_timesteps
 from tests.test_diffusion import normal
 from tests.tiny import jit
 
-SAMPLERS = (ddim, ddpm, dpm_solver, dpm_solver_3m, unipc)
+SAMPLERS = (ddim, ddpm, dpm_solver, dpm_solver_3m, unipc, consistency)
 
 
 def run(sampler, denoise, x_T, num_steps, *, schedule=None, spacing=uniform_timesteps, **settings):
@@ -176,6 +176,20 @@ def test_with_the_optimal_denoiser_a_sampler_draws_the_gaussian_that_it_denoises
     mean, deviation = 0.4, 0.3
     denoise = denoise_gaussian(cosine_schedule(), mean, deviation)
     samples = run(sampler, denoise, normal(0, 4000, 1), num_steps, spacing=spacing)
+    assert abs(float(samples.mean()) - mean) < 0.02
+    assert abs(float(samples.std()) - deviation) < 0.02
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
+def test_a_consistency_function_draws_the_gaussian_in_any_number_of_steps(num_steps):
+    """Where the trajectories of N(mean, deviation^2) end is known: x_t in units of its standard deviation stays."""
+    mean, deviation, schedule = 0.4, 0.3, cosine_schedule()
+
+    def end(x_t, timestep):
+        alpha, sigma = schedule.signal_rate[timestep][:, None], schedule.noise_rate[timestep][:, None]
+        return mean + deviation * (x_t - alpha * mean) / jnp.sqrt((alpha * deviation) ** 2 + sigma**2)
+
+    samples = run(consistency, end, normal(0, 4000, 1), num_steps, spacing=high_noise_timesteps)
     assert abs(float(samples.mean()) - mean) < 0.02
     assert abs(float(samples.std()) - deviation) < 0.02
 

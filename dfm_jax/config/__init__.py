@@ -12,6 +12,7 @@ from dfm_jax.config.model import (
     ResNet34Config,
 )
 from dfm_jax.config.sampling import (
+    OF_DISTILLED,
     SAMPLERS,
     SPACINGS,
     EvaluateConfig,
@@ -20,17 +21,26 @@ from dfm_jax.config.sampling import (
     TargetCameraConfig,
 )
 from dfm_jax.config.schema import INIT_RULES, Config
-from dfm_jax.config.training import DiffusionConfig, LossConfig, MeshConfig, OptimizerConfig, TrainConfig
+from dfm_jax.config.training import (
+    DiffusionConfig,
+    DistillationConfig,
+    LossConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "ENCODERS",
     "INIT_RULES",
+    "OF_DISTILLED",
     "SAMPLERS",
     "SPACINGS",
     "Config",
     "DataConfig",
     "DiTConfig",
     "DiffusionConfig",
+    "DistillationConfig",
     "EncoderConfig",
     "EvaluateConfig",
     "FieldConfig",

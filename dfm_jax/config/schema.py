@@ -13,7 +13,7 @@ from dfm_jax.config.data import DataConfig
 from dfm_jax.config.limits import Path, Range, SideOrNone
 from dfm_jax.config.model import ForwardModelConfig
 from dfm_jax.config.sampling import EvaluateConfig, SampleConfig
-from dfm_jax.config.training import DiffusionConfig, LossConfig, TrainConfig
+from dfm_jax.config.training import NOT_DISTILLED, DiffusionConfig, DistillationConfig, LossConfig, TrainConfig
 
 INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 
@@ -28,6 +28,7 @@ class Config:
     data: DataConfig | None = None  # of models that are trained on posed images; others make their own examples
     model: ForwardModelConfig
     diffusion: DiffusionConfig
+    distillation: DistillationConfig = NOT_DISTILLED
     loss: LossConfig
     train: TrainConfig
     sample: SampleConfig

@@ -3,7 +3,18 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from dfm_jax.config.limits import Count, CountOrNone, Decay, Minutes, Number, Range, Share, SideOrNone, Weight
+from dfm_jax.config.limits import (
+    Count,
+    CountOrNone,
+    Decay,
+    Minutes,
+    Number,
+    Path,
+    Range,
+    Share,
+    SideOrNone,
+    Weight,
+)
 from dfm_jax.config.model import DTYPES
 
 Devices = Annotated[int, Range(1, 10**6, off=-1)]
@@ -43,6 +54,24 @@ class LossConfig:
                 "lpips needs loss.pixels='patch' and loss.patch_size of at least 16; 0 leaves it out",
             ),
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+    """A trained model, the teacher, samples in many steps what the model in training learns to sample in one or two. It
+    starts from the teacher's parameters, and needs no truth but the contexts. Off without a teacher."""
+
+    teacher: Path = ""  # workdir, or the name of a model that comes with the package; '': none
+    # 'trajectory': from any level of a trajectory of the teacher to its end; 'consistency': to what the model itself
+    # says one step of the teacher further down (Song et al. 2023), where examples with noise are the trajectories.
+    method: Literal["trajectory", "consistency"] = "trajectory"
+    num_steps: CountOrNone = 0  # of the teacher; 0: as it is sampled by itself, and so is all else of its sampling
+    levels: Annotated[int, Range(1, 1000)] = 3  # of each trajectory that are learnt from; the noisiest is one of them
+    # Root mean square error, in [-1, 1] units, from which on an image's error counts as such and not squared.
+    huber: Annotated[float, Range(0.0, 1e3, open_below=True)] = 0.03
+
+
+NOT_DISTILLED = DistillationConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

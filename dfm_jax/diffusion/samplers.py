@@ -198,8 +198,38 @@ def unipc(
     return (x0, seen) if callback else x0
 
 
+def consistency(
+    denoise_fn: DenoiseFn,
+    x_T: Float[Array, "b *data"],
+    schedule: Schedule,
+    times: Times,
+    *,
+    keys: Key[Array, " b"],
+    temperature: float = 1.0,
+    carry: Any = None,
+    callback: Callback | None = None,
+) -> Sampled:
+    """Multistep consistency sampling (Song et al., *Consistency Models*, 2023, algorithm 1), of models that are
+    distilled to say where a trajectory ends: each step starts anew, from what the one before ended in with noise of its
+    own level.
+
+    Args:
+      keys, temperature: as of `ddpm`.
+    """
+
+    def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
+        (x_t, _, carry), (number, t, _, _, alpha_s, sigma_s) = state, levels
+        x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
+        noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x_t.shape[1:]))(keys)
+        return (alpha_s * x0 + temperature * sigma_s * noise, x0, carry), callback and callback(t, x_t, x0)
+
+    levels = (jnp.arange(len(times) - 1), *_levels(schedule, times))
+    (_, x0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T), carry), levels)
+    return (x0, seen) if callback else x0
+
+
 # Those that draw noise in every step, and are given `keys` and a `temperature`.
-STOCHASTIC = frozenset({ddpm})
+STOCHASTIC = frozenset({ddpm, consistency})
 
 
 def _levels(schedule: Schedule, times: Times) -> tuple[Array, Array, Array, Array, Array]:

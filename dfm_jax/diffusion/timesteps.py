@@ -54,3 +54,21 @@ def log_snr_timesteps(schedule: Schedule, num_steps: int) -> Int[Array, "levels"
     falling = jax.lax.cummin(nearest + number) - number
     times = jnp.maximum(falling, last + number[::-1])
     return jnp.append(times, -1).astype(jnp.int32)
+
+
+# Share of all levels, the noisiest ones, over which the steps of a distilled model lie.
+HIGH_NOISE_SHARE = 0.3
+
+
+def high_noise_timesteps(schedule: Schedule, num_steps: int) -> Int[np.ndarray, "levels"]:
+    """The same, but even in time over the noisiest levels alone: for distilled models, which end in one step whatever
+    the level. There samples choose what they show, and there is nothing left to do where they have chosen.
+
+    Raises:
+      ValueError: unless 1 <= num_steps <= T.
+    """
+    total = schedule.num_timesteps
+    uniform_timesteps(schedule, num_steps)  # checks the number
+    span = max(num_steps, round(HIGH_NOISE_SHARE * total))
+    times = total - 1 - np.arange(num_steps) * span // num_steps
+    return np.append(times, -1).astype(np.int32)

@@ -103,7 +103,8 @@ def as_sampled(config: Config, scenes: int, devices: Sequence[jax.Device]) -> Co
 def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
     """The training step as `loop.train` compiles it, and the shapes of its arguments."""
     frozen = (lpips.abstract(config.model.compute_dtype),) if config.loss.lpips else ()
-    made = setup.make_train_setup(config, frozen)
+    # A teacher is a trained model: what it is, its checkpoint says.
+    made = setup.make_train_setup(config, None if config.distillation.teacher else frozen)
     state = sharding.abstract_state(made.init, mesh, config.train.optimizer.ema_memory)
     example = abstract_example(config, config.train.batch_size, sharding.batch_sharding(mesh))
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))

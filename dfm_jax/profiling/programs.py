@@ -120,10 +120,7 @@ def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
         "preparation": Part(lambda params, x: plain(params).cache_context(x), ("params", "example")),
         "guided preparation": Part(lambda params, x: guided(params).cache_context(x), ("params", "example")),
         "encoder": Part(partial(_encode, model), step),
-        "rendering": Part(
-            lambda params, *given: _render(plain(params).observers[0][1], params, *given),
-            ("params", "encoder", "preparation"),
-        ),
+        "rendering": Part(partial(_render, model), ("params", "encoder", "preparation")),
         "denoising step": Part(denoise, step),
         # What casting the parameters costs, in every step.
         "step with cast parameters": Part(denoise, ("cast params", *step[1:])),
@@ -133,8 +130,7 @@ def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
         ),
     }
     if isinstance(model, SceneModel):
-        size = {"height": model.image_size, "width": model.image_size}
-        frame = lambda params, scene, camera: as_configured(params).render(scene, camera, **size)
+        frame = partial(model.render, height=model.image_size, width=model.image_size)
         parts["video frame"] = Part(frame, ("params", "encoder", "camera"))
     return parts
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from dfm_jax.config import SAMPLERS, SPACINGS, Config
+from dfm_jax.config import OF_DISTILLED, SAMPLERS, SPACINGS, Config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
@@ -126,8 +126,9 @@ def _measure_points(
             records.append(found)
         bar.update()
 
-    solutions = [("ddim", spacing, long) for spacing in SPACINGS]
-    points = [(a, b, n) for n in STEPS if n < long for a in SAMPLERS for b in SPACINGS]
+    solvers, spacings = ([name for name in names if name not in OF_DISTILLED] for names in (SAMPLERS, SPACINGS))
+    solutions = [("ddim", spacing, long) for spacing in spacings]
+    points = [(a, b, n) for n in STEPS if n < long for a in solvers for b in spacings]
     with tqdm(total=len(solutions) + len(points), unit="point", desc="steps", disable=not is_first()) as bar:
         share_out(solutions, solve, receive)
         references = from_first(lambda: references)  # all compare with them

@@ -44,12 +44,13 @@ def initial_state(
         return checkpoints.restore(start_step, target)
     encoder = _public_encoder(config)
     state = _with_encoder(sharding.initialize(init, key, mesh, ema_memory), encoder)
-    if not config.init_from:
+    origin = config.init_from or config.distillation.teacher
+    if not origin:
         return state
-    source, step, settings = restore_params(config.init_from)
+    source, step, settings = restore_params(origin)
     params, plan = transfer(source, state.params, config.init_rule)
-    logger.info(f"starting from the averaged parameters of step {step} in {config.init_from}\n{plan.report()}")
-    compare_position_codes(settings, config, config.init_from)
+    logger.info(f"starting from the averaged parameters of step {step} in {origin}\n{plan.report()}")
+    compare_position_codes(settings, config, origin)
     return state.replace(params=params, ema=_average_of(params, state))
 
 

@@ -31,6 +31,7 @@ from dfm_jax.runs.workdirs import shipped_file
 PLACES = {
     "data.dir": "data",
     "init_from": "",
+    "distillation.teacher": "",
     "model.encoder.init_file": "",
     "evaluate.index": "",
     "evaluate.inception_file": "",

@@ -18,8 +18,10 @@ from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.preview import preview
+from dfm_jax.training.distillation import distillation_loss
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.step import train_step
+from dfm_jax.training.teacher import load_teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,8 @@ class TrainSetup:
     init: Callable[[Array], TrainState]  # key -> state before the first step
     step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen_params
     preview: Callable[[Any, Any, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
-    frozen_params: tuple = ()  # pytrees that the step needs, and that nobody trains or saves: those of LPIPS
+    # Pytrees that the step needs, and that nobody trains or saves: those of LPIPS (or None), and the teacher.
+    frozen_params: tuple = ()
 
 
 def make_train_setup(config: Config, frozen_params: tuple | None = None) -> TrainSetup:
@@ -39,24 +42,28 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
       frozen_params: those of the setup, or their shapes; None: they are loaded.
 
     Raises:
-      UserError: the loss needs the weights of LPIPS, and they are not there.
+      UserError: the loss needs the weights of LPIPS, and they are not there; or the teacher cannot teach this model.
     """
     if frozen_params is None:
-        frozen_params = (_load_lpips(config),) if config.loss.lpips else ()
+        frozen_params = _load_frozen(config)
     model = make_model(config)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
     tx = make_optimizer(optimizer)
-    loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
+    if config.distillation.teacher:
+        loss = partial(distillation_loss, model=model, settings=config.distillation, weights=config.loss)
+    else:
+        loss = partial(training_loss, model=model, schedule=schedule, diffusion=config.diffusion, weights=config.loss)
 
-    def step(state: TrainState, example: Any, key: Array, perceptual: lpips.Distance | None = None) -> tuple:
+    def step(state: TrainState, example: Any, key: Array, *frozen: Any) -> tuple:
+        named = dict(zip(("perceptual", "teacher"), frozen, strict=False))
         with exact_products(config.model):  # also in the backward pass, where it traces the model once more
             return train_step(
                 state,
                 example,
                 key,
                 tx=tx,
-                loss=partial(loss, perceptual=perceptual),
+                loss=partial(loss, **named),
                 accumulate=config.train.accumulate,
                 ema_decay=optimizer.ema_decay,
                 ema_every=optimizer.ema_every,
@@ -72,6 +79,14 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
         preview=show,
         frozen_params=frozen_params,
     )
+
+
+def _load_frozen(config: Config) -> tuple:
+    """LPIPS where the loss needs it, and the teacher if there is one."""
+    perceptual = _load_lpips(config) if config.loss.lpips else None
+    if config.distillation.teacher:
+        return perceptual, load_teacher(config)
+    return (perceptual,) if perceptual else ()
 
 
 def _load_lpips(config: Config) -> lpips.Distance:

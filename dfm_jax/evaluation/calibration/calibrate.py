@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float
 from tqdm import tqdm
 
-from dfm_jax.config import Config, SampleConfig
+from dfm_jax.config import OF_DISTILLED, Config, SampleConfig
 from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
@@ -35,6 +35,8 @@ from dfm_jax.structs import Example
 STEPS = (5, 10, 20, 40)
 # Samplers with the spacing of their steps.
 SETTINGS = (("ddim", "uniform"), ("dpm-solver++", "uniform"), ("dpm-solver++", "log-snr"))
+# Of models that are distilled for few steps.
+FEW_STEPS = (1, 2, 3, 4)
 
 Point = tuple[str, str, int]  # sampler, spacing, and number of steps
 
@@ -42,8 +44,8 @@ Point = tuple[str, str, int]  # sampler, spacing, and number of steps
 def sweep(
     config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], folder: Path | None
 ) -> list[dict[str, Any]]:
-    """A record for each of `SETTINGS` and `STEPS`; records that `folder` holds already are not computed again. Several
-    processes share out the others.
+    """A record for each of `SETTINGS` and `STEPS`, or those of distilled models where the config samples as they do;
+    records that `folder` holds already are not computed again. Several processes share out the others.
 
     Sample j of scene i begins with the same noise whatever the sampler.
 
@@ -51,7 +53,9 @@ def sweep(
       folder: of the first process; None in the others.
     """
     count = config.evaluate.sweep_samples
-    points = [(*each, steps) for each in SETTINGS for steps in STEPS if steps <= config.diffusion.num_timesteps]
+    distilled = config.sample.sampler in OF_DISTILLED
+    settings, numbers = ((OF_DISTILLED,), FEW_STEPS) if distilled else (SETTINGS, STEPS)
+    points = [(*each, steps) for each in settings for steps in numbers if steps <= config.diffusion.num_timesteps]
 
     def path_of(point: Point) -> Path:
         sampler, spacing, steps = point
