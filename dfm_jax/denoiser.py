@@ -4,6 +4,7 @@ Written against `protocol.ForwardModel`: nothing here knows what a signal is. Le
 shape of an observation. Notation as in the paper (Tewari et al. 2023): `x_t` the noisy target observation.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ class StepCache:
 
     context: Any  # as the model encodes it
     query: Any  # that makes the target observation
+    other_queries: tuple = ()  # the same of further models, which observe at other noise levels
 
     def conditional(self, b: int) -> "StepCache":
         """That of the `b` examples with their contexts, guided or not."""
@@ -45,21 +47,37 @@ class Denoised:
 
 
 def cache_context(
-    params: Params, model: ForwardModel, example: Any, *, guided: bool = False, cache_bytes: int = 0
+    params: Params,
+    model: ForwardModel | Sequence[ForwardModel],
+    example: Any,
+    *,
+    guided: bool = False,
+    cache_bytes: int = 0,
 ) -> StepCache:
     """What can be computed before the first denoising step.
 
     Args:
+      model: or several, which differ only in how they observe.
       guided: whether steps will be guided, so that the example is needed without its context as well.
       cache_bytes: what an example may take beside what is always kept.
     """
+    models = model if isinstance(model, Sequence) else (model,)
+    model = models[0]
     if guided:
         num_examples = jax.tree.leaves(example)[0].shape[0]
         dropped = jnp.repeat(jnp.array([False, True]), num_examples)
         example = model.drop_context(_twice(example), dropped)
     context = model.encode_context(params, example)
-    _, query = model.target(example)
-    return StepCache(context, model.cache(params, context, query, cache_bytes))
+    queries = []
+    for each in models:
+        query = each.cache(params, context, each.target(example)[1], cache_bytes)
+        cache_bytes -= _bytes_per_example(query)
+        queries.append(query)
+    return StepCache(context, queries[0], tuple(queries[1:]))
+
+
+def _bytes_per_example(tree: Any) -> int:
+    return sum(x.nbytes // x.shape[0] for x in jax.tree.leaves(tree))
 
 
 def denoise(

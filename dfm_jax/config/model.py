@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from dfm_jax.config.limits import Channels, ChannelsOrNone, Path, Range, Share, SideOrNone
+from dfm_jax.config.marching import marching_levels, schedule_problem
 
 DTYPES = ("float32", "bfloat16")
 # From the least to the most, see `RayMarchingConfig.keep`.
@@ -40,7 +41,14 @@ class ForwardModelConfig:
 
     def rules_with(self, config: Any) -> list[tuple[bool, str]]:
         """What must hold between the model's settings and the other sections of a `Config`."""
-        return []
+        exact = {"coarse_pass": "coarse", "kept_samples": 1.0, "marching_schedule": ""}
+        return [
+            (
+                getattr(config.sample, name) == value,
+                f"sample.{name} must be {value!r} with a model that renders no scene",
+            )
+            for name, value in exact.items()
+        ]
 
     def rays_per_example(self, config: Any) -> int | None:
         """Rays that a training step renders for one example; None: the model does not render."""
@@ -235,7 +243,27 @@ class ModelConfig(ForwardModelConfig):
                 "sample.photograph and sample.target_camera must be there: they are for photographs without a camera",
             ),
         ]
+        rules += self._rules_of_savings(sample, config.image_size)
         return rules + (self._pixelnerf_rules(config) if self.deterministic else [])
+
+    def _rules_of_savings(self, sample: Any, image_size: int) -> list[tuple[bool, str]]:
+        """What the model must have where sampling leaves work out."""
+        num_fine, without_colour = self.ray_marching.num_fine, self.proposal is not None
+        rules = [
+            (
+                sample.coarse_pass == "coarse" or (num_fine > 0 and not without_colour),
+                "sample.coarse_pass='fine' needs model.ray_marching.num_fine > 0, and no model.proposal",
+            ),
+            (sample.kept_samples == 1 or num_fine > 0, "sample.kept_samples needs model.ray_marching.num_fine > 0"),
+        ]
+        for level in () if schedule_problem(sample.marching_schedule) else marching_levels(sample.marching_schedule):
+            name = f"sample.marching_schedule: the level from {level.noise_level:g}"
+            rules += [
+                (image_size % level.stride == 0, f"{name} has stride {level.stride}, which must divide image_size"),
+                (num_fine > 0 or level.num_fine == 0, f"{name} has fine samples, and the model has no fine field"),
+                (level.num_fine > 0 or not without_colour, f"{name} needs fine samples: model.proposal has no colour"),
+            ]
+        return rules
 
     def _pixelnerf_rules(self, config: Any) -> list[tuple[bool, str]]:
         """What has no meaning without a noisy view must be switched off, and not look as if it did something."""
@@ -250,8 +278,9 @@ class ModelConfig(ForwardModelConfig):
             "sample.num_steps": (config.sample.num_steps, 1),
             "sample.guidance": (config.sample.guidance, 1.0),
             "sample.autoregressive_step": (config.sample.autoregressive_step, 0),
+            "sample.marching_schedule": (config.sample.marching_schedule, ""),
         }
         return [
-            (value == needed, f"{name} must be {needed} with model.name='pixelnerf'")
+            (value == needed, f"{name} must be {needed!r} with model.name='pixelnerf'")
             for name, (value, needed) in off.items()
         ]

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, Literal, get_type_hints
 
 from dfm_jax.config.limits import CountOrNone, Distance, Number, NumberOrNone, Path, Range, Share
+from dfm_jax.config.marching import schedule_problem
 
 # The functions behind names, for `pkgutil.resolve_name`: settings are read without importing what does the work.
 SAMPLERS = {
@@ -87,6 +88,16 @@ class SampleConfig:
     video_frames: Annotated[int, Range(1, 10**5)] = 1
     # What the context says of the target's rays is kept over the denoising steps, GB a device at most; 0: nothing is.
     context_cache_gb: Annotated[float, Range(0.0, 1e6)] = 0.0
+    # Work that is left out, for an error that `python -m dfm_jax.studies.savings_sweep` measures. Of models with a fine
+    # field, the field that says where its samples go: 'fine', which is evaluated there anyway, saves the coarse one.
+    coarse_pass: Literal["coarse", "fine"] = "coarse"
+    # Share of the samples along rays at which the fine field is evaluated, those of the largest expected weight; all
+    # others count as empty.
+    kept_samples: Annotated[float, Range(0.0, 1.0, open_below=True)] = 1.0
+    # How finely denoising steps march from which noise level on: levels NOISE_LEVEL:EVEN[+FINE][/STRIDE] and commas, as
+    # in '0:64+32,0.8:24+16/2': at noise levels from 0.8 up, one ray for 2 x 2 pixels, of 24 even and 16 fine samples.
+    # Below the first level, and with '', as the model was made.
+    marching_schedule: str = ""
     # Of the cameras of videos: one of VIDEO_PATHS; numbers 'azimuth,elevation,distance' or '...,forward', to such a
     # target camera and back; or a file: nerfstudio's camera_path.json, or a transforms.json.
     video_path: Path = "interpolate"
@@ -102,6 +113,7 @@ class SampleConfig:
         return [
             (self.guidance_from < self.guidance_to, "guidance_from must be below guidance_to"),
             (not (problem := camera_problem(self.video_path)), f"video_path={problem}"),
+            (not (problem := schedule_problem(self.marching_schedule)), f"marching_schedule={problem}"),
         ]
 
 

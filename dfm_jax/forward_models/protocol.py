@@ -3,7 +3,8 @@
 `ForwardModel` is what diffusion with forward models needs of one (Tewari et al. 2023, section 3): infer a signal from
 observations, and observe a signal. The denoiser, the losses and the samplers are written against it, and training,
 resuming, guidance, evaluation and the export of the denoiser with them. What only some models can do has a smaller
-protocol of its own: `SceneModel`, `GeneratingModel`, `KnownPosterior`. `build.py` says which models there are.
+protocol of its own: `SceneModel`, `MarchedModel`, `GeneratingModel`, `KnownPosterior`. `build.py` says which models
+there are.
 """
 
 import functools
@@ -13,7 +14,8 @@ import jax
 import numpy as np
 from jax import Array
 
-from dfm_jax.config import LossConfig
+from dfm_jax.config import LossConfig, SampleConfig
+from dfm_jax.config.marching import MarchingLevel
 from dfm_jax.forward_models.terms import Terms
 from dfm_jax.structs import Camera, RenderedViews
 
@@ -94,6 +96,19 @@ class SceneModel(ForwardModel, Protocol):
 
     def estimated_view(self, estimate: Any) -> RenderedViews:
         """The deterministic estimate of target view 0, as views [b, h, w] of the model's image size."""
+
+
+@runtime_checkable
+class MarchedModel(SceneModel, Protocol):
+    """A model of scenes that marches along rays, and can leave out some of that work (docs/performance.md). What these
+    return has the same parameters."""
+
+    def saving(self, sample: SampleConfig) -> "MarchedModel":
+        """The model, rendering as the settings say that sampling does at all noise levels."""
+
+    def at_level(self, level: MarchingLevel) -> "MarchedModel":
+        """That model, rendering as denoising steps of a level of the marching schedule do. Its `to_x0` takes the
+        observation of its `target`, which may have fewer rays than the target has pixels."""
 
 
 @runtime_checkable

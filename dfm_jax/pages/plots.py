@@ -42,6 +42,40 @@ def distance_over_steps(path: Path, records: Sequence[Mapping[str, Any]]) -> Non
     save_figure(figure, path)
 
 
+def quality_over_speed(path: Path, records: Sequence[Mapping[str, Any]], honest: float | None) -> None:
+    """Quality over how many times as fast samples are: a panel a measure, a point a way to sample, with its range over
+    seeds; the first is what the others are compared with. Dashed what as many samples of the true odds come to."""
+    titles = {
+        "psnr": "Samples against nothing left out, dB",
+        "total_variation": "Total variation to the true odds",
+        "purity": "Samples of one colour",
+        "novel_view_agreement": "Novel views that agree",
+        "context_psnr": "Context view, rendered, dB",
+    }
+    shown = {name: title for name, title in titles.items() if name in records[0]}
+    figure, every = _figure(-(-(len(shown) + 1) // 2), (15.0, 8.0), rows=2)
+    for axes, (name, title) in zip(every, shown.items(), strict=False):
+        for number, record in enumerate(records):
+            if name == "psnr" and not number:
+                continue  # of samples against themselves
+            values = [each[name] for each in record["of_seeds"]]
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+            label = f"{number}: {record['name']}"
+            axes.plot([record["speed"]] * 2, [min(values), max(values)], color=colour, lw=1)
+            axes.plot(record["speed"], record[name], marker, color=colour, label=label)
+            place = {"xytext": (5, 4), "textcoords": "offset points", "fontsize": 8}
+            axes.annotate(str(number), (record["speed"], record[name]), **place)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("times as fast")
+        if name == "total_variation" and honest is not None:
+            axes.axhline(honest, color="0.6", ls="--")
+    last = list(shown).index("context_psnr")
+    for axes in every[len(shown) :]:
+        axes.axis("off")
+    every[-1].legend(*every[last].get_legend_handles_labels(), loc="center", frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
     kinds = list(dict.fromkeys((r["sampler"], r["spacing"]) for r in records))
     samplers, spacings = ([*dict.fromkeys(names)] for names in zip(*kinds, strict=True))

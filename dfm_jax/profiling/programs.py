@@ -120,7 +120,10 @@ def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
         "preparation": Part(lambda params, x: plain(params).cache_context(x), ("params", "example")),
         "guided preparation": Part(lambda params, x: guided(params).cache_context(x), ("params", "example")),
         "encoder": Part(partial(_encode, model), step),
-        "rendering": Part(partial(_render, model), ("params", "encoder", "preparation")),
+        "rendering": Part(
+            lambda params, *given: _render(plain(params).observers[0][1], params, *given),
+            ("params", "encoder", "preparation"),
+        ),
         "denoising step": Part(denoise, step),
         # What casting the parameters costs, in every step.
         "step with cast parameters": Part(denoise, ("cast params", *step[1:])),
@@ -130,7 +133,8 @@ def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
         ),
     }
     if isinstance(model, SceneModel):
-        frame = partial(model.render, height=model.image_size, width=model.image_size)
+        size = {"height": model.image_size, "width": model.image_size}
+        frame = lambda params, scene, camera: as_configured(params).render(scene, camera, **size)
         parts["video frame"] = Part(frame, ("params", "encoder", "camera"))
     return parts
 

@@ -17,6 +17,7 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
+from dfm_jax.rendering.compaction import Compaction, expected_weights
 from dfm_jax.rendering.compositing import add_background, composite, volume_weights
 from dfm_jax.rendering.ray_sampling import coarse_distances, deterministic_uniforms, importance_distances
 from dfm_jax.structs import Rays, Rendering
@@ -72,6 +73,7 @@ def render_coarse_to_fine(
     num_coarse: int,
     num_fine: int,
     background: float,
+    compaction: Compaction | None = None,
 ) -> Rendering:
     """Renders with importance sampling (NeRF, section 5.2).
 
@@ -81,14 +83,47 @@ def render_coarse_to_fine(
     Args:
       uniforms: numbers in [0, 1] that choose the fine distances, `m = num_fine`; None spaces them evenly, so that the
         same scene and camera always give the same image.
+      compaction: with the fine field in it, which is then evaluated at a share of the distances.
     """
     distances = even_distances(rays, near, far, num_coarse)
     density, radiance = coarse_field(rays, distances)
     weights = volume_weights(density, distances)
     coarse_rgb = add_background(composite(weights, radiance[..., :3]), weights, background)
     everywhere = jnp.concatenate([distances, _fine_distances(distances, weights, uniforms, num_fine)], axis=-1)
-    rendering = _integrate_unsorted(*fine_field(rays, everywhere), everywhere, background)
-    return rendering.replace(coarse_rgb=coarse_rgb)
+    expected = lambda: expected_weights(distances, density, everywhere)
+    fine = _evaluate(fine_field, compaction, rays, everywhere, expected)
+    return _integrate_unsorted(*fine, everywhere, background).replace(coarse_rgb=coarse_rgb)
+
+
+def render_by_itself(
+    field_at_even: Field,
+    field: Field,
+    rays: Rays,
+    near: Float[Array, "b"],
+    far: Float[Array, "b"],
+    uniforms: Float[Array, "b r m"] | None,
+    *,
+    num_coarse: int,
+    num_fine: int,
+    background: float,
+    compaction: Compaction | None = None,
+) -> Rendering:
+    """Renders a field whose own weights at `num_coarse` even distances say where its `num_fine` other samples go. All
+    are integrated once: what a coarse field would cost is saved.
+
+    Args:
+      field_at_even: the field, which may have something cached at the even distances.
+      uniforms: see `render_coarse_to_fine`.
+      compaction: with the field in it, which is then evaluated at a share of the fine distances.
+    """
+    distances = even_distances(rays, near, far, num_coarse)
+    density, radiance = field_at_even(rays, distances)
+    fine = _fine_distances(distances, volume_weights(density, distances), uniforms, num_fine)
+    everywhere = jnp.concatenate([distances, fine], axis=-1)
+    expected = lambda: expected_weights(distances, density, everywhere)[..., num_coarse:]
+    found = _evaluate(field, compaction, rays, fine, expected)
+    joined = (jnp.concatenate(parts, axis=2) for parts in zip((density, radiance), found, strict=True))
+    return _integrate_unsorted(*joined, everywhere, background)
 
 
 def render_by_proposal(
@@ -102,17 +137,31 @@ def render_by_proposal(
     num_coarse: int,
     num_fine: int,
     background: float,
+    compaction: Compaction | None = None,
 ) -> Rendering:
     """Renders with a proposal (mip-NeRF 360, section 3): its weights at `num_coarse` even distances say where the field
     is evaluated, and they are returned with the rendering. No gradient flows through the choice of the distances.
 
     Args:
-      uniforms: see `render_coarse_to_fine`.
+      uniforms, compaction: see `render_coarse_to_fine`.
     """
     distances = even_distances(rays, near, far, num_coarse)
-    weights = volume_weights(proposal(rays, distances), distances)
+    density = proposal(rays, distances)
+    weights = volume_weights(density, distances)
     fine = jnp.sort(_fine_distances(distances, weights, uniforms, num_fine), axis=-1)
-    return _integrate(*field(rays, fine), fine, background).replace(proposal=(weights, distances))
+    found = _evaluate(field, compaction, rays, fine, lambda: expected_weights(distances, density, fine))
+    return _integrate(*found, fine, background).replace(proposal=(weights, distances))
+
+
+def _evaluate(
+    field: Field,
+    compaction: Compaction | None,
+    rays: Rays,
+    distances: Float[Array, "b r s"],
+    expected: Callable[[], Float[Array, "b r s"]],
+) -> tuple[Float[Array, "b r s"], Float[Array, "b r s k"]]:
+    """A field at all distances; or, with a compaction, where most weight is expected."""
+    return field(rays, distances) if compaction is None else compaction(rays, distances, expected())
 
 
 @jax.named_scope("importance_sampling")

@@ -15,12 +15,13 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
 from dfm_jax.config import SAMPLERS, SPACINGS, Config, SampleConfig
+from dfm_jax.config.marching import marching_levels
 from dfm_jax.denoiser import StepCache, cache_context, denoise, guided_denoise
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import STOCHASTIC, Callback, DenoiseFn
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
+from dfm_jax.forward_models.protocol import ForwardModel, MarchedModel, SceneModel
 from dfm_jax.sampling import devices
 from dfm_jax.structs import Camera, RenderedViews, Scene
 
@@ -60,8 +61,10 @@ class DiffusionSampler:
     @classmethod
     def from_config(cls, config: Config, params: Params, settings: SampleConfig | None = None) -> "DiffusionSampler":
         """Samples as the config says, or with other `settings`."""
-        model = make_model(config)
-        return cls(model, params, cosine_schedule(config.diffusion.num_timesteps), settings or config.sample)
+        model, settings = make_model(config), settings or config.sample
+        if isinstance(model, MarchedModel):
+            model = model.saving(settings)
+        return cls(model, params, cosine_schedule(config.diffusion.num_timesteps), settings)
 
     def on_devices(self, num_pairs: int) -> "DiffusionSampler":
         """The same on all devices of this process that `num_pairs` pairs of a scene and a sample can use."""
@@ -94,6 +97,15 @@ class DiffusionSampler:
         return first, last
 
     @property
+    def observers(self) -> tuple[tuple[int, ForwardModel], ...]:
+        """The models that observe in denoising steps, with the first timestep of each, rising: one, unless there is a
+        marching schedule."""
+        levels = marching_levels(self.settings.marching_schedule)
+        last = self.schedule.num_timesteps
+        found = tuple((round(level.noise_level * last), self.model.at_level(level)) for level in levels)
+        return found if found and found[0][0] == 0 else ((0, self.model), *found)
+
+    @property
     def times(self) -> Int[Array | np.ndarray, "levels"]:
         """The noise levels of the steps, falling to -1."""
         return pkgutil.resolve_name(SPACINGS[self.settings.spacing])(self.schedule, self.settings.num_steps)
@@ -102,19 +114,36 @@ class DiffusionSampler:
         """What the denoising steps of examples [b] share; of twice as many, if they are guided."""
         at_once = jax.tree.leaves(example)[0].shape[0] * (1 + self.guided)
         cache_bytes = int(self.settings.context_cache_gb * 1e9) // at_once
-        return cache_context(self.params, self.model, example, guided=self.guided, cache_bytes=cache_bytes)
+        models = [model for _, model in self.observers]
+        return cache_context(self.params, models, example, guided=self.guided, cache_bytes=cache_bytes)
 
     def denoise_fn(self, cache: StepCache) -> DenoiseFn:
         """The denoiser of cached examples [b], guided as the settings say: a function of `x_t [b, ...]`, timesteps
         [b], and the average that guidance carries from step to step, 0 in the first; returns x0 and the new
-        average."""
+        average.
+
+        Where the marching schedule has levels, all examples are observed as the lowest of the timesteps asks for."""
+        first_timesteps, models = zip(*self.observers, strict=True)
+        steps = [
+            self._denoise_fn(model, cache.replace(query=query, other_queries=()))
+            for model, query in zip(models, (cache.query, *cache.other_queries), strict=True)
+        ]
+
+        def call(x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
+            reached = jnp.sum(jnp.min(timestep) >= jnp.array(first_timesteps))
+            return jax.lax.switch(reached - 1, steps, x_t, timestep, average)
+
+        return call if len(steps) > 1 else steps[0]
+
+    def _denoise_fn(self, model: ForwardModel, cache: StepCache) -> DenoiseFn:
+        """The denoiser with one model that observes."""
 
         def call(x_t: Array, timestep: Array, average: Array) -> tuple[Array, Array]:
             if not self.guided:
-                return denoise(self.params, self.model, x_t, timestep, cache).x0, average
+                return denoise(self.params, model, x_t, timestep, cache).x0, average
             denoised, average = guided_denoise(
                 self.params,
-                self.model,
+                model,
                 x_t,
                 timestep,
                 cache,

@@ -70,7 +70,8 @@ class RadianceFieldModel(RenderedScenes):
     def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], tuple[Rays, RayCache]]:
         """Target view 0 in [-1, 1], and the rays of its pixels, which are those of the scene's last view."""
         x0, rays = super().target(example)
-        xy = rearrange(pixel_grid(self.image_size, self.image_size, self.config.pixel_grid), "h w xy -> (h w) xy")
+        size = self.target_size
+        xy = rearrange(pixel_grid(size, size, self.config.pixel_grid), "h w xy -> (h w) xy")
         pixel = jnp.broadcast_to(xy, (rays.origins.shape[0], *xy.shape))
         return x0, (rays, RayCache(pixel, {}))
 
@@ -83,9 +84,8 @@ class RadianceFieldModel(RenderedScenes):
         Context views are clean and the coarse distances never move: the half of the coarse and the fine MLP that looks
         at each of these views, and its average, are the same in all denoising steps.
         """
-        nets, marching = self.networks, self.config.ray_marching
-        # A scene field that is guided by a proposal is never evaluated at the coarse distances.
-        parts = nets.scene_parts if self.config.proposal is None else ("proposal",)
+        nets, marching = self.networks, self.networks.ray_marching
+        parts = nets.parts_at_even_distances
         width = sum(nets.part(part).config.width for part in parts)
         bytes_per_ray = marching.num_coarse * width * nets.dtype.itemsize
         rays, cache = query

@@ -9,7 +9,8 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Key, Num
 
-from dfm_jax.config import DiTConfig, ModelConfig, ResNet34Config
+from dfm_jax.config import DiTConfig, ModelConfig, RayMarchingConfig, ResNet34Config
+from dfm_jax.config.marching import MarchingLevel
 from dfm_jax.forward_models.protocol import Params
 from dfm_jax.models.dit import DiTEncoder
 from dfm_jax.models.encoder import THREADED_PARAMS, Encoder
@@ -28,6 +29,19 @@ class BoundEncoder:
         self.encoder, self.params = encoder, params
 
 
+@dataclasses.dataclass(frozen=True)
+class Savings:
+    """Work that rendering leaves out, see `SampleConfig`; by default none."""
+
+    coarse_pass: str = "coarse"  # the field that says where the fine samples go: 'coarse' or 'fine'
+    kept_samples: float = 1.0
+    level: MarchingLevel | None = None  # None: as the model was made
+
+    @property
+    def stride(self) -> int:
+        return self.level.stride if self.level else 1
+
+
 jax.tree_util.register_pytree_node(BoundEncoder, lambda bound: ((), None), lambda *_: BoundEncoder())
 
 
@@ -40,6 +54,7 @@ class SceneNetworks:
 
     config: ModelConfig
     image_size: int
+    savings: Savings = Savings()
 
     @property
     def dtype(self) -> Any:
@@ -52,6 +67,27 @@ class SceneNetworks:
         """Names of the scene field's MLPs, in the order of their evaluation."""
         first = "coarse" if self.config.proposal is None else "proposal"
         return (first, "fine") if self.config.ray_marching.num_fine else (first,)
+
+    @property
+    def ray_marching(self) -> RayMarchingConfig:
+        """How rays are marched: as the model was made, but for what is saved."""
+        marching, level = self.config.ray_marching, self.savings.level
+        if level is None:
+            return marching
+        return dataclasses.replace(marching, num_coarse=level.num_coarse, num_fine=level.num_fine)
+
+    @property
+    def marched_parts(self) -> tuple[str, ...]:
+        """The scene field's MLPs that rendering evaluates, beginning with the one at the even distances."""
+        if self.savings.coarse_pass == "fine":
+            return ("fine",)
+        return self.scene_parts if self.ray_marching.num_fine else self.scene_parts[:1]
+
+    @property
+    def parts_at_even_distances(self) -> tuple[str, ...]:
+        """Those of them that are evaluated at all even distances."""
+        everywhere = self.config.proposal is None and self.savings.kept_samples == 1
+        return self.marched_parts if everywhere else self.marched_parts[:1]
 
     def part(self, name: str) -> RadianceField:
         """One of the scene field's MLPs."""

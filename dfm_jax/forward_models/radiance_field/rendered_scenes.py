@@ -10,15 +10,17 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Key
 
-from dfm_jax.config import Config, LossConfig, ModelConfig
+from dfm_jax.config import Config, LossConfig, ModelConfig, SampleConfig
+from dfm_jax.config.marching import MarchingLevel
 from dfm_jax.forward_models.precision import with_products
 from dfm_jax.forward_models.protocol import Params, Prediction
 from dfm_jax.forward_models.radiance_field.losses import rendering_terms
-from dfm_jax.forward_models.radiance_field.networks import SceneNetworks
+from dfm_jax.forward_models.radiance_field.networks import Savings, SceneNetworks
 from dfm_jax.forward_models.radiance_field.rendering import image_rays, render
 from dfm_jax.forward_models.radiance_field.supervision import Supervision, sample_pixels
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
 from dfm_jax.geometry import cast_rays, pixel_grid
+from dfm_jax.models.feature_lookup import lookup_features
 from dfm_jax.structs import Camera, Example, RayCache, Rays, RenderedViews, Rendering, Scene
 
 MID_GREY = 0.5
@@ -49,6 +51,23 @@ class RenderedScenes:
         """Side of the images that diffusion runs on, pixels."""
         return self.networks.image_size
 
+    @property
+    def target_size(self) -> int:
+        """Side of the image that target view 0 is rendered at, pixels."""
+        return self.image_size // self.networks.savings.stride
+
+    def saving(self, sample: SampleConfig) -> "RenderedScenes":
+        """The same, rendering without the work that sampling leaves out at all noise levels."""
+        return self._saving(Savings(sample.coarse_pass, sample.kept_samples))
+
+    def at_level(self, level: MarchingLevel) -> "RenderedScenes":
+        """The same, rendering as denoising steps of a level of the marching schedule do. Target view 0 is observed by
+        one ray in each square of `stride` pixels; `to_x0` makes the whole image of these."""
+        return self._saving(dataclasses.replace(self.networks.savings, level=level))
+
+    def _saving(self, savings: Savings) -> "RenderedScenes":
+        return dataclasses.replace(self, networks=dataclasses.replace(self.networks, savings=savings))
+
     @with_products
     def observe(
         self, params: Params, signal: Scene, query: Rays | tuple[Rays, RayCache], keys: Key[Array, "b"] | None = None
@@ -60,11 +79,19 @@ class RenderedScenes:
     def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
         """Target view 0 in [-1, 1], and the rays of its pixels."""
         camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
-        size = self.image_size
+        size = self.target_size
         return 2 * example.target.images[:, 0] - 1, image_rays(camera, size, size, self.config.pixel_grid)
 
     def to_x0(self, observation: Rendering) -> Float[Array, "b r 3"]:
-        return 2 * observation.rgb - 1
+        x0 = 2 * observation.rgb - 1
+        return x0 if self.target_size == self.image_size else self._upsample(x0)
+
+    def _upsample(self, x0: Float[Array, "b r 3"]) -> Float[Array, "b p 3"]:
+        """All pixels of the target, between those that were rendered."""
+        grid, size = self.config.pixel_grid, self.target_size
+        uv = rearrange(pixel_grid(self.image_size, self.image_size, grid), "h w xy -> 1 1 (h w) xy")
+        uv = jnp.broadcast_to(uv, (x0.shape[0], *uv.shape[1:]))
+        return lookup_features(rearrange(x0, "b (h w) c -> b 1 h w c", h=size), uv, grid)[:, 0]
 
     def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
         """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""

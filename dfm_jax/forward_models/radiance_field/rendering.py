@@ -2,22 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Float, Key, Num
+from jaxtyping import Float, Int, Key, Num
 
 from dfm_jax.forward_models.radiance_field.networks import Params, SceneNetworks
 from dfm_jax.geometry import cast_rays, pixel_grid
 from dfm_jax.models.activations import JOINT, OF_VIEWS
 from dfm_jax.models.radiance_field import ProjectedFeatures, RadianceField
+from dfm_jax.rendering.compaction import Compaction
 from dfm_jax.rendering.ray_marching import (
     even_distances,
     in_chunks,
     points_along,
+    render_by_itself,
     render_by_proposal,
     render_coarse_to_fine,
     render_single_pass,
@@ -62,6 +65,10 @@ class BoundField:
             return self
         return dataclasses.replace(self, pixel=cache.pixel, cached=cache.activations.get(cached_part))
 
+    def without_cache(self) -> "BoundField":
+        """Of activations, for other distances than theirs."""
+        return dataclasses.replace(self, cached=None)
+
     def density(self, rays: Rays, distances: Float[Array, "b r s"]) -> Float[Array, "b r s"]:
         return self._ask("density", rays, distances)
 
@@ -72,6 +79,18 @@ class BoundField:
     def radiance(self, rays: Rays, distances: Float[Array, "b r s"]) -> tuple[Array, Array]:
         """Density and `[colour | rendered features]`."""
         return self._ask("radiance", rays, distances)
+
+    def colour_of_samples(
+        self, rays: Rays, distances: Float[Array, "b r s"], index: Int[Array, "b n"]
+    ) -> tuple[Float[Array, "b n"], Float[Array, "b n 3"]]:
+        """Density and colour of some samples alone, which are numbered as in `[r, s]`; without what is cached."""
+        ray = index // distances.shape[2]
+        of_samples = partial(jax.tree.map, jax.vmap(lambda x, i: x[i]))
+        along = lambda tree: of_samples(tree, jax.tree.map(lambda _: ray, tree))
+        alone = dataclasses.replace(self.without_cache(), pixel=along(self.pixel))
+        flat = rearrange(distances, "b r s -> b (r s)")
+        density, colour = alone.colour(along(rays), jnp.take_along_axis(flat, index, axis=1)[..., None])
+        return density[..., 0], colour[..., 0, :]
 
     def _ask(self, method: str, rays: Rays, distances: Float[Array, "b r s"]) -> Any:
         def ask(distances: Array, context: Array | None) -> Any:
@@ -101,10 +120,10 @@ def cache_context_activations(
     features = net.apply(variables, all_views, method="project_features").some_views(slice(-1))
 
     def aggregate(rays: Rays) -> Array:
-        distances = even_distances(rays, context.near, context.far, nets.config.ray_marching.num_coarse)
+        distances = even_distances(rays, context.near, context.far, nets.ray_marching.num_coarse)
         return net.apply(variables, features, points_along(rays, distances), method="aggregate_context_views")
 
-    return in_chunks(aggregate, nets.config.ray_marching.chunk_size, rays)
+    return in_chunks(aggregate, nets.ray_marching.chunk_size, rays)
 
 
 def image_rays(camera: Camera, height: int, width: int, grid: str) -> Rays:
@@ -115,7 +134,7 @@ def image_rays(camera: Camera, height: int, width: int, grid: str) -> Rays:
 
 def estimate_image(params: Params, nets: SceneNetworks, context: Scene, camera: Camera) -> Rendering:
     """The deterministic estimate: the context alone, through the conditioning field, in a single pass."""
-    marching = nets.config.ray_marching
+    marching = nets.ray_marching
     field = BoundField.of(params["conditioning_field"], nets.field("conditioning_field"), context.views).radiance
     settings = {"num_samples": marching.num_conditioning, "background": marching.background}
     size = nets.config.estimate_size
@@ -138,7 +157,7 @@ def render(
       keys: one per scene, for the importance samples; None places them deterministically.
       cache: of these rays.
     """
-    num_rays, num_fine = rays.origins.shape[1], nets.config.ray_marching.num_fine
+    num_rays, num_fine = rays.origins.shape[1], nets.ray_marching.num_fine
     uniforms = None
     if keys is not None and num_fine:
         uniforms = jax.vmap(lambda key: jax.random.uniform(key, (num_rays, num_fine)))(keys)
@@ -157,7 +176,7 @@ def render_with_uniforms(
 ) -> Rendering:
     """`render`, with the importance samples' uniform numbers given (None: deterministic)."""
     march = _ray_marcher(params, nets, scene)
-    marching = nets.config.ray_marching
+    marching = nets.ray_marching
     run = lambda *inputs: in_chunks(march, marching.chunk_size, *inputs, kept=KEPT[marching.keep][1])
     cached = cache.activations.values() if cache else ()
     num_cached = next((x.shape[1] for x in cached), 0)
@@ -175,21 +194,25 @@ def _ray_marcher(
 ) -> Callable[[Rays, Array | None, RayCache | None], Rendering]:
     """What renders the scene along rays `[b, r]`, by uniform numbers `[b, r, m]` and with a cache: in the layout that
     the networks were made for."""
-    marching = nets.config.ray_marching
+    marching, savings = nets.ray_marching, nets.savings
     parts = {
-        part: BoundField.of(params["scene_field"][part], nets.part(part), scene.views) for part in nets.scene_parts
+        part: BoundField.of(params["scene_field"][part], nets.part(part), scene.views) for part in nets.marched_parts
     }
     settings = {"near": scene.near, "far": scene.far, "background": marching.background}
     fine_settings = settings | {"num_coarse": marching.num_coarse, "num_fine": marching.num_fine}
 
     def march(rays: Rays, uniforms: Array | None, cache: RayCache | None) -> Rendering:
         fields = {part: field.along(cache, part) for part, field in parts.items()}
-        if "fine" not in fields:
-            return render_single_pass(fields["coarse"].colour, rays, num_samples=marching.num_coarse, **settings)
+        first = fields[nets.marched_parts[0]]
+        if not marching.num_fine:
+            return render_single_pass(first.colour, rays, num_samples=marching.num_coarse, **settings)
+        fine, how = fields["fine"], fine_settings | {"uniforms": uniforms}
+        if savings.kept_samples < 1:
+            how["compaction"] = Compaction(savings.kept_samples, fine.colour_of_samples)
         if "proposal" in fields:
-            proposal, field = fields["proposal"].density, fields["fine"].colour
-            return render_by_proposal(proposal, field, rays, uniforms=uniforms, **fine_settings)
-        coarse, fine = fields["coarse"].colour, fields["fine"].colour
-        return render_coarse_to_fine(coarse, fine, rays, uniforms=uniforms, **fine_settings)
+            return render_by_proposal(first.density, fine.colour, rays, **how)
+        if savings.coarse_pass == "fine":
+            return render_by_itself(first.colour, fine.without_cache().colour, rays, **how)
+        return render_coarse_to_fine(first.colour, fine.colour, rays, **how)
 
     return march
