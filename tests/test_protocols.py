@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfm_jax.commands import evaluated_scenes, evaluated_views
+from dfm_jax.commands import evaluated_scenes, evaluated_views, measured_scenes
 from dfm_jax.config.reading import from_dict
 from dfm_jax.config.sampling import PROTOCOLS as NAMES
 from dfm_jax.data.builders.co3d import CO3DSource
@@ -302,7 +302,7 @@ def test_the_numbers_are_those_of_the_right_frames_where_the_source_has_holes(tm
     assert chosen.extent.headline().startswith("5 of 7 examples, 5 of 7 scenes (1 with no such scene, 1 with a frame")
     monkeypatch.setattr(evaluated_scenes, "_Sampling", Repeating)
     store = SceneStore(tmp_path / "evaluation", {})
-    networks = evaluated_scenes.Networks(None, None, None, {})
+    networks = measured_scenes.Networks(None, None, None, {})
     evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [*range(5)], store, networks)
     left = [name for name in names if name != names[2]]
     for i, name in enumerate(left):
@@ -336,7 +336,7 @@ def test_of_scales_of_the_cameras_the_best_by_psnr_is_kept(made_up, tmp_path, mo
     monkeypatch.setattr(RightAtOne, "at_once", 1)
     monkeypatch.setattr(evaluated_scenes, "_Sampling", RightAtOne)
     store = SceneStore(tmp_path / "evaluation", {})
-    networks = evaluated_scenes.Networks(None, None, None, {})
+    networks = measured_scenes.Networks(None, None, None, {})
     evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [0], store, networks)
     assert store.scores(0).scale == 1.0 and store.scores(0).psnr[0][0] > 60
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from flax import struct
 
-from dfm_jax.commands import evaluate as evaluation
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import features, scene_store, summary
+from dfm_jax.evaluation import scene_store, summary
 from dfm_jax.evaluation.calibration import honest_draws, toy_modes
 from dfm_jax.evaluation.calibration.known_odds import TOY
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
@@ -195,46 +194,6 @@ def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():
     draws = np.random.default_rng(1).multinomial(120, ODDS, size=4000) / 120
     beyond = 0.5 * np.abs(draws - ODDS).sum(1) > honest_draws.total_variation_limit(120, ODDS)
     assert beyond.mean() == pytest.approx(0.05, abs=0.015)  # four standard deviations of a share of 4000 draws
-
-
-class Channels(features.Extractor):
-    """In the place of a network: an image's mean colours are its features."""
-
-    def __init__(self):
-        super().__init__("mean_", "mean colours", {}, "mean")
-        object.__setattr__(self, "calls", [])
-
-    def __call__(self, images):
-        self.calls.append(len(images))
-        return images.mean((1, 2)) / 255
-
-
-def test_features_of_true_views_are_computed_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
-    network = Channels()
-    first = features.kept_features(network, images)
-    np.testing.assert_array_equal(features.kept_features(network, images), first)
-    assert network.calls == [3]
-    features.kept_features(network, images[::-1])
-    assert network.calls == [3, 3]
-    for path in tmp_path.rglob("*.npy"):  # damaged: computed again
-        path.write_bytes(b"")
-    np.testing.assert_array_equal(features.kept_features(network, images), first)
-
-
-def test_distances_of_distributions_need_two_true_views(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = scene_store.SceneStore(tmp_path / "evaluation", {})
-    truth, rng = np.array([0.2, 0.6])[:, None, None, None] * np.ones((2, 4, 4, 3)), np.random.default_rng(0)
-    for i in range(2):
-        samples = truth[None, i : i + 1] + rng.uniform(0, 0.1, (3, 1, 4, 4, 3))
-        store.write(i, made_scores([[1.0]] * 3, ssim=None), {"samples": samples, "truth": truth[i : i + 1]})
-    numbers, missing = evaluation._distribution_numbers(store, 2, Channels())
-    assert (numbers["num_drawn_images"], numbers["num_real_images"]) == (6, 2) and missing == {}
-    assert numbers["mean_fid"] > 0 and np.isfinite(numbers["mean_kid"])
-    numbers, missing = evaluation._distribution_numbers(store, 1, Channels())
-    assert numbers == {} and "one true view" in missing["fid, kid"]
 
 
 def test_honest_draws_differ_from_their_odds_as_stated():

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dfm_jax.commands import signals
-from dfm_jax.commands.evaluated_scenes import evaluate_scenes, load_networks
+from dfm_jax.commands.evaluated_scenes import evaluate_scenes
 from dfm_jax.commands.evaluated_views import ChosenViews, choose_views, compared, open_data
+from dfm_jax.commands.measured_scenes import load_networks
 from dfm_jax.config import Config
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
@@ -26,10 +25,9 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index, made_from
 from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.evaluation.calibration.known_odds import known_odds
-from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
-from dfm_jax.evaluation.features import Extractor, kept_features
+from dfm_jax.evaluation.distributions import distribution_numbers
 from dfm_jax.evaluation.index_layouts import NONE_LISTED
-from dfm_jax.evaluation.scene_store import SceneStore, write_scene_table
+from dfm_jax.evaluation.scene_store import SceneStore, StoredScores, write_scene_table
 from dfm_jax.evaluation.summary import calibration_of_scalars, odds_of_attributes, summarise
 from dfm_jax.evaluation.video_distance import video_numbers
 from dfm_jax.forward_models.build import make_model
@@ -90,8 +88,11 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     evaluate_scenes(config, trained.params, data, views, remaining, store, networks)
 
     def summarised() -> tuple[dict[str, Any], dict[str, str]]:
-        distances, missing = _distribution_numbers(store, len(views), networks.extractor)
-        scores = [store.scores(i) for i in range(len(views))]
+        num_true = sum(len(indices.target) for _, indices in views)
+        counts = (config.evaluate.num_samples * num_true, num_true)
+        truth = made_from.true_views(config, data, views)
+        distances, missing = distribution_numbers(store, networks.extractor, len(views), counts, truth, data.path)
+        scores = StoredScores(store, len(views))
         if networks.video is not None:
             of_videos = video_numbers(networks.video, (store.images(i) for i in range(len(views))))
             distances, missing = distances | of_videos[0], missing | of_videos[1]
@@ -152,7 +153,7 @@ def _write(
 ) -> dict[str, Any]:
     """Writes what is made of all scenes, puts it in its place, and returns the numbers."""
     views = chosen.views
-    scores = [store.scores(i) for i in range(len(views))]
+    scores = StoredScores(store, len(views))
     with replacing_files(store.folder) as pages:
         evaluation_index.write(pages / "protocol.json", views, data, f"evaluated in {path_of(workdir).name}")
         write_scene_table(pages / "scenes.csv", scores)
@@ -172,24 +173,6 @@ def _least_bytes(config: Config) -> int:
     """Of a scene's images, if they can be compressed to half of their size."""
     images = (config.evaluate.num_samples + 1) * config.evaluate.num_target
     return images * config.image_size**2 * 3 // 2
-
-
-def _distribution_numbers(
-    store: SceneStore, count: int, extractor: Extractor | None
-) -> tuple[dict[str, float | int], dict[str, str]]:
-    """FID and KID between all samples and all true views; and what is left out, and why."""
-    if extractor is None:
-        return {}, {}
-    images = [store.images(i) for i in range(count)]
-    truth = np.concatenate([x["truth"] for x in images])
-    if len(truth) < 2:
-        return {}, {"fid, kid": "there is one true view, and they compare two sets of images"}
-    sampled = extractor(np.concatenate([x["samples"].reshape(-1, *truth.shape[1:]) for x in images]))
-    real = kept_features(extractor, truth)
-    mean, std = kernel_distance(sampled, real)
-    names = {"fid": frechet_distance(sampled, real), "kid": mean, "kid_std": std}
-    counts = {"num_drawn_images": len(sampled), "num_real_images": len(real)}
-    return {extractor.prefix + name: value for name, value in names.items()} | counts, {}
 
 
 def _sweep(

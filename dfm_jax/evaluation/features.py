@@ -4,10 +4,8 @@ FID and KID are defined by the network. Numbers of VGG16's features are none: th
 and only compare with each other.
 """
 
-import contextlib
 import dataclasses
-import hashlib
-import os
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,8 +17,6 @@ from jaxtyping import Float, UInt8
 
 from dfm_jax.interop import inception as inception_weights
 from dfm_jax.models import inception, lpips
-from dfm_jax.paths import cache_folder
-from dfm_jax.runs import fingerprints
 
 IMAGES_AT_ONCE = 16
 # VGG16 sees smaller images enlarged to this many pixels a side, so that something is left behind its four poolings.
@@ -38,12 +34,26 @@ class Extractor:
 
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
         """Features of images of 8 bits; some at a time, all of one shape, so that it compiles once."""
-        parts = []
-        for start in range(0, len(images), IMAGES_AT_ONCE):
-            part = images[start : start + IMAGES_AT_ONCE].astype(np.float32) / 255
+        return np.concatenate(list(self.stream([images])))
+
+    def stream(self, parts: Iterable[UInt8[np.ndarray, "_ h w 3"]]) -> Iterator[Float[np.ndarray, "_ d"]]:
+        """Features of the images of all parts, in their order; parts are taken when they are needed."""
+        for images in _regrouped(parts, IMAGES_AT_ONCE):
+            part = images.astype(np.float32) / 255
             filled = np.concatenate([part, np.repeat(part[-1:], IMAGES_AT_ONCE - len(part), axis=0)])
-            parts.append(np.asarray(_extract(self.params, filled, network=self.network))[: len(part)])
-        return np.concatenate(parts)
+            yield np.asarray(_extract(self.params, filled, network=self.network))[: len(part)]
+
+
+def _regrouped(parts: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The same rows, `count` at a time; fewer at the end."""
+    waiting = None
+    for part in parts:
+        waiting = part if waiting is None else np.concatenate([waiting, part])
+        while len(waiting) >= count:
+            yield waiting[:count]
+            waiting = waiting[count:]
+    if waiting is not None and len(waiting):
+        yield waiting
 
 
 def load_inception(path: str) -> Extractor:
@@ -64,28 +74,6 @@ def vgg(distance: lpips.Distance) -> Extractor:
     """VGG16 with the weights of LPIPS."""
     description = "VGG16, the mean over its last relu (not Inception's: no FID)"
     return Extractor("vgg_", description, distance.params["vgg16"], "vgg16")
-
-
-def kept_features(extractor: Extractor, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
-    """Features that are looked up in the user's cache folder, and kept there when they are computed: the true views are
-    the same in every evaluation. Where nothing can be kept, they are computed."""
-    folder = cache_folder()
-    if folder is None:
-        return extractor(images)
-    made_with = [fingerprints.of_arrays(extractor.params), extractor.network, jax.__version__, jax.default_backend()]
-    content = hashlib.sha256(f"{made_with} {images.shape}".encode())
-    content.update(np.ascontiguousarray(images).data)
-    path = folder / "dfm_jax" / "features" / f"{content.hexdigest()}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        return np.load(path)
-    found = extractor(images)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        with unfinished.open("wb") as file:
-            np.save(file, found)
-        unfinished.replace(path)
-    return found
 
 
 @partial(jax.jit, static_argnames="network")

@@ -62,6 +62,12 @@ def _later(config: Config, dists: Dists | None) -> dict[str, Any]:
     return found | ({"dists": fingerprints.of_arrays(weights)} if weights else {})
 
 
+def true_views(config: Config, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]]) -> dict[str, Any]:
+    """All that the true views of an evaluation depend on, whatever model is evaluated; JSON can hold it."""
+    frames = [[number, indices.target.tolist()] for number, indices in views]
+    return {"data": data.fingerprint(), "frames": frames, "image_size": config.image_size}
+
+
 def of_sampling(config: Config) -> dict[str, Any]:
     """The settings by which a scene is sampled."""
     sample = dataclasses.asdict(config.sample)

@@ -12,7 +12,7 @@ import csv
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,30 @@ class StoredScenes:
         path = self.folder / "scenes" / f"{index:05d}.npz"
         with reading(path, AGAIN), np.load(path) as arrays:
             return dict(arrays)
+
+    def images_of_all(self, name: str, count: int) -> Iterator[np.ndarray]:
+        """Those of one name, [_, h, w, 3] of each of the first `count` scenes, read when they are asked for."""
+        for index in range(count):
+            path = self.folder / "scenes" / f"{index:05d}.npz"
+            with reading(path, AGAIN), np.load(path) as arrays:
+                images = arrays[name]
+                images = images.reshape(-1, *images.shape[-3:])
+            yield images
+
+
+class StoredScores(Sequence[SceneScores]):
+    """The scores of the first `count` scenes of a store, read when they are looked at: none is kept."""
+
+    def __init__(self, store: StoredScenes, count: int):
+        self._store, self._count = store, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> SceneScores:
+        if not 0 <= index < self._count:
+            raise IndexError(index)  # ends a loop over all of them
+        return self._store.scores(index)
 
 
 class SceneStore(StoredScenes):
@@ -115,12 +139,15 @@ def _other_measures(stored: Any) -> str:
     return ", ".join(told)
 
 
-def write_scene_table(path: Path, scenes: Sequence[SceneScores]) -> None:
-    _write_csv(path, [scene_row(scene) for scene in scenes])
+def write_scene_table(path: Path, scenes: Iterable[SceneScores]) -> None:
+    _write_csv(path, map(scene_row, scenes))
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    rows = iter(rows)
+    first = next(rows)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(first))
         writer.writeheader()
+        writer.writerow(first)
         writer.writerows(rows)

@@ -113,7 +113,7 @@ def measure(
         name=name,
         context_psnr=[_psnr(sample, context_truth) for sample in contexts],
         scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, samples.x0, strict=True)],
-        psnr=[[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets],
+        psnr=view_psnr(example, samples),
         depth_error=error,
         estimate_psnr=_psnr(samples.estimate, truth[0]),
         variance=float(targets[:, 0].var(0).mean()),
@@ -126,6 +126,13 @@ def measure(
         **_of_cameras(cameras_fn, views, example),
         **spread_scores(targets, truth, int(example.index), scalars),
     )
+
+
+def view_psnr(example: Example, samples: SceneSamples) -> list[list[float]]:
+    """[n][t] of each sample at each target view that is no padding; for one scene, as `measure`."""
+    num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
+    targets, truth = samples.views.rgb[:, num_context:][:, shown], np.asarray(example.target.images)[shown]
+    return [[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets]
 
 
 def _perceived(targets: np.ndarray, truth: np.ndarray, lpips_fn: lpips.Distance | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the scores of scenes say together: a scene's numbers by name, and the means over all scenes."""
 
 import types
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,17 +34,20 @@ SCENE_MEASURES = ("estimate_psnr", "variance", "pairwise_lpips", "ause", "aurc")
 
 def summarise(scenes: Sequence[SceneScores], odds: Sequence[float] = ()) -> dict[str, float | int | None]:
     """Means over all scenes, each counting once: of the mean over its samples, `psnr`, and of its best sample by that
-    measure, `psnr_best`; None where nothing could be measured.
+    measure, `psnr_best`; None where nothing could be measured. Scenes are looked at one after the other.
 
     Where what is hidden has known `odds` (toy: of three colours), also `total_variation` between what samples show and
     these, `mode_purity`, the share of samples that show one case, and `novel_view_agreement`, the share of novel views
     that show the same as target view 0; of the `num_colours_read` samples whose target view 0 shows the hidden side.
     """
-    rows = [scene_row(scene) for scene in scenes]
-    numbers: dict[str, float | int | None] = {
-        name: _mean(row[name] for row in rows) for name in rows[0] if name != "scene"
-    }
-    numbers |= {"num_scenes": len(scenes), "num_samples": sum(len(scene.psnr) for scene in scenes)}
+    known, num_samples = {}, 0
+    for scene in scenes:
+        num_samples += len(scene.psnr)
+        for name, value in scene_row(scene).items():
+            if name != "scene":
+                known.setdefault(name, array("d")).extend(() if value is None else (value,))
+    numbers: dict[str, float | int | None] = {name: _mean(values) for name, values in known.items()}
+    numbers |= {"num_scenes": len(scenes), "num_samples": num_samples}
     numbers |= camera_counts(scenes)
     if len(odds) and scenes[0].modes is not None:
         numbers |= _calibration(scenes, odds)
@@ -56,21 +60,26 @@ def calibration_of_scalars(
     """Of numbers of whole scenes, which are independent of each other as pixels are not, by name: how the truths rank
     among the samples (`honest_draws.ranks`); and `of_odds`, how all that the odds allow do, where these are `likely`,
     values by name."""
-    found = {}
-    for name in dict.fromkeys(name for scene in scenes for name in scene.places or ()):
-        found[name] = honest_draws.ranks(np.array([s.places[name] for s in scenes if name in (s.places or ())]))
-        if name in likely:
-            samples = [scene.scalars[name] for scene in scenes if name in (scene.scalars or ())]
-            found[name]["of_odds"] = honest_draws.of_odds(np.array(samples, np.float64), likely[name])
+    places, samples = {}, {}
+    for scene in scenes:
+        for name, place in (scene.places or {}).items():
+            places.setdefault(name, array("d")).append(place)
+        for name in likely.keys() & (scene.scalars or {}).keys():
+            samples.setdefault(name, []).append(np.array(scene.scalars[name], np.float64))
+    found = {name: honest_draws.ranks(np.array(values)) for name, values in places.items()}
+    for name in found.keys() & likely.keys():
+        found[name]["of_odds"] = honest_draws.of_odds(np.array(samples.get(name, []), np.float64), likely[name])
     return found
 
 
 def camera_counts(scenes: Sequence[SceneScores]) -> dict[str, int]:
     """Of how many samples the cameras were looked for, and of how many enough were found to be compared; none if that
     was not asked for."""
-    asked = [x for scene in scenes for x in scene.registered_views or () if x is not None]
-    found = [x for scene in scenes for x in scene.rotation_error or () if x is not None]
-    return {"num_camera_samples": len(asked), "num_camera_samples_registered": len(found)} if asked else {}
+    known = lambda values: sum(x is not None for x in values or ())
+    asked, found = 0, 0
+    for scene in scenes:
+        asked, found = asked + known(scene.registered_views), found + known(scene.rotation_error)
+    return {"num_camera_samples": asked, "num_camera_samples_registered": found} if asked else {}
 
 
 def odds_of_attributes(scenes: Sequence[SceneScores], known: KnownOdds) -> dict[str, dict[str, Any]]:
@@ -130,23 +139,25 @@ def view_rows(scene: SceneScores) -> list[dict[str, Any]]:
 
 def _calibration(scenes: Sequence[SceneScores], odds: Sequence[float]) -> dict[str, float | int | None]:
     """Of the samples whose target view 0 shows the hidden side; without numbers if there is none."""
-    read = [
-        (sample, clean)
-        for scene in scenes
-        for sample, clean in zip(scene.modes, scene.clean, strict=True)
-        if sample[0] != UNSEEN
-    ]
-    if not read:
+    counts, num_clean, agrees, num_novel = np.zeros(len(odds), int), 0, 0, 0
+    for scene in scenes:
+        for sample, clean in zip(scene.modes, scene.clean, strict=True):
+            if sample[0] != UNSEEN:
+                novel = [mode for mode in sample[1:] if mode != UNSEEN]
+                counts[sample[0]] += 1
+                num_clean += clean
+                num_novel += len(novel)
+                agrees += novel.count(sample[0])
+    num_read = int(counts.sum())
+    if not num_read:
         return {"num_colours_read": 0, "total_variation": None, "mode_purity": None, "novel_view_agreement": None}
-    counts = np.bincount([sample[0] for sample, _ in read], minlength=len(odds))
-    agrees = [novel == sample[0] for sample, _ in read for novel in sample[1:] if novel != UNSEEN]
     return {
-        "num_colours_read": len(read),
+        "num_colours_read": num_read,
         "total_variation": total_variation(counts, odds),
-        "total_variation_of_honest_draws": honest_draws.expected_total_variation(len(read), odds),
-        "mode_purity": _mean([clean for _, clean in read]),
-        "novel_view_agreement": _mean(agrees),
-        "num_novel_views": len(agrees),
+        "total_variation_of_honest_draws": honest_draws.expected_total_variation(num_read, odds),
+        "mode_purity": num_clean / num_read,
+        "novel_view_agreement": agrees / num_novel if num_novel else None,
+        "num_novel_views": num_novel,
     } | {f"share_{i}": float(share) for i, share in enumerate(counts / counts.sum())}
 
 

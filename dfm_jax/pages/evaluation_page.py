@@ -21,6 +21,8 @@ from dfm_jax.visualization import pictures
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 6
 
+SCENES_LISTED = 200  # with their numbers
+
 SKIPPED_SHOWN = 50
 LONGEST_LABEL = 24  # letters of a scene's name beside its pictures
 
@@ -175,7 +177,7 @@ def shortened(name: str) -> str:
 
 
 def _scenes(result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
-    numbers = [scene_row(scene) for scene in scores]
+    numbers = [scene_row(scores[i]) for i in range(min(SCENES_LISTED, len(scores)))]
     known = {name: x for row in numbers for name, x in row.items() if x is not None}
     shown = _shown(result, known)
     head = "".join(f"<th>{escape(title)}</th>" for _, title, _, _ in shown)
@@ -185,7 +187,10 @@ def _scenes(result: Mapping[str, Any], scores: Sequence[SceneScores]) -> str:
         + "</tr>"
         for index, row in enumerate(numbers)
     )
-    return f"""<details><summary>Every scene</summary>
+    which = "Every scene"
+    if len(numbers) < len(scores):
+        which = f'The first {len(numbers)} of {len(scores)} scenes; all are in <a href="scenes.csv">scenes.csv</a>'
+    return f"""<details><summary>{which}</summary>
 <div class="scroll"><table><thead><tr><th>Scene</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>
 """
 

@@ -32,6 +32,7 @@ def load_views(
     num_context: int = 0,
     num_target: int = 0,
     scale: float = 1.0,
+    data: SceneDataset | None = None,
 ) -> Example:
     """A batch of chosen views, not mirrored.
 
@@ -41,11 +42,12 @@ def load_views(
       num_context: context views to pad to, if there are not as many.
       num_target: the same of target views.
       scale: of the cameras' translations and the bounds.
+      data: the evaluation split, if it is open; to open it takes longer the more scenes it has.
 
     Raises:
       UserError: a picture is damaged, or a scene's bounds are not known.
     """
-    data = open_dataset(config.dir, config.name, config.eval_split)
+    data = open_dataset(config.dir, config.name, config.eval_split) if data is None else data
     loader = ExampleLoader(data, config, image_size, seed=0)
     indices = range(len(views)) if indices is None else indices
     chosen = [loader.chosen(index, scene, frames, scale) for index, (scene, frames) in zip(indices, views, strict=True)]

@@ -1,0 +1,125 @@
+"""What an evaluation measures of a sampled scene, and the networks that it measures with."""
+
+import dataclasses
+import functools
+import logging
+
+import numpy as np
+
+from dfm_jax.commands import reconstructed_cameras
+from dfm_jax.config import Config
+from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import ViewIndices
+from dfm_jax.data.preparing import sfm
+from dfm_jax.errors import UserError
+from dfm_jax.evaluation import camera_errors, evaluation_index, video_distance
+from dfm_jax.evaluation.calibration.known_odds import known_odds
+from dfm_jax.evaluation.features import Extractor, load_inception, vgg
+from dfm_jax.evaluation.scores import CamerasFn, SceneSamples, SceneScores, measure
+from dfm_jax.evaluation.video_distance import VideoNetwork
+from dfm_jax.interop import dists_weights
+from dfm_jax.models import lpips
+from dfm_jax.models.dists import Dists
+from dfm_jax.structs import Example
+
+logger = logging.getLogger(__name__)
+
+SELDOM = ("dists", "fvd")  # asked for: that they are left out stands among the results, and is not logged
+Measured = tuple[SceneScores, dict[str, np.ndarray]]  # of a scene, and its images [..., h, w, 3] by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Networks that measure; None where their weights are missing, which `left_out` explains."""
+
+    lpips: lpips.Distance | None
+    extractor: Extractor | None
+    dists: Dists | None
+    left_out: dict[str, str]
+    cameras: CamerasFn | None = None  # structure-from-motion, if it is asked for
+    video: VideoNetwork | None = None
+
+
+def load_networks(config: Config) -> Networks:
+    left_out, distance, extractor = {}, None, None
+    try:
+        distance = lpips.load_default()
+    except UserError as error:
+        left_out["lpips"] = str(error)
+    try:
+        dists = dists_weights.load(config.evaluate.dists_file, distance)
+    except UserError as error:
+        if config.evaluate.dists_file and distance is not None:
+            raise
+        dists, left_out["dists"] = None, str(error)
+    video = video_distance.load(config.evaluate.fvd_weights) if config.evaluate.fvd_weights else None
+    if video is None:
+        left_out["fvd"] = "config.evaluate.fvd_weights names no weights of I3D; docs/evaluation.md says which there are"
+    if config.evaluate.inception_file:
+        extractor = load_inception(config.evaluate.inception_file)
+    elif distance is not None:
+        extractor = vgg(distance)
+        left_out["fid, kid"] = "config.evaluate.inception_file names no weights: vgg_fid and vgg_kid instead"
+    else:
+        left_out["fid, kid"] = "neither config.evaluate.inception_file nor the weights of LPIPS (for vgg_fid) are there"
+    for name, reason in left_out.items():
+        if name not in SELDOM:
+            logger.warning(f"left out: {name}: {reason}")
+    return Networks(distance, extractor, dists, left_out, _cameras_fn(config), video)
+
+
+def _cameras_fn(config: Config) -> CamerasFn | None:
+    if not config.evaluate.camera_errors:
+        return None
+    sfm.require()
+    reconstruct = functools.partial(reconstructed_cameras.reconstruct, grid=config.model.pixel_grid)
+    return functools.partial(camera_errors.of_samples, reconstruct, count=config.evaluate.camera_errors)
+
+
+def measure_scene(
+    config: Config,
+    data: SceneDataset,
+    view: tuple[int, ViewIndices],
+    example: Example,
+    samples: SceneSamples,
+    scale: float | None,
+    networks: Networks,
+) -> Measured:
+    """
+    Args:
+      view: number of the scene in the split, and its frames.
+      example: these, without batch axis.
+      scale: of their cameras; None: the data set's own.
+    """
+    (number, frames), known = view, {}
+    num_context = len(example.context.valid)
+    targets = samples.views.rgb[:, num_context:]
+    if (kind := known_odds(data)) and not config.evaluate.num_scales:
+        attributes, poses = data.scene(number).attributes, example.target.absolute_pose
+        intrinsics = example.target.camera.intrinsics
+        shown, true = kind.read(attributes, poses, intrinsics, targets), kind.truth(attributes)
+        known = {"modes": shown.modes, "clean": shown.clean}
+        known["depth"] = kind.depth(attributes, poses, intrinsics, config.image_size)
+        known["scalars"] = {name: (values, true[name]) for name, values in shown.scalars.items()}
+    grid = config.model.pixel_grid
+    scores = measure(
+        data.names[number],
+        example,
+        samples,
+        grid=grid,
+        lpips_fn=networks.lpips,
+        dists_fn=networks.dists,
+        cameras_fn=networks.cameras,
+        **known,
+    )
+    scores = dataclasses.replace(scores, scale=scale, **_frames(data, number, frames))
+    valid = np.asarray(example.target.valid)
+    images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
+    return scores, images | {"context": example.context.images[example.context.valid]}
+
+
+def _frames(data: SceneDataset, number: int, draw: ViewIndices) -> dict[str, list[dict[str, int | str | None]]]:
+    """What the source calls the frames of an example."""
+    scene = data.scene(number)
+    named = {"context_frames": draw.context, "target_frames": draw.target}
+    return {name: evaluation_index.frames_of(scene, indices.tolist()) for name, indices in named.items()}
