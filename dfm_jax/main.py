@@ -18,7 +18,6 @@ processes of a run find each other and share out what there is to do; --nodistri
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -34,7 +33,6 @@ from dfm_jax import allocator, paths, platforms
 from dfm_jax.config import Config, command_line
 from dfm_jax.config.changes import with_evaluation, with_sampling
 from dfm_jax.config.reading import from_dict
-from dfm_jax.config.sampling import camera_numbers
 from dfm_jax.errors import UserError
 from dfm_jax.paths import workdir_of_config
 from dfm_jax.runs import log
@@ -122,8 +120,6 @@ def _as_said(mode: str, config: Config) -> Config:
         if mode not in modes and (said := [option.name for option in options if option.present]):
             raise UserError(f"--{said[0]} is for --mode={' and --mode='.join(modes)}")
     said = {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value, "video_path": _PATH.value or None}
-    if (numbers := camera_numbers(_TARGET.value)) is not None:
-        said["target_camera"] = dataclasses.asdict(numbers)
     config = with_evaluation(config, {"protocol_name": _PROTOCOL.value, "index": _INDEX.value})
     return with_sampling(config, said, of_commands=True)
 

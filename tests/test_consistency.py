@@ -1,10 +1,12 @@
 """Reprojection between views: exact pictures agree, and false depths or surfaces are found out."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dfm_jax.data.loading import toy_scenes
+from dfm_jax.evaluation import consistency as consistency_module
 from dfm_jax.evaluation.consistency import consistency
 from dfm_jax.structs import Camera, RenderedViews
 from tests.tiny import jit
@@ -68,6 +70,30 @@ def test_padding_views_and_empty_space_count_for_nothing(exact):
         np.testing.assert_allclose(ours, alone, rtol=1e-5)
     nothing = measure(seen.replace(opacity=0 * seen.opacity), camera, valid, "centres")
     assert all(np.isnan(x) for x in jax.tree.leaves(nothing))
+
+
+@pytest.mark.parametrize(("valid", "compared"), [("11111111", 3), ("10110101", 3), ("11100000", 2), ("10000000", 0)])
+def test_of_many_views_each_is_compared_with_some(monkeypatch, valid, compared):
+    """However many there are: with as many others as may be, all different, at even distances among the valid ones."""
+    monkeypatch.setattr(consistency_module, "MOST_COMPARED", 3)
+    valid = np.array([x == "1" for x in valid])
+    others, counts = map(np.asarray, consistency_module.compared_with(jnp.asarray(valid)))
+    assert others.shape == (8, 3)
+    for view, (named, count) in enumerate(zip(others, counts, strict=True)):
+        chosen = named[count].tolist()
+        assert len(set(chosen)) == len(chosen) == (compared if valid[view] else 0)
+        assert view not in chosen and valid[chosen].all()
+    if valid.all():
+        assert others[0].tolist() == [1, 3, 5]
+
+
+def test_where_few_of_many_views_are_valid_all_of_their_pairs_count(exact, monkeypatch):
+    monkeypatch.setattr(consistency_module, "MOST_COMPARED", 4)
+    seen, camera, valid = exact
+    padded = jax.tree.map(lambda x: np.concatenate([x, x[:1], x[:1]]), (seen, camera))
+    found = measure(*padded, np.concatenate([valid, [False] * 2]), "centres")  # of a shape that is not compiled yet
+    for ours, alone in zip(jax.tree.leaves(found), jax.tree.leaves(measure(*exact, "centres")), strict=True):
+        np.testing.assert_allclose(ours, alone, rtol=1e-5)  # float32, in another order
 
 
 def test_corner_aligned_pixels_are_understood(exact):

@@ -121,7 +121,7 @@ def test_coordinates_of_the_source_change_nothing_and_come_back(door):
             CONFIG.data, view_sampling=dataclasses.replace(CONFIG.data.view_sampling, max_context=2)
         ),
     )
-    example, worlds, _ = to_example([PHOTO, PHOTO], config, Placement(cameras, target, near=1.0, far=9.0))
+    example, worlds, *_ = to_example([PHOTO, PHOTO], config, Placement(cameras, target, near=1.0, far=9.0))
     np.testing.assert_allclose(example.context.camera.camera_to_world[0, 0], np.eye(4), atol=1e-6)
     np.testing.assert_allclose(worlds[0] @ example.context.camera.camera_to_world[0, 1], world[1], atol=1e-5)
     np.testing.assert_allclose(

@@ -27,7 +27,7 @@ from dfm_jax.pages import evaluation_page
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches, trained
-from dfm_jax.studies import compare_evaluations, steps_sweep
+from dfm_jax.studies import compare, compared_evaluations, steps_sweep
 from tests.programs import environment, run_command
 from tests.test_sample import SIZE, tiny_config
 
@@ -213,20 +213,22 @@ def test_pixelnerf_is_evaluated_by_the_same_command(pixelnerf):
 
 def test_pixelnerf_and_the_diffusion_model_are_compared_on_the_same_views(run, pixelnerf, tmp_path, capsys):
     arguments = [f"dfm={run.workdir}", f"pixelnerf={pixelnerf.workdir}", f"--out={tmp_path / 'out'}"]
-    assert compare_evaluations.main(arguments) == 0
+    assert compare.main(arguments) == 0
     printed = capsys.readouterr()
     numbers = json.loads(printed.out.splitlines()[-1])
     assert numbers == json.loads((tmp_path / "out" / "comparison.json").read_text())
     for name, evaluated in (("dfm", run), ("pixelnerf", pixelnerf)):
         last = json.loads((evaluated.folder / "metrics.json").read_text())  # of the run that went on, above
         for key in ("psnr", "psnr_best", "total_variation", "mode_purity", "step"):
-            assert numbers[name][key] == last[key], (name, key)
+            assert numbers["evaluations"][name][key] == last[key], (name, key)
     table = {line[:34].strip(): line[34:].split() for line in printed.err.splitlines()}
     assert table["Hidden side: purity"] == [f"{x.result['mode_purity']:.1%}" for x in (run, pixelnerf)]
     assert table["PSNR, best sample"] == [f"{run.result['psnr_best']:.1f}", "dB"]  # one answer has no best
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "<th>dfm</th><th>pixelnerf</th>" in page and 'src="comparison.png"' in page
-    sheet = np.asarray(Image.open(tmp_path / "out" / "comparison.png"))
+    assert "<th>dfm</th><th>pixelnerf</th>" in page and 'src="evaluations.png"' in page
+    assert numbers["differences"]["pixelnerf"]["psnr"]["num_scenes"] == SCENES and "too few scenes" in page
+    assert "psnr_best" not in numbers["differences"]["pixelnerf"]  # one answer has no best
+    sheet = np.asarray(Image.open(tmp_path / "out" / "evaluations.png"))
     assert sheet.shape[0] > 2 * SCENES * 96
 
 
@@ -240,9 +242,9 @@ def test_what_must_be_known_of_compared_evaluations_is_said(run, pixelnerf):
     numbers["c"]["made_from"]["parameters"] = "of others"
     numbers["b"]["step"] = 8
     workdirs = {"a": run.workdir, "b": pixelnerf.workdir, "c": run.workdir}
-    loaded = {name: compare_evaluations.load_run(workdir) for name, workdir in workdirs.items()}
+    loaded = {name: compared_evaluations.load_run(workdir / "evaluation") for name, workdir in workdirs.items()}
     runs = {name: dataclasses.replace(loaded[name], numbers=numbers[name]) for name in workdirs}
-    assert compare_evaluations.notes(workdirs, runs) == [
+    assert compared_evaluations.notes(workdirs, runs) == [
         "b: the evaluation is of step 8, and the latest checkpoint there is of step 7; run --mode=evaluate again to "
         "compare that.",
         "c: the evaluation is of step 7, but of other parameters than the checkpoint of that step that is there now; "
@@ -251,21 +253,21 @@ def test_what_must_be_known_of_compared_evaluations_is_said(run, pixelnerf):
         "Measured with different weights, and left out: FID.",
         "Pictures are of the first 3 samples (there are: c 50).",
     ]
-    titles = [title for title, *_ in compare_evaluations.rows(runs)]
+    titles = [title for title, *_ in compared_evaluations.rows(runs)]
     assert "LPIPS" in titles and "FID" not in titles
     unchanged = {name: loaded[name] for name in "ab"}
-    assert compare_evaluations.notes({name: workdirs[name] for name in "ab"}, unchanged) == []
+    assert compared_evaluations.notes({name: workdirs[name] for name in "ab"}, unchanged) == []
 
 
 def test_what_cannot_be_compared_is_one_clear_error(run, pixelnerf, tmp_path, capsys):
-    assert compare_evaluations.main([f"a={run.workdir}", f"b={tmp_path}", f"--out={tmp_path}"]) == 1
-    assert "evaluation/metrics.json: run --mode=evaluate" in capsys.readouterr().err
-    assert compare_evaluations.main(["runs/toy", f"--out={tmp_path}"]) == 1
+    assert compare.main([f"a={run.workdir}", f"b={tmp_path}", f"--out={tmp_path}"]) == 1
+    assert f"b has none: run --mode=evaluate with --workdir={tmp_path}" in capsys.readouterr().err
+    assert compare.main(["runs/toy", f"--out={tmp_path}"]) == 1
     assert "'runs/toy' is not NAME=WORKDIR" in capsys.readouterr().err
     shutil.copytree(pixelnerf.folder, tmp_path / "evaluation")
     views = tmp_path / "evaluation" / "protocol.json"
     views.write_text(json.dumps(json.loads(views.read_text()) | {"examples": []}))
-    assert compare_evaluations.main([f"a={run.workdir}", f"b={tmp_path}", f"--out={tmp_path}"]) == 1
+    assert compare.main([f"a={run.workdir}", f"b={tmp_path}", f"--out={tmp_path}"]) == 1
     printed = capsys.readouterr()
     assert "were not evaluated on the same views" in printed.err and not printed.out
 

@@ -18,7 +18,7 @@ from dfm_jax.data.loading import dataset, evaluation_views, pipeline
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import evaluation_index
-from dfm_jax.studies.compare_evaluations import Evaluated, check_same_views
+from dfm_jax.studies.compared_evaluations import Evaluated, check_same_views
 from tests.realestate10k_source import timestamp, write_clip
 
 REAL = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "realestate10k"

@@ -67,7 +67,7 @@ MAY_IMPORT = {
     # Commands that use a trained model; those beside the main one take a config file as that does.
     # Photographs may come with the cameras of a file that an importer reads.
     "commands": JUDGING | {"pages", "data", "data.builders", "data.preparing", "exports", "viewer"},
-    "studies": JUDGING | {"pages", "data"},
+    "studies": JUDGING | {"pages", "data", "renamed"},
     # Measuring is at the end of everything, and takes config files as the main command does.
     "profiling": ENDS | {"training", "commands", "pages", "platforms", "renamed"},
     "main": LEAVES | {"allocator", "platforms", "forward_models", "training", "commands", "profiling", "data", "runs"},

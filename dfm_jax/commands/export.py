@@ -18,6 +18,7 @@ from dfm_jax.runs.barriers import failing_together, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import check_ours
 from dfm_jax.runs.workdirs import results_folder
+from dfm_jax.sampling.trained import restore_trained
 
 FOLDER = "export"
 
@@ -58,13 +59,15 @@ def export(
             raise UserError(f"{folder} is a file: exports go to a folder")
         for room in (export_model, export_scenes) if out and is_first() else ():
             check_ours(folder, room.OURS, room.MARK)
+    with failing_together():
+        trained = restore_trained(config, workdir)
     result = {"files": [], "frame": None, "scale": None, "psnr_to_field": None, "formats": {}}
     if of_model:
-        exported = export_model.export_model(config, workdir, folder, of_model)
+        exported = export_model.export_model(trained, folder, of_model)
         files = dict.fromkeys(file for entry in exported.values() for file in entry["files"])
         result |= {"files": list(files), "formats": exported}
     if chosen:
-        more = export_scenes.export_scenes(config, workdir, folder, chosen, num_views)
+        more = export_scenes.export_scenes(trained, workdir, folder, chosen, num_views)
         joined = {"files": result["files"] + more["files"], "formats": result["formats"] | more["formats"]}
         result = more | joined
     return result

@@ -12,7 +12,6 @@
 import hashlib
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Collection
 from functools import partial
@@ -33,7 +32,7 @@ from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import from_first
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.output_folders import check_room, replacing
-from dfm_jax.sampling.trained import restore_trained
+from dfm_jax.sampling.sampler import Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -56,39 +55,34 @@ def check(config: Config) -> None:
         raise UserError("an exported denoiser carries nothing from step to step: set config.sample.guidance_momentum=0")
 
 
-def export_model(
-    config: Config, workdir: str | os.PathLike, folder: pathlib.Path, formats: Collection[str]
-) -> dict[str, dict[str, Any]]:
-    """Exports the averaged parameters of the last checkpoint of `workdir`, and the denoiser of `config`, to a folder;
-    of several processes, the first one does. What was exported before stays until this is complete.
+def export_model(trained: Sampler, folder: pathlib.Path, formats: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Exports the averaged parameters of a trained model, and its denoiser, to a folder; of several processes, the
+    first one does. What was exported before stays until this is complete.
 
     Returns:
       of each format, its `files` and the `step`.
 
     Raises:
-      UserError: the checkpoint is of another model, another run exports there, or the folder cannot be written.
+      UserError: another run exports there, or the folder cannot be written.
     """
-    return from_first(partial(_export, config, workdir, folder, formats))
+    return from_first(partial(_export, trained, folder, formats))
 
 
-def _export(
-    config: Config, workdir: str | os.PathLike, folder: pathlib.Path, formats: Collection[str]
-) -> dict[str, dict[str, Any]]:
+def _export(trained: Sampler, folder: pathlib.Path, formats: Collection[str]) -> dict[str, dict[str, Any]]:
     with replacing(folder, OURS, "exporting") as building:
-        step = _write(config, workdir, formats, building)
+        _write(trained, formats, building)
         names = sorted(path.name for path in building.iterdir())
-    logger.info(f"exported step {step} to {folder}: {', '.join(names)}")
+    logger.info(f"exported step {trained.step} to {folder}: {', '.join(names)}")
     return {
-        kind: {"files": [str(folder / name) for name in FILES[kind] if name in names], "step": step}
+        kind: {"files": [str(folder / name) for name in FILES[kind] if name in names], "step": trained.step}
         for kind in FORMATS
         if kind in formats
     }
 
 
-def _write(config: Config, workdir: str | os.PathLike, formats: Collection[str], folder: pathlib.Path) -> int:
-    """Writes what was asked for to `folder`; returns the step of the parameters."""
-    trained = restore_trained(config, workdir)
-    params, step = trained.params, trained.step
+def _write(trained: Sampler, formats: Collection[str], folder: pathlib.Path) -> None:
+    """Writes what was asked for to `folder`."""
+    config, params, step = trained.config, trained.params, trained.step
     model = make_model(config)
     check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
     if "parameters" in formats:
@@ -107,7 +101,6 @@ def _write(config: Config, workdir: str | os.PathLike, formats: Collection[str],
     about = _description(config, step, schedule.alpha_bar, shape)
     about |= {"parameters": fingerprints.of_arrays(params), "sha256": _checksums(folder)}
     (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
-    return step
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:

@@ -18,16 +18,15 @@ import numpy as np
 from tqdm import tqdm
 
 from dfm_jax.commands.kept_scenes import SCENES, find_scenes, sample_scenes
-from dfm_jax.config import Config
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.exports.formats import Format, export, tell_unknown
 from dfm_jax.exports.renderings import NothingOpaque, of_samples
 from dfm_jax.pages.scene_media import sample_folder, scene_folder
-from dfm_jax.runs.barriers import failing_together, from_first, is_first
+from dfm_jax.runs.barriers import from_first, is_first
 from dfm_jax.runs.output_folders import replacing
+from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scenes import Scenes
-from dfm_jax.sampling.trained import restore_trained
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +36,9 @@ Told = dict[str, list[dict[str, Any]]]  # of each format's files
 
 
 def export_scenes(
-    config: Config, workdir: str | os.PathLike, folder: Path, formats: Sequence[Format], num_views: int
+    trained: Sampler, workdir: str | os.PathLike, folder: Path, formats: Sequence[Format], num_views: int
 ) -> dict[str, Any]:
-    """Exports the scenes that `--mode=sample` sampled with the last checkpoint of `workdir`, or that were sampled for
+    """Exports the scenes that `--mode=sample` sampled with this model in its `workdir`, or that were sampled for
     an earlier export; where there are none, it samples some. What was exported before stays until this is complete.
     Of several processes, the first one does all that.
 
@@ -47,18 +46,16 @@ def export_scenes(
       `files, frame, scale, psnr_to_field, formats`, as docs/exports.md says; JSON can hold it.
 
     Raises:
-      UserError: the checkpoint is of another model, there is no data set to sample from, another run exports there, the
+      UserError: there is no data set to sample from, another run exports there, the
         folder cannot be written, or there is nothing opaque in any of the scenes.
     """
-    with failing_together():
-        trained = restore_trained(config, workdir)
     found: list[tuple[Scenes | None, Path]] = []  # by the first process
 
     def find() -> bool:
         found.append(find_scenes(trained, workdir, folder))
         return found[0][0] is not None
 
-    config = config if from_first(find) else with_data_set(config)
+    config = trained.config if from_first(find) else with_data_set(trained.config)
 
     def write() -> dict[str, Any]:
         with replacing(folder, OURS, "exporting") as building:

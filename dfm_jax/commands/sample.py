@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from dfm_jax.commands import signals
@@ -26,7 +27,7 @@ from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.reference_scenes import find_reference
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import SceneModel
+from dfm_jax.forward_models.protocol import SceneModel, parameter_shapes
 from dfm_jax.pages.sample_page import write_report
 from dfm_jax.pages.scene_media import write_scene, write_videos
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
@@ -36,10 +37,11 @@ from dfm_jax.runs.output_folders import check_ours, replacing
 from dfm_jax.runs.processes import ResultFiles, result_files
 from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling.familiarity import judge, measure
+from dfm_jax.sampling.load import signal_shapes
 from dfm_jax.sampling.sample_summary import Familiarity, HiddenColours, SceneResult, Summary
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.trained import restore_trained
-from dfm_jax.sampling.videos import SampledImages, sample_scenes
+from dfm_jax.sampling.videos import MOST_KEPT, SampledImages, sample_scenes
 from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures
 
@@ -77,7 +79,8 @@ def sample(
         require_checkpoints(workdir)
         if out and is_first():
             check_ours(folder, OURS, "samples.json")
-    writing = replacing(folder, OURS, "sampling", _least_bytes(config))
+    num_scenes = 1 if options.images else config.sample.num_scenes
+    writing = replacing(folder, OURS, "sampling", _least_bytes(config, num_scenes))
     with by_first(writing) as building, result_files(building) as files:
         with failing_together():
             pictures.check_video_encoder(files.folder)
@@ -175,11 +178,15 @@ def in_short(
     return where | counts | {name: numbers[name] for name in kept}
 
 
-def _least_bytes(config: Config) -> int:
-    """Of the arrays, which are compressed to little less than that; pictures and videos are small beside them."""
-    # The scene's, and those that diffusion ended with.
-    images = config.sample.num_scenes * config.sample.num_samples * 2
-    return images * config.image_size**2 * 3 * 4
+def _least_bytes(config: Config, num_scenes: int) -> int:
+    """Of the arrays, which are compressed to little less than that, and of the scenes, unless they are too many to be
+    kept; pictures and videos are small beside them."""
+    count = num_scenes * config.sample.num_samples
+    # The samples' images, and those that diffusion ended with; these are beside the scenes once more.
+    image = config.image_size**2 * 3 * 4
+    shapes = signal_shapes(config, parameter_shapes(make_model(config)))
+    signals = count * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    return count * 2 * image + (signals + count * image if signals <= MOST_KEPT else 0)
 
 
 def _summary(

@@ -28,7 +28,6 @@ from dfm_jax.runs.processes import check_same
 from dfm_jax.sampling.assumptions import Assumptions
 from dfm_jax.sampling.batches import SampledBatch
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
-from dfm_jax.sampling.photographs import open_photograph
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.sample_summary import HiddenColours
 from dfm_jax.sampling.sampler import Sampler
@@ -56,7 +55,7 @@ class SampledFrom:
       known: whether the target views are.
       hidden: what samples say of an attribute that the context views hide, and for each scene which pixels show it,
         [h, w] bool; None where none is known.
-      photographs: of one's own, as viewers show them; none: a data set's.
+      photographs: of one's own, as viewers show them, at the size of a page; none: a data set's.
     """
 
     example: Example
@@ -101,16 +100,16 @@ def of_photographs(config: Config, trained: Sampler, options: SampleOptions) -> 
     Raises:
       UserError: one cannot be read, or what is said of its camera cannot be, or the camera path cannot be made.
     """
-    background = config.model.background
     with failing_together():
         photographs, placement = photographs_said(config, options)
-        example, world, assumptions = to_example(photographs, config, placement)
+        example, world, assumptions, shown = to_example(photographs, config, placement)
         names = [", ".join(os.path.basename(image) for image in options.images)]
-        place = lambda: (world, [source_frame(photographs, placement)])
+        frame = source_frame(photographs, placement)
+        del photographs  # without their lenses' distortion they are whole pictures
+        place = lambda: (world, [frame])
         paths = camera_paths(config, example, place, lambda i: real_cameras(example, i)[0])
         extend = along_paths(config, example, paths)
         source = made_from.model_and_example(trained.params, trained.step, example)
-        originals = [open_photograph(photograph, background).image for photograph in photographs]
     check_same(source, "checkpoint or photographs")
     return SampledFrom(
         example,
@@ -121,7 +120,7 @@ def of_photographs(config: Config, trained: Sampler, options: SampleOptions) -> 
         source,
         f"photographs: {names[0]}",
         known=False,
-        photographs=originals,
+        photographs=shown,
         assumptions=assumptions,
     )
 

@@ -1,6 +1,6 @@
-"""The earlier name of `python -m dfm_jax.studies.compare_evaluations`."""
+"""An earlier name of `python -m dfm_jax.studies.compare`."""
 
-from dfm_jax.renamed import run_as
+from dfm_jax.renamed import answer
 
 if __name__ == "__main__":
-    run_as("dfm_jax.evaluation.compare_evaluations", "dfm_jax.studies.compare_evaluations")
+    answer("dfm_jax.evaluation.compare_evaluations", "dfm_jax.studies.compare", "--out=DIR NAME=WORKDIR NAME=WORKDIR")

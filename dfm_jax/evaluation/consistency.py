@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import struct
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from dfm_jax.geometry import pixel_grid, project, to_pixels, unproject
 from dfm_jax.models.feature_lookup import bilinear_weights
@@ -23,11 +23,14 @@ from dfm_jax.structs import Camera, RenderedViews
 SAME_SURFACE = 0.05
 # Rays of which less than this share is stopped do not see a surface.
 SOLID = 0.9
+# Views that each one is compared with; where there are more, so many of them: the work grows as the views, not as
+# their square.
+MOST_COMPARED = 32
 
 
 @struct.dataclass
 class Consistency:
-    """Over all pairs of views; NaN where no pixel can be compared."""
+    """Over all pairs of views that are compared; NaN where no pixel can be."""
 
     reprojection: Array  # [] mean distance between a pixel and itself, there and back; pixels
     colour: Array  # [] root mean square difference of the colours of a point in two views
@@ -35,7 +38,7 @@ class Consistency:
 
 
 def consistency(rendered: RenderedViews, camera: Camera, valid: Array, grid: str) -> Consistency:
-    """Compares all pairs of views.
+    """Compares all pairs of views; of more than `MOST_COMPARED`, each with so many of the others.
 
     Args:
       rendered: [k, h, w].
@@ -44,13 +47,28 @@ def consistency(rendered: RenderedViews, camera: Camera, valid: Array, grid: str
       grid: 'centres' or 'corners', where pixels lie.
     """
     views, surfaces = jnp.arange(len(valid)), rendered.replace(depth=rendered.surface_depth())
+    others, counts = compared_with(valid)
 
     def against(a: Array) -> Array:
-        return jax.vmap(lambda b: _compare(surfaces, camera, a, b, grid) * (valid[a] & valid[b] & (a != b)))(views)
+        return jax.vmap(lambda b, counts: _compare(surfaces, camera, a, b, grid) * counts)(others[a], counts[a])
 
-    # One view at a time against all: the memory of a pair is that of some images.
+    # One view at a time against the others: the memory of a pair is that of some images.
     same, through, shift, difference = jax.lax.map(against, views).sum((0, 1))
     return Consistency(shift / same, jnp.sqrt(difference / same), through / (same + through))
+
+
+def compared_with(valid: Bool[Array, "k"]) -> tuple[Int[Array, "k m"], Bool[Array, "k m"]]:
+    """Which views each one is compared with, and which of these count: all, or `MOST_COMPARED` at even distances among
+    those that are valid."""
+    views = jnp.arange(len(valid))
+    if len(valid) <= MOST_COMPARED + 1:
+        return jnp.tile(views, (len(valid), 1)), valid[:, None] & valid[None] & (views[:, None] != views[None])
+    first = jnp.argsort(~valid, stable=True)  # the valid ones come first
+    place, count = jnp.argsort(first), valid.sum()
+    steps = 1 + jnp.arange(MOST_COMPARED) * (count - 1) // MOST_COMPARED
+    again = jnp.diff(steps, prepend=jnp.zeros(1, steps.dtype)) == 0  # where fewer are valid
+    others = first[(place[:, None] + steps[None]) % count]
+    return others, valid[:, None] & valid[others] & ~again[None] & (others != views[:, None])
 
 
 def _compare(seen: RenderedViews, camera: Camera, a: Array, b: Array, grid: str) -> Float[Array, "4"]:

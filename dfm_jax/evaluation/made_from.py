@@ -50,16 +50,15 @@ def scores(
         "num_samples": config.evaluate.num_samples,
         "views": [[number, indices.context.tolist(), indices.target.tolist()] for number, indices in views],
         "lpips": None if distance is None else fingerprints.of_arrays(distance.params),
-        **_later(config, dists),
+        "dists": None if dists is None else fingerprints.of_arrays(_weights(dists)),
+        "num_scales": config.evaluate.num_scales,
+        "camera_errors": config.evaluate.camera_errors,
     }
 
 
-def _later(config: Config, dists: Dists | None) -> dict[str, Any]:
-    """What earlier versions did not have, and only what is made use of: results without it go on."""
-    settings = {name: getattr(config.evaluate, name) for name in ("num_scales", "camera_errors")}
-    found: dict[str, Any] = {name: value for name, value in settings.items() if value}
-    weights = {} if dists is None else {"texture": dists.texture, "structure": dists.structure}
-    return found | ({"dists": fingerprints.of_arrays(weights)} if weights else {})
+def _weights(dists: Dists) -> dict[str, Any]:
+    """Its own: the network below is that of LPIPS."""
+    return {"texture": dists.texture, "structure": dists.structure}
 
 
 def true_views(config: Config, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]]) -> dict[str, Any]:

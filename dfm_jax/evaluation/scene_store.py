@@ -49,6 +49,12 @@ class StoredScenes:
         with reading(path, AGAIN):
             return SceneScores(**stored)
 
+    def row(self, index: int) -> dict[str, Any]:
+        """`scene_row` of a scene."""
+        scores = self.scores(index)
+        with reading(self.folder / "scenes" / f"{index:05d}.json", AGAIN):
+            return scene_row(scores)
+
     def _read(self, index: int) -> tuple[Path, Any]:
         path = self.folder / "scenes" / f"{index:05d}.json"
         with reading(path, AGAIN):

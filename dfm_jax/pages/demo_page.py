@@ -3,12 +3,13 @@ trained for longer."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from dfm_jax.errors import UserError
+from dfm_jax.pages.html import swatch, table
 from dfm_jax.pages.style import CSS, SYNCHRONISED_VIDEOS
 
 SAMPLES_SHOWN = 6
@@ -106,13 +107,9 @@ def _tiles(summary: dict[str, Any], index: int, to: str) -> str:
     return "".join(
         f'<figure><video src="{escape(to)}/{escape(sample["rgb_video"])}" '
         f'poster="{escape(to)}/{escape(sample["poster"])}" muted loop autoplay playsinline></video>'
-        f"<figcaption>{_colour(colour)}</figcaption></figure>"
+        f"<figcaption>{swatch(colour) if colour else 'mixed'}</figcaption></figure>"
         for sample, colour in zip(samples, hidden, strict=False)
     )
-
-
-def _colour(colour: str) -> str:
-    return f'<span class="swatch" style="background:{escape(colour)}"></span>{escape(colour)}' if colour else "mixed"
 
 
 def _numbers(sampled: Mapping[str, dict[str, Any]], to: Mapping[str, str]) -> str:
@@ -135,10 +132,4 @@ def _numbers(sampled: Mapping[str, dict[str, Any]], to: Mapping[str, str]) -> st
         ]
         for heading, summary in sampled.items()
     ]
-    return f"<h2>What longer training does</h2><div class='scroll'>{_table(header, rows)}</div>"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = lambda row, tag: "".join(f"<{tag}>{cell}</{tag}>" for cell in row)
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<h2>What longer training does</h2>{table(rows, header)}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from dfm_jax.pages.html import swatch, table
 from dfm_jax.pages.style import CSS, SCRIPT
 from dfm_jax.sampling.assumptions import Assumptions
 from dfm_jax.sampling.sample_summary import Familiarity, HiddenColours, SampleResult, SceneResult, Summary
@@ -93,7 +94,7 @@ sample to sample."""
 def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
     captions = [""] * len(scene.samples)
     if hidden:
-        captions = [_swatch(colour) if colour else "mixed" for colour in hidden.seen[index]]
+        captions = [swatch(colour) if colour else "mixed" for colour in hidden.seen[index]]
     contexts = "".join(_picture(path, "Context view", "what the model sees") for path in scene.contexts)
     contexts += "".join(_picture(path, "Photograph", "as it was taken") for path in scene.photographs)
     samples = "".join(
@@ -179,7 +180,7 @@ of {found.held_out} held-out scenes of the model's data. """
     return f"""<h2>Is the photograph like what the model was trained on?</h2>
 <p>{verdict}{compared}A model that cannot read a photograph samples scenes that do not look like it, or that its own
 estimate is far from.</p>
-{_table(rows, heads)}"""
+{table(rows, heads)}"""
 
 
 def _assumed(assumptions: Assumptions) -> str:
@@ -192,7 +193,7 @@ def _odds(hidden: HiddenColours) -> str:
     total = sum(hidden.counts)
     modes = list(zip(hidden.names, hidden.probabilities, hidden.counts, strict=True))
     bars = "".join(
-        f'<span>{_swatch(name)}</span><span class="bar"><i style="width:{100 * count / total:.1f}%;background:{name}">'
+        f'<span>{swatch(name)}</span><span class="bar"><i style="width:{100 * count / total:.1f}%;background:{name}">'
         f'</i><u style="left:{100 * odds:.1f}%"></u><span>{count} of {total}</span></span>'
         for name, odds, count in modes
     )
@@ -222,7 +223,7 @@ def _numbers(summary: Summary) -> str:
     ]
     against = ("Best sample", "Mean of samples", "Deterministic estimate") if known else ()
     return f"""<h2>Numbers, and how to read them</h2>
-{_table(rows, ("Scene", "Context view", *against, "Standard deviation"))}
+{table(rows, ("Scene", "Context view", *against, "Standard deviation"))}
 <dl>
 <dt>Context view</dt>
 <dd>Each sampled scene is rendered at the context camera and compared with the context view (PSNR: 20&nbsp;dB is an
@@ -278,18 +279,7 @@ def _making(summary: Summary) -> str:
 {commands}
 <p>By the model after {summary.step} training steps (moving average of its parameters); {escape(times)}. All numbers
 are in <a href="samples.json">samples.json</a>.</p>
-<details><summary>Settings</summary>{_table(settings)}</details>"""
-
-
-def _table(rows: Sequence[Sequence[str]], heads: Sequence[str] = ()) -> str:
-    """Cells are HTML."""
-    head = "<thead><tr>" + "".join(f"<th>{cell}</th>" for cell in heads) + "</tr></thead>" if heads else ""
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
-
-
-def _swatch(colour: str) -> str:
-    return f'<span class="swatch" style="background:{escape(colour)}"></span>{escape(colour)}'
+<details><summary>Settings</summary>{table(settings)}</details>"""
 
 
 def _decibel(value: float) -> str:

@@ -21,7 +21,6 @@ from dfm_jax.sampling.videos import SampledImages
 from dfm_jax.structs import Example, RenderedViews
 from dfm_jax.visualization import pictures
 
-MAX_SIDE = 640  # of a photograph on the page, pixels
 VIDEO_SIDE = 512  # of a camera path's frames for nerfstudio, where it says nothing of them
 
 
@@ -103,7 +102,7 @@ def write_scene(
     Args:
       hidden: [h, w] bool, the pixels of target view 0 that show what the context hides, if that is known.
       known: whether the target views are.
-      photographs: that the context views are made of.
+      photographs: that the context views are made of, at the size of a page.
       path: of the videos, in the coordinates of the source's cameras; kept as nerfstudio's `camera_path.json`, if that
         has such cameras.
     """
@@ -195,11 +194,9 @@ def _write_path(folder: Path, scene: int, path: Trajectory) -> str:
 
 
 def _write_photograph(folder: Path, scene: int, number: int, image: Image.Image) -> str:
-    """Writes a photograph, at the size of a page, and returns its path."""
+    """Writes a photograph, and returns its path."""
     path = f"{scene_folder(scene)}/photograph_{number}.jpg"
-    shown = image.convert("RGB")
-    shown.thumbnail((MAX_SIDE, MAX_SIDE))
-    shown.save(folder / path, quality=90)
+    image.save(folder / path, quality=90)
     return path
 
 

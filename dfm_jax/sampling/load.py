@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from dfm_jax import platforms
+from dfm_jax.config import Config
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading.abstract import abstract_example
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.runs.saved_settings import saved_settings
-from dfm_jax.sampling.diffusion_sampler import Samples
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.scene_files import read_scenes
 from dfm_jax.sampling.scenes import Sampled, Scenes
@@ -61,13 +62,18 @@ def load_scenes(path: str | os.PathLike, sampler: Sampler) -> Scenes:
 
 def _template(sampler: Sampler) -> dict[str, Any]:
     """The arrays of `Sampled`, of one scene, as shapes."""
-    example = abstract_example(sampler.config, 1)
-
-    def infer(diffusion: Any, example: Any, x0: Any) -> Any:
-        return diffusion.scene(Samples(x0, diffusion.cache_context(example).conditional(1).context))[0]
-
     size = sampler.config.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    signal = jax.eval_shape(infer, sampler.diffusion(), example, image)
-    world = jax.ShapeDtypeStruct((1, 4, 4), np.float64)
+    world, example = jax.ShapeDtypeStruct((1, 4, 4), np.float64), abstract_example(sampler.config, 1)
+    signal = signal_shapes(sampler.config, sampler.params)
     return {"signal": signal, "x0": image, "estimate": image, "example": example, "world": world}
+
+
+def signal_shapes(config: Config, params: Any) -> Any:
+    """The arrays that one sampled scene is, as shapes; `params` may be shapes, too."""
+
+    def infer(diffusion: DiffusionSampler, example: Any, x0: Any) -> Any:
+        return diffusion.scene(Samples(x0, diffusion.cache_context(example).conditional(1).context))[0]
+
+    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.float32)
+    return jax.eval_shape(infer, DiffusionSampler.from_config(config, params), abstract_example(config, 1), image)

@@ -5,9 +5,8 @@ that is said, the one in its EXIF data, the one that the model's config assumes 
 (`sample.photograph`), or 50 degrees across.
 """
 
-import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,8 +18,6 @@ from dfm_jax.sampling.assumptions import PhotographFacts
 from dfm_jax.sampling.photographs import MEANT, Crop, OpenedPhotograph, Photograph, is_photograph
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.structs import Camera, Views
-
-logger = logging.getLogger(__name__)
 
 USUAL = 50.0  # degrees across: between the phones' 65 and the portrait lenses' 30
 OF_CONFIG = "as the model's config assumes of a middle square (sample.photograph)"
@@ -41,10 +38,17 @@ def several(source: Any) -> list[Photograph]:
     return items
 
 
-def as_views(
-    sources: Sequence[Photograph], config: Config, placement: Placement
-) -> tuple[Views, tuple[PhotographFacts, ...], tuple[str, ...]]:
-    """Photographs [v] of one scene, in the coordinates of their cameras; what is known of each, and of all.
+class Taken(NamedTuple):
+    """Photographs [v] of one scene, as a model takes them."""
+
+    views: Views  # in the coordinates of their cameras
+    facts: tuple[PhotographFacts, ...]
+    notes: tuple[str, ...]  # on all of them
+    shown: tuple[Image.Image, ...]  # as viewers show them, at the size of a page
+
+
+def as_views(sources: Sequence[Photograph], config: Config, placement: Placement) -> Taken:
+    """Opens photographs [v], one after the other.
 
     Args:
       placement: in the model's units.
@@ -58,15 +62,12 @@ def as_views(
             f"{count} photographs of a scene need their cameras: camera=dfm_jax.Camera(camera_to_world [{count}, 4, 4],"
             f" intrinsics [{count}, 3, 3])"
         )
-    notes = ()
-    if camera is None and config.model.absolute_pose:
-        logger.warning(AT_ORIGIN)
-        notes = (AT_ORIGIN,)
+    notes = (AT_ORIGIN,) if camera is None and config.model.absolute_pose else ()
     taken = [
         _take(source, None if camera is None else camera.intrinsics[i], config, placement, crop)
         for i, source in enumerate(sources)
     ]
-    images, intrinsics, facts = zip(*taken, strict=True)
+    images, intrinsics, facts, shown = zip(*taken, strict=True)
     poses = np.eye(4)[None] if camera is None else camera.camera_to_world
     views = Views(
         images=np.stack(images),
@@ -74,17 +75,17 @@ def as_views(
         absolute_pose=poses[:, :3],
         valid=np.ones(len(sources), bool),
     )
-    return views, facts, notes
+    return Taken(views, facts, notes, shown)
 
 
 def _take(
     source: Photograph, known: np.ndarray | None, config: Config, placement: Placement, crop: Crop
-) -> tuple[np.ndarray, np.ndarray, PhotographFacts]:
-    """A photograph at the model's size, its intrinsics [3, 3], and what is to be said of it."""
+) -> tuple[np.ndarray, np.ndarray, PhotographFacts, Image.Image]:
+    """A photograph at the model's size, its intrinsics [3, 3], what is to be said of it, and what is to be shown."""
     size, background = config.image_size, config.model.background
     exact = photographs.as_taken(source, size)
     opened = (
-        OpenedPhotograph(Image.new("RGB", (size, size)))
+        OpenedPhotograph(Image.fromarray(np.rint(255 * exact).astype(np.uint8)))
         if exact is not None
         else photographs.open_photograph(source, background)
     )
@@ -104,7 +105,8 @@ def _take(
     notes = opened.notes
     if min(width, height) < size:
         notes = (*notes, f"it is smaller than the model's {size} x {size} pixels, and was enlarged")
-    return exact, intrinsics, PhotographFacts(opened.name, width, height, angle, said, crop, notes)
+    facts = PhotographFacts(opened.name, width, height, angle, said, crop, notes)
+    return exact, intrinsics, facts, photographs.to_show(opened.image)
 
 
 def _focal_length(opened: OpenedPhotograph, given: float | None, config: Config) -> tuple[float, str]:

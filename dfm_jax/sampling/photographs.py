@@ -22,6 +22,7 @@ from dfm_jax.errors import Rejected, UserError
 LARGEST = 1 + 1e-3  # value of a picture in [0, 1]: some went through float16
 MEANT = "a photograph is a path, an image of Pillow, or an array [h, w, 3], uint8 or floats in [0, 1]"
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # formats whose further pictures are frames or pages
+LARGEST_SHOWN = 640  # pixels along a side of a photograph on a page
 LARGEST_PADDED = 4096  # pixels along a side: bars around a long strip would fill the memory
 
 Photograph = str | os.PathLike | Image.Image | np.ndarray
@@ -99,6 +100,15 @@ def square_photograph(
     side = (max if crop == "pad" else min)(image.size)
     square, intrinsics = crop_or_pad(image, intrinsics, side, round(255 * background))
     return np.asarray(resize(square, size), np.float32) / np.float32(255), intrinsics
+
+
+def to_show(image: Image.Image) -> Image.Image:
+    """A copy of a photograph at the size of a page: whole ones would fill the memory."""
+    shown = image.convert("RGB")
+    if shown is image:
+        shown = image.copy()
+    shown.thumbnail((LARGEST_SHOWN, LARGEST_SHOWN))
+    return shown
 
 
 def as_taken(source: Any, size: int) -> np.ndarray | None:

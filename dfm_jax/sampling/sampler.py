@@ -101,7 +101,7 @@ class Sampler:
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
         placement = Placement(camera, target_camera, near, far, fov, focal, crop, scale)
-        example, world, assumptions = to_example(source, chosen.config, placement)
+        example, world, assumptions, _ = to_example(source, chosen.config, placement)
         return chosen.sample_example(example, world, [source_frame(source, placement)] * len(world), assumptions)
 
     def sample_example(

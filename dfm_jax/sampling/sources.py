@@ -6,10 +6,12 @@ first context view in the coordinates that the source has: those of an example a
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
 from dfm_jax.config import Config
 from dfm_jax.data.loading.examples import pad, stack
@@ -32,6 +34,7 @@ class Given(NamedTuple):
     example: Example  # [s]
     world: np.ndarray  # [s, 4, 4], in the model's units
     assumptions: Assumptions | None = None  # of photographs; None of anything else
+    shown: Sequence[Image.Image] = ()  # the photographs, at the size of a page
 
 
 def source_frame(source: Any, placement: Placement) -> Frame:
@@ -59,7 +62,7 @@ def to_example(source: Any, config: Config, placement: Placement) -> Given:
         return _of_all_views(source, config, placement)
     sources = photograph_views.several(source)
     placement = placement.in_model_units(len(sources))
-    views, facts, notes = photograph_views.as_views(sources, config, placement)
+    views, facts, notes, shown = photograph_views.as_views(sources, config, placement)
     example, world = _of_views(views, config, placement, 0)
     near, far, said = bounds(config, placement)
     assumptions = Assumptions(
@@ -73,8 +76,8 @@ def to_example(source: Any, config: Config, placement: Placement) -> Given:
         notes=notes,
     )
     for sentence in assumptions.sentences():
-        logger.info(sentence)
-    return Given(stack([example]), world[None], assumptions)
+        logger.log(logging.WARNING if sentence in notes else logging.INFO, sentence)
+    return Given(stack([example]), world[None], assumptions, shown)
 
 
 def _describe_target(config: Config, placement: Placement) -> str:

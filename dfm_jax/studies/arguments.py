@@ -51,7 +51,7 @@ def run_sweep(
         return sweep(config, arguments.workdir, folder), folder
 
 
-def named_runs(argv: Sequence[str], description: str) -> tuple[dict[str, Path], Path]:
+def named_runs(argv: Sequence[str], description: str) -> tuple[dict[str, str], Path]:
     """The workdirs of NAME=WORKDIR ..., by their names, and the folder of --out.
 
     Raises:
@@ -63,5 +63,4 @@ def named_runs(argv: Sequence[str], description: str) -> tuple[dict[str, Path], 
     arguments = parser.parse_args(argv)
     if malformed := [run for run in arguments.runs if "=" not in run]:
         raise UserError(f"{malformed[0]!r} is not NAME=WORKDIR, as in pixelnerf=runs/toy_pixelnerf")
-    pairs = (run.split("=", 1) for run in arguments.runs)
-    return {name: Path(workdir) for name, workdir in pairs}, arguments.out
+    return dict(run.split("=", 1) for run in arguments.runs), arguments.out

@@ -1,13 +1,14 @@
-"""Models side by side: what each sampled for the same contexts, in numbers and in one picture.
+"""Runs side by side: how they were evaluated, whether they differ by more than chance, and what they sampled.
 
     python -m dfm_jax.studies.compare --out=DIR NAME=WORKDIR NAME=WORKDIR ...
 
-Every WORKDIR has been sampled (`--mode=sample`) with the same data, seed and number of scenes. Writes a picture and a
-JSON file to DIR, prints a table on standard error and the numbers, as one JSON object, as its last line. Where the
-data set knows which pixels the context hides (toy), the hidden part and the rest are also measured alone.
+Each WORKDIR was evaluated (`--mode=evaluate`) on the same views, or sampled (`--mode=sample`) with the same data, seed
+and number of scenes, or both; in its place may stand the folder that such a command wrote (`--out=`). What all of them
+have is compared. Runs are compared with the first by a paired bootstrap over scenes.
 
-Numbers are means over scenes: of a single sample (the mean over samples), and of the best of them by that number. PSNR
-counts the pixels of a part; SSIM and LPIPS need whole images, so the other pixels are replaced by the truth's.
+Writes `index.html`, pictures and `comparison.json` to DIR; prints tables on standard error and the numbers, as one JSON
+object, as its last line: `evaluations` and `samples` by run, `differences` of each run from the first, and what is
+`left_out`, with reasons.
 """
 
 import dataclasses
@@ -22,177 +23,145 @@ import numpy as np
 
 from dfm_jax import platforms
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.image_metrics import psnr, ssim
-from dfm_jax.models import lpips
+from dfm_jax.pages import comparison_page
+from dfm_jax.pages.evaluation_page import page
+from dfm_jax.paths import expand_home
 from dfm_jax.runs import log
 from dfm_jax.runs.output_folders import check_room, replacing
-from dfm_jax.runs.result_files import reading
-from dfm_jax.sampling.trained import outdated
+from dfm_jax.runs.workdirs import results_folder
+from dfm_jax.studies import compared_evaluations, compared_samples
 from dfm_jax.studies.arguments import named_runs
-from dfm_jax.visualization.pictures import grid, write_png
+from dfm_jax.visualization.pictures import write_png
 
 logger = logging.getLogger(__name__)
 
-Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # images [n, h, w, 3], truth, part -> [n]
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
-SAMPLES_SHOWN = 4
+FILES = ("comparison.png", "evaluations.png", "samples.png", "comparison.json", "index.html")
 
 
 @dataclasses.dataclass(frozen=True)
-class SampledScene:
-    """One scene of one run, at target view 0; images in [0, 1]."""
+class Part:
+    """What is compared of the runs' evaluations, or of their samples."""
 
-    name: str
-    context: np.ndarray  # [h, w, 3] the context view
-    truth: np.ndarray  # [h, w, 3]
-    samples: np.ndarray  # [n, h, w, 3]
-    hidden: np.ndarray | None  # [h, w] bool, what the context hides, if that is known
-
-
-def load_run(workdir: Path) -> list[SampledScene]:
-    """What a run sampled.
-
-    Raises:
-      UserError: it has not been sampled.
-    """
-    folder = workdir / "samples"
-    if not (folder / "samples.json").is_file():
-        raise UserError(f"{folder} holds no samples: run --mode=sample with --workdir={workdir} first")
-    again = f"run --mode=sample with --workdir={workdir} again"
-    with reading(folder / "samples.json", again):
-        scenes = [(str(scene["name"]), folder / scene["arrays"]) for scene in _parse(folder)["scenes"]]
-    found = []
-    for name, path in scenes:
-        with reading(path, again), np.load(path) as arrays:
-            images = {key: _images(arrays[key], dims) for key, dims in (("context", 3), ("truth", 3), ("samples", 4))}
-            found.append(SampledScene(name, **images, hidden=arrays.get("hidden")))
-    return found
+    result: dict[str, Any]  # for JSON
+    html: str
+    text: str  # for a terminal
+    made: list[str]  # what there is of each run, a sentence each
+    notes: list[str]
+    file: str  # of the picture
+    picture: np.ndarray
 
 
-def notes(workdirs: Mapping[str, Path], runs: Mapping[str, list[SampledScene]]) -> list[str]:
-    """What must be known of the samples to read the numbers, a line each."""
-    lines = []
-    for name, workdir in workdirs.items():
-        if what := outdated(workdir, json.loads((workdir / "samples" / "samples.json").read_text())):
-            lines.append(f"{name}: the samples are {what}: run --mode=sample again to compare that")
-    counts = {name: len(scenes[0].samples) for name, scenes in runs.items()}
-    if len(set(counts.values())) > 1:
-        of_each = ", ".join(f"{name} of {count}" for name, count in counts.items())
-        lines.append(f"the best of more samples is better: {of_each}")
-    if more := [f"{name} of {count}" for name, count in counts.items() if count > SAMPLES_SHOWN]:
-        lines.append(f"comparison.png shows the first {SAMPLES_SHOWN} samples ({', '.join(more)})")
-    return lines
+def of_evaluations(workdirs: Mapping[str, str], folders: Mapping[str, Path]) -> Part:
+    runs = {name: compared_evaluations.load_run(folder) for name, folder in folders.items()}
+    compared_evaluations.check_same_views(runs)
+    rows, notes = compared_evaluations.rows(runs), compared_evaluations.notes(workdirs, runs)
+    first, *others = runs
+    found = {}
+    if others:
+        try:
+            found = compared_evaluations.differences(runs)
+        except UserError as reason:
+            notes.append(f"Whether the differences are real is not known: {reason}.")
+    count = len(runs[first].views)
+    sheet, drawn = compared_evaluations.picture(runs), "Two rows a scene: the target view, and a novel view of it."
+    html = comparison_page.evaluations(list(runs), rows, count)
+    html += comparison_page.differences(first, found) if found else ""
+    html += comparison_page.picture("evaluations.png", sheet.shape[1], drawn)
+    result = {"evaluations": {name: compared_evaluations.kept_numbers(run) for name, run in runs.items()}}
+    as_json = lambda of_run: {measure: dataclasses.asdict(each) for measure, each in of_run.items()}
+    result["differences"] = {name: as_json(of_run) for name, of_run in found.items()}
+    made = [
+        f"{name}: {run.numbers['num_samples']} evaluated samples after {run.numbers['step']} training steps."
+        for name, run in runs.items()
+    ]
+    text = compared_evaluations.as_text(rows, list(runs)) + compared_evaluations.differences_as_text(found)
+    return Part(result, html, text, made, notes, "evaluations.png", sheet)
 
 
-def _parse(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+def of_samples(workdirs: Mapping[str, str], folders: Mapping[str, Path]) -> Part:
+    runs = {name: compared_samples.load_run(folder) for name, folder in folders.items()}
+    compared_samples.check_same_scenes(runs)
+    scenes = next(iter(runs.values()))
+    measures, left_out = compared_samples.metrics(min(scenes[0].truth.shape[:2]))
+    numbers = {name: compared_samples.measure(of_run, measures) for name, of_run in runs.items()}
+    sheet, drawn = (
+        compared_samples.picture(runs),
+        "A row a scene: the context view, the truth at the target view, samples.",
+    )
+    html = comparison_page.samples(numbers, len(scenes))
+    html += comparison_page.picture("samples.png", sheet.shape[1], drawn)
+    made = [f"{name}: {sum(len(scene.samples) for scene in of_run)} samples." for name, of_run in runs.items()]
+    notes = compared_samples.notes(workdirs, folders, runs) + left_out
+    return Part({"samples": numbers}, html, compared_samples.table(numbers), made, notes, "samples.png", sheet)
 
 
-def _images(array: np.ndarray, dims: int) -> np.ndarray:
-    if array.ndim != dims or array.shape[-1] != 3 or not np.isfinite(array).all():
-        raise ValueError(f"an array of shape {array.shape} holds no images, or numbers that are not finite")
-    return array
+# What is compared: the folder of a workdir, the file that tells that there is something in it, how that is made, and by
+# what.
+KINDS: dict[str, tuple[str, str, Callable[[Mapping[str, str], Mapping[str, Path]], Part]]] = {
+    "evaluate": ("evaluation", compared_evaluations.MARK, of_evaluations),
+    "sample": ("samples", compared_samples.MARK, of_samples),
+}
 
 
-def check_same_scenes(runs: Mapping[str, list[SampledScene]]) -> None:
-    """Raises UserError unless all runs were sampled behind the same images."""
-    (first_name, first), *others = runs.items()
-    for name, scenes in others:
-        same = len(scenes) == len(first) and all(
-            a.name == b.name and a.truth.shape == b.truth.shape and np.array_equal(a.truth, b.truth)
-            for a, b in zip(first, scenes, strict=True)
-        )
-        if not same:
-            raise UserError(
-                f"{name} and {first_name} were not sampled on the same views: sample both with the same data, seed, "
-                "image_size and --config.sample.num_scenes"
-            )
+def compare(workdirs: Mapping[str, str], out: Path) -> tuple[dict[str, Any], str]:
+    """Compares runs, {name: workdir}, and writes the page, pictures and numbers to `out`.
 
-
-def metrics() -> dict[str, Metric]:
-    """The measures by name.
+    Returns:
+      the numbers, and tables of them for a terminal.
 
     Raises:
-      UserError: the weights of LPIPS are not there.
+      UserError: there is nothing that all of them have, or it is not of the same views.
     """
-    distance = lpips.load_default()
-    fill = lambda images, truth, part: np.where(part[..., None], images, truth)
-    return {
-        "psnr": lambda images, truth, part: np.array([psnr(x[part][None], truth[part][None]) for x in images]),
-        "ssim": lambda images, truth, part: np.array([float(ssim(fill(x, truth, part), truth)) for x in images]),
-        "lpips": lambda images, truth, part: np.array([float(distance(fill(x, truth, part), truth)) for x in images]),
-    }
+    parts, left_out = [], {}
+    for mode, (name, mark, build) in KINDS.items():
+        folders = {run: _folder(workdir, name, mark) for run, workdir in workdirs.items()}
+        if missing := [run for run, folder in folders.items() if folder is None]:
+            if len(missing) < len(workdirs):
+                run = missing[0]
+                left_out[name] = f"{run} has none: run --mode={mode} with --workdir={workdirs[run]} first"
+            continue
+        try:
+            parts.append(build(workdirs, folders))
+        except UserError as reason:
+            left_out[name] = str(reason)
+    if not parts:
+        run, workdir = next(iter(workdirs.items()))
+        nothing = f"{run} was neither evaluated nor sampled: run --mode=evaluate with --workdir={workdir} first"
+        raise UserError("; ".join(left_out.values()) or nothing)
+    return _write(list(workdirs), parts, left_out, out)
 
 
-def measure(scenes: list[SampledScene], measures: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
-    """{part: {metric: mean over scenes, metric_best: the same of the best sample}}; parts are 'all', and 'visible' and
-    'hidden' where they are known."""
-    rows: dict[str, dict[str, list[float]]] = {}
-    for scene in scenes:
-        parts = {"all": np.ones(scene.truth.shape[:2], bool)}
-        if scene.hidden is not None:
-            parts |= {"visible": ~scene.hidden, "hidden": scene.hidden}
-        for part, mask in parts.items():
-            for name, metric in measures.items():
-                values = metric(scene.samples, scene.truth, mask)
-                best = values.max() if HIGHER_IS_BETTER[name] else values.min()
-                row = rows.setdefault(part, {})
-                row.setdefault(name, []).append(float(values.mean()))
-                row.setdefault(f"{name}_best", []).append(float(best))
-    return {part: {name: float(np.mean(values)) for name, values in row.items()} for part, row in rows.items()}
+def _folder(workdir: str, name: str, mark: str) -> Path | None:
+    """Where a command wrote its results: the folder of that name in the workdir, or that very folder; None: nowhere."""
+    folders = results_folder(workdir, name), Path(expand_home(workdir))
+    return next((folder for folder in folders if (folder / mark).is_file()), None)
 
 
-def picture(runs: Mapping[str, list[SampledScene]]) -> np.ndarray:
-    """A row a scene: the context view, the truth at the target view, and the first samples of each run; uint8."""
-    shown = {name: min(SAMPLES_SHOWN, len(scenes[0].samples)) for name, scenes in runs.items()}
-    columns = ["context", "truth"]
-    for name, count in shown.items():
-        columns += [name] + [f"{name} {j + 1}" for j in range(1, count)]
-    rows = []
-    for i, scene in enumerate(next(iter(runs.values()))):
-        samples = [image for name, count in shown.items() for image in runs[name][i].samples[:count]]
-        rows.append([scene.context, scene.truth, *samples])
-    return grid(rows, columns, side=128)
-
-
-def table(results: Mapping[str, dict[str, dict[str, float]]]) -> str:
-    """For a person: a line for each part and run."""
-    lines = [f"{'part':9}{'run':16}{'PSNR':>8}{'best':>8}{'SSIM':>8}{'best':>8}{'LPIPS':>8}{'best':>8}"]
-    for part in next(iter(results.values())):
-        for run, parts in results.items():
-            numbers = [parts[part][f"{name}{kind}"] for name in HIGHER_IS_BETTER for kind in ("", "_best")]
-            formats = ("8.2f", "8.2f", "8.3f", "8.3f", "8.3f", "8.3f")
-            cells = "".join(format(number, style) for number, style in zip(numbers, formats, strict=True))
-            lines.append(f"{part:9}{run:16}{cells}")
-    return "\n".join(lines)
-
-
-def compare(workdirs: Mapping[str, Path], out: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Measures the runs, {name: workdir}, and writes the picture and the numbers to `out`.
-
-    Raises:
-      UserError: a run has not been sampled, they were sampled on different views, or LPIPS has no weights.
-    """
-    runs = {name: load_run(workdir) for name, workdir in workdirs.items()}
-    check_same_scenes(runs)
-    for line in notes(workdirs, runs):
-        logger.info(line)
+def _write(names: list[str], parts: list[Part], left_out: dict[str, str], out: Path) -> tuple[dict[str, Any], str]:
     check_room(out)
-    measures = metrics()
-    results = {name: measure(scenes, measures) for name, scenes in runs.items()}
-    with replacing(out, ("comparison.png", "comparison.json"), "comparing") as folder:
-        write_png(folder / "comparison.png", picture(runs))
-        (folder / "comparison.json").write_text(json.dumps(results, indent=1) + "\n")
-    return results
+    notes = [note for part in parts for note in part.notes]
+    notes += [f"Left out: {name}: {reason}." for name, reason in left_out.items()]
+    for note in notes:
+        logger.info(note)
+    result = {key: value for part in parts for key, value in part.result.items()} | {"left_out": left_out}
+    made = [sentence for part in parts for sentence in part.made]
+    body = comparison_page.opening(names, made, notes) + "".join(part.html for part in parts)
+    with replacing(out, FILES, "comparing") as folder:
+        for part in parts:
+            write_png(folder / part.file, part.picture)
+        (folder / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / "index.html").write_text(page("Comparison", body), encoding="utf-8")
+    return result, "\n\n".join(part.text for part in parts)
 
 
 @log.command
 def main(argv: list[str]) -> int:
     workdirs, out = named_runs(argv, __doc__)
     platforms.start()
-    results = compare(workdirs, out)
-    logger.info(table(results))
-    print(json.dumps(results))
+    result, text = compare(workdirs, out)
+    logger.info(text)
+    logger.info(f"look at {out / 'index.html'}")
+    print(json.dumps(result))
     return 0
 
 

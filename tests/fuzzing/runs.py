@@ -29,7 +29,7 @@ from dfm_jax.interop.state_files import write_tree
 from dfm_jax.models import lpips
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
-from dfm_jax.studies import compare, compare_evaluations
+from dfm_jax.studies import compare, compared_samples
 from dfm_jax.training import pretrained
 from tests import published_state
 from tests.tiny import RESNET, tiny_model
@@ -130,9 +130,9 @@ def write_samples(folder: Folder) -> None:
 
 
 def read_samples(folder: Folder, out: Folder) -> None:
-    runs = {"a": compare.load_run(folder)}
-    compare.check_same_scenes(runs)
-    compare.picture(runs)
+    runs = {"a": compared_samples.load_run(folder / "samples")}
+    compared_samples.check_same_scenes(runs)
+    compared_samples.picture(runs)
 
 
 def write_evaluation(folder: Folder) -> None:
@@ -156,7 +156,7 @@ def write_evaluation(folder: Folder) -> None:
 
 
 def read_evaluation(folder: Folder, out: Folder) -> int:
-    return compare_evaluations.main([f"--out={out}", f"a={folder}", f"b={folder}"])
+    return compare.main([f"--out={out}", f"a={folder}", f"b={folder}"])
 
 
 def write_packed(folder: Folder) -> None:
