@@ -8,6 +8,7 @@ Each SAMPLES is a folder that `--mode=sample --out=SAMPLES` wrote. The last line
 import json
 import logging
 import sys
+from pathlib import Path
 
 from dfm_jax.pages.demo_page import write_demo_page
 from dfm_jax.runs import log
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 @log.command
 def main(argv: list[str]) -> int:
     runs, out = named_runs(argv, __doc__)
-    page = write_demo_page(out, runs)
+    page = write_demo_page(out, {name: Path(folder) for name, folder in runs.items()})
     logger.info("look at file://%s", page.resolve())
     print(json.dumps({"page": str(page)}))
     return 0
