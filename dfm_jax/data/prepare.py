@@ -26,6 +26,7 @@ from typing import Any
 
 from dfm_jax import interrupts
 from dfm_jax.data import formats
+from dfm_jax.data.loading.generators import GENERATORS
 from dfm_jax.data.preparing import building, posed_scenes, runners
 from dfm_jax.data.preparing.quarantine import WARNED
 from dfm_jax.data.preparing.source_fingerprint import source_fingerprint
