@@ -20,9 +20,17 @@ try:
     shape = len(next(iter(inputs.values()))), *about.get("shape", [about["image_size"]] * 2 + [3])
     a = np.append(about["alpha_bar"], 1.0).astype(np.float32)  # a[-1]: clean
     x = about["temperature"] * np.random.default_rng(0).normal(size=shape).astype("f")
-    for t, after in itertools.pairwise(np.arange(about["num_steps"], -1, -1) * (len(a) - 1) // about["num_steps"] - 1):
-        x0 = denoise(params, inputs, x, np.full(len(x), t, np.int32))
-        x = a[after] ** 0.5 * x0 + ((1 - a[after]) / (1 - a[t])) ** 0.5 * (x - a[t] ** 0.5 * x0)  # DDIM
+    T, first = len(a) - 1, x
+    if solver := about.get("solver"):  # fitted: states are of the first noise and averages D of all predictions
+        a_s, seen = [1 / (1 + np.exp(-2 * np.float32(y))) for y in solver["log_snr"]] + [1.0], []
+        for t, weights, s in zip(solver["timesteps"], solver["weights"], a_s, strict=True):
+            seen.append(x0 := denoise(params, inputs, x, np.full(len(x), t, np.int32)))
+            D = x0 + sum(weight * (earlier - x0) for weight, earlier in zip(weights, seen, strict=False))
+            x = s**0.5 * D + ((1 - s) / (1 - a[T - 1])) ** 0.5 * (first - a[T - 1] ** 0.5 * D)
+    else:
+        for t, after in itertools.pairwise(np.arange(n := about["num_steps"], -1, -1) * T // n - 1):
+            x0 = denoise(params, inputs, x, np.full(len(x), t, np.int32))
+            x = a[after] ** 0.5 * x0 + ((1 - a[after]) / (1 - a[t])) ** 0.5 * (x - a[t] ** 0.5 * x0)  # DDIM
 except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
     sys.exit(f"error: {folder} holds no whole export ({error!r}): write it again with --mode=export")
 np.save(folder / "samples.npy", x)  # [b, h, w, 3] in [-1, 1], or of another shape

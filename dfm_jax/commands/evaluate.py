@@ -39,6 +39,7 @@ from dfm_jax.runs.output_folders import check_ours, check_room, replacing_files,
 from dfm_jax.runs.processes import check_same
 from dfm_jax.runs.workdirs import path_of, results_folder
 from dfm_jax.sampling.diffusion_sampler import Params
+from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.sampling.trained import restore_trained
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     start = time.monotonic()
     with failing_together():
         trained, networks = restore_trained(config, workdir), load_networks(config)
-    config = with_data_set(config)
+    config = with_data_set(with_solver_file(config, workdir))
     with failing_together():
         data = open_data(config)
         chosen = choose_views(config, data)

@@ -1,6 +1,7 @@
 """The formats `parameters` and `stablehlo` of `--mode=export`: what others need of a trained model.
 
     checkpoints/<step>/{ema,config}   a workdir of its own: `--mode=sample --workdir=<workdir>/export` takes it
+    solver-<steps>.json               its solver, if the config samples with a fitted one
     params.npz                        the parameters by name, for the denoiser
     denoiser.jax_export               one denoising step as StableHLO for cpu, cuda and tpu: needs jax alone
     inputs.npz                        its other inputs for some scenes, where there is data
@@ -9,6 +10,8 @@
 `examples/sample_exported.py` samples with it.
 """
 
+import dataclasses
+import fnmatch
 import hashlib
 import json
 import logging
@@ -23,7 +26,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from dfm_jax.commands import stablehlo
-from dfm_jax.config import Config
+from dfm_jax.config import FITTED, Config
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.examples import abstract_example, held_out_examples
@@ -32,16 +35,18 @@ from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import from_first
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.output_folders import check_room, replacing
+from dfm_jax.sampling import solver_files
 from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.solver_files import NUMBERS, file_beside, with_solver_file
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("stablehlo", "parameters")
 MARK = "export.json"
-OURS = ("checkpoints", "denoiser.jax_export", "params.npz", "inputs.npz", MARK)
+OURS = ("checkpoints", "solver-*.json", "denoiser.jax_export", "params.npz", "inputs.npz", MARK)
 FILES = {
     "stablehlo": ("denoiser.jax_export", "params.npz", "inputs.npz"),
-    "parameters": ("checkpoints", "params.npz"),
+    "parameters": ("checkpoints", "solver-*.json", "params.npz"),
 }
 NUM_EXAMPLES = 4
 
@@ -74,7 +79,10 @@ def _export(trained: Sampler, folder: pathlib.Path, formats: Collection[str]) ->
         names = sorted(path.name for path in building.iterdir())
     logger.info(f"exported step {trained.step} to {folder}: {', '.join(names)}")
     return {
-        kind: {"files": [str(folder / name) for name in FILES[kind] if name in names], "step": trained.step}
+        kind: {
+            "files": [str(folder / name) for each in FILES[kind] for name in fnmatch.filter(names, each)],
+            "step": trained.step,
+        }
         for kind in FORMATS
         if kind in formats
     }
@@ -83,12 +91,18 @@ def _export(trained: Sampler, folder: pathlib.Path, formats: Collection[str]) ->
 def _write(trained: Sampler, formats: Collection[str], folder: pathlib.Path) -> None:
     """Writes what was asked for to `folder`."""
     config, params, step = trained.config, trained.params, trained.step
+    solver_file = with_solver_file(config, trained.name).sample.solver_file
     model = make_model(config)
     check_room(folder.parent, 2 * sum(x.nbytes for x in jax.tree.leaves(params)))  # as a checkpoint, and by names
     if "parameters" in formats:
         with Checkpoints(folder, keep=Retention(1), alone=True) as checkpoints:
             # Arrays of one process among several are saved as numpy's.
-            checkpoints.save_trees(step, config, ema=params if jax.process_count() == 1 else jax.device_get(params))
+            checkpoints.save_trees(
+                step, _without_places(config), ema=params if jax.process_count() == 1 else jax.device_get(params)
+            )
+        if config.sample.sampler == FITTED:
+            name = file_beside(folder, config.sample.num_steps).name
+            (folder / name).write_text(json.dumps(solver_files.read(solver_file), indent=1) + "\n")
     # The denoiser is of no use without its parameters.
     np.savez(folder / "params.npz", **{name: np.asarray(x) for name, x in flatten_dict(params, sep="/").items()})
     if "stablehlo" in formats:
@@ -98,7 +112,7 @@ def _write(trained: Sampler, formats: Collection[str], folder: pathlib.Path) -> 
             np.savez(folder / "inputs.npz", **inputs)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     shape = jax.eval_shape(model.target, abstract_example(config, 1))[0].shape[1:]
-    about = _description(config, step, schedule.alpha_bar, shape)
+    about = _description(config, step, schedule.alpha_bar, shape, solver_file)
     about |= {"parameters": fingerprints.of_arrays(params), "sha256": _checksums(folder)}
     (folder / "export.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -123,8 +137,16 @@ def _some_inputs(config: Config) -> dict[str, np.ndarray] | None:
     return {name: np.asarray(x) for name, x in stablehlo.to_inputs(example).items()}
 
 
-def _description(config: Config, step: int, alpha_bar: Array, shape: tuple[int, ...]) -> dict[str, Any]:
+def _without_places(config: Config) -> Config:
+    """The config of an exported workdir: its fitted solver lies beside the checkpoint."""
+    return dataclasses.replace(config, sample=dataclasses.replace(config.sample, solver_file=""))
+
+
+def _description(
+    config: Config, step: int, alpha_bar: Array, shape: tuple[int, ...], solver_file: str
+) -> dict[str, Any]:
     """`shape`: of one observation."""
+    solver = solver_files.read(solver_file) if config.sample.sampler == FITTED else None
     return {
         "step": step,
         "platforms": stablehlo.PLATFORMS,
@@ -133,6 +155,7 @@ def _description(config: Config, step: int, alpha_bar: Array, shape: tuple[int, 
         "guidance": config.sample.guidance,
         "temperature": config.sample.temperature,
         "num_steps": config.sample.num_steps,
+        "solver": solver and {name: solver[name] for name in NUMBERS},  # diffusion/fitted_solver.py says how it samples
         "call": "denoiser(params, inputs, x_t [b, *shape] in [-1, 1], timestep [b] int32) -> x0 [b, *shape]",
         "alpha_bar": np.asarray(alpha_bar, np.float64).tolist(),
     }

@@ -28,7 +28,6 @@ from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import check_ours, replacing
 from dfm_jax.runs.processes import check_same
 from dfm_jax.runs.workdirs import results_folder
-from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import SampledSignals, sample_signals
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.visualization.observations import observation_sheet
@@ -115,7 +114,7 @@ def _scores(
         example, _ = held_out_examples(config, num_scenes)
         made_from = {"step": step, "parameters": fingerprints.of_arrays(params)}
     check_same(made_from, "checkpoint")
-    sampler = DiffusionSampler.from_config(config, params)
+    sampler = trained.diffusion()
     sampled = sample_signals(sampler, example, num_samples, jax.random.key(config.seed), together=True)
     truth = np.asarray(sampler.model.target(example)[0])
     scores = observation_scores(sampled.x0, truth)

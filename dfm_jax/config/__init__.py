@@ -12,6 +12,7 @@ from dfm_jax.config.model import (
     ResNet34Config,
 )
 from dfm_jax.config.sampling import (
+    FITTED,
     OF_DISTILLED,
     SAMPLERS,
     SPACINGS,
@@ -32,6 +33,7 @@ from dfm_jax.config.training import (
 
 __all__ = [
     "ENCODERS",
+    "FITTED",
     "INIT_RULES",
     "OF_DISTILLED",
     "SAMPLERS",

@@ -14,7 +14,9 @@ SAMPLERS = {
     "dpm-solver++3m": "dfm_jax.diffusion.samplers:dpm_solver_3m",
     "consistency": "dfm_jax.diffusion.samplers:consistency",  # of distilled models, in one step or two
     "unipc": "dfm_jax.diffusion.samplers:unipc",  # as dpm-solver++, with its steps corrected
+    "fitted": "dfm_jax.diffusion.fitted_solver:fitted",  # of noise levels and coefficients in a file, for few steps
 }
+FITTED = "fitted"
 SPACINGS = {
     "uniform": "dfm_jax.diffusion.timesteps:uniform_timesteps",  # even in time (published)
     "log-snr": "dfm_jax.diffusion.timesteps:log_snr_timesteps",  # needs fewer steps
@@ -69,7 +71,9 @@ class SampleConfig:
     num_samples: Number  # samples of each
     sampler: Literal[tuple(SAMPLERS)] = "ddim"
     num_steps: Number  # denoising steps
-    spacing: Literal[tuple(SPACINGS)] = "uniform"  # of their noise levels
+    spacing: Literal[tuple(SPACINGS)] = "uniform"  # of their noise levels; a fitted solver has its own
+    # Of the fitted solver. '': the one of as many steps beside the checkpoint, or else that of the toy model.
+    solver_file: Path = ""
     guidance: Annotated[float, Range(-1e3, 1e3)] = 1.0  # 1: none
     # Noise levels, as shares of all, between which to guide; outside, only the conditional branch is computed.
     guidance_from: Share = 0.0

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dfm_jax.config import Config
+from dfm_jax.config import FITTED, Config
 from dfm_jax.config.changes import OF_COMMANDS
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
@@ -14,6 +14,7 @@ from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
 from dfm_jax.runs import fingerprints
 from dfm_jax.sampling.diffusion_sampler import Params
+from dfm_jax.sampling.solver_files import NUMBERS, read
 from dfm_jax.structs import Example
 
 # Settings of `config.sample` that evaluation does not heed.
@@ -68,9 +69,11 @@ def true_views(config: Config, data: SceneDataset, views: Sequence[tuple[int, Vi
 
 
 def of_sampling(config: Config) -> dict[str, Any]:
-    """The settings by which a scene is sampled."""
+    """The settings by which a scene is sampled, with the numbers of a fitted solver in the place of its file."""
     sample = dataclasses.asdict(config.sample)
-    return {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE}
+    solver = read(sample.pop("solver_file")) if config.sample.sampler == FITTED else None
+    kept = {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE}
+    return kept | ({"solver": {name: solver[name] for name in NUMBERS}} if solver else {})
 
 
 def summary(

@@ -21,6 +21,7 @@ from dfm_jax.runs.result_files import DAMAGE
 from dfm_jax.runs.workdirs import results_folder, shipped_model
 from dfm_jax.sampling.familiarity import FEWEST, PARTS, VERSION, Reference, sample_parts
 from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.structs import Example
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def _made_from(trained: Sampler) -> dict[str, Any]:
     return {
         "version": VERSION,
         "parameters": fingerprints.of_arrays(trained.params),
-        "sample": fingerprints.of_json(of_sampling(trained.config)),
+        "sample": fingerprints.of_json(of_sampling(with_solver_file(trained.config, trained.name))),
         "num_samples": NUM_SAMPLES,
     }
 

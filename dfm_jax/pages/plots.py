@@ -53,7 +53,7 @@ def quality_over_speed(path: Path, records: Sequence[Mapping[str, Any]], honest:
         "context_psnr": "Context view, rendered, dB",
     }
     shown = {name: title for name, title in titles.items() if name in records[0]}
-    figure, every = _figure(-(-(len(shown) + 1) // 2), (15.0, 8.0), rows=2)
+    figure, every = new_figure(-(-(len(shown) + 1) // 2), (15.0, 8.0), rows=2)
     for axes, (name, title) in zip(every, shown.items(), strict=False):
         for number, record in enumerate(records):
             if name == "psnr" and not number:
@@ -73,7 +73,34 @@ def quality_over_speed(path: Path, records: Sequence[Mapping[str, Any]], honest:
     for axes in every[len(shown) :]:
         axes.axis("off")
     every[-1].legend(*every[last].get_legend_handles_labels(), loc="center", frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def few_steps(path: Path, records: Sequence[Mapping[str, Any]], honest: float | None) -> None:
+    """Quality against time: a panel a measure, in it a line a sampler; numbers of steps beside the points. Dashed what
+    as many samples of the true odds come to, if they are known."""
+    titles = {
+        "total_variation": "Total variation to the true odds",
+        "purity": "Samples of one colour",
+        "novel_view_agreement": "Novel views that agree",
+        "context_psnr": "Context view, rendered, dB",
+    }
+    shown = {name: title for name, title in titles.items() if name in records[0]}
+    figure, every = new_figure(len(shown), (4.2 * len(shown), 4.0))
+    for axes, (name, title) in zip(every, shown.items(), strict=True):
+        for colour, marker, kind in zip(cycle(COLOURS[1:]), cycle(MARKERS), dict.fromkeys(r["name"] for r in records)):
+            mine = sorted((r for r in records if r["name"] == kind), key=lambda r: r["num_steps"])
+            times, values = [1e3 * r["seconds"] for r in mine], [r[name] for r in mine]
+            axes.plot(times, values, marker=marker, color=colour, alpha=0.85, label=kind)
+            for record, x, y in zip(mine, times, values, strict=True):
+                axes.annotate(str(record["num_steps"]), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xlabel("milliseconds a sample")
+        axes.set_title(title, fontsize=11)
+    if honest is not None and "total_variation" in shown:
+        every[0].axhline(honest, color="0.6", ls="--", label="samples of the true odds")
+    every[0].legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
 
 
 def _over_steps(axes: Axes, records: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:

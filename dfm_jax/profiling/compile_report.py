@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from dfm_jax.profiling.hlo_collectives import collectives
 from dfm_jax.rendering.ray_marching import rays_per_chunk
 from dfm_jax.sampling import batches, signals
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.training import setup, sharding
 from dfm_jax.training.choices import fitted
 
@@ -118,7 +120,8 @@ def denoising_program(config: Config, mesh: Mesh, scenes: int) -> tuple[Callable
     arguments."""
     number, split = scenes * mesh.size, sharding.batch_sharding(mesh)
     model = make_model(config)
-    sampler = jax.eval_shape(lambda key: DiffusionSampler.from_config(config, model.init(key)), jax.random.key(0))
+    make = partial(DiffusionSampler.from_config, with_solver_file(config))
+    sampler = jax.eval_shape(lambda key: make(model.init(key)), jax.random.key(0))
     example = abstract_example(config, number)
     cache = jax.eval_shape(DiffusionSampler.cache_context, sampler, example)
     x_t = _placed(jax.eval_shape(model.target, example)[0], split)

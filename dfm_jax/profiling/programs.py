@@ -22,6 +22,7 @@ from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.profiling.synthetic_parameters import synthetic_parameters
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.training import sharding
 from dfm_jax.training.choices import fitted
 from dfm_jax.training.optimizers import make_optimizer
@@ -104,7 +105,7 @@ class Inference:
 
 
 def inference_parts(config: Config, model: ForwardModel) -> dict[str, Part]:
-    as_configured = partial(DiffusionSampler.from_config, config)
+    as_configured = partial(DiffusionSampler.from_config, with_solver_file(config))
     plain = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=1.0))
     scale = 2.0 if config.sample.guidance == 1 else config.sample.guidance
     guided = partial(as_configured, settings=dataclasses.replace(config.sample, guidance=scale))

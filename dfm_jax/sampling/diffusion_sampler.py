@@ -3,6 +3,7 @@
 Letters: `b` the examples that are sampled at once, `k` cameras that look at one scene, `h w` pixels.
 """
 
+import dataclasses
 import pkgutil
 from typing import Any
 
@@ -14,15 +15,17 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
-from dfm_jax.config import SAMPLERS, SPACINGS, Config, SampleConfig
+from dfm_jax.config import FITTED, SAMPLERS, SPACINGS, Config, SampleConfig
 from dfm_jax.config.marching import marching_levels
 from dfm_jax.denoiser import StepCache, cache_context, denoise, guided_denoise
+from dfm_jax.diffusion.fitted_solver import FittedSolver
 from dfm_jax.diffusion.guidance import Guidance, dynamic_threshold
 from dfm_jax.diffusion.samplers import STOCHASTIC, Callback, DenoiseFn
 from dfm_jax.diffusion.schedule import Schedule, cosine_schedule
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import ForwardModel, MarchedModel, SceneModel
 from dfm_jax.sampling import devices
+from dfm_jax.sampling.solver_files import solver_of
 from dfm_jax.structs import Camera, RenderedViews, Scene
 
 Params = dict[str, Any]
@@ -57,14 +60,23 @@ class DiffusionSampler:
     mesh: Mesh | None = struct.field(pytree_node=False, default=None)  # of `devices.py`; None: the first device
     # In the place of the settings' scale of guidance, which must not be off (1): a scale that need not be compiled.
     guidance_scale: Float[Array, ""] | None = None
+    solver: FittedSolver | None = None  # of the sampler 'fitted'
 
     @classmethod
     def from_config(cls, config: Config, params: Params, settings: SampleConfig | None = None) -> "DiffusionSampler":
-        """Samples as the config says, or with other `settings`."""
+        """Samples as the config says, or with other `settings`. A fitted solver's file must be known to them
+        (`solver_files.with_solver_file`).
+
+        Raises:
+          UserError: it is of another number of steps, or damaged.
+        """
         model, settings = make_model(config), settings or config.sample
         if isinstance(model, MarchedModel):
             model = model.saving(settings)
-        return cls(model, params, cosine_schedule(config.diffusion.num_timesteps), settings)
+        schedule = cosine_schedule(config.diffusion.num_timesteps)
+        solver = solver_of(settings, schedule.num_timesteps)
+        settings = dataclasses.replace(settings, solver_file="")  # by any other name a program is the same
+        return cls(model, params, schedule, settings, solver=solver)
 
     def on_devices(self, num_pairs: int) -> "DiffusionSampler":
         """The same on all devices of this process that `num_pairs` pairs of a scene and a sample can use."""
@@ -107,7 +119,7 @@ class DiffusionSampler:
 
     @property
     def times(self) -> Int[Array | np.ndarray, "levels"]:
-        """The noise levels of the steps, falling to -1."""
+        """The noise levels of the steps, falling to -1, of other samplers than the fitted one."""
         return pkgutil.resolve_name(SPACINGS[self.settings.spacing])(self.schedule, self.settings.num_steps)
 
     def cache_context(self, example: Any) -> StepCache:
@@ -177,7 +189,8 @@ class DiffusionSampler:
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, STEP_NOISE))(keys)
             randomness = {"keys": step_keys, "temperature": settings.temperature}
         x_T, carry = settings.temperature * noise, jnp.zeros_like(noise)
-        found = sampler(thresholded, x_T, self.schedule, self.times, carry=carry, callback=callback, **randomness)
+        steps = self.solver if settings.sampler == FITTED else self.times
+        found = sampler(thresholded, x_T, self.schedule, steps, carry=carry, callback=callback, **randomness)
         x0, seen = found if callback else (found, None)
         samples = Samples(x0, cache.conditional(len(keys)).context)
         return (samples, seen) if callback else samples

@@ -21,6 +21,7 @@ from dfm_jax.sampling.batches import sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.scenes import Sampled, Scenes
+from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.sampling.sources import source_frame, to_example
 from dfm_jax.structs import Camera, Example
 
@@ -42,7 +43,7 @@ class Sampler:
 
     def diffusion(self) -> DiffusionSampler:
         """What is given to compiled programs."""
-        return DiffusionSampler.from_config(self.config, self.params)
+        return DiffusionSampler.from_config(with_solver_file(self.config, self.name), self.params)
 
     def sampled_with(self, **settings: Any) -> "Sampler":
         """The same model, sampled otherwise: any setting of `config.sample` by its name, and `seed`.
@@ -51,9 +52,11 @@ class Sampler:
         4
 
         Raises:
-          UserError: there is no such setting, or it cannot have this value.
+          UserError: there is no such setting, it cannot have this value, or there is no fitted solver of these steps.
         """
-        return dataclasses.replace(self, config=with_sampling(self.config, settings))
+        config = with_sampling(self.config, settings)
+        with_solver_file(config, self.name)
+        return dataclasses.replace(self, config=config)
 
     def sample(
         self,

@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 
-from dfm_jax.config import Config
+from dfm_jax.config import FITTED, Config
 from dfm_jax.config.automatic import with_dtype
 from dfm_jax.errors import UserError
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.compatibility import check_same_config, tell_untrained_guidance
 from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.solver_files import tell_origin, with_solver_file
 
 
 def restore_trained(config: Config, workdir: str | os.PathLike) -> Sampler:
@@ -22,12 +23,14 @@ def restore_trained(config: Config, workdir: str | os.PathLike) -> Sampler:
     The config may have its own seed and data; what the parameters mean may not change.
 
     Raises:
-      UserError: there is no checkpoint, or it is of another model.
+      UserError: there is no checkpoint, or it is of another model; or the solver that it is sampled with is not there.
     """
     params, step, saved = restore_params(workdir)
     config = with_dtype(config, jax.default_backend(), saved["model"].get("compute_dtype", ""))
     check_same_config({**saved, "seed": config.seed, "data": dataclasses.asdict(config)["data"]}, config, workdir)
     tell_untrained_guidance(saved, config)
+    if config.sample.sampler == FITTED:
+        tell_origin(with_solver_file(config, workdir), fingerprints.of_arrays(params))
     return Sampler(params, config, step, str(workdir), saved)
 
 

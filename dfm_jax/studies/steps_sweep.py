@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from dfm_jax.config import OF_DISTILLED, SAMPLERS, SPACINGS, Config
+from dfm_jax.config import FITTED, OF_DISTILLED, SAMPLERS, SPACINGS, Config
 from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
@@ -126,7 +126,9 @@ def _measure_points(
             records.append(found)
         bar.update()
 
-    solvers, spacings = ([name for name in names if name not in OF_DISTILLED] for names in (SAMPLERS, SPACINGS))
+    solvers, spacings = (
+        [name for name in names if name not in (FITTED, *OF_DISTILLED)] for names in (SAMPLERS, SPACINGS)
+    )
     solutions = [("ddim", spacing, long) for spacing in spacings]
     points = [(a, b, n) for n in STEPS if n < long for a in solvers for b in spacings]
     with tqdm(total=len(solutions) + len(points), unit="point", desc="steps", disable=not is_first()) as bar:

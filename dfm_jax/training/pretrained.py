@@ -35,6 +35,7 @@ PLACES = {
     "model.encoder.init_file": "",
     "evaluate.index": "",
     "evaluate.inception_file": "",
+    "sample.solver_file": "",
 }
 
 

@@ -18,6 +18,7 @@ from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.preview import preview
+from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.training.distillation import distillation_loss
 from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.step import train_step
@@ -42,11 +43,12 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
       frozen_params: those of the setup, or their shapes; None: they are loaded.
 
     Raises:
-      UserError: the loss needs the weights of LPIPS, and they are not there; or the teacher cannot teach this model.
+      UserError: the weights of LPIPS or a fitted solver are needed, and they are not there; or the teacher cannot teach
+        this model.
     """
     if frozen_params is None:
         frozen_params = _load_frozen(config)
-    model = make_model(config)
+    model, sampled = make_model(config), with_solver_file(config)
     schedule = cosine_schedule(config.diffusion.num_timesteps)
     optimizer = config.train.optimizer
     tx = make_optimizer(optimizer)
@@ -71,7 +73,7 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
             )
 
     def show(params: Any, example: Any, key: Array) -> np.ndarray:
-        return preview(DiffusionSampler(model, params, schedule, config.sample), example, key)
+        return preview(DiffusionSampler.from_config(sampled, params), example, key)
 
     return TrainSetup(
         init=lambda key: create(model.init(key), tx),

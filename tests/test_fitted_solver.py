@@ -1,0 +1,199 @@
+"""Solvers that are fitted: their form, their files, and that all that samples can use them."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfm_jax.config.changes import with_sampling
+from dfm_jax.config.command_line import read_config
+from dfm_jax.diffusion.fitted_solver import FittedSolver, dpm_solver_as_fitted, fitted
+from dfm_jax.diffusion.samplers import dpm_solver
+from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.diffusion.timesteps import uniform_timesteps
+from dfm_jax.errors import UserError
+from dfm_jax.examples import held_out_examples
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.sampling import solver_files
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.trained import restore_trained
+from dfm_jax.studies import fit_solver
+from dfm_jax.training.setup import make_train_setup
+from tests.test_diffusion import normal
+from tests.tiny import jit, optimised_jit
+
+LINEAR = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "linear.py")
+KEY = jax.random.key(5)
+HAND = np.array([999, 960, 910, 830, 400, -1])
+
+
+def sample(sampler, plan, denoise, x_T, **settings):
+    denoise_fn = lambda x_t, timestep, carry: (denoise(x_t, timestep), carry)
+    return sampler(denoise_fn, x_T, cosine_schedule(), plan, **settings)
+
+
+def solvers():
+    """Those of other numbers of steps, some that extrapolate."""
+    schedule = cosine_schedule()
+    yield from (dpm_solver_as_fitted(schedule, times) for times in (HAND, [999, -1], [999, 850, -1]))
+    weights = jnp.array([[0, 0, 0], [-0.4, 0, 0], [0.2, -0.3, 0]], jnp.float32)
+    yield FittedSolver(jnp.array([999, 870, 300]), jnp.array([-2.0, 0.5]), weights)
+
+
+@pytest.mark.parametrize("solver", list(solvers()), ids=lambda solver: solver.num_steps)
+def test_with_an_oracle_a_fitted_solver_returns_its_x0(solver):
+    x0 = normal(0, 2, 4, 3)
+    watch = lambda timestep, x_t, x0: {"timestep": timestep, "x_t": x_t}
+    got, seen = sample(fitted, solver, lambda x_t, timestep: x0, normal(1, 2, 4, 3), callback=watch)
+    np.testing.assert_array_equal(got, x0)
+    np.testing.assert_array_equal(seen["timestep"], solver.timesteps)
+    # Its states are those of x0 and one noise: alpha^2 + sigma^2 = 1, at the levels that the solver says.
+    noise = seen["x_t"][0]
+    for x_t, log_snr in zip(seen["x_t"][1:], np.asarray(solver.log_snr, np.float64), strict=True):
+        alpha, sigma = np.exp(log_snr) / np.hypot(1, np.exp(log_snr)), 1 / np.hypot(1, np.exp(log_snr))
+        np.testing.assert_allclose(x_t, alpha * x0 + sigma * noise, atol=3e-4)  # x_T has a grain of signal
+
+
+@pytest.mark.parametrize("times", [HAND, [999, 500, -1], uniform_timesteps(cosine_schedule(), 12), [999, -1]])
+def test_dpm_solver_is_a_fitted_solver(times):
+    schedule, x_T = cosine_schedule(), normal(0, 4, 3)
+    denoise = lambda x_t, timestep: jnp.tanh(2 * x_t) + timestep[:, None] / 2000
+    again = sample(fitted, dpm_solver_as_fitted(schedule, times), denoise, x_T)
+    np.testing.assert_allclose(again, sample(dpm_solver, np.asarray(times), denoise, x_T), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fitted_solver_carries_and_thresholds_as_others_do():
+    solver = dpm_solver_as_fitted(cosine_schedule(), HAND)
+    count = lambda x_t, timestep, seen: (jnp.full_like(x_t, 0.1) * (seen + 1), seen + 1)
+    x0 = fitted(count, normal(0, 2, 3), cosine_schedule(), solver, carry=jnp.zeros(()))
+    np.testing.assert_allclose(x0, 0.5, rtol=1e-6)
+
+
+# --- files
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Of a linear model that is trained for a moment."""
+    workdir = tmp_path_factory.mktemp("linear")
+    config = read_config(LINEAR)
+    model, setup = make_model(config), make_train_setup(config)
+    state, step = setup.init(jax.random.key(0)), optimised_jit(setup.step)
+    for n in range(200):
+        state, _ = step(state, model.generate(config.seed, np.arange(n * 256, (n + 1) * 256)), KEY)
+    with Checkpoints(workdir, keep=Retention(1)) as checkpoints:
+        checkpoints.save_trees(200, config, ema=state.ema)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def fitted_file(workdir):
+    """A solver of three steps that is fitted to that model, beside it."""
+    effort = ["--num_samples=64", "--batch_size=32", "--updates=40"]
+    assert fit_solver.main([f"--workdir={workdir}", "--steps=3", *effort]) == 0
+    return workdir / "solver-3.json"
+
+
+def sampled(workdir, **settings):
+    """Samples of held-out examples, which no fit has seen."""
+    config = restore_config(workdir, **settings)
+    trained = restore_trained(config, workdir)
+    example, _ = held_out_examples(config, 256)
+    return np.asarray(jit(DiffusionSampler.sample)(trained.diffusion(), example, jax.random.split(KEY, 256)).x0)
+
+
+def restore_config(workdir, **settings):
+    return with_sampling(read_config("", (), saved_settings(workdir)), settings)
+
+
+def test_a_solver_is_fitted_from_the_command_line_and_nearer_than_any_other_of_as_many_steps(fitted_file, workdir):
+    values = json.loads(fitted_file.read_text())
+    assert values["timesteps"][0] == 999 and len(values["timesteps"]) == 3 and values["fit"]["same"] > 0.9
+    long = sampled(workdir, sampler="dpm-solver++", spacing="log-snr", num_steps=250)
+    error = lambda **settings: np.mean(np.square(sampled(workdir, num_steps=3, **settings) - long))
+    ours = error(sampler="fitted")
+    assert all(2 * ours < error(sampler=name, spacing="log-snr") for name in ("ddim", "dpm-solver++", "unipc"))
+
+
+def test_what_is_fitted_to_is_of_the_training_split_and_of_no_samples_noise():
+    model, config = make_model(read_config(LINEAR)), read_config(LINEAR)
+    seen, _ = fit_solver.training_examples(config, 16)
+    judged = model.generate(config.seed, np.arange(16), held_out=True)
+    assert not np.isin(np.asarray(seen.context), np.asarray(judged.context)).any()
+    noise = jax.random.key_data(jax.random.fold_in(jax.random.key(0), fit_solver.SEED))
+    assert not any(np.array_equal(noise, jax.random.key_data(jax.random.key(seed))) for seed in range(100))
+
+
+def test_a_file_holds_its_solver(fitted_file):
+    values = solver_files.read(fitted_file)
+    solver = solver_files.from_values(values)
+    again = solver_files.to_values(solver, 1000)
+    for name in solver_files.NUMBERS:
+        flat = [np.hstack(each[name]) for each in (values, again)]
+        np.testing.assert_allclose(*flat, atol=1e-5)
+    assert np.all(np.triu(solver.weights) == 0)
+
+
+def test_another_number_of_steps_than_the_files_is_an_error(fitted_file, workdir):
+    with pytest.raises(UserError, match=r"is a solver of 3 steps, and config.sample.num_steps is 5"):
+        sampled(workdir, sampler="fitted", num_steps=5, solver_file=str(fitted_file))
+    with pytest.raises(UserError, match=r"there is no fitted solver of config.sample.num_steps=7 steps"):
+        sampled(workdir, sampler="fitted", num_steps=7)
+
+
+def changed(values, **changes):
+    return json.dumps(values | changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "cannot be read"),
+        ({"form": "other"}, "it does not say 'form'"),
+        ({"weights": [[], [0.1], [0.1]]}, "weights must be 3 rows"),
+        ({"weights": [[], ["a"], [0.1, 0.2]]}, "must be lists of numbers"),
+        ({"timesteps": [999, 400, 850]}, "timesteps must fall"),
+        ({"timesteps": [998, 850, 400]}, "timesteps must fall"),
+        ({"timesteps": [999, 850.5, 400]}, "timesteps must be some"),
+        ({"log_snr": [0.5, float("nan")]}, "log_snr must be 2 rising numbers"),
+        ({"made_from": 3}, "what it was made from"),
+        ({"num_timesteps": 500, "timesteps": [499, 300, 100]}, "was fitted to a model of 500 timesteps"),
+    ],
+)
+def test_files_that_are_damaged_are_refused(change, message, fitted_file, workdir, tmp_path):
+    file = tmp_path / "solver.json"
+    text = fitted_file.read_text()
+    file.write_text(text[:100] if change is None else changed(json.loads(text), **change))
+    with pytest.raises(UserError, match=message):
+        sampled(workdir, sampler="fitted", num_steps=3, solver_file=str(file))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps=1"], "a solver has 2 to 1000 steps"),
+        ([], "give --steps=5, or --timesteps"),
+        (["--steps=3", "--timesteps=999,500,100"], "give --steps=5, or --timesteps"),
+        (["--timesteps=999,500,600"], "must fall from 999"),
+        (["--timesteps=999,a"], "whole numbers are needed"),
+        (["--steps=3", "--num_samples=5", "--batch_size=2"], "batches divide the samples"),
+    ],
+)
+def test_mistakes_of_fitting_are_one_clear_error(arguments, message, workdir, capsys):
+    assert fit_solver.main([f"--workdir={workdir}", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_timesteps_chosen_by_hand_are_dpm_solver_at_these(workdir, tmp_path, capsys):
+    file = tmp_path / "hand.json"
+    assert fit_solver.main([f"--workdir={workdir}", "--timesteps=999,850,400", f"--out={file}"]) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    solver = solver_files.from_values(printed)
+    np.testing.assert_array_equal(solver.timesteps, [999, 850, 400])
+    wanted = dpm_solver_as_fitted(cosine_schedule(), [999, 850, 400, -1])
+    np.testing.assert_allclose(solver.weights, wanted.weights, atol=1e-5)
