@@ -16,7 +16,7 @@ class UserError(Exception):
 
     >>> dfm_jax.example_photo("fox")
     Traceback (most recent call last):
-    dfm_jax.errors.UserError: there is no example photograph 'fox': there is 'toy'
+    dfm_jax.errors.UserError: there is no example photograph 'fox': there is 'shapes' and 'toy'
     """
 
     def __init__(self, message: str):

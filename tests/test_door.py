@@ -202,7 +202,7 @@ MISTAKES = {
     ),
     "of a command alone": (lambda: dfm_jax.load("toy", video_frames=3), "'video_frames' is no setting of sampling"),
     "no steps": (lambda: dfm_jax.load("toy", steps=0), "num_steps must be at least 1"),
-    "no photograph of that name": (lambda: dfm_jax.example_photo("fox"), "there is 'toy'"),
+    "no photograph of that name": (lambda: dfm_jax.example_photo("fox"), "there is 'shapes' and 'toy'"),
 }
 
 

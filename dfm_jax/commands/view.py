@@ -92,7 +92,7 @@ def of_data_set(config: Config) -> list[Source]:
         if not config.data.toy_scenes:
             raise UserError(f"{error}; or sample behind a photograph, with --image=") from error
         logger.info("the data set is not here: scenes are sampled behind the photograph that ships")
-        photograph, placement = example_photo(), Placement()
+        photograph, placement = example_photo(config.data.name), Placement()
         given = to_example(photograph, config, placement)
         frame = source_frame(photograph, placement)
         return [Source("example photograph", given.example, given.world, frame)]

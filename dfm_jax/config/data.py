@@ -52,7 +52,7 @@ class DataConfig:
     eval_split: str  # split to sample and evaluate on
     near: Distance  # where rays start, units of the prepared scene; 0, like far: as stored with each scene
     far: Distance  # where rays end
-    # Of the data set 'toy', which is generated where it is missing; 0: whatever is there.
+    # Scenes of the data sets 'toy' and 'shapes', which are generated where they are missing; 0: whatever is there.
     toy_scenes: Annotated[int, Range(0, 10**6)] = 0
     view_sampling: ViewSamplingConfig
     num_threads: Annotated[int, Range(0, 1024)]  # reading threads; 0 reads ahead of nothing

@@ -1,4 +1,4 @@
-"""Generates the toy data set that a config asks for, where it is missing.
+"""Generates the procedural data set (toy, shapes) that a config asks for, where it is missing.
 
 Commands use this, or hand it to what they call: training and reading know no importer, and none is imported where the
 data set is there.
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def with_data_set(config: Config) -> Config:
     """The settings with the name of the folder that their data set is read from, in each of the processes of a run. The
-    first of them generates a toy data set where it is missing.
+    first of them generates a procedural data set where it is missing.
 
     Raises:
       UserError: it cannot be made, or what lies under its name is something else.
@@ -27,10 +27,10 @@ def with_data_set(config: Config) -> Config:
 
 
 def ensure_toy(config: DataConfig, image_size: int) -> DataConfig:
-    """Generates the toy data set where the config asks for one and it is missing.
+    """Generates the procedural data set where the config asks for one and it is missing.
 
     Returns:
-      the settings with the name of the folder that holds the data set; as they are where they ask for no toy scenes.
+      the settings with the name of the folder that holds the data set; as they are where they ask for none.
 
     Raises:
       UserError: none can be made, or what lies under its name is something else.

@@ -1,9 +1,9 @@
-"""The toy data set that a config asks for, found by what made it.
+"""The procedural data set that a config asks for, toy or another of `generators.py`, found by what made it.
 
 `config.data.name=toy` stands for `toy_scenes` training scenes of the generator, with pictures of the config's size. It
 is read from DIR/toy if that is what lies there (`prepare --format=toy` makes one), or else from DIR/toy-2000-24px, a
 name that says what is in it: the data set of another config is never taken for this one's. `data.make_toy` generates
-it where it is missing.
+it where it is missing. So it is with `shapes`, and `toy_scenes` counts its scenes, too.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ MOST_DIFFERENCE = 1.0
 def find_toy(
     config: DataConfig, image_size: int, make: Callable[[DataConfig, str, int], None] | None = None
 ) -> DataConfig:
-    """Finds the toy data set where the config asks for one.
+    """Finds the procedural data set where the config asks for one.
 
     Args:
       make: called with `config`, a name below `config.dir` and `image_size` where the data set is missing; None: where
         it was missing, another process has made it, and has said what there is to say.
 
     Returns:
-      the settings with the name of the folder that holds the data set; as they are where they ask for no toy scenes.
+      the settings with the name of the folder that holds the data set; as they are where they ask for none.
 
     Raises:
       UserError: it is missing, or what lies under its name is something else.
@@ -64,7 +64,7 @@ def find_toy(
 
 
 def with_toy_folder(config: Config) -> Config:
-    """All settings, with the name of the folder that the toy data set is read from if they ask for one, as of
+    """All settings, with the name of the folder that a procedural data set is read from if they ask for one, as of
     `find_toy`."""
     return dataclasses.replace(config, data=find_toy(config.data, config.image_size))
 

@@ -1,8 +1,9 @@
 """Data sets whose hidden attributes follow known odds, so that samples can be compared with them.
 
-To add one: a module beside `toy_modes` that reads the attributes off samples, and an entry in `KINDS`. Evaluation then
-compares cases with their odds, also attribute by attribute, and ranks the attributes (`attributes` and `scalars` in
-`metrics.json`), and `python -m dfm_jax.studies.calibration` measures them over seeds.
+To add one: a generator (`data/loading/generators.py`), a module beside `toy_modes` that reads the attributes off
+samples, and an entry in `KINDS`. Evaluation then compares cases with their odds, also attribute by attribute, and ranks
+the attributes (`attributes` and `scalars` in `metrics.json`), and `python -m dfm_jax.studies.calibration` measures them
+over seeds.
 """
 
 import dataclasses
