@@ -51,6 +51,15 @@ def test_pictures_of_llff_are_in_the_order_of_computers_and_may_be_scaled_copies
     np.testing.assert_allclose(to_source, arc(FRAMES)[0][:3, 3], atol=1e-9)
 
 
+def test_of_folders_of_llff_the_one_with_a_picture_a_camera_counts(tmp_path):
+    """A photograph that no camera was found for lies in `images` only."""
+    format_sources.write_llff(tmp_path, images="images_4", size=(WIDTH // 4, HEIGHT // 4))
+    for i in range(FRAMES + 1):
+        format_sources.save(tmp_path / "images", f"IMG_{i:04d}.png", Image.new("RGB", (WIDTH, HEIGHT)))
+    (scene,) = scenes("llff", tmp_path)
+    assert [frame.name for frame in scene.frames] == [f"images_4/IMG_{i:04d}.png" for i in range(FRAMES)]
+
+
 def test_cameras_of_llff_that_are_not_one_a_picture_are_refused_with_all_frames(tmp_path, capsys):
     format_sources.write_llff(tmp_path / "source" / "whole")
     for name, damage in {
@@ -69,7 +78,13 @@ def test_cameras_of_llff_that_are_not_one_a_picture_are_refused_with_all_frames(
 
 @pytest.mark.parametrize(
     ("depths", "rule"),
-    [("2.0 0.01 256 4.55", "stated"), ("2.0 0.01 256", "stated"), ("2.0 0.01", "focus"), ("", "focus")],
+    [
+        ("2.0 0.01 256 4.55", "stated"),
+        ("2.0 0.01 256", "stated"),
+        ("2.0 4.55", "stated"),
+        ("2.0 0.01", "focus"),
+        ("", "focus"),
+    ],
 )
 def test_depths_that_mvsnet_states_are_the_bounds(tmp_path, depths, rule):
     format_sources.write_mvsnet(tmp_path, depths=depths)

@@ -60,10 +60,21 @@ def test_views_of_zero123_lie_on_white_or_what_is_asked_for(tmp_path):
         source("zero123", tmp_path, background="white", masks="leave")
 
 
+def test_cameras_of_zero123_may_have_a_fourth_row(tmp_path):
+    for name in ("three", "four"):
+        write_zero123(tmp_path / name)
+    for path in (tmp_path / "four").glob("*.npy"):
+        np.save(path, np.vstack([np.load(path), [0, 0, 0, 1]]))
+    four, three = scenes("zero123", tmp_path)
+    assert [frame.name for frame in four.frames] == [frame.name for frame in three.frames]
+    for one, other in zip(four.frames, three.frames, strict=True):
+        np.testing.assert_array_equal(one.camera_to_world, other.camera_to_world)
+
+
 def test_damaged_views_of_zero123_are_listed(tmp_path, capsys):
     write_zero123(tmp_path / "source" / "object", arc(9))
     folder = tmp_path / "source" / "object"
-    np.save(folder / "001.npy", np.eye(4))
+    np.save(folder / "001.npy", np.eye(3))
     np.save(folder / "002.npy", np.array(["a", None], object), allow_pickle=True)
     (folder / "003.npy").write_bytes((folder / "003.npy").read_bytes()[:90])
     (folder / "004.npy").unlink()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import captures, colmap_model, colmap_places, point_clouds, source_files
+from dfm_jax.data.builders import captures, colmap_model, colmap_places, point_clouds, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.colmap_model import Camera, Image, Model
 from dfm_jax.data.builders.colmap_places import Pair
@@ -175,19 +175,9 @@ def _photo(model: Model, image: Image, path: Path) -> Photo:
 
 def pose_of(image: Image) -> np.ndarray:
     """Camera-to-world [4, 4]."""
+    rotation = posed_photos.from_quaternion(np.array(image.quaternion))
     with np.errstate(all="ignore"):  # what is not finite is rejected later
-        w, x, y, z = np.array(image.quaternion) / np.linalg.norm(image.quaternion)
-        world_to_camera = np.array(
-            [
-                [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-            ]
-        )
-        pose = np.eye(4)
-        pose[:3, :3] = world_to_camera.T
-        pose[:3, 3] = -world_to_camera.T @ image.translation
-    return pose
+        return posed_photos.from_world_to_camera(np.column_stack([rotation, image.translation]))
 
 
 def _lens(camera: Camera) -> Lens:

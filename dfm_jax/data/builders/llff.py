@@ -32,7 +32,9 @@ class LLFFSource(posed_photos.Captures):
     def _read(self, name: str, folder: Path) -> SourceScene:
         pictures = _pictures(folder)
         try:
-            cameras = _cameras(folder / CAMERAS, len(pictures))
+            cameras = posed_photos.read_array(folder / CAMERAS)
+            pictures = _pictures(folder, len(cameras) if cameras.ndim else 0)
+            _check(folder, cameras, len(pictures))
         except Rejected as reason:
             raise refused(str(reason), (), pictures) from reason
 
@@ -53,23 +55,24 @@ class LLFFSource(posed_photos.Captures):
         return captures.make_scene(name, photos, rejected, {}, self._background, listed=pictures)
 
 
-def _pictures(folder: Path) -> list[str]:
-    """Of the largest of the folders that there are, in the order of the cameras."""
-    for place in ("images", *(f"images_{factor}" for factor in REDUCED)):
-        if names := source_files.pictures_in(folder / place):
-            return [f"{place}/{name}" for name in names]
-    return []
+def _pictures(folder: Path, count: int | None = None) -> list[str]:
+    """Of the largest of the folders that there are, in the order of the cameras; one with `count` pictures, where there
+    is one."""
+    places = ("images", *(f"images_{factor}" for factor in REDUCED))
+    found = [[f"{place}/{name}" for name in source_files.pictures_in(folder / place)] for place in places]
+    there = list(filter(None, found)) or [[]]
+    return next((names for names in there if len(names) == count), there[0])
 
 
-def _cameras(path: Path, pictures: int) -> np.ndarray:
-    """[pictures, 17], one a picture."""
-    cameras = posed_photos.read_array(path)
+def _check(folder: Path, cameras: np.ndarray, pictures: int) -> None:
+    """
+    Raises:
+      Rejected: the cameras are not [pictures, 17], one a picture.
+    """
     if cameras.ndim != 2 or cameras.shape[1] != 17:
-        raise Rejected(f"{path.name} has shape {list(cameras.shape)}, not [pictures, 17]")
+        raise Rejected(f"{CAMERAS} has shape {list(cameras.shape)}, not [pictures, 17]")
     if len(cameras) != pictures:
-        place = as_text(path.parent.name)
         raise Rejected(
-            f"{path.name} has {len(cameras)} cameras and the pictures of {place} are {pictures}: which belong together "
-            "cannot be told"
+            f"{CAMERAS} has {len(cameras)} cameras and the pictures of {as_text(folder.name)} are {pictures}: which "
+            "belong together cannot be told"
         )
-    return cameras

@@ -32,10 +32,7 @@ class MiddleburySource:
     def read(self, split: str, name: str) -> SourceScene:
         del split  # there is one
         file = self._captures[name]
-        try:
-            lines = [line.split() for line in text_files.lines(source_files.read_file(file))[1:]]
-        except ValueError as error:
-            raise Rejected(f"{file.name} cannot be read ({error})") from error
+        lines = [line.split() for line in source_files.read_lines(file)[1:]]
         photos, rejected, listed = [], [], []
         for columns in filter(None, lines):
             listed.append(columns[0])
@@ -49,16 +46,11 @@ class MiddleburySource:
     def _photo(self, folder: Path, columns: Sequence[str]) -> Photo:
         if len(columns) != 1 + NUMBERS:
             raise Rejected(f"line has {len(columns)} columns, not {1 + NUMBERS}")
-        try:
-            numbers = np.array([float(column) for column in columns[1:]])
-        except ValueError as error:
-            raise Rejected(f"camera {error}") from error
+        numbers = posed_photos.numbers(columns[1:], NUMBERS, "camera")
         path = source_files.find_picture(self._root, folder, columns[0])
         size = read_header(path).size
-        k, rotation, translation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
-        pose = np.eye(4)
-        pose[:3, :3] = rotation.T  # make_scene checks that this is the inverse
-        pose[:3, 3] = -rotation.T @ translation
+        k, rotation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3)
+        pose = posed_photos.from_world_to_camera(np.column_stack([rotation, numbers[18:]]))
         return Photo(columns[0], path, pose, posed_photos.lens_from_pixels(k, size), size)
 
     @functools.cached_property

@@ -5,7 +5,7 @@
 
 A camera file holds `extrinsic` and the 4x4 world-to-camera pose with OpenCV axes, `intrinsic` and the 3x3 matrix K in
 pixels of the picture, and a line of the nearest depth, the step between depths and, in some, their number and the
-farthest depth.
+farthest depth; or of the nearest and the farthest depth.
 """
 
 import math
@@ -16,8 +16,6 @@ import numpy as np
 
 from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
-from dfm_jax.data.builders.source_files import natural_key
-from dfm_jax.data.loading import text_files
 from dfm_jax.data.pictures.pictures import read_header
 from dfm_jax.data.preparing.source import SourceScene
 from dfm_jax.errors import Rejected
@@ -50,24 +48,17 @@ class MVSNetSource(posed_photos.Captures):
 
 def _cameras(folder: Path) -> list[str]:
     """Stems of the cameras in a folder."""
-    names = sorted((path.name for path in folder.glob(f"*{SUFFIX}")), key=natural_key)
-    return [name.removesuffix(SUFFIX) for name in names if not source_files.is_hidden(name)]
+    return source_files.stems_in(folder, SUFFIX)
 
 
 def _frames(cameras: Path, pictures: Path) -> dict[str, str]:
-    """Stems of all views, by the names of their pictures, whether these are there or only their cameras."""
-    found = {Path(name).stem: name for name in source_files.pictures_in(pictures)}
-    found = {stem: name for stem, name in found.items() if not stem.endswith(MASKED)}
-    stems = sorted({*found, *_cameras(cameras)}, key=natural_key)
-    return {found.get(stem, f"{stem}.jpg"): stem for stem in stems}
+    names = (name for name in source_files.pictures_in(pictures) if not Path(name).stem.endswith(MASKED))
+    return source_files.views_of(names, _cameras(cameras), ".jpg")
 
 
 def _camera(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float] | None]:
     """Camera-to-world [4, 4], K [3, 3], and the nearest and farthest depth, if they are stated."""
-    try:
-        words = " ".join(text_files.lines(source_files.read_file(path))).split()
-    except ValueError as error:
-        raise Rejected(f"{path.name} cannot be read ({error})") from error
+    words = source_files.read_words(path)
     if words[:1] != ["extrinsic"] or words[17:18] != ["intrinsic"]:
         raise Rejected(f"{path.name} is not 'extrinsic' and 16 numbers, then 'intrinsic' and 9")
     pose = posed_photos.from_world_to_camera(posed_photos.numbers(words[1:17], 16, path.name).reshape(4, 4))
@@ -76,9 +67,10 @@ def _camera(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float] | N
 
 
 def _depths(stated: np.ndarray) -> tuple[float, float] | None:
-    """From the nearest depth, the step, and perhaps the number of steps and the farthest depth."""
-    if len(stated) < 3:
+    """From the nearest depth, the step, and perhaps the number of steps and the farthest depth; or the nearest and the
+    farthest: no step is as large as the nearest depth."""
+    if len(stated) < 2 or (len(stated) == 2 and stated[1] <= stated[0]):
         return None
-    near, step, number = stated[:3]
-    far = stated[3] if len(stated) > 3 else near + step * (number - 1)
+    near, step = stated[:2]
+    far = near + step * (stated[2] - 1) if len(stated) == 3 else stated[-1]
     return (near, far) if math.isfinite(near + far) else None

@@ -19,7 +19,7 @@ import numpy as np
 from dfm_jax.data.builders import captures, masks, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.source_files import natural_key
-from dfm_jax.data.builders.transforms_cameras import number
+from dfm_jax.data.builders.transforms_cameras import number, vector
 from dfm_jax.data.loading import text_files
 from dfm_jax.data.pictures.pictures import Colour
 from dfm_jax.data.preparing.source import SourceScene, refused
@@ -103,16 +103,10 @@ def _reconstructions(path: Path) -> tuple[Mapping[str, Any], list[str]]:
     return found[most], sorted({name for names in shots for name in names} - {*shots[most]}, key=natural_key)
 
 
-def _vector(values: Any, what: str) -> np.ndarray:
-    if not isinstance(values, list) or len(values) != 3:
-        raise Rejected(f"{what} is no list of 3 numbers")
-    return np.array([number(value, what) for value in values])
-
-
 def _pose(shot: Mapping[str, Any]) -> np.ndarray:
-    rotation, _ = cv2.Rodrigues(_vector(shot.get("rotation"), "rotation"))
+    rotation, _ = cv2.Rodrigues(vector(shot.get("rotation"), 3, "rotation"))
     return posed_photos.from_world_to_camera(
-        np.column_stack([rotation, _vector(shot.get("translation"), "translation")])
+        np.column_stack([rotation, vector(shot.get("translation"), 3, "translation")])
     )
 
 
@@ -142,7 +136,7 @@ def _points(reconstruction: Mapping[str, Any]) -> np.ndarray | None:
     places = []
     for entry in entries.values() if isinstance(entries, Mapping) else ():
         try:
-            places.append(_vector(entry.get("coordinates") if isinstance(entry, Mapping) else None, "coordinates"))
+            places.append(vector(entry.get("coordinates") if isinstance(entry, Mapping) else None, 3, "coordinates"))
         except Rejected:
             continue
     return np.array(places) if places else None

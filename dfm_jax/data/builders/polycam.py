@@ -16,7 +16,6 @@ import numpy as np
 from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
-from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.builders.transforms_cameras import number
 from dfm_jax.data.preparing.source import SourceScene
 
@@ -45,7 +44,8 @@ class PolycamSource(posed_photos.Captures):
             lens = posed_photos.lens_from_pixels(k, (width, height))
             return Photo(name, path, posed_photos.rigid(np.array(pose)) @ OPENCV_FROM_OPENGL, lens, (width, height))
 
-        frames = _frames(folder / cameras, folder / pictures)
+        stems = source_files.stems_in(folder / cameras, ".json")
+        frames = source_files.views_of(source_files.pictures_in(folder / pictures), stems, ".jpg")
         photos, rejected = posed_photos.read_each(frames, photo)
         attributes = {"cameras": cameras}
         return captures.make_scene(name, photos, rejected, attributes, self._background, listed=list(frames))
@@ -62,10 +62,3 @@ class PolycamSource(posed_photos.Captures):
 
 
 FIELDS = ("fx", "fy", "cx", "cy", "width", "height")
-
-
-def _frames(cameras: Path, pictures: Path) -> dict[str, str]:
-    """Stems of all keyframes, by the names of their pictures, whether these are there or only their cameras."""
-    found = {Path(name).stem: name for name in source_files.pictures_in(pictures)}
-    stems = [path.stem for path in cameras.glob("*.json") if not source_files.is_hidden(path.name)]
-    return {found.get(stem, f"{stem}.jpg"): stem for stem in sorted({*found, *stems}, key=natural_key)}

@@ -82,10 +82,10 @@ def lens_from_pixels(k: np.ndarray, size: Sequence[float]) -> Lens:
     return Lens((k[0, 0] / width, k[1, 1] / height), (k[0, 2] / width, k[1, 2] / height), skew=k[0, 1] / width)
 
 
-def from_quaternion(xyzw: np.ndarray) -> np.ndarray:
-    """The rotation [3, 3] of a quaternion of any length, its real part last; not finite where that is 0."""
+def from_quaternion(wxyz: np.ndarray) -> np.ndarray:
+    """The rotation [3, 3] of a quaternion of any length, its real part first; not finite where that is 0."""
     with np.errstate(all="ignore"):
-        x, y, z, w = xyzw / np.linalg.norm(xyzw)
+        w, x, y, z = wxyz / np.linalg.norm(wxyz)
         return np.array(
             [
                 [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

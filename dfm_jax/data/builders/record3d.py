@@ -16,7 +16,7 @@ import numpy as np
 from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
-from dfm_jax.data.builders.transforms_cameras import number
+from dfm_jax.data.builders.transforms_cameras import number, vector
 from dfm_jax.data.preparing.source import SourceScene, refused
 from dfm_jax.errors import Rejected
 
@@ -31,12 +31,12 @@ class Record3DSource(posed_photos.Captures):
 
     def _read(self, name: str, folder: Path) -> SourceScene:
         place = next((place for place in PICTURES if source_files.pictures_in(folder / place)), PICTURES[0])
-        pictures = {Path(picture).stem: picture for picture in source_files.pictures_in(folder / place)}
+        pictures = source_files.pictures_in(folder / place)
         try:
             metadata = source_files.read_object(folder / next(n for n in METADATA if (folder / n).exists()))
             poses, size = _list(metadata, "poses"), (number(metadata.get("w"), "w"), number(metadata.get("h"), "h"))
         except Rejected as reason:
-            raise refused(str(reason), (), pictures.values()) from reason
+            raise refused(str(reason), (), pictures) from reason
 
         def photo(name: str, stem: str) -> Photo:
             path = source_files.find_picture(self._root, folder / place, name)
@@ -46,8 +46,7 @@ class Record3DSource(posed_photos.Captures):
             lens = posed_photos.lens_from_pixels(_matrix(metadata, index), size)
             return Photo(name, path, _pose(poses[index]), lens, size)
 
-        stems = sorted({*pictures, *map(str, range(len(poses)))}, key=source_files.natural_key)
-        frames = {pictures.get(stem, f"{stem}.jpg"): stem for stem in stems}
+        frames = source_files.views_of(pictures, map(str, range(len(poses))), ".jpg")
         photos, rejected = posed_photos.read_each(frames, photo)
         return captures.make_scene(name, photos, rejected, {}, self._background, listed=list(frames))
 
@@ -58,24 +57,16 @@ def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:
     return metadata[key]
 
 
-def _numbers(values: Any, count: int, what: str) -> np.ndarray:
-    if not isinstance(values, list) or len(values) != count:
-        raise Rejected(f"{what} is no list of {count} numbers")
-    return np.array([number(value, what) for value in values])
-
-
 def _matrix(metadata: Mapping[str, Any], index: int) -> np.ndarray:
     """K [3, 3] of a picture; its own, where the focus moved."""
     own = metadata.get("perFrameIntrinsicCoeffs")
     if isinstance(own, list) and index < len(own):
-        fx, fy, cx, cy = _numbers(own[index], 4, "perFrameIntrinsicCoeffs")
+        fx, fy, cx, cy = vector(own[index], 4, "perFrameIntrinsicCoeffs")
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    return _numbers(metadata.get("K"), 9, "K").reshape(3, 3).T
+    return vector(metadata.get("K"), 9, "K").reshape(3, 3).T
 
 
 def _pose(values: Any) -> np.ndarray:
-    numbers = _numbers(values, 7, "pose")
-    return (
-        posed_photos.rigid(np.column_stack([posed_photos.from_quaternion(numbers[:4]), numbers[4:]]))
-        @ OPENCV_FROM_OPENGL
-    )
+    x, y, z, w, *position = vector(values, 7, "pose")
+    rotation = posed_photos.from_quaternion(np.array([w, x, y, z]))
+    return posed_photos.rigid(np.column_stack([rotation, position])) @ OPENCV_FROM_OPENGL

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from dfm_jax.data.loading.text_files import as_text, parse_json
+from dfm_jax.data.loading.text_files import as_text, lines, parse_json
 from dfm_jax.data.pictures.picture_kinds import SUFFIXES
 from dfm_jax.errors import Rejected, UserError
 
@@ -35,6 +35,23 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Rejected(f"{path.name} cannot be read ({error})") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """A text file's.
+
+    Raises:
+      Rejected: it is none, or cannot be read.
+    """
+    try:
+        return lines(read_file(path))
+    except ValueError as error:
+        raise Rejected(f"{path.name} cannot be read ({error})") from error
+
+
+def read_words(path: Path) -> list[str]:
+    """A text file's, whatever its lines are."""
+    return " ".join(read_lines(path)).split()
 
 
 def read_object(path: Path) -> Mapping[str, Any]:
@@ -209,6 +226,25 @@ def pictures_in(folder: Path) -> list[str]:
         return []
     seen = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)]
     return [name for name in seen if os.path.isfile(folder / name)]
+
+
+def views_of(pictures: Iterable[str], cameras: Iterable[str], suffix: str) -> dict[str, str]:
+    """Stems of all views of a scene, by the names of their pictures, whether these are there or only their cameras.
+
+    Args:
+      pictures: names of the pictures that there are.
+      cameras: stems of the cameras.
+      suffix: of the pictures that are missing.
+    """
+    found = {os.path.splitext(name)[0]: name for name in pictures}
+    stems = sorted({*found, *cameras}, key=natural_key)
+    return {found.get(stem, f"{stem}{suffix}"): stem for stem in stems}
+
+
+def stems_in(folder: Path, ending: str) -> list[str]:
+    """Names without it of the files in a folder that end so and that a person sees."""
+    names = sorted((path.name for path in folder.glob(f"*{ending}")), key=natural_key)
+    return [name.removesuffix(ending) for name in names if not is_hidden(name)]
 
 
 def scene_name(root: Path, folder: Path) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 
 from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
-from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.loading import text_files
 from dfm_jax.data.pictures.pictures import Colour
 from dfm_jax.data.preparing.source import SourceScene, refused
@@ -45,7 +44,7 @@ class SRNSource:
 
         def photo(name: str, stem: str) -> Photo:
             path = source_files.find_picture(self._root, folder, f"{PICTURES}/{name}")
-            words = _words(folder / POSES / f"{stem}.txt")
+            words = source_files.read_words(folder / POSES / f"{stem}.txt")
             pose = posed_photos.rigid(posed_photos.numbers(words, 16, f"{POSES}/{stem}.txt").reshape(4, 4))
             return Photo(name, path, pose, lens, size)
 
@@ -95,23 +94,13 @@ def _is_object(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _frames(folder: Path) -> dict[str, str]:
-    """Stems of all views, by the names of their pictures, whether these are there or only their poses."""
-    pictures = {Path(name).stem: name for name in source_files.pictures_in(folder / PICTURES)}
-    poses = [path.stem for path in (folder / POSES).glob("*.txt") if not source_files.is_hidden(path.name)]
-    stems = sorted({*pictures, *poses}, key=natural_key)
-    return {pictures.get(stem, f"{stem}.png"): stem for stem in stems}
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return " ".join(text_files.lines(source_files.read_file(path))).split()
-    except ValueError as error:
-        raise Rejected(f"{path.name} cannot be read ({error})") from error
+    poses = source_files.stems_in(folder / POSES, ".txt")
+    return source_files.views_of(source_files.pictures_in(folder / PICTURES), poses, ".png")
 
 
 def _intrinsics(path: Path) -> tuple[Lens, tuple[float, float]]:
     """The lens of all views, and the size of picture that it is for."""
-    words = _words(path)
+    words = source_files.read_words(path)
     if len(words) < 6:
         raise Rejected(f"{path.name} has {len(words)} numbers, not f cx cy ... height width")
     focal, x, y = posed_photos.numbers(words[:3], 3, path.name)

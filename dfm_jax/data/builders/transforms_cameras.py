@@ -153,6 +153,13 @@ def number(value: Any, what: str) -> float:
         raise Rejected(f"{what} is no number") from None
 
 
+def vector(values: Any, count: int, what: str) -> np.ndarray:
+    """[count] from a list of numbers."""
+    if not isinstance(values, list) or len(values) != count:
+        raise Rejected(f"{what} is no list of {count} numbers")
+    return np.array([number(value, what) for value in values])
+
+
 def matrix(value: Any, what: str) -> np.ndarray:
     """[4, 4] from four or three rows."""
     rows = value if isinstance(value, list) else []

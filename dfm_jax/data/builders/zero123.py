@@ -1,7 +1,7 @@
 """Renderings of Objaverse's objects as Zero-1-to-3 made them (`views_release`):
 
     .../<object>/000.png       the picture, the object on nothing
-    .../<object>/000.npy       world-to-camera [3, 4], OpenGL axes
+    .../<object>/000.npy       world-to-camera [3, 4] (or [4, 4]), OpenGL axes
 
 Each view is seen through Blender's lens of 35 mm before a sensor of 32 mm. All objects fill a unit cube, so that the
 world is left as it is.
@@ -15,7 +15,6 @@ from pathlib import Path
 from dfm_jax.data.builders import captures, posed_photos, source_files
 from dfm_jax.data.builders.captures import Photo
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
-from dfm_jax.data.builders.source_files import natural_key
 from dfm_jax.data.pictures.pictures import read_header
 from dfm_jax.data.preparing.source import SourceScene
 from dfm_jax.data.preparing.undistort import Lens
@@ -37,7 +36,7 @@ class Zero123Source(posed_photos.Captures):
         def photo(name: str, stem: str) -> Photo:
             path = source_files.find_picture(self._root, folder, name)
             camera = posed_photos.read_array(folder / f"{stem}.npy")
-            if camera.shape != (3, 4):
+            if camera.shape not in ((3, 4), (4, 4)):
                 raise Rejected(f"{stem}.npy is no 3x4 matrix")
             pose = posed_photos.from_world_to_camera(camera) @ OPENCV_FROM_OPENGL
             width, height = size = read_header(path).size
@@ -52,7 +51,5 @@ class Zero123Source(posed_photos.Captures):
 
 
 def _frames(folder: Path) -> dict[str, str]:
-    """Stems of all views, by the names of their pictures, whether these are there or only their cameras."""
-    pictures = {Path(name).stem: name for name in source_files.pictures_in(folder)}
     cameras = [path.stem for path in folder.iterdir() if CAMERA.fullmatch(path.name)]
-    return {pictures.get(stem, f"{stem}.png"): stem for stem in sorted({*pictures, *cameras}, key=natural_key)}
+    return source_files.views_of(source_files.pictures_in(folder), cameras, ".png")
