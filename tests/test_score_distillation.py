@@ -57,19 +57,21 @@ OPTIMISED = [f for f in get_args(Family) if f not in SAMPLED]
 @pytest.mark.parametrize("name", [*OPTIMISED, "sds-7.5", "sdi-7.5"])
 def test_a_step_evaluates_the_denoiser_as_often_as_it_says(name):
     method, calls = method_of(name), []
+    kind = method.kind
 
     def denoiser(x_t, t):
         jax.debug.callback(lambda: calls.append(len(t)))
         return 0.5 * x_t
 
     @jit
-    def step(x, keys):
+    def step(x, keys, numbers):
+        method = kind.with_numbers(numbers)
         prior = Prior(SCHEDULE, denoiser, denoiser)
         carry = first_carry(method, keys[0], x)
         estimate = estimate_of(method, lambda known: prior, lambda known: denoiser, x)
         return estimate(x, None, jnp.array(0.5), keys, carry)[0]
 
-    gradient = step(jnp.ones((PARTICLES, 2)), jax.random.split(jax.random.key(0), PARTICLES))
+    gradient = step(jnp.ones((PARTICLES, 2)), jax.random.split(jax.random.key(0), PARTICLES), method.numbers(1))
     jax.effects_barrier()
     assert len(calls) == method.evaluations and set(calls) == {PARTICLES}
     assert np.isfinite(gradient).all()

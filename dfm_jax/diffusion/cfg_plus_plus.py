@@ -18,7 +18,7 @@ def cfg_plus_plus(
     x_T: Float[Array, "b *data"],
     schedule: Schedule,
     times: Times,
-    share: float,
+    share: float | Float[Array, ""],
 ) -> Float[Array, "b *data"]:
     """x0 after DDIM's steps, each to `x0_u + share (x0_c - x0_u)` with the noise that x0_u leaves.
 

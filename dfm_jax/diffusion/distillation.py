@@ -61,9 +61,10 @@ class Prior:
     weight: Weight = noise_variance
 
     def predict(self, x_t: Pictures, t: Levels, guidance: Guidance = UNGUIDED) -> Pictures:
-        """D_k. Momentum has no meaning here: levels come in any order."""
+        """D_k; without evaluating the denoiser without condition for `UNGUIDED` itself. Momentum has no meaning here:
+        levels come in any order."""
         x0_c = self.conditional(x_t, t)
-        if guidance == UNGUIDED:
+        if guidance is UNGUIDED:
             return x0_c
         return guidance(x0_c, self.unconditional(x_t, t), jnp.zeros_like(x_t))[0]
 
@@ -121,7 +122,12 @@ def csd(prior: Prior, x: Pictures, t: Levels, noise: Pictures) -> Pictures:
 
 
 def nfsd(
-    prior: Prior, x: Pictures, t: Levels, noise: Pictures, scale: float, negative: Denoiser | None = None
+    prior: Prior,
+    x: Pictures,
+    t: Levels,
+    noise: Pictures,
+    scale: float | Float[Array, ""],
+    negative: Denoiser | None = None,
 ) -> Pictures:
     """w (d + k (e_c - e_u)): noise-free score distillation (Katzir et al., 2023, eq. 8).
 

@@ -1,10 +1,10 @@
 """Plots of score distillation as PNG files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.pages.plots import COLOURS, new_figure, save_figure
+from dfm_jax.pages.plots import COLOURS, MARKERS, new_figure, save_figure
 
 PANELS = {
     "total_variation": ("Total variation to the odds", "0 is honest"),
@@ -37,4 +37,29 @@ def methods(
         axes.text(0, 1.03, meaning, transform=axes.transAxes, fontsize=9, color="0.35")
     for axes in every[len(panels) :]:
         axes.axis("off")
+    save_figure(figure, path)
+
+
+def cause(path: Path, points: Sequence[Mapping[str, Any]], truth: Mapping[str, float], label: str) -> None:
+    """Saturation, contrast and diversity over the places of a cause, a line each that it has; dashed those of true
+    images."""
+    lines = list(dict.fromkeys(point["line"] for point in points))
+    figure, every = new_figure(3, (12.0, 3.4))
+    for axes, name in zip(every, ("saturation", "contrast", "diversity"), strict=True):
+        for i, line in enumerate(lines):
+            mine = [point for point in points if point["line"] == line]
+            values = [point[name] for point in mine]
+            style = {"marker": MARKERS[i % len(MARKERS)], "color": COLOURS[1 + i % (len(COLOURS) - 1)], "label": line}
+            axes.plot([point["place"] for point in mine], values, **style)
+        if name in truth:
+            axes.axhline(truth[name], color="0.45", ls="--", label="true images")
+        axes.set_title(name.capitalize(), fontsize=11, fontweight="bold", loc="left")
+        axes.set_xlabel(label)
+        axes.set_ylim(bottom=0)
+        if all(isinstance(point["place"], float) and point["place"] > 0 for point in points):
+            axes.set_xscale("log")
+        if any(isinstance(point["place"], str) for point in points):
+            axes.tick_params(axis="x", labelrotation=20)
+    if len(lines) > 1:
+        every[0].legend(frameon=False)
     save_figure(figure, path)

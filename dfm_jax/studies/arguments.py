@@ -51,6 +51,13 @@ def run_sweep(
         return sweep(config, arguments.workdir, folder), folder
 
 
+def count(text: str) -> int:
+    """A number above 0, as argparse's `type`."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
 def named_runs(argv: Sequence[str], description: str) -> tuple[dict[str, str], Path]:
     """The workdirs of NAME=WORKDIR ..., by their names, and the folder of --out.
 

@@ -15,7 +15,6 @@ study that was interrupted goes on. `seconds` are those of all results of a meth
 `docs/score-distillation.md` says what the measures are, and what was found.
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -24,7 +23,7 @@ from functools import partial
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.runs import log
 from dfm_jax.runs.barriers import is_first
-from dfm_jax.studies.arguments import run_sweep
+from dfm_jax.studies.arguments import count, run_sweep
 from dfm_jax.studies.score_distillation.methods import method_of
 from dfm_jax.studies.score_distillation.study import FILE, OURS, Options, study
 
@@ -37,8 +36,8 @@ METHODS = "ddim,dpm-solver++,sds-1,sds-7.5,sds-100,csd,nfsd,vsd,sdi,cfg++"
 def main(argv: list[str]) -> int:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--methods", default=METHODS)
-    parser.add_argument("--evaluations", type=_count, default=64)
-    parser.add_argument("--results", type=_count, default=200)
+    parser.add_argument("--evaluations", type=count, default=64)
+    parser.add_argument("--results", type=count, default=200)
     parser.add_argument("--target", choices=("image", "scene", "image,scene"), default="image")
     own, rest = parser.parse_known_args(argv)
     names = tuple(dict.fromkeys(name.strip() for name in own.methods.split(",") if name.strip()))
@@ -54,12 +53,6 @@ def main(argv: list[str]) -> int:
     if is_first():
         print(json.dumps(result))
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

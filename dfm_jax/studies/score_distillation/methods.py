@@ -30,35 +30,40 @@ INTERVAL = 0.05  # ISM's, as a share of all levels
 INTERVAL_STEPS = 3  # of inversion to its lower end
 ENTROPY = 0.5  # ESD's
 REUSES = 4  # draws for each rendering, CARV's
+LARGEST_RATE = 0.3
 TRAVEL = 10.0  # sum of Adam's rates, but for their decay: what a number may move is half of it
 
 Family = Literal[
     "ddim", "dpm-solver++", "cfg++", "sds", "sjc", "csd", "nfsd", "dds", "vsd", "esd", "sdi", "ism", "carv"
 ]
 SAMPLED = ("ddim", "dpm-solver++", "cfg++")  # from noise: nothing is optimised
+Number = float | Float[Array, ""]
 UNSCALED = ("csd",)
 USUAL_SCALES = {"cfg++": 0.6, "nfsd": 7.5}  # where it is not 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
+    """Numbers of it may be traced (`kind`, `numbers`): those with other numbers are the same program."""
+
     family: Family
-    scale: float = 1.0  # of guidance; CFG++'s share of the condition
+    scale: Number = 1.0  # of guidance; CFG++'s share of the condition, NFSD's nominal scale
+    guided: bool = False  # whether there is guidance to scale
     parallel: float = 1.0  # share of guidance along the prediction that is kept
-    levels: tuple[float, float] = (0.02, 0.98)  # shares of all noise levels between which they are drawn
-    last_levels: tuple[float, float] | None = None  # that these move to, evenly; None: they stay
-    rate: float | None = None  # Adam's, which falls to 0 along a cosine; None: as many steps allow
+    levels: tuple[Number, Number] = (0.02, 0.98)  # shares of all noise levels between which they are drawn
+    last_levels: tuple[Number, Number] | None = None  # that these move to, evenly; None: they stay
+    rate: Number | None = None  # Adam's, which falls to 0 along a cosine; None: as many steps allow
     plain: bool = False  # follows the gradient x - D itself, in steps of length 1
     bounded: bool = True  # colours come out of a sigmoid
 
     @property
     def guidance(self) -> Guidance:
-        return Guidance(self.scale, parallel=self.parallel)
+        return Guidance(self.scale, parallel=self.parallel) if self.guided else distillation.UNGUIDED
 
     @property
     def evaluations(self) -> int:
         """Evaluations of the denoiser that a step takes for each result."""
-        guided = 1 if self.guidance == distillation.UNGUIDED else 2
+        guided = 1 + self.guided
         return {
             "cfg++": 2,
             "csd": 2,
@@ -68,6 +73,20 @@ class Method:
             "ism": INTERVAL_STEPS + 1 + guided,
             "carv": REUSES * guided,
         }.get(self.family, guided)
+
+    @property
+    def kind(self) -> "Method":
+        """What a program is compiled for."""
+        return dataclasses.replace(self, scale=0.0, levels=(0.0, 0.0), last_levels=None, rate=None)
+
+    def numbers(self, num_steps: int) -> dict[str, Any]:
+        """What makes this method of its kind."""
+        rate = self.rate or min(LARGEST_RATE, TRAVEL / num_steps)
+        last = self.last_levels or self.levels
+        return {"scale": self.scale, "levels": self.levels, "last_levels": last, "rate": rate}
+
+    def with_numbers(self, numbers: dict[str, Any]) -> "Method":
+        return dataclasses.replace(self, **numbers)
 
 
 OWN = {
@@ -95,7 +114,8 @@ def method_of(name: str) -> Method:
         scale = float(number) if number else USUAL_SCALES.get(family, 1.0)
     except ValueError as error:
         raise UserError(f"--methods: {number!r} in {name!r} is no scale of guidance") from error
-    return Method(family, scale, **OWN.get(family, {}))
+    guided = scale != 1 and family not in USUAL_SCALES
+    return Method(family, scale, guided, **OWN.get(family, {}))
 
 
 def estimate_of(
@@ -137,7 +157,7 @@ def first_carry(method: Method, key: Key[Array, ""], x: Float[Array, "b ..."]) -
 
 
 def _levels(method: Method, prior: Prior, done: Array, keys: Array) -> Array:
-    first, last = jnp.array(method.levels), jnp.array(method.last_levels or method.levels)
+    first, last = jnp.array(method.levels), jnp.array(method.last_levels)
     lowest, highest = first + done * (last - first)
     return draw_levels(keys, lowest, highest, prior.schedule.num_timesteps)
 
@@ -165,8 +185,7 @@ def _gradient(
 
 def _via_inversion(method: Method, prior: Prior, x: Array, t: Array, drawn: Array) -> Array:
     """Guided, it inverts with the negative scale, as its code does."""
-    guided = method.guidance != distillation.UNGUIDED
-    backwards = dataclasses.replace(method.guidance, scale=-method.scale) if guided else method.guidance
+    backwards = dataclasses.replace(method.guidance, scale=-method.scale) if method.guided else method.guidance
     x_t, _ = inverted(lambda x_t, t: prior.predict(x_t, t, backwards), prior.schedule, x, t, INVERSION_STEPS)
     found = implied_noise(prior.schedule, x, t, x_t)
     noise = (1 - INVERSION_NOISE**2) ** 0.5 * found + INVERSION_NOISE * drawn
@@ -183,7 +202,7 @@ def _over_an_interval(method: Method, prior: Prior, x: Array, t: Array) -> Array
 
 def _reused(method: Method, prior: Prior, x: Array, done: Array, keys: Array) -> Array:
     """The mean of SDS over draws whose levels come from as many equal parts of the range."""
-    first, last = jnp.array(method.levels), jnp.array(method.last_levels or method.levels)
+    first, last = jnp.array(method.levels), jnp.array(method.last_levels)
     lowest, highest = first + done * (last - first)
     edges = jnp.linspace(lowest, highest, REUSES + 1)
     each = jax.vmap(partial(jax.random.split, num=2 * REUSES))(keys)

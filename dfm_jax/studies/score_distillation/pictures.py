@@ -4,6 +4,7 @@ Letters: `s` example, `n` results behind each, `b` those that are computed at on
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,14 +26,13 @@ from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_
 from dfm_jax.studies.score_distillation.methods import (
     PARTICLES,
     SAMPLED,
-    TRAVEL,
     Method,
     estimate_of,
     first_carry,
 )
 
 START_NOISE = 0.1  # standard deviation around mid-grey, in diffusion's range
-LARGEST_RATE = 0.3
+_PROGRAMS: dict[tuple, Any] = {}
 NUMBERS_AT_ONCE = {"cpu": 2**16}  # that are optimised in one call, of observations; elsewhere, as many as there are
 
 
@@ -56,25 +56,27 @@ def results(
     for start in range(0, count, at_once):
         pairs = np.minimum(np.arange(start, start + at_once), count - 1)  # of one shape: one compilation
         numbers = (pairs // num_results).astype(np.int32), (pairs % num_results).astype(np.int32)
-        calls.append((sampler, jax.device_put(example), key, *numbers))
-    program = _results.lower(*calls[0], method=method, num_steps=num_steps).compile()
+        calls.append((sampler, jax.device_put(example), key, *numbers, method.numbers(num_steps)))
+    program = compiled(_results, calls[0], kind=method.kind, num_steps=num_steps)
     begin = time.perf_counter()
     found = np.concatenate([np.asarray(program(*call)) for call in calls])[:count]
     seconds = time.perf_counter() - begin
     return found.reshape(x0.shape[0], num_results, *x0.shape[1:]), seconds
 
 
-@partial(jax.jit, static_argnames=("method", "num_steps"))
+@partial(jax.jit, static_argnames=("kind", "num_steps"))
 def _results(
     sampler: DiffusionSampler,
     example: Any,
     key: Array,
     scene_index: Array,
     sample_index: Array,
+    numbers: dict[str, Any],
     *,
-    method: Method,
+    kind: Method,
     num_steps: int,
 ) -> Array:
+    method = kind.with_numbers(numbers)
     example = jax.tree.map(lambda x: x[scene_index], example)
     keys = sample_keys(key, example.index, sample_index)
     shape = jax.eval_shape(sampler.model.target, example)[0].shape[1:]
@@ -92,11 +94,20 @@ def _results(
     return render(found, keys)[0]
 
 
+def compiled(function: Any, arguments: tuple, **static: Any) -> Callable[..., Any]:
+    """The program of a jitted function for arguments of these shapes, so that its run can be timed alone; it is kept
+    for the next call that needs the same."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (function, structure, tuple(map(jax.typeof, leaves)), tuple(static.items()))
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = function.lower(*arguments, **static).compile()
+    return _PROGRAMS[key]
+
+
 def optimiser_of(method: Method, num_steps: int) -> optax.GradientTransformation:
     if method.plain:
         return optax.sgd(1.0)
-    rate = method.rate or min(LARGEST_RATE, TRAVEL / num_steps)
-    return optax.adam(optax.cosine_decay_schedule(rate, num_steps), b1=0.9, b2=0.99)
+    return optax.adam(optax.cosine_decay_schedule(method.rate, num_steps), b1=0.9, b2=0.99)
 
 
 def prior_of(sampler: DiffusionSampler, example: Any, *, cached: bool = True) -> Prior:

@@ -24,7 +24,7 @@ from dfm_jax.sampling.cameras import target_pose
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys
 from dfm_jax.structs import Camera, Example
 from dfm_jax.studies.score_distillation.methods import PARTICLES, Method, estimate_of, first_carry
-from dfm_jax.studies.score_distillation.pictures import negative_of, optimiser_of, prior_of
+from dfm_jax.studies.score_distillation.pictures import compiled, negative_of, optimiser_of, prior_of
 from dfm_jax.studies.score_distillation.voxels import Voxels
 
 AZIMUTHS = (-60.0, 60.0)  # degrees around the config's target camera: where the toy's training saw noisy views
@@ -75,14 +75,15 @@ def results(
     for first in range(0, num_scenes * num_results, at_once):
         pairs = np.minimum(np.arange(first, first + at_once), num_scenes * num_results - 1)
         numbers = (pairs // num_results).astype(np.int32), (pairs % num_results).astype(np.int32)
-        calls.append((sampler, jax.device_put(example), key, *numbers, jnp.asarray(poses, jnp.float32)))
-    program = _results.lower(*calls[0], method=method, num_steps=num_steps, voxels=voxels).compile()
+        of_kinds = method.numbers(num_steps), voxels.numbers
+        calls.append((sampler, jax.device_put(example), key, *numbers, poses.astype(np.float32), *of_kinds))
+    program = compiled(_results, calls[0], kind=method.kind, num_steps=num_steps, kind_of_voxels=voxels.kind)
     begin = time.perf_counter()
     found = np.concatenate([np.asarray(program(*call)) for call in calls])[: num_scenes * num_results]
     return rearrange(found, "(s n) ... -> s n ...", n=num_results), time.perf_counter() - begin
 
 
-@partial(jax.jit, static_argnames=("method", "num_steps", "voxels"))
+@partial(jax.jit, static_argnames=("kind", "num_steps", "kind_of_voxels"))
 def _results(
     sampler: DiffusionSampler,
     example: Example,
@@ -90,11 +91,14 @@ def _results(
     scene_index: Array,
     sample_index: Array,
     poses: Array,
+    numbers: dict[str, Any],
+    numbers_of_voxels: dict[str, Any],
     *,
-    method: Method,
+    kind: Method,
     num_steps: int,
-    voxels: Voxels,
+    kind_of_voxels: Voxels,
 ) -> Array:
+    method, voxels = kind.with_numbers(numbers), dataclasses.replace(kind_of_voxels, **numbers_of_voxels)
     example = jax.tree.map(lambda x: x[scene_index], example)
     keys, size = sample_keys(key, example.index, sample_index), sampler.model.image_size
     see = partial(voxels.render, near=example.near, far=example.far, side=size)

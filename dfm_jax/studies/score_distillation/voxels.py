@@ -16,21 +16,35 @@ from dfm_jax.forward_models.radiance_field.rendering import image_rays
 from dfm_jax.rendering.ray_marching import points_along, render_single_pass
 from dfm_jax.structs import Camera, Rays
 
+Number = float | Float[Array, ""]
 NOTHING = (-1e3, 0.0, 0.0, 0.0)  # density and colour outside, before their activations
 START_NOISE = 0.1  # standard deviation of colours before their sigmoid
 
 
 @dataclasses.dataclass(frozen=True)
 class Voxels:
-    """How grids `[b, g, g, g, 4]` are rendered; their last axis is density and colour, before their activations."""
+    """How grids `[b, g, g, g, 4]` are rendered; their last axis is density and colour, before their activations.
+
+    Numbers of it may be traced: those with other `numbers` are the same program.
+    """
 
     size: int = 24
     num_samples: int = 32  # along a ray
-    background: float = 0.0
-    density_scale: float = 10.0  # of the softplus, per unit of length
-    density_bias: float = -3.7  # before it: so a new grid is half transparent
+    background: Number = 0.0
+    density_scale: Number = 10.0  # of the softplus, per unit of length
+    density_bias: Number = -3.7  # before it: so a new grid is half transparent
     jitter: bool = False  # whether distances are drawn, one in each of as many equal parts of the range
     pixel_grid: str = "centres"
+
+    @property
+    def kind(self) -> "Voxels":
+        """What a program is compiled for."""
+        return dataclasses.replace(self, background=0.0, density_scale=0.0, density_bias=0.0)
+
+    @property
+    def numbers(self) -> dict[str, Number]:
+        """What makes these of their kind."""
+        return {name: getattr(self, name) for name in ("background", "density_scale", "density_bias")}
 
     def start(self, keys: Key[Array, " b"]) -> Float[Array, "b g g g 4"]:
         """Grey fog, with colours that differ a little."""
@@ -65,8 +79,8 @@ class Voxels:
             density = self.density_scale * jax.nn.softplus(values[..., 0] + self.density_bias)
             return density, jax.nn.sigmoid(values[..., 1:])
 
-        settings = {"num_samples": self.num_samples, "background": self.background}
-        rgb = render_single_pass(field, rays, near, far, **settings).rgb
+        seen = render_single_pass(field, rays, near, far, num_samples=self.num_samples, background=0.0)
+        rgb = seen.rgb + (1 - jnp.sum(seen.weights, axis=-1, keepdims=True)) * self.background
         return rgb.reshape(len(rgb), side, side, 3)
 
     def _look_up(self, grid: Array, points: Float[Array, "b r s 3"], near: Array, far: Array) -> Array:

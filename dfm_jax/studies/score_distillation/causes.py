@@ -1,0 +1,199 @@
+"""What makes colours too strong: each possible cause alone, everything else held.
+
+    python -m dfm_jax.studies.score_distillation.causes --workdir=toy [--causes=scale,noise,...] [--evaluations=200]
+        [--results=64] [--out=DIR] [--config.FIELD=VALUE ...]
+
+Varies one setting of guided score distillation (sds-7.5) at a time: `scale` of guidance, also of sampling; the `noise`
+term; the `levels` of noise and their order; the learning `rate`, with and without the sigmoid that bounds colours; the
+`parallel` part of guidance; the `mean` of a mixture; the `field`'s background and density, and the `marching` noise
+along rays (these two of scenes). Writes `index.html`, a plot a cause, and `causes.json` to
+`<workdir>/score_distillation_causes/`; the last line on standard output is that JSON, with a `ranking` of the causes by
+how far they move the saturation, relative to that of true images. It goes on where it was interrupted.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_jax.config import Config
+from dfm_jax.data.make_toy import with_data_set
+from dfm_jax.errors import Parser, UserError
+from dfm_jax.evaluation import made_from
+from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.runs import log
+from dfm_jax.runs.barriers import from_first, is_first
+from dfm_jax.runs.output_folders import writing_to
+from dfm_jax.sampling.diffusion_sampler import Params, to_image
+from dfm_jax.sampling.trained import restore_trained
+from dfm_jax.studies.arguments import count, run_sweep
+from dfm_jax.studies.score_distillation import measures, pictures, records, scene_target
+from dfm_jax.studies.score_distillation.methods import PARTICLES, Method, method_of
+from dfm_jax.studies.score_distillation.voxels import Voxels
+
+logger = logging.getLogger(__name__)
+
+FILE = "causes.json"
+OURS = ("index.html", "*.png", FILE)
+BASE = method_of("sds-7.5")
+MEAN = "mean of samples"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One point of a cause."""
+
+    line: str  # that it belongs to
+    place: float | str  # on it
+    method: Method = BASE
+    voxels: Voxels | None = None  # of scenes; None: a picture is optimised
+    averaged: bool = False  # over the results of a scene
+
+
+def _scaled(name: str, scales: Sequence[float]) -> list[Variant]:
+    guided = method_of(f"{name}-2")
+    return [Variant(name, scale, dataclasses.replace(guided, scale=scale)) for scale in scales]
+
+
+def _changed(line: str, place: float | str, **changes: Any) -> Variant:
+    return Variant(line, place, dataclasses.replace(BASE, **changes))
+
+
+SCALES = (1.0, 2.0, 4.0, 7.5, 15.0, 30.0, 100.0)
+CAUSES: dict[str, list[Variant]] = {
+    "scale": _scaled("sds", SCALES) + _scaled("ddim", SCALES),
+    "noise": [
+        Variant("7.5", "drawn (SDS)"),
+        Variant("7.5", "mean of 4 (CARV)", method_of("carv-7.5")),
+        Variant("7.5", "none (NFSD)", method_of("nfsd-7.5")),
+        Variant("7.5", "guidance alone (CSD)", method_of("csd")),
+    ],
+    "levels": [
+        _changed("7.5", "0.02 to 0.98"),
+        _changed("7.5", "0.02 to 0.5", levels=(0.02, 0.5)),
+        _changed("7.5", "0.5 to 0.98", levels=(0.5, 0.98)),
+        _changed("7.5", "falling", levels=(0.9, 0.98), last_levels=(0.02, 0.1)),
+        _changed("7.5", "rising", levels=(0.02, 0.1), last_levels=(0.9, 0.98)),
+    ],
+    "rate": [
+        _changed("sigmoid" if bounded else "no bounds", rate, rate=rate, bounded=bounded)
+        for bounded in (True, False)
+        for rate in (0.01, 0.03, 0.1, 0.3)
+    ],
+    "parallel": [_changed("7.5", part, parallel=part) for part in (1.0, 0.5, 0.0)]
+    + [_changed("30", part, scale=30.0, parallel=part) for part in (1.0, 0.5, 0.0)],
+    "mean": [
+        Variant("1", "samples (DDIM)", method_of("ddim")),
+        Variant("1", MEAN, method_of("ddim"), averaged=True),
+        Variant("1", "SDS", method_of("sds-1")),
+        Variant("1", "VSD", method_of("vsd")),
+    ],
+    "field": [
+        *(Variant("background", grey, voxels=Voxels(background=grey)) for grey in (0.0, 0.5, 1.0)),
+        *(Variant("density at first", bias, voxels=Voxels(density_bias=bias)) for bias in (-6.0, -3.7, -1.0)),
+    ],
+    "marching": [
+        Variant("7.5", "even distances", voxels=Voxels()),
+        Variant("7.5", "drawn distances", voxels=Voxels(jitter=True)),
+    ],
+}
+
+
+def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], options: tuple[int, int]) -> Any:
+    """Measures the causes, writes the folder, and returns the numbers. The first process does it.
+
+    Args:
+      options: numbers of evaluations for a result, and of results, at least.
+
+    Raises:
+      UserError: the model has no scenes or knows no guidance, there is no checkpoint or data set, another process is at
+        it, or the folder cannot be written.
+    """
+    require_scenes(config, "this study")
+    trained = restore_trained(config, workdir)
+    if not trained.trained_with["diffusion"]["guidance_dropout"]:
+        raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
+    config = with_data_set(config)
+
+    def run() -> dict[str, Any]:
+        with writing_to(folder, "distilling scores", "what is complete stays, and the same command goes on"):
+            scenes = measures.Scenes.of(config, -(-options[1] // PARTICLES))
+            source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"seed": config.seed}
+            source |= {"evaluations": options[0], "scenes": len(scenes.views)}
+            found = {}
+            for name in causes:
+                if name in ("field", "marching"):
+                    scene_target.require_cameras(config, {name: BASE})
+                measured = partial(_measured, config, trained.params, scenes, options[0])
+                found[name] = [_kept(folder, name, i, source, measured) for i in range(len(CAUSES[name]))]
+            truth = scenes.truth
+            result = {"causes": found, "ranking": ranking(found, truth["saturation"]), "truth": truth}
+            result |= {"step": trained.step, "made_from": source}
+            (folder / FILE).write_text(json.dumps(result, indent=1) + "\n")
+            from dfm_jax.pages import causes_page  # plots need a library of their own: results come first
+
+            causes_page.write_page(folder, result)
+            return result
+
+    return from_first(run)
+
+
+def _kept(folder: Path, cause: str, number: int, source: dict[str, Any], measured: Any) -> dict[str, Any]:
+    variant = CAUSES[cause][number]
+    path = folder / records.FOLDER / f"{cause}-{number}-{source['evaluations']}-{source['scenes']}.npz"
+    made = source | {"variant": dataclasses.asdict(variant)}
+    numbers, _ = records.kept_or_made(path, made, partial(measured, variant))
+    logger.info(f"{cause}, {variant.line}, {variant.place}: {json.dumps(numbers)}")
+    return {"line": variant.line, "place": variant.place} | numbers
+
+
+def _measured(
+    config: Config, params: Params, scenes: measures.Scenes, num_evaluations: int, variant: Variant
+) -> tuple[dict[str, Any], np.ndarray]:
+    arguments = (config, params, scenes.example, PARTICLES, variant.method, num_evaluations)
+    if variant.voxels is None:
+        images = np.asarray(to_image(pictures.results(*arguments)[0]))
+    else:
+        images = scene_target.results(*arguments, variant.voxels)[0][:, :, scenes.example.context.images.shape[1]]
+    if variant.averaged:
+        images = images.mean(1, keepdims=True)
+    return measures.of_pictures(scenes, images), images
+
+
+def ranking(found: dict[str, list[dict[str, Any]]], truth: float) -> list[dict[str, Any]]:
+    """The causes by the largest difference of saturations along one of their lines, relative to the true one."""
+    rows = []
+    for cause, points in found.items():
+        lines = {line: [p["saturation"] for p in points if p["line"] == line] for line in {p["line"] for p in points}}
+        moved = max(max(line) - min(line) for line in lines.values())
+        highest = max(points, key=lambda point: point["saturation"])
+        rows.append({"cause": cause, "moved": moved / truth, "highest": highest["saturation"] / truth})
+    return sorted(rows, key=lambda row: -row["moved"])
+
+
+@log.command
+def main(argv: list[str]) -> int:
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--causes", default=",".join(CAUSES))
+    parser.add_argument("--evaluations", type=count, default=200)
+    parser.add_argument("--results", type=count, default=64)
+    own, rest = parser.parse_known_args(argv)
+    names = tuple(dict.fromkeys(name.strip() for name in own.causes.split(",")))
+    if unknown := [name for name in names if name not in CAUSES]:
+        raise UserError(f"--causes: there is no cause {unknown[0]!r}: {', '.join(CAUSES)}")
+    sweep = partial(study, causes=names, options=(own.evaluations, own.results))
+    result, folder = run_sweep(rest, __doc__, sweep, name="score_distillation_causes", ours=OURS, marker=FILE)
+    logger.info(f"look at {folder / 'index.html'}")
+    if is_first():
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
