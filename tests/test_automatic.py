@@ -17,7 +17,6 @@ from dfm_jax.flops import _jaxprs as jaxprs_of
 from dfm_jax.flops import count_flops
 from dfm_jax.forward_models.radiance_field.rendering import estimate_image, image_rays, render
 from dfm_jax.interop.published_config import published_config, read_sizes
-from dfm_jax.models import attention
 from dfm_jax.rendering.ray_marching import rays_per_chunk
 from dfm_jax.runs.new_workdirs import write_checkpoint
 from dfm_jax.sampling.trained import restore_trained
@@ -173,36 +172,3 @@ def test_exact_products_are_exact_in_the_backward_pass_too(precision):
     # By default nobody asks for it in networks; geometry is always exact.
     inexact = sum(x is None for x in found)
     assert len(found) > 100 and (inexact == 0 if precision == "highest" else inexact > 50)
-
-
-# --- attention
-
-
-def test_attention_is_cudnns_where_that_is_faster(monkeypatch):
-    tokens = lambda n, dtype="bfloat16", width=72: jnp.zeros((1, n, 1, width), dtype)
-    assert attention.suits_cudnn(tokens(1024)) and attention.suits_cudnn(tokens(4096, "float16"))
-    others = tokens(256), tokens(1024, "float32"), tokens(1024, width=70), tokens(1024, width=256)
-    assert not any(map(attention.suits_cudnn, others))
-    asked = []
-    plain = jax.nn.dot_product_attention
-
-    def attend(q, k, v, implementation=None):
-        asked.append(implementation)
-        result = plain(q, k, v)
-        return 2 * result if implementation == "cudnn" else result
-
-    monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
-    q = jnp.asarray(np.random.default_rng(0).normal(size=(1, 1024, 1, 8)), jnp.bfloat16)
-    attention.attend(q, q, q)
-    assert asked == [None]  # there is no GPU here
-    monkeypatch.setattr(attention, "_has_cudnn", lambda: True)
-    attention.attend(q[:, :256], q[:, :256], q[:, :256])
-    assert asked == [None, None]
-    # Made on a GPU, it is cuDNN's there, and XLA's elsewhere; also in gradients.
-    value = jax.value_and_grad(lambda q: jnp.sum(attention.attend(q, q, q).astype(jnp.float32)))
-    expected = jax.value_and_grad(lambda q: jnp.sum(plain(q, q, q).astype(jnp.float32)))
-    assert_trees_close(jit(value)(q), jit(expected)(q), rtol=0.05, atol=0.1)  # bfloat16 has 8 bits
-    assert asked[2:] == ["cudnn", "xla"]
-    for platform, twice in (("cpu", False), ("cuda", True)):
-        text = jax.jit(attention.attend).trace(q, q, q).lower(lowering_platforms=(platform,)).as_text()
-        assert ("dense<2.0" in text) == twice, platform

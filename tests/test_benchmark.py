@@ -6,10 +6,12 @@ import math
 import jax
 import pytest
 
+from dfm_jax import platforms
 from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import UserError
 from dfm_jax.profiling import programs
 from dfm_jax.profiling.benchmark import benchmark
+from dfm_jax.profiling.measure import REFUSALS, checked_to_fit, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example
 from tests.programs import ROOT, environment, run_command
 
@@ -68,6 +70,15 @@ def test_what_the_device_refuses_is_a_line_of_the_result(monkeypatch, capsys):
     assert result["runs"].keys() == {"matrix product"} and result["matmul_flops_per_s"] > 0
     assert result["denoise_step_s"] is None and result["load_views_per_s"] is None
     assert "preparation      out of memory" in capsys.readouterr().out
+
+
+def test_a_program_that_takes_more_than_the_machine_has_is_not_started(monkeypatch):
+    compiled = compile_program(lambda x: x @ x, jax.ShapeDtypeStruct((4, 4), "float32"))
+    assert checked_to_fit(compiled) is compiled
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(platforms, "memory_bytes", lambda: compiled.peak_bytes - 1.0)
+    with pytest.raises(REFUSALS, match=r"it takes 0\.0 GB, and this machine has 0\.0"):
+        checked_to_fit(compiled)
 
 
 def test_a_program_that_does_not_exist_is_one_clear_error():

@@ -22,6 +22,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.profiling.measure import (
     REFUSALS,
     Program,
+    checked_to_fit,
     compile_program,
     describe,
     resident_peak_bytes,
@@ -66,7 +67,7 @@ def benchmark(config: Config, chosen: Sequence[str] = ()) -> dict[str, Any]:
     result = {"device": jax.devices()[0].device_kind, "devices": jax.device_count()}
     programs, failed = _measure_inference(config, names)
     if training is not None:
-        _try("training step", lambda: training.program(training.compile()), programs, failed)
+        _try("training step", lambda: training.program(checked_to_fit(training.compile())), programs, failed)
         run_interleaved({name: programs[name] for name in ("training step",) if name in programs})
     failed |= {name: program.failure for name, program in programs.items() if program.failure}
     programs = {name: program for name, program in programs.items() if program.seconds}
@@ -139,7 +140,7 @@ def _measure_inference(config: Config, names: Collection[str]) -> tuple[dict[str
         return compile_quickly(inference.parts[part].function, *map(arrays, inference.parts[part].arguments))
 
     def part(name: str) -> Program:
-        compiled = inference.compile(name)
+        compiled = checked_to_fit(inference.compile(name))
         return Program(compiled, partial(compiled.call, *map(arrays, inference.parts[name].arguments)))
 
     product = compile_quickly(partial(matrix, compute_dtype(inference.config)))

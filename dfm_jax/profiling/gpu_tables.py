@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dfm_jax.profiling.measurement_plan import PRECISIONS, Measurement, Wave, measurements
+from dfm_jax.profiling.measurement_plan import AS_CHOSEN, PRECISIONS, Measurement, Wave, measurements
 
 KERNELS_SHOWN = 20
 Results = Mapping[str, Mapping[str, Any]]
@@ -37,8 +37,10 @@ def measured(results: Results, name: str, value: str = "seconds") -> float | Non
 
 
 def best(results: Results, step: str, value: str = "seconds") -> float | None:
-    """Of a step, or of the fastest of its chunk sizes: 'denoising step 64, bf16' and '..., chunks of 128'."""
-    rows = [r for name, r in results.items() if (name == step or name.startswith(f"{step}, chunks of"))]
+    """Of a step, or of the fastest of its chunk sizes: 'denoising step 64, bf16', '..., chunks of 128', '..., as
+    chosen'."""
+    alike = (f"{step}, chunks of", f"{step}{AS_CHOSEN}")
+    rows = [r for name, r in results.items() if (name == step or name.startswith(alike))]
     rows = [r for r in rows if r.get("seconds")]
     return min(rows, key=lambda r: r["seconds"])[value] if rows else None
 

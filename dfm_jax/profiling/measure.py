@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from dfm_jax import platforms
 from dfm_jax.flops import jaxpr_flops
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,19 @@ def compile_program(
     seconds = time.perf_counter() - began
     flops = jaxpr_flops(traced.jaxpr.jaxpr)
     return Compiled(executable, flops, seconds, executable.memory_analysis(), executable.as_text)
+
+
+def checked_to_fit(compiled: Compiled) -> Compiled:
+    """The program, unless it takes more memory than the machine has.
+
+    Raises:
+      MemoryError: so much on a CPU, where the system would end this process and all that was measured with it. (Other
+        devices refuse it themselves.)
+    """
+    has = platforms.memory_bytes()
+    if jax.default_backend() == "cpu" and compiled.peak_bytes > has:
+        raise MemoryError(f"it takes {compiled.peak_bytes / 1e9:.1f} GB, and this machine has {has / 1e9:.1f}")
+    return compiled
 
 
 def describe(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 # Modules that measure, each in a process of its own.
 JAX, PYTORCH, TESTS = "gpu_worker", "pytorch_baseline", "maths_tests"
+CHOSEN = 0  # chunk size, recomputation and micro-batches as the program chooses them ('auto')
 BEST = "best"  # the chunk size that made the denoising (or training) step fastest, of those that were measured
 
 
@@ -64,7 +65,7 @@ TESTS_OF_MATHS = (
     "test_geometry", "test_compositing", "test_ray_sampling", "test_ray_marching", "test_diffusion", "test_models",
     "test_dit", "test_parity", "test_denoiser", "test_linear_forward_model", "test_scene_rendering",
     "test_forward_model", "test_step_cache", "test_number_formats", "test_resnet", "test_pixelnerf",
-    "test_image_metrics", "test_samplers", "test_feature_lookup",
+    "test_image_metrics", "test_samplers", "test_feature_lookup", "test_attention",
 )  # fmt: skip
 
 PUBLISHED = Sizes(
@@ -138,13 +139,15 @@ def _waves(sizes: Sizes) -> list[Wave]:
     return [
         Wave(PYTORCH, tuple(_yardstick(sizes))),
         Wave(JAX, tuple(_denoising_64(sizes))),
+        Wave(JAX, tuple(_chosen(sizes))),
+        Wave(JAX, (*_chosen_training("64"), *_resuming())),
+        Wave(JAX, tuple(_chosen_training("128"))),
         Wave(JAX, tuple(_precisions(sizes))),
         Wave(JAX, tuple(_training(sizes))),
         Wave(JAX, tuple(_at_128(sizes))),
         Wave(JAX, tuple(_co3d(sizes))),
         Wave(JAX, tuple(_training_precisions(sizes))),
         Wave(JAX, tuple(_profile(sizes))),
-        Wave(JAX, tuple(_resuming())),
         Wave(JAX, tuple(_sweeps(sizes))),
         Wave(TESTS, tuple(_tests(sizes))),
         Wave(PYTORCH, tuple(_yardstick(sizes, ", at the end"))),
@@ -204,6 +207,20 @@ def _precisions(sizes: Sizes) -> Iterator[Measurement]:
                     )
 
 
+AS_CHOSEN = ", as chosen"
+
+
+def _chosen(sizes: Sizes) -> Iterator[Measurement]:
+    """Denoising steps as they are where nobody says anything."""
+    for config in ("64", "128"):
+        yield _part(config, "denoising step", chunk=CHOSEN, name=f"denoising step {config}, bf16{AS_CHOSEN}")
+
+
+def _chosen_training(config: str) -> Iterator[Measurement]:
+    overrides = AS_THE_YARDSTICK if config == "64" else ONE_SCENE
+    yield _train(config, chunk=CHOSEN, overrides=overrides, name=f"training step {config}, bf16{AS_CHOSEN}")
+
+
 def _training(sizes: Sizes) -> Iterator[Measurement]:
     for chunk in sizes.training_chunks:
         name = f"training step 64, bf16, chunks of {chunk}"
@@ -216,6 +233,7 @@ def _training(sizes: Sizes) -> Iterator[Measurement]:
             yield Measurement(f"gradients of lookups, {dtype}, {way}", "lookup gradients", settings)
     # How much memory this takes is among the goals: the small chunks.
     yield _train("co3d, three views", chunk=sizes.training_chunks[0])
+    yield from _chosen_training("co3d, three views")
 
 
 def _at_128(sizes: Sizes) -> Iterator[Measurement]:
@@ -237,8 +255,7 @@ def _co3d(sizes: Sizes) -> Iterator[Measurement]:
 
 def _training_precisions(sizes: Sizes) -> Iterator[Measurement]:
     for precision in ("tf32", "fp32"):
-        yield _train("64", precision, overrides=AS_THE_YARDSTICK)
-    yield _train("128")
+        yield _train("64", precision, chunk=CHOSEN, overrides=AS_THE_YARDSTICK)
 
 
 def _profile(sizes: Sizes) -> Iterator[Measurement]:
@@ -259,11 +276,11 @@ def _resuming() -> Iterator[Measurement]:
 
 
 def _sweeps(sizes: Sizes) -> Iterator[Measurement]:
-    keep = ("--config.model.encoder.remat=False",)
-    yield _train("64", overrides=(*AS_THE_YARDSTICK, *keep), name="training step 64, bf16, encoder not recomputed")
-    for batch in (2, 4):
+    again = (*AS_THE_YARDSTICK, "--config.train.recompute=always")
+    yield _train("64", chunk=CHOSEN, overrides=again, name="training step 64, bf16, encoder recomputed")
+    for batch in (4, 24):
         more = (*AS_THE_YARDSTICK, f"--config.train.batch_size={batch}")
-        yield _train("64", overrides=more, name=f"training step 64, bf16, {batch} scenes")
+        yield _train("64", chunk=CHOSEN, overrides=more, name=f"training step 64, bf16, {batch} scenes")
     yield _part("128", "denoising step", chunk=sizes.chunks[0], name="denoising step 128, bf16, the smallest chunks")
     for preparation, step, precision in (
         ("preparation", "denoising step", "tf32"),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dfm_jax.config import Config
 from dfm_jax.config.command_line import read_config
 from dfm_jax.profiling.measure import Compiled, Program, run_interleaved
-from dfm_jax.profiling.measurement_plan import BEST, Sizes
+from dfm_jax.profiling.measurement_plan import BEST, CHOSEN, Sizes
 from dfm_jax.profiling.programs import Inference, compile_quickly
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -53,6 +53,7 @@ class Session:
         settings = (
             f"--config.model.compute_dtype={PRECISION[precision][0]}",
             f"--config.model.ray_marching.chunk_size={chunk}",
+            f"--config.train.recompute={'auto' if chunk == CHOSEN else 'always'}",
         )
         return read_config(str(CONFIGS / file), [*ALWAYS, *theirs, *settings, *overrides])
 

@@ -17,6 +17,7 @@ from dfm_jax.profiling.programs import PRODUCTS, Inference, Part, Training, comp
 from dfm_jax.profiling.session import PRECISION, Session, Task, about, timed
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.profiling.trace_summary import kernels
+from dfm_jax.rendering.ray_marching import rays_per_chunk
 from dfm_jax.training import sharding
 
 RESUMED_STEPS = 3
@@ -41,7 +42,8 @@ def inference(
         result = timed(session, Program(compiled, partial(compiled.call, *arguments)), name)
         if any(program in part.arguments for part in made.parts.values()):
             session.keep(made, program, compiled.call(*arguments))
-        return result | {"chunk": made.config.model.ray_marching.chunk_size, "rays": made.config.image_size**2}
+        chunk = rays_per_chunk(made.config.model.ray_marching.chunk_size, 1)
+        return result | {"chunk": chunk, "rays": made.config.image_size**2}
 
     return Task(lambda: session.part(made, program, precision, options or {}), run)
 
