@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from configs import toy
-from dfm_jax.config import SAMPLERS, SPACINGS
+from dfm_jax.config import FITTED, SAMPLERS, SPACINGS
 from dfm_jax.config.reading import from_dict
 from dfm_jax.denoiser import cache_context, denoise
+from dfm_jax.diffusion.fitted_solver import dpm_solver_as_fitted
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.diffusion.timesteps import log_snr_timesteps
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.sampling.diffusion_sampler import STEP_NOISE, DiffusionSampler, sample_keys
 from tests.tiny import UNCHUNKED, jit, random_camera, random_params, tiny_model, tiny_scene
@@ -27,7 +29,9 @@ CURES = {"guidance_rescale": 0.0, "guidance_parallel": 1.0, "guidance_momentum":
 def sampler(**settings) -> DiffusionSampler:
     sample = from_dict(toy.get_config()).sample
     sample = dataclasses.replace(sample, **{"guidance_from": 0.0, "guidance_to": 1.0, **CURES, **settings})
-    return DiffusionSampler(MODEL, PARAMS, cosine_schedule(STEPS), sample)
+    schedule = cosine_schedule(STEPS)
+    solver = dpm_solver_as_fitted(schedule, log_snr_timesteps(schedule, sample.num_steps))
+    return DiffusionSampler(MODEL, PARAMS, schedule, sample, solver=solver if sample.sampler == FITTED else None)
 
 
 def step(made: DiffusionSampler, timestep: int) -> np.ndarray:
