@@ -75,6 +75,15 @@ def few_steps(config: ConfigDict, num_steps: int) -> None:
     config.sample.update(sampler="dpm-solver++", num_steps=num_steps, spacing="log-snr")
 
 
+def distilled(config: ConfigDict, teacher: str) -> None:
+    """Learns where the steps of a trained model of this config end, to take them in one or two."""
+    config.distillation = group(teacher=teacher, num_steps=10)
+    config.diffusion.guidance_dropout = 0.0  # a student is not guided
+    config.train.update(num_steps=2000, sample_every=1000)
+    config.train.optimizer.update(learning_rate=1e-3, decay_steps=1900)
+    config.sample.update(sampler="consistency", spacing="high-noise", num_steps=2)
+
+
 def shrink(config: ConfigDict, depth: int, width: int, samples: int) -> None:
     """A model for two CPU cores that looks once along a ray, where the coarse colour is the colour."""
     config.data.update(num_threads=2, num_workers=0)

@@ -8,9 +8,9 @@ Needs nothing: boxes whose back has a colour that the front does not tell are ge
 or better, and the hidden side red, green or blue in about 0.5, 0.3 and 0.2 of the samples.
 
 Variants combine, as in `:tiny,lean`. `tiny` runs all of the program in a minute; `demo` is what `make demo` trains in
-two; `calibrated` trains for half an hour, and knows guidance; `distilled` is the student that takes the steps of the
-model that ships in one or two. `pixelnerf` is the deterministic baseline; `resnet34` has
-its encoder. `fine` samples each ray twice, as published; `lean` too, but first with a small proposal field.
+two; `calibrated` trains for half an hour, and knows guidance; `distilled` learns to sample as the model that ships in
+one step or two. `pixelnerf` is the deterministic baseline; `resnet34` has its encoder. `fine` samples each ray twice,
+as published; `lean` too, but first with a small proposal field.
 """
 
 from ml_collections.config_dict import ConfigDict
@@ -57,12 +57,8 @@ def calibrated(config: ConfigDict) -> None:
 
 
 def distilled(config: ConfigDict) -> None:
-    calibrated(config)  # the model that ships, which is the teacher
-    config.diffusion.guidance_dropout = 0.0
-    config.distillation = group(teacher="toy", num_steps=10)
-    config.train.update(num_steps=3000, sample_every=1000)
-    config.train.optimizer.update(learning_rate=5e-4, decay_steps=2900)
-    config.sample.update(sampler="consistency", spacing="high-noise", num_steps=2)
+    calibrated(config)
+    published.distilled(config, teacher="toy")
 
 
 def demo(config: ConfigDict) -> None:

@@ -66,7 +66,7 @@ def test_the_earlier_spelling_of_variants_is_that_of_now(name, variant):
 def test_configs_are_short_and_say_how_to_run_them_and_what_variants_there_are(name):
     text = (ROOT / "configs" / f"{name}.py").read_text()
     said = ast.get_docstring(ast.parse(text))
-    assert f"--config=configs/{name}.py" in said and len(text.splitlines()) < 80
+    assert f"--config=configs/{name}.py" in said and len(text.splitlines()) < 90
     words = [word for choice in choices(name) for word in choice]
     assert [word for word in words if f"`{word}`" not in said and f".py:{word}" not in said] == []
 
