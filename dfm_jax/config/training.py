@@ -16,6 +16,7 @@ from dfm_jax.config.limits import (
     Weight,
 )
 from dfm_jax.config.model import DTYPES
+from dfm_jax.config.sampling import SAMPLERS
 
 Devices = Annotated[int, Range(1, 10**6, off=-1)]
 
@@ -65,7 +66,9 @@ class DistillationConfig:
     # 'trajectory': from any level of a trajectory of the teacher to its end; 'consistency': to what the model itself
     # says one step of the teacher further down (Song et al. 2023), where examples with noise are the trajectories.
     method: Literal["trajectory", "consistency"] = "trajectory"
-    num_steps: CountOrNone = 0  # of the teacher; 0: as it is sampled by itself, and so is all else of its sampling
+    # How the teacher is sampled, where not as it says itself ('' and 0).
+    sampler: Literal[("", *SAMPLERS)] = ""
+    num_steps: CountOrNone = 0
     levels: Annotated[int, Range(1, 1000)] = 3  # of each trajectory that are learnt from; the noisiest is one of them
     # Root mean square error, in [-1, 1] units, from which on an image's error counts as such and not squared.
     huber: Annotated[float, Range(0.0, 1e3, open_below=True)] = 0.03

@@ -6,19 +6,21 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.solver_files import with_solver_file
 
 
 def load_teacher(config: Config) -> DiffusionSampler:
     """The model that `config.distillation` names, with its averaged parameters.
 
     Raises:
-      UserError: there is no checkpoint, or it is of a model that cannot teach this one.
+      UserError: there is no checkpoint, or it is of a model that cannot teach this one; or its solver is not there.
     """
     name = config.distillation.teacher
     params, _, settings = restore_params(name)
-    theirs = with_sampling(from_dict(settings), {"num_steps": config.distillation.num_steps or None})
+    changes = {"sampler": config.distillation.sampler or None, "num_steps": config.distillation.num_steps or None}
+    theirs = with_sampling(from_dict(settings), changes)
     _check(theirs, config, name)
-    return DiffusionSampler.from_config(theirs, params)
+    return DiffusionSampler.from_config(with_solver_file(theirs, name), params)
 
 
 def _check(theirs: Config, ours: Config, name: str) -> None:
