@@ -266,11 +266,16 @@ def test_masks_of_opensfm_lay_the_background_or_are_left(tmp_path, size):
     (laid,) = scenes("opensfm", tmp_path, masks="lay", background="white")
     for as_is, same, frame in zip(left.frames, whole.frames, laid.frames, strict=True):
         np.testing.assert_array_equal(pixels(as_is), pixels(same))
+        mask = np.asarray(same.load_mask())
+        assert mask.shape == (HEIGHT, WIDTH) and (mask[:, : WIDTH // 2 - 1] == 255).all()
+        assert (mask[:, WIDTH // 2 + 1 :] == 0).all() and as_is.load_mask() is None
         np.testing.assert_array_equal(pixels(frame)[:, : WIDTH // 2 - 1], pixels(as_is)[:, : WIDTH // 2 - 1])
         assert (pixels(frame)[:, WIDTH // 2 + 1 :] == 255).all()
     (tmp_path / "masks" / "IMG_1.jpg.png").unlink()
     Image.new("L", (30, 90)).save(tmp_path / "masks" / "IMG_2.jpg.png")
     (laid,) = scenes("opensfm", tmp_path, masks="lay")
     assert "mask: image is missing" in dict(laid.rejected)["IMG_1.jpg"]
+    (whole,) = scenes("opensfm", tmp_path, masks="leave")
+    assert len(whole.frames) == FRAMES and whole.frames[1].load_mask() is None
     with pytest.raises(Rejected, match="mask is 30x90"):
         laid.frames[1].load()

@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dfm_jax.data import prepare
 from dfm_jax.data.builders import co3d_annotations, co3d_scale
@@ -258,3 +259,19 @@ def test_real_pictures_without_cameras_are_refused(tmp_path, capsys):
     code, counts, listing, errors = convert(capsys, shared("co3d_images_masks"), tmp_path)
     assert code == 1 and counts is None and len(listing) == 2
     assert "there are no cameras" in errors and not dataset.exists(tmp_path, "co3d")
+
+
+def test_masks_are_left_beside_the_pictures(tmp_path):
+    """What the annotations' masks say, of the picture as it is stored; the pictures stay as they are."""
+    folder = write_category(tmp_path, "apple", ["a"], num_frames=4, depth=True)
+    (folder / "a" / "masks" / "frame000001.png").unlink()
+    scene = CO3DSource(tmp_path).read("train", "apple-a")
+    for i, frame in enumerate(scene.frames):
+        assert frame.load() == (folder / "a" / "images" / f"frame{i:06d}.jpg").read_bytes()
+        if i == 1:
+            with pytest.raises(Rejected, match="mask: image is missing"):
+                frame.load_mask()
+        else:
+            stored = np.asarray(Image.open(folder / "a" / "masks" / f"frame{i:06d}.png").convert("L"))
+            assert stored.min() < 128 < stored.max()
+            np.testing.assert_array_equal(np.asarray(frame.load_mask()), stored)

@@ -16,6 +16,7 @@ from typing import Any
 from dfm_jax.commands import signals
 from dfm_jax.commands.evaluated_scenes import evaluate_scenes
 from dfm_jax.commands.evaluated_views import ChosenViews, choose_views, compared, open_data
+from dfm_jax.commands.foreground import check_masks
 from dfm_jax.commands.measured_scenes import load_networks
 from dfm_jax.config import Config
 from dfm_jax.data.loading.dataset import SceneDataset
@@ -61,8 +62,8 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
         process of this run failed.
     """
     if not isinstance(make_model(config), SceneModel):
-        if config.evaluate.protocol_name or config.evaluate.index:
-            raise UserError("index files and protocols are for models of scenes, and this one's signals are none")
+        if config.evaluate.protocol_name or config.evaluate.index or config.evaluate.masks != "none":
+            raise UserError("index files, protocols and masks are for models of scenes: signals of this one are none")
         return signals.evaluate(config, workdir, out)
     folder = results_folder(workdir, "evaluation", out)
     with failing_together():
@@ -82,6 +83,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
     with failing_together():
         data = open_data(config)
         chosen = choose_views(config, data)
+        check_masks(config, data, chosen.views)
         views = chosen.views
         source = made_from.scores(config, trained.params, trained.step, data, views, networks.lpips, networks.dists)
     check_same(source, "checkpoint, data set or weights")

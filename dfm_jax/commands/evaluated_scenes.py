@@ -10,13 +10,14 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from dfm_jax.commands.foreground import foreground_of
 from dfm_jax.commands.measured_scenes import Measured, Networks, measure_scene
 from dfm_jax.config import Config
 from dfm_jax.data.loading import evaluation_views
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.scene_store import SceneStore
-from dfm_jax.evaluation.scores import SceneSamples, view_psnr
+from dfm_jax.evaluation.scores import Foreground, SceneSamples, view_psnr
 from dfm_jax.runs.barriers import is_first
 from dfm_jax.runs.processes import share_out
 from dfm_jax.sampling import devices
@@ -70,12 +71,17 @@ class _Sampled(NamedTuple):
     example: Example  # without batch axis
     samples: SceneSamples
     scale: float | None
+    foreground: Foreground | None  # what counts of its views; None: everything
 
 
 def _better(first: list[_Sampled], second: list[_Sampled]) -> list[_Sampled]:
     """Of each scene, the one of higher PSNR."""
-    psnr = lambda one: np.mean(view_psnr(one.example, one.samples))
-    return [max(pair, key=psnr) for pair in zip(first, second, strict=True)]
+    return [max(pair, key=_mean_psnr) for pair in zip(first, second, strict=True)]
+
+
+def _mean_psnr(one: _Sampled) -> float:
+    values = np.array(view_psnr(one.example, one.samples, one.foreground), np.float64)  # NaN where nothing counts
+    return np.mean(values[np.isfinite(values)]) if np.isfinite(values).any() else -np.inf
 
 
 def _sampled(
@@ -98,7 +104,11 @@ def _sampled(
     size = {"image_size": config.image_size, "scale": scale or 1.0, "data": data}
     example = evaluation_views.load_views(config.data, [views[i] for i in filled], indices=filled, **size, **most)
     rows = enumerate(sampling(example)[: len(group)])
-    return [_Sampled(jax.tree.map(lambda x, row=row: x[row], example), samples, scale) for row, samples in rows]
+    sampled = []
+    for row, samples in rows:
+        one: Example = jax.tree.map(lambda x, row=row: x[row], example)
+        sampled.append(_Sampled(one, samples, scale, foreground_of(config, data, views[group[row]])))
+    return sampled
 
 
 @dataclasses.dataclass(frozen=True)

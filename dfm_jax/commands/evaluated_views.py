@@ -100,5 +100,6 @@ def compared(
         num_samples=config.evaluate.num_samples,
         num_scales=config.evaluate.num_scales,
         left_out=result["left_out"],
+        foreground=config.evaluate.masks != "none",
     )
     return compare(chosen.protocol, result, chosen.extent, circumstances)

@@ -15,7 +15,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import camera_errors, evaluation_index, video_distance
 from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
-from dfm_jax.evaluation.scores import CamerasFn, SceneSamples, SceneScores, measure
+from dfm_jax.evaluation.scores import CamerasFn, Foreground, SceneSamples, SceneScores, measure
 from dfm_jax.evaluation.video_distance import VideoNetwork
 from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
@@ -83,6 +83,7 @@ def measure_scene(
     example: Example,
     samples: SceneSamples,
     scale: float | None,
+    foreground: Foreground | None,
     networks: Networks,
 ) -> Measured:
     """
@@ -90,6 +91,7 @@ def measure_scene(
       view: number of the scene in the split, and its frames.
       example: these, without batch axis.
       scale: of their cameras; None: the data set's own.
+      foreground: what counts of them; None: everything.
     """
     (number, frames), known = view, {}
     num_context = len(example.context.valid)
@@ -110,6 +112,7 @@ def measure_scene(
         lpips_fn=networks.lpips,
         dists_fn=networks.dists,
         cameras_fn=networks.cameras,
+        foreground=foreground,
         **known,
     )
     scores = dataclasses.replace(scores, scale=scale, **_frames(data, number, frames))

@@ -162,4 +162,7 @@ class EvaluateConfig:
     num_scales: Annotated[int, Range(0, 1000)] = 0
     # Samples of each scene whose cameras structure-from-motion looks for (extra `sfm`), for R_err and T_err; 0: none
     camera_errors: NumberOrNone = 0
+    # 'respect': true and rendered views are compared in the foreground alone, by masks that the data set holds
+    # (`prepare --masks=leave`).
+    masks: Literal["none", "respect"] = "none"
     sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps (toy); 0: none

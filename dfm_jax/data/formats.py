@@ -80,8 +80,8 @@ OPTIONS = {
     ),
     "masks": Option(
         _masks,
-        f"{LAY}: transparency, and masks beside the pictures, make way for --background; {LEAVE}: pictures stay whole. "
-        "Default: transparency is laid on the background, and no other mask is read",
+        f"{LAY}: what is transparent or masked makes way for --background; {LEAVE}: pictures stay whole, and masks are "
+        "stored, for evaluation. Default: transparency is laid on the background, and no other mask is read",
     ),
     "holdout": Option(
         int,
@@ -142,7 +142,7 @@ def _captures(
             raise UserError(
                 f"--masks={LAY}: no masks of {args.format} are read; transparency is laid on --background without it"
             )
-        masks = {"masked": args.masks == LAY} if masked else {}
+        masks = {"masked": args.masks is not None} if masked else {}
         return source(Path(args.source), background=_background(args, background), **masks)
 
     return Format(make, options)

@@ -94,7 +94,8 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
     source, name = formats.make_source(args), args.name or args.format
     holdout = formats.holdout(args, source)
-    options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout)
+    masks = args.masks == formats.LEAVE
+    options = posed_scenes.StoreOptions(args.image_size or 0, args.min_frames, holdout, masks)
     made_from = functools.partial(_made_from, args)
     with interrupts.staying("the same command resumes from the last shard that was finished"):
         summary = building.prepare(source, Path(args.data_dir), name, options, args.overwrite, _runner(args), made_from)

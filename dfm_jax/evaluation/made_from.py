@@ -54,6 +54,7 @@ def scores(
         "dists": None if dists is None else fingerprints.of_arrays(_weights(dists)),
         "num_scales": config.evaluate.num_scales,
         "camera_errors": config.evaluate.camera_errors,
+        "masks": config.evaluate.masks,
     }
 
 

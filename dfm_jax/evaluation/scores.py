@@ -39,15 +39,23 @@ class SceneSamples:
 
 
 @dataclasses.dataclass(frozen=True)
+class Foreground:
+    """What counts in the true views of one scene, those that are no padding; bool."""
+
+    context: np.ndarray  # [v, h, w]
+    target: np.ndarray  # [t, h, w]
+
+
+@dataclasses.dataclass(frozen=True)
 class SceneScores:
     """Lists over samples and target views; None where something cannot be measured. PSNR is in dB."""
 
     name: str
     context_psnr: list[float]  # [n] the context views rendered again
     scene_psnr: list[float]  # [n] the sampled scene against the (guided) image that diffusion ended with
-    psnr: list[list[float]]  # [n][t] against the true views
-    ssim: list[list[float]] | None  # [n][t]
-    lpips: list[list[float]] | None  # [n][t]
+    psnr: list[list[float | None]]  # [n][t] against the true views; None of one without any foreground
+    ssim: list[list[float | None]] | None  # [n][t]
+    lpips: list[list[float | None]] | None  # [n][t]
     depth_error: list[list[float]] | None  # [n][t] mean difference of distances, units of the scene
     estimate_psnr: float  # the deterministic estimate
     reprojection: list[float]  # [n] pixels; see `consistency.py`
@@ -89,6 +97,7 @@ def measure(
     modes: np.ndarray | None = None,
     clean: np.ndarray | None = None,
     scalars: Scalars | None = None,
+    foreground: Foreground | None = None,
 ) -> SceneScores:
     """Compares the samples of one scene with its views and with each other.
 
@@ -102,47 +111,63 @@ def measure(
       modes: [n, t] hidden colours at all target views (toy).
       clean: [n, t] whether they are of one colour.
       scalars: attributes that are uncertain, see `spread_scores`.
+      foreground: what counts where samples are compared with true views: PSNR, errors, spread and coverage are of these
+        pixels alone; SSIM, LPIPS and DISTS of pictures that are black elsewhere. None: everything.
     """
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
     truth = np.asarray(example.target.images)[shown]
     views, valid = samples.views, np.asarray(example.context.valid)
     targets = views.rgb[:, num_context:][:, shown]
     contexts, context_truth = views.rgb[:, :num_context][:, valid], np.asarray(example.context.images)[valid]
+    inside = foreground or Foreground(np.ones(context_truth.shape[:3], bool), np.ones(truth.shape[:3], bool))
     error, chamfer = (None, None) if depth is None else _of_surfaces(views, example, depth[shown], grid)
     return SceneScores(
         name=name,
-        context_psnr=[_psnr(sample, context_truth) for sample in contexts],
+        context_psnr=[_psnr(sample, context_truth, inside.context) for sample in contexts],
         scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, samples.x0, strict=True)],
-        psnr=view_psnr(example, samples),
+        psnr=view_psnr(example, samples, foreground),
         depth_error=error,
-        estimate_psnr=_psnr(samples.estimate, truth[0]),
+        estimate_psnr=_psnr(samples.estimate, truth[0], inside.target[0]),
         variance=float(targets[:, 0].var(0).mean()),
         modes=None if modes is None else modes[:, shown].tolist(),
         clean=None if clean is None else clean[:, 0].tolist(),
         chamfer=chamfer,
-        dists=None if dists_fn is None else _dists(dists_fn, targets, truth),
-        **_perceived(targets, truth, lpips_fn),
+        **_perceived(targets, truth, inside.target, lpips_fn, dists_fn),
         **_consistent(views, example, grid),
         **_of_cameras(cameras_fn, views, example),
-        **spread_scores(targets, truth, int(example.index), scalars),
+        **spread_scores(targets, truth, int(example.index), scalars, inside.target),
     )
 
 
-def view_psnr(example: Example, samples: SceneSamples) -> list[list[float]]:
+def view_psnr(
+    example: Example, samples: SceneSamples, foreground: Foreground | None = None
+) -> list[list[float | None]]:
     """[n][t] of each sample at each target view that is no padding; for one scene, as `measure`."""
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
     targets, truth = samples.views.rgb[:, num_context:][:, shown], np.asarray(example.target.images)[shown]
-    return [[_psnr(*pair) for pair in zip(sample, truth, strict=True)] for sample in targets]
+    inside = np.ones(truth.shape[:3], bool) if foreground is None else foreground.target
+    return [[_psnr(*view) for view in zip(sample, truth, inside, strict=True)] for sample in targets]
 
 
-def _perceived(targets: np.ndarray, truth: np.ndarray, lpips_fn: lpips.Distance | None) -> dict[str, Any]:
-    """SSIM and LPIPS, of images that are large enough."""
+def _perceived(
+    targets: np.ndarray,
+    truth: np.ndarray,
+    inside: np.ndarray,
+    lpips_fn: lpips.Distance | None,
+    dists_fn: Dists | None,
+) -> dict[str, Any]:
+    """SSIM, LPIPS and DISTS, of images that are large enough; against the truth they are black outside."""
     of_size = lambda smallest: min(truth.shape[1:3]) >= smallest
     perceptual = lpips_fn if of_size(lpips.SMALLEST_IMAGE) else None
-    against_truth = np.asarray(_against_truth(perceptual, targets, truth)) if perceptual else None
+    pair = [np.where(inside[..., None], images, 0) for images in (targets, truth)]
+    seen = inside.any((1, 2))
+    known = lambda row: [x if is_seen else None for x, is_seen in zip(row, seen, strict=True)]
+    each = lambda values: [known(row) for row in np.asarray(values).tolist()]
+    dists_fn = dists_fn if of_size(dists.SMALLEST_IMAGE) else None
     return {
-        "ssim": ssim(targets, np.broadcast_to(truth, targets.shape)).tolist() if of_size(SSIM_WINDOW) else None,
-        "lpips": None if against_truth is None else against_truth.tolist(),
+        "ssim": each(ssim(pair[0], np.broadcast_to(pair[1], targets.shape))) if of_size(SSIM_WINDOW) else None,
+        "lpips": each(_against_truth(perceptual, *pair)) if perceptual else None,
+        "dists": each(_all_dists(dists_fn, *pair)) if dists_fn else None,
         "pairwise_lpips": _pairwise(perceptual, targets[:, 0]) if perceptual else None,
     }
 
@@ -168,12 +193,6 @@ def _pictures(views: RenderedViews, example: Example) -> tuple[np.ndarray, np.nd
     return np.asarray(views.rgb)[:, valid], *cameras
 
 
-def _dists(dists_fn: Dists, targets: np.ndarray, truth: np.ndarray) -> list[list[float]] | None:
-    if min(truth.shape[1:3]) < dists.SMALLEST_IMAGE:
-        return None
-    return np.asarray(_all_dists(dists_fn, targets, truth)).tolist()
-
-
 @jax.jit
 def _all_dists(
     dists_fn: Dists, samples: Float[Array, "n t h w 3"], truth: Float[Array, "t h w 3"]
@@ -181,8 +200,12 @@ def _all_dists(
     return jax.lax.map(lambda images: dists_fn(images, truth), samples)
 
 
-def _psnr(images: np.ndarray, truth: np.ndarray) -> float:
-    """Of the mean error over all images."""
+def _psnr(images: np.ndarray, truth: np.ndarray, inside: np.ndarray | None = None) -> float | None:
+    """Of the mean error over all images, or over the pixels that are inside; None if none is."""
+    if inside is not None:
+        if not inside.any():
+            return None
+        images, truth = images[inside], truth[inside]
     return float(min(LARGEST_PSNR, psnr(images.reshape(1, -1, 3), truth.reshape(1, -1, 3))))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dfm_jax.evaluation import uncertainty
 from dfm_jax.evaluation.image_metrics import psnr
@@ -23,12 +23,14 @@ def spread_scores(
     truth: Float[np.ndarray, "t h w 3"],
     seed: int,
     scalars: Scalars | None = None,
+    inside: Bool[np.ndarray, "t h w"] | None = None,
 ) -> dict[str, Any]:
     """Fields of `SceneScores`; of a single sample, which has no spread, all are None.
 
     Args:
       seed: of the ties that are broken at random.
       scalars: attributes of the scene that are known to be uncertain, by name; None: the mean colours of target view 0.
+      inside: pixels that count; None: all.
     """
     names = ("mean_sample_psnr", "ause", "aurc", "coverage", "places", "scalars")
     if len(samples) < 2:
@@ -36,17 +38,19 @@ def spread_scores(
     rng = np.random.default_rng(seed)
     mean = samples.mean(0)
     error, spread = np.abs(mean - truth).mean(-1), np.sqrt(samples.var(0).mean(-1))
-    pixels = uncertainty.places(samples.reshape(len(samples), -1), truth.reshape(-1), rng)
+    inside = np.ones(truth.shape[:3], bool) if inside is None else inside
+    pixels = uncertainty.places(samples[:, inside].reshape(len(samples), -1), truth[inside].reshape(-1), rng)
     if scalars is None:
         means = samples[:, 0].mean((1, 2)), truth[0].mean((0, 1))
         scalars = {name: (means[0][:, i], float(means[1][i])) for i, name in enumerate(COLOURS)}
     known = {name: (x[np.isfinite(x)], y) for name, (x, y) in scalars.items()}
     of_scalar = lambda x, y: uncertainty.places(x[:, None], np.array([y], x.dtype), rng).item()
     places = {name: of_scalar(x, y) for name, (x, y) in known.items() if len(x) and np.isfinite(y)}
+    of_view = lambda image, true, part: min(psnr(image[None, part], true[None, part]), LARGEST_PSNR)
     values = (
-        np.minimum(psnr(mean, truth), LARGEST_PSNR).tolist(),
-        *uncertainty.sparsification(spread.ravel(), error.ravel()),
-        uncertainty.coverage(pixels),
+        [float(of_view(*view)) if view[2].any() else None for view in zip(mean, truth, inside, strict=True)],
+        *(uncertainty.sparsification(spread[inside], error[inside]) if inside.any() else (None, None)),
+        uncertainty.coverage(pixels) if inside.any() else None,
         places,
         {name: [float(v) if np.isfinite(v) else None for v in x] for name, (x, _) in scalars.items()},
     )

@@ -18,6 +18,10 @@ from dfm_jax.pages.explained_measures import EXPLAINED, OF_SAMPLES_ONLY
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
 
+FOREGROUND = """ <b>Against true views the foreground alone counts</b>, by the masks of the data set: PSNR, AUSE, AURC
+and coverage are of its pixels; SSIM, LPIPS and DISTS of pictures that are black outside of it, the sampled ones by the
+same masks. A view without any foreground does not count. All else, such as FID, consistency and diversity, is of whole
+pictures."""
 SCENES_SHOWN = 6
 SAMPLES_SHOWN = 6
 
@@ -122,10 +126,15 @@ def _numbers(result: Mapping[str, Any]) -> str:
     best = f"<th>Best of {count}</th>" if count > 1 else ""
     how = ": of the mean over a scene's samples, and of its best sample by that measure" if count > 1 else ""
     return f"""<h2>Numbers</h2>
-<p>Means over scenes{how}.{_registered(result)}</p>
+<p>Means over scenes{how}.{_registered(result)}{_foreground(result)}</p>
 <div class="scroll"><table><thead><tr><th></th><th>Mean</th>{best}<th class="text">What it is</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
 """
+
+
+def _foreground(result: Mapping[str, Any]) -> str:
+    """What the numbers are of where masks were respected."""
+    return FOREGROUND if result["settings"].get("masks") == "respect" else ""
 
 
 def _registered(result: Mapping[str, Any]) -> str:

@@ -80,6 +80,10 @@ def check_same_views(runs: Mapping[str, Evaluated]) -> None:
     """Raises UserError unless all runs were evaluated on the same views, and measured alike."""
     (first_name, first), *others = runs.items()
     for name, run in others:
+        if _masks(run) != _masks(first):
+            raise UserError(
+                f"{name} and {first_name} were not measured alike: evaluate both with the same --config.evaluate.masks"
+            )
         # Integers that count different things say nothing, nor do names in different data, so that all images are
         # compared.
         comparable = run.counts == first.counts and _made_from(run, "data") == _made_from(first, "data")
@@ -89,6 +93,10 @@ def check_same_views(runs: Mapping[str, Evaluated]) -> None:
                 f"{name} and {first_name} were not evaluated on the same views: evaluate both with the same data and "
                 f"image_size, and one with --config.evaluate.index={first.scenes.folder / 'protocol.json'}"
             )
+
+
+def _masks(run: Evaluated) -> str:
+    return run.numbers.get("settings", {}).get("masks", "none")
 
 
 def _scene_names(run: Evaluated) -> list[str]:

@@ -39,7 +39,7 @@ class Photo:
     size: tuple[float, float]  # width and height that the lens was calibrated for, pixels; only their ratio counts
     seen: np.ndarray | None = None  # [p, 3] sparse points that this camera saw
     depths: tuple[float, float] | None = None  # between which, along the optical axis, the source says that things are
-    mask: Path | None = None  # of a picture that is white where this one counts, and black where the background goes
+    mask: Path | None = None  # of a picture that is white where this one counts
 
 
 def make_scene(
@@ -59,7 +59,7 @@ def make_scene(
     """The scene of one capture, in the natural order of the photos' names.
 
     Args:
-      background: what transparent pictures are laid on; None: they stay whole, as if nothing of them were transparent.
+      background: what is laid on where pictures are transparent or masks exclude something; None: they stay whole.
       rejected: frames that could not be made into photos, with reasons.
       listed: names of all frames as the source lists them, photos or not; their positions are the frames' numbers.
       object_alone: whether there is nothing around what the cameras look at.
@@ -74,7 +74,7 @@ def make_scene(
     placed = _place(photos, rejected, others, object_alone, cloud)
     bounds, scale = placed.bounds, TYPICAL_DEPTH / placed.bounds.depth if scale is None else scale
     frames, unclear = _frames(placed, scale, background, first_positions(listed), as_lying)
-    laid = {"masks": "laid"} if any(photo.mask for photo in photos) else {}
+    laid = {"masks": "laid"} if background is not None and any(photo.mask for photo in photos) else {}
     return SourceScene(
         name=name,
         frames=frames,
@@ -151,6 +151,7 @@ def _frames(
             **_upright_camera(pose, view, is_shown),
             timestamp=float("nan"),
             load=functools.partial(load, photo, background, is_shown, white),
+            load_mask=functools.partial(load_mask, photo, is_shown, white),
             number=number[photo.name],
         )
         for (photo, _), view, pose, is_shown in zip(placed.accepted, views, poses, shown, strict=True)
@@ -258,22 +259,38 @@ def load(photo: Photo, background: pictures.Colour | None, as_shown: bool, white
     encoded = pictures.read_picture(photo.path)
     picture = pictures.open_picture(encoded, white)
     image = _through_lens(picture, photo, background, as_shown)
-    if picture.as_is and not photo.lens.bends and photo.mask is None:
+    if picture.as_is and not photo.lens.bends and (photo.mask is None or background is None):
         return encoded
     # Turned last: the lens is that of the picture as it was taken.
     upright = image if as_shown else orientation.turn(image, picture.orientation)
     return pictures.encode(upright, picture.format)
 
 
+def load_mask(photo: Photo, as_shown: bool, white: Callable[[], White]) -> Image.Image | None:
+    """What counts in the picture that `load` gives, by the photo's mask and its transparency."""
+    picture = pictures.open_picture(pictures.read_picture(photo.path), white)
+    opacity = masks.opacity(_with_mask(picture, photo, as_shown))
+    if opacity is None:
+        return None
+    if photo.lens.bends:
+        pixels = np.repeat(np.asarray(opacity)[..., None], 3, axis=-1)
+        opacity = Image.fromarray(undistort.undistort(pixels, photo.lens)).getchannel(0)
+    return opacity if as_shown else orientation.turn(opacity, picture.orientation)
+
+
 def _through_lens(picture: Picture, photo: Photo, background: pictures.Colour | None, as_shown: bool) -> Image.Image:
     """The opaque picture of the photo's pinhole camera."""
+    whole = dataclasses.replace(photo, mask=None) if background is None else photo
+    image = pictures.flatten(_with_mask(picture, whole, as_shown), background)
+    return Image.fromarray(undistort.undistort(np.asarray(image), photo.lens)) if photo.lens.bends else image
+
+
+def _with_mask(picture: Picture, photo: Photo, as_shown: bool) -> Image.Image:
+    """The picture, transparent where the photo's mask is black."""
     image = orientation.show(picture.image, picture.orientation) if as_shown else picture.image
     if not uprightness.fits(image.size, photo.size):
         raise Rejected(
             f"image is {image.width}x{image.height} pixels: no scaled copy of the "
             f"{photo.size[0]:g}x{photo.size[1]:g} that its camera is for"
         )
-    if photo.mask is not None:
-        image = masks.cut_out(image, photo.mask, picture.orientation, as_shown)
-    image = pictures.flatten(image, background)
-    return Image.fromarray(undistort.undistort(np.asarray(image), photo.lens)) if photo.lens.bends else image
+    return image if photo.mask is None else masks.cut_out(image, photo.mask, picture.orientation, as_shown)

@@ -20,18 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.data.builders import co3d_annotations, co3d_scale, masks
+from dfm_jax.data.builders import co3d_annotations, co3d_pictures, co3d_scale
 from dfm_jax.data.builders.co3d_annotations import Annotation
-from dfm_jax.data.builders.source_files import distinct, find_picture, is_hidden
+from dfm_jax.data.builders.source_files import distinct, is_hidden
 from dfm_jax.data.loading import transforms
 from dfm_jax.data.loading.text_files import as_text
-from dfm_jax.data.pictures import orientation, pictures
+from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.errors import Rejected, UserError
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 NO_SEQUENCE = ""  # of frame records that name none
-ASPECT_TOLERANCE = 0.02  # of a picture's width by height against its annotation's: resized copies are rounded
 
 FrameRecords = dict[str, list[tuple[int, Any]]]  # with their positions in the file, by sequence
 
@@ -258,34 +257,7 @@ def _frame(
         camera_to_world=camera_to_world,
         intrinsics=annotation.intrinsics,
         timestamp=annotation.timestamp,
-        load=functools.partial(_load_masked, folder, annotation, background),
+        load=functools.partial(co3d_pictures.load, folder, annotation, background),
+        load_mask=functools.partial(co3d_pictures.load_mask, folder, annotation),
         number=number,
     )
-
-
-def _load_masked(folder: Path, annotation: Annotation, background: pictures.Colour | None) -> bytes:
-    encoded = _load(folder, annotation)
-    if background is None:
-        return encoded
-    if annotation.mask is None:
-        raise Rejected("annotation names no mask")
-    picture = pictures.open_picture(encoded)
-    cut = masks.cut_out(picture.image, masks.find(folder, folder, str(annotation.mask)), picture.orientation)
-    return pictures.encode(pictures.flatten(cut, background), picture.format)
-
-
-def _load(folder: Path, annotation: Annotation) -> bytes:
-    path = find_picture(folder, folder, str(annotation.image))
-    header, stated = pictures.read_header(path), annotation.size
-    shown = orientation.shown_size(header.size, header.orientation)
-    if _same_shape(header.size, stated):
-        return pictures.read_picture(path)
-    if _same_shape(shown, stated):
-        picture = pictures.open_picture(pictures.read_picture(path))
-        return pictures.encode(orientation.show(picture.image, picture.orientation), picture.format)
-    width, height = header.size
-    raise Rejected(f"image is {width}x{height} pixels, its annotation says {stated[0]}x{stated[1]}")
-
-
-def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return math.isclose(a[0] / a[1], b[0] / b[1], rel_tol=ASPECT_TOLERANCE)

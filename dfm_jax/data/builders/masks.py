@@ -1,4 +1,8 @@
-"""Masks: pictures beside photographs that are white where a photograph counts, and black where it does not."""
+"""Masks: pictures beside photographs that are white where a photograph counts, and black where it does not.
+
+They are laid, what they exclude making way for a background, or else left: pictures stay whole, and masks are stored
+beside them.
+"""
 
 from pathlib import Path
 
@@ -10,8 +14,8 @@ from dfm_jax.data.pictures import orientation, pictures
 from dfm_jax.errors import Rejected
 
 
-def find(root: Path, folder: Path, name: str) -> Path:
-    """Like `source_files.find_scaled_picture`: its size does not matter.
+def find(root: Path, folder: Path, name: str, needed: bool = True) -> Path | None:
+    """Like `source_files.find_scaled_picture`: its size does not matter. None if it is missing and not `needed`.
 
     Raises:
       Rejected: it is missing.
@@ -19,6 +23,8 @@ def find(root: Path, folder: Path, name: str) -> Path:
     try:
         return source_files.find_scaled_picture(root, folder, name)[0]
     except Rejected as reason:
+        if not needed:
+            return None
         raise Rejected(f"mask: {reason}") from reason
 
 
@@ -42,6 +48,11 @@ def cut_out(image: Image.Image, mask: Path, turned: int = orientation.UPRIGHT, a
     cut = image.convert("RGBA")
     cut.putalpha(Image.fromarray(opacity.astype(np.uint8)))
     return cut
+
+
+def opacity(image: Image.Image) -> Image.Image | None:
+    """What counts in a picture: one channel, white where it does; None of one that is opaque."""
+    return image.getchannel("A") if image.mode == "RGBA" else None
 
 
 def _read(path: Path) -> Image.Image:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dfm_jax.data.builders import posed_photos, source_files
+from dfm_jax.data.builders import masks, posed_photos, source_files
 from dfm_jax.data.builders.posed_photos import OPENCV_FROM_OPENGL
 from dfm_jax.data.pictures.pictures import Colour, flatten
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene
@@ -54,6 +54,7 @@ class MinensSource:
                     intrinsics=np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]),
                     timestamp=float("nan"),
                     load=functools.partial(_png, image, self._background),
+                    load_mask=functools.partial(_opacity, image),
                     number=view,
                 )
             )
@@ -103,6 +104,10 @@ class MinensSource:
 
 def _cameras_of(file: Path) -> Path:
     return file.with_name(f"cameras_{file.name.removeprefix('imgs_')}")
+
+
+def _opacity(image: np.ndarray) -> Image.Image | None:
+    return masks.opacity(Image.fromarray(np.asarray(image)))
 
 
 def _png(image: np.ndarray, background: Colour | None) -> bytes:

@@ -2,7 +2,7 @@
 
     .../<project>/reconstruction.json     a list of reconstructions: cameras, shots, points
     .../<project>/images/...              the photographs; or beside the project
-    .../<project>/masks/<photograph>.png  where --masks=lay is given
+    .../<project>/masks/<photograph>.png  where --masks= is given
 
 Of several reconstructions, which share no world, the one with the most shots is taken; shots of others, and photographs
 without one, are listed as rejected. A shot's pose is world-to-camera: an axis times its angle, and a translation, with
@@ -41,7 +41,7 @@ class OpenSfMSource(posed_photos.Captures):
     wanted = FILE
 
     def __init__(self, root: Path, background: Colour | None, masked: bool = False):
-        """`masked`: what masks exclude makes way for the background."""
+        """`masked`: masks are read, and needed where there is a background."""
         super().__init__(root, background)
         self._masked = masked
 
@@ -62,7 +62,8 @@ class OpenSfMSource(posed_photos.Captures):
             path = source_files.find_picture(self._root, pictures / "images", name)
             if not isinstance(shot, Mapping) or not isinstance(camera := cameras.get(shot.get("camera")), Mapping):
                 raise Rejected("shot has no camera")
-            mask = masks.find(self._root, pictures / "masks", f"{name}.png") if self._masked else None
+            needed, folder = self._background is not None, pictures / "masks"
+            mask = masks.find(self._root, folder, f"{name}.png", needed) if self._masked else None
             size = number(camera.get("width"), "width"), number(camera.get("height"), "height")
             return Photo(name, path, _pose(shot), _lens(camera, size), size, mask=mask)
 

@@ -39,7 +39,7 @@ SPLITS = {"_train": "train", "_val": "validation", "_test": "test"}  # by how th
 
 class ScanNetPPSource:
     def __init__(self, root: Path, background: Colour | None, masked: bool = False):
-        """`masked`: what masks exclude makes way for the background."""
+        """`masked`: masks are read, and needed where there is a background."""
         self._root, self._background, self._masked = root, background, masked
 
     def splits(self) -> Mapping[str, Sequence[str]]:
@@ -63,7 +63,8 @@ class ScanNetPPSource:
         def photo(name: str, frame: Any) -> Photo:
             if isinstance(frame, Mapping) and frame.get("is_bad"):
                 raise Rejected("frame is marked as bad (is_bad): it is blurred")
-            found = transforms_json.read_photo(self._root, folder / pictures, frame, content, masks_in)
+            needed = self._background is not None
+            found = transforms_json.read_photo(self._root, folder / pictures, frame, content, masks_in, needed)
             if found.name != name:
                 raise Rejected("image is listed twice")
             return found

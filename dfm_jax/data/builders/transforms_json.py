@@ -52,7 +52,7 @@ class TransformsSource:
         """
         Args:
           root: a folder, or one such file.
-          masked: what masks exclude makes way for the background.
+          masked: masks are read, and needed where there is a background.
           find: gives the captures at or below a root; None: whatever has such a file.
         """
         self._root, self._background, self._masked, self._find = root, background, masked, find or find_captures
@@ -123,7 +123,8 @@ class TransformsSource:
         for number, frame in enumerate(frames):
             name = _name(frame, number)
             try:
-                photo = read_photo(self._folder, file.parent, frame, content, masks_in)
+                needed = self._background is not None
+                photo = read_photo(self._folder, file.parent, frame, content, masks_in, needed)
                 photos.append(dataclasses.replace(photo, camera_to_world=undo(photo.camera_to_world)))
             except Rejected as reason:
                 rejected.append((name, str(reason)))
@@ -169,12 +170,20 @@ def find_captures(root: Path) -> Captures:
     return source_files.distinct(found)
 
 
-def read_photo(root: Path, folder: Path, frame: Any, content: Mapping[str, Any], masks_in: Path | None = None) -> Photo:
+def read_photo(
+    root: Path,
+    folder: Path,
+    frame: Any,
+    content: Mapping[str, Any],
+    masks_in: Path | None = None,
+    mask_needed: bool = True,
+) -> Photo:
     """A frame of a file, in the file's world.
 
     Args:
       folder: what `file_path` starts from; below `root`.
       masks_in: what `mask_path` starts from; None: masks are not read.
+      mask_needed: whether a frame without one is none.
 
     Raises:
       Rejected: its picture is missing, or it has no camera.
@@ -186,10 +195,10 @@ def read_photo(root: Path, folder: Path, frame: Any, content: Mapping[str, Any],
     pose = transforms_cameras.matrix(frame.get("transform_matrix"), "transform_matrix") @ OPENCV_FROM_OPENGL
     lens, size = transforms_cameras.lens_of(frame, content, path, reduced)
     mask = None
-    if masks_in is not None:
-        if not has_mask(frame):
-            raise Rejected("frame has no mask_path, where others have one")
-        mask = masks.find(root, masks_in, transforms_splits.frame_name(frame["mask_path"]))
+    if masks_in is not None and has_mask(frame):
+        mask = masks.find(root, masks_in, transforms_splits.frame_name(frame["mask_path"]), mask_needed)
+    elif masks_in is not None and mask_needed:
+        raise Rejected("frame has no mask_path, where others have one")
     return Photo(name, path, pose, lens, size, mask=mask)
 
 

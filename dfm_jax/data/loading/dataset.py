@@ -138,6 +138,12 @@ class SceneDataset:
         with _reading(self.path):
             return transforms.decode(encoded, size)
 
+    def mask(self, scene: SceneRecord, frame: int, size: int) -> np.ndarray | None:
+        """What counts in that picture, float32 [size, size] in [0, 1]; None where the data set does not know it."""
+        with _reading(self.path):
+            encoded = self._frames[scene.first_frame + frame].get("mask")
+            return transforms.decode(encoded, size) if encoded else None
+
     def stored_size(self, scene: SceneRecord) -> int:
         """Side of the scene's pictures on disk, pixels."""
         encoded = self.encoded_image(scene, 0)

@@ -66,7 +66,7 @@ def write(
     frames = {split: [result.frames for _, result in pairs] for split, pairs in by_split.items()}
     scenes = {split: _write_scenes(folder, pairs) for split, pairs in by_split.items()}
     places = posed_scenes.frames_folder(folder), posed_scenes.scenes_folder(folder)
-    records.write_metadata(places[0], posed_scenes.frame_features(), frames, DESCRIPTION)
+    records.write_metadata(places[0], posed_scenes.frame_features(options.masks), frames, DESCRIPTION)
     records.write_metadata(places[1], posed_scenes.scene_features(), scenes, DESCRIPTION)
     target = posed_scenes.dataset_folder(folder)
     index = {

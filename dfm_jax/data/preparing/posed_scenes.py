@@ -31,6 +31,7 @@ from dfm_jax.data.preparing.quarantine import WARNED, Quarantine, most_frequent_
 from dfm_jax.data.preparing.source import SourceFrame, SourceScene, refused
 from dfm_jax.errors import Rejected
 
+STORED = "stored"  # said of masks
 BLACK = (0, 0, 0)  # what transparent pictures lie on
 # Of pictures that had to be cropped or resized. Colour at full resolution: they are small, and read at their own size.
 JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
@@ -41,6 +42,7 @@ class StoreOptions:
     image_size: int  # larger pictures are reduced to this side, pixels; 0: kept
     min_frames: int  # scenes with fewer usable frames are quarantined
     holdout: int = 0  # of so many frames of a scene one is kept from training; 0: none
+    masks: bool = False  # whether masks are stored beside the pictures
 
 
 def dataset_folder(building: Path) -> Path:
@@ -56,15 +58,15 @@ def scenes_folder(building: Path) -> Path:
     return dataset_folder(building) / "scenes" / records.VERSION
 
 
-def frame_features() -> tfds.features.FeaturesDict:
+def frame_features(masks: bool = False) -> tfds.features.FeaturesDict:
     features = tfds.features
-    return features.FeaturesDict(
-        {
-            "image": features.Image(shape=(None, None, 3)),
-            "scene": features.Text(),  # name of its scene
-            "frame": features.Scalar(np.int64),  # position of the frame in its scene
-        }
-    )
+    stored = {
+        "image": features.Image(shape=(None, None, 3)),
+        "scene": features.Text(),  # name of its scene
+        "frame": features.Scalar(np.int64),  # position of the frame in its scene
+    }
+    # A PNG of one channel, white where the picture counts; empty where that is not known.
+    return features.FeaturesDict(stored | ({"mask": features.Text()} if masks else {}))
 
 
 def scene_features() -> tfds.features.FeaturesDict:
@@ -183,6 +185,33 @@ def _store(
     else:
         square.save(buffer, "JPEG", **JPEG_OPTIONS)
     return buffer.getvalue(), intrinsics
+
+
+def with_masks(
+    scene: SourceScene, frames: Sequence[SourceFrame], stored: Sequence[bytes]
+) -> tuple[SourceScene, list[bytes]]:
+    """The masks to store beside the pictures of a scene's frames, empty where there is none; and the scene, whose
+    attributes say how many there are."""
+    masks = [_mask(frame, picture) for frame, picture in zip(frames, stored, strict=True)]
+    count = sum(map(bool, masks))
+    if not count:
+        return scene, masks
+    said = STORED if count == len(masks) else f"{STORED} of {count} of {len(masks)} frames"
+    return dataclasses.replace(scene, attributes={**scene.attributes, "masks": said}), masks
+
+
+def _mask(frame: SourceFrame, stored: bytes) -> bytes:
+    """As its picture was stored: the middle square, at the same size."""
+    try:
+        mask = frame.load_mask()
+    except Rejected:
+        mask = None
+    if mask is None:
+        return b""
+    square, _ = transforms.center_square(mask, frame.intrinsics)
+    size, buffer = Image.open(io.BytesIO(stored)).width, io.BytesIO()
+    transforms.resize(square, size).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def find_holes(scene: SourceScene, kept: Sequence[SourceFrame]) -> list[Hole]:

@@ -90,7 +90,7 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
     quarantine, names, num_frames, missing, held_out = Quarantine(), [], [], [], []
     frames_file, scenes_file = shard.frames_file(work.folder), shard.scenes_file(work.folder)
     with (
-        records.writing(frames_file, posed_scenes.frame_features()) as write_frame,
+        records.writing(frames_file, posed_scenes.frame_features(work.options.masks)) as write_frame,
         records.writing(scenes_file, posed_scenes.scene_features()) as write_scene,
     ):
         for name in shard.names:
@@ -102,9 +102,13 @@ def convert(work: Work, shard: Shard, on_scene: Callable[[], None] = lambda: Non
                     quarantine.add_frame(shard.split, name, frame, of_frame)
                 quarantine.add_scene(shard.split, name, str(reason), reason.counted_as)
             else:
+                stored = [{"image": picture} for picture in pictures]
+                if work.options.masks:
+                    scene, masks = posed_scenes.with_masks(scene, frames, pictures)
+                    stored = [{**each, "mask": mask} for each, mask in zip(stored, masks, strict=True)]
                 write_scene(posed_scenes.scene_record(scene, frames, first_frame=sum(num_frames)))
-                for i, picture in enumerate(pictures):
-                    write_frame({"image": picture, "scene": scene.name, "frame": i})
+                for i, each in enumerate(stored):
+                    write_frame({**each, "scene": scene.name, "frame": i})
                 names.append(name)
                 num_frames.append(len(frames))
                 missing.append([hole.position for hole in posed_scenes.find_holes(scene, frames)])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from dfm_jax.errors import Rejected
 
@@ -28,6 +29,8 @@ class SourceFrame:
     load: Callable[[], bytes]  # the encoded picture; raises Rejected
     number: int  # its position in the source's own list of frames, from 0, counted before anything is left out
     held_out: bool | None = None  # whether the source says that it is not trained on; None: it says nothing
+    # What counts in the upright picture: one channel, white where it does; None, or Rejected, where nothing says that.
+    load_mask: Callable[[], Image.Image | None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Circumstances:
     num_samples: int  # of each example
     num_scales: int  # of the cameras, of which the best was taken; 0: none
     left_out: Mapping[str, str]  # what could not be measured, and why
+    foreground: bool = False  # whether pictures were compared in the foreground alone
 
 
 def compare(
@@ -69,6 +70,8 @@ def _differences(
         yield f"best of {', '.join(map(str, beyond))}: there are {circumstances.num_samples} samples of each example"
     if circumstances.num_scales:
         yield f"of {circumstances.num_scales} scales of the cameras, the best by PSNR in each example"
+    if circumstances.foreground:
+        yield "pictures are compared in the foreground alone, by the masks of the data set"
     for name in protocol.metrics:
         if numbers.get(name) is None and not name.startswith("psnr_best_of_"):
             yield f"{name} is not measured: {_why_not(name, circumstances.left_out)}"
