@@ -266,7 +266,7 @@ def test_masks_are_left_beside_the_pictures(tmp_path):
     folder = write_category(tmp_path, "apple", ["a"], num_frames=4, depth=True)
     (folder / "a" / "masks" / "frame000001.png").unlink()
     scene = CO3DSource(tmp_path).read("train", "apple-a")
-    for i, frame in enumerate(scene.frames):
+    for i, frame in enumerate(scene.frames, start=1):
         assert frame.load() == (folder / "a" / "images" / f"frame{i:06d}.jpg").read_bytes()
         if i == 1:
             with pytest.raises(Rejected, match="mask: image is missing"):

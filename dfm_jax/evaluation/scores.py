@@ -40,7 +40,11 @@ class SceneSamples:
 
 @dataclasses.dataclass(frozen=True)
 class Foreground:
-    """What counts in the true views of one scene, those that are no padding; bool."""
+    """What counts where the samples of one scene are compared with its true views, those that are no padding; bool.
+
+    PSNR, errors, spread and coverage are of these pixels alone; SSIM, LPIPS and DISTS of pictures that are black
+    elsewhere.
+    """
 
     context: np.ndarray  # [v, h, w]
     target: np.ndarray  # [t, h, w]
@@ -111,8 +115,7 @@ def measure(
       modes: [n, t] hidden colours at all target views (toy).
       clean: [n, t] whether they are of one colour.
       scalars: attributes that are uncertain, see `spread_scores`.
-      foreground: what counts where samples are compared with true views: PSNR, errors, spread and coverage are of these
-        pixels alone; SSIM, LPIPS and DISTS of pictures that are black elsewhere. None: everything.
+      foreground: what counts against the true views; None: everything.
     """
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
     truth = np.asarray(example.target.images)[shown]
@@ -120,18 +123,16 @@ def measure(
     targets = views.rgb[:, num_context:][:, shown]
     contexts, context_truth = views.rgb[:, :num_context][:, valid], np.asarray(example.context.images)[valid]
     inside = foreground or Foreground(np.ones(context_truth.shape[:3], bool), np.ones(truth.shape[:3], bool))
-    error, chamfer = (None, None) if depth is None else _of_surfaces(views, example, depth[shown], grid)
     return SceneScores(
         name=name,
         context_psnr=[_psnr(sample, context_truth, inside.context) for sample in contexts],
         scene_psnr=[_psnr(sample[0], x0) for sample, x0 in zip(targets, samples.x0, strict=True)],
         psnr=view_psnr(example, samples, foreground),
-        depth_error=error,
         estimate_psnr=_psnr(samples.estimate, truth[0], inside.target[0]),
         variance=float(targets[:, 0].var(0).mean()),
         modes=None if modes is None else modes[:, shown].tolist(),
         clean=None if clean is None else clean[:, 0].tolist(),
-        chamfer=chamfer,
+        **_of_surfaces(views, example, depth, grid),
         **_perceived(targets, truth, inside.target, lpips_fn, dists_fn),
         **_consistent(views, example, grid),
         **_of_cameras(cameras_fn, views, example),
@@ -215,14 +216,17 @@ def _numbers(values: Array) -> list[float | None]:
 
 
 def _of_surfaces(
-    views: RenderedViews, example: Example, depth: np.ndarray, grid: str
-) -> tuple[list[list[float | None]], list[float | None]]:
+    views: RenderedViews, example: Example, depth: np.ndarray | None, grid: str
+) -> dict[str, list[list[float | None]] | list[float | None] | None]:
     """The errors of depth [n][t], and the Chamfer distances [n] of all that the target views show together.
 
     Args:
-      depth: [t, h, w] at the target views that are no padding.
+      depth: [t, h, w] at all target views; None: unknown.
     """
+    if depth is None:
+        return {"depth_error": None, "chamfer": None}
     num_context, shown = len(example.context.valid), np.asarray(example.target.valid)
+    depth = depth[shown]
     of_targets = lambda x: np.asarray(x)[:, num_context:][:, shown]
     camera = jax.tree.map(lambda x: jnp.asarray(x)[shown], example.target.camera)
     xy = pixel_grid(*depth.shape[1:], grid).reshape(1, -1, 2)
@@ -232,7 +236,7 @@ def _of_surfaces(
     true = surfaces.seen_points(origins, directions, depth)
     clouds = (surfaces.seen_points(origins, directions, distances) for distances in found)
     chamfer = [surfaces.chamfer_distance(cloud, true) for cloud in clouds]
-    return _depth_error(of_targets(views.depth_before(float(example.far))), depth), chamfer
+    return {"depth_error": _depth_error(of_targets(views.depth_before(float(example.far))), depth), "chamfer": chamfer}
 
 
 def _depth_error(distances: np.ndarray, truth: np.ndarray) -> list[list[float | None]]:
