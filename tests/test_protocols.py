@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from dfm_jax.data.builders.transforms_json import TransformsSource
 from dfm_jax.data.loading import dataset
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation import evaluation_index, index_layouts
+from dfm_jax.evaluation import evaluation_index, index_layouts, scores, summary
 from dfm_jax.evaluation.evaluation_index import Entry
 from dfm_jax.evaluation.extent import Extent
 from dfm_jax.evaluation.protocols import __main__ as table_command
@@ -183,14 +184,19 @@ def config_for(root, name, protocol="", index="", **evaluate):
     return from_dict(values)
 
 
-@pytest.mark.parametrize("protocol", NAMES)
-def test_every_protocol_gives_the_frames_that_its_rule_names(protocol, made_up, tmp_path):
+def chosen_by(protocol, made_up, tmp_path):
+    """The config, the data and the views of a protocol."""
     index = made_up / "seva" if protocol == "seva" else ""
     if protocol in INDEX:
         index = write_json(tmp_path / "index.json", INDEX[protocol])
-    config = config_for(made_up, data_of(protocol), protocol, index)
+    config = config_for(made_up, data_of(protocol), protocol, index, num_samples=2)
     data = evaluated_views.open_data(config)
-    chosen = evaluated_views.choose_views(config, data)
+    return config, data, evaluated_views.choose_views(config, data)
+
+
+@pytest.mark.parametrize("protocol", NAMES)
+def test_every_protocol_gives_the_frames_that_its_rule_names(protocol, made_up, tmp_path):
+    _, data, chosen = chosen_by(protocol, made_up, tmp_path)
     numbers = lambda number, indices: [f["number"] for f in evaluation_index.frames_of(data.scene(number), indices)]
     found = [(numbers(i, draw.context.tolist()), numbers(i, draw.target.tolist())) for i, draw in chosen.views]
     assert found == EXPECTED[protocol] and not chosen.extent.has_holes
@@ -273,6 +279,34 @@ class Repeating:
         return repeating_context(example, self.num_samples)
 
 
+@pytest.mark.parametrize("protocol", NAMES)
+def test_every_protocol_is_evaluated_and_set_beside_what_was_published(protocol, made_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluated_scenes, "_Sampling", Repeating)
+    unknown = types.SimpleNamespace(**dict.fromkeys(("reprojection", "colour", "contradicted"), np.full(2, np.nan)))
+    monkeypatch.setattr(scores, "_reproject", lambda *_, **__: unknown)  # a program for each number of views
+    config, data, chosen = chosen_by(protocol, made_up, tmp_path)
+    networks = measured_scenes.Networks(None, None, None, {"lpips": "no weights", "fid, kid": "none", "dists": "none"})
+    store = SceneStore(tmp_path / "evaluation", {})
+    evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [*range(len(chosen.views))], store, networks)
+    stored = [store.scores(i) for i in range(len(chosen.views))]
+    frames = [([f["number"] for f in s.context_frames], [f["number"] for f in s.target_frames]) for s in stored]
+    assert frames == EXPECTED[protocol]
+    numbers = summary.summarise(stored)
+    assert numbers["psnr"] == pytest.approx(np.mean([np.mean(s.psnr) for s in stored]))
+    found = evaluated_views.compared(config, data, chosen, numbers | {"left_out": networks.left_out})
+    assert found["published"] == [
+        {"by": row.by, "numbers": dict(row.numbers), "source": row.source, "scenes": row.scenes}
+        for row in PROTOCOLS[protocol].published
+    ]
+    measured = {name for name, value in found["ours"].items() if value is not None}
+    assert measured and measured <= {"psnr", "ssim", "ssim_best", "mean_sample_psnr", "psnr_best_of_1"}
+    text, missing = "\n".join(found["differences"]), {"lpips", "dists", "fid", "kid"} & set(found["metrics"])
+    assert all(f"{name} is not measured: no" in text for name in missing)
+    assert (f"{PROTOCOLS[protocol].resolution} in the protocol" in text) == (PROTOCOLS[protocol].resolution is not None)
+    page = protocol_section.section(found)
+    assert all(row.by in page for row in PROTOCOLS[protocol].published) and "this evaluation" in page
+
+
 def source_picture(root, scene, number):
     """Read from the source itself: the line of the camera file, the picture of that time, its middle square."""
     cameras = next(root.glob(f"RealEstate10K/*/{scene}.txt")).read_text().splitlines()
@@ -306,15 +340,15 @@ def test_the_numbers_are_those_of_the_right_frames_where_the_source_has_holes(tm
     evaluated_scenes.evaluate_scenes(config, {}, data, chosen.views, [*range(5)], store, networks)
     left = [name for name in names if name != names[2]]
     for i, name in enumerate(left):
-        scores = store.scores(i)
-        assert scores.name == name
-        assert [f["number"] for f in scores.context_frames] == [index[name]["context"][0]]
-        assert [f["number"] for f in scores.target_frames] == index[name]["target"]
+        found = store.scores(i)
+        assert found.name == name
+        assert [f["number"] for f in found.context_frames] == [index[name]["context"][0]]
+        assert [f["number"] for f in found.target_frames] == index[name]["target"]
         given = source_picture(root, name, index[name]["context"][0])
         for j, brighter in enumerate((0.0, 0.1)):
             errors = [np.mean((given + brighter - source_picture(root, name, n)) ** 2) for n in index[name]["target"]]
             # dB: the data set keeps pictures as JPEG.
-            np.testing.assert_allclose(scores.psnr[j], -10 * np.log10(errors), atol=0.3)
+            np.testing.assert_allclose(found.psnr[j], -10 * np.log10(errors), atol=0.3)
 
 
 def test_of_scales_of_the_cameras_the_best_by_psnr_is_kept(made_up, tmp_path, monkeypatch):
