@@ -10,7 +10,7 @@ import pytest
 
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import paired_bootstrap, scene_store
-from dfm_jax.studies import compare, compared_samples
+from dfm_jax.studies import compare, compared_evaluations, compared_samples
 from tests.test_scores import made_scores
 
 SIZE = 16
@@ -149,6 +149,27 @@ def write_evaluation(workdir, psnr, names=None, seed=0, version=()):
     views = {"frames": "source", "examples": [{"scene": name, "context": [0], "target": [1]} for name in names]}
     (folder / "protocol.json").write_text(json.dumps(views))
     return workdir
+
+
+def test_hidden_attributes_and_the_ranks_of_truths_are_compared(tmp_path):
+    """Of runs that have them: a model with one answer has no ranks, and earlier evaluations have neither."""
+    scalar = {"levels": [0.5, 0.8, 0.95], "coverage": [0.5, 0.7, 0.9], "p": 0.25}
+    attributes = {name: {"total_variation": value} for name, value in (("side", 0.02), ("shape", 0.04))}
+    told = {
+        "both": {"attributes": attributes, "scalars": {"height": {**scalar, "of_odds": {**scalar, "p": 0.5}}}},
+        "one": {"attributes": attributes, "scalars": {}},
+        "earlier": {},
+    }
+    for name, numbers in told.items():
+        path = write_evaluation(tmp_path / name, [20.0, 21.0]) / "evaluation" / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | numbers))
+    result, _ = compare.compare({name: str(tmp_path / name) for name in told}, tmp_path / "out")
+    assert result["evaluations"]["both"]["attributes"] == attributes
+    runs = {name: compared_evaluations.load_run(tmp_path / name / "evaluation") for name in told}
+    table = {title: values for title, values, _ in compared_evaluations.rows(runs)}
+    assert table["Side: total variation"] == ["0.020", "0.020", ""]
+    assert table["Shape: total variation"] == ["0.040", "0.040", ""]
+    assert table["Height: coverage of 80%"] == ["70.0%", "", ""] and table["Height: p of ranks"] == ["0.5", "", ""]
 
 
 def test_evaluations_are_compared_by_scene(tmp_path, capsys):

@@ -33,9 +33,14 @@ WEIGHTS = {
 OF_ALL_SCENES = ("fid", "kid", "vgg_fid", "vgg_kid")  # which no single scene has
 
 ODDS = (
-    ("total_variation", "Hidden side: total variation", ".3f", "between the sampled colours and the true odds"),
-    ("mode_purity", "Hidden side: purity", ".1%", "samples whose hidden side is of one colour; a mean has none"),
-    ("novel_view_agreement", "Hidden side: agreement", ".1%", "further views that show the colour of the sampled one"),
+    (
+        "total_variation",
+        "Hidden side: total variation",
+        ".3f",
+        "between what samples show to be hidden and its true odds",
+    ),
+    ("mode_purity", "Hidden side: purity", ".1%", "samples that show one case and no mixture; a mean is none"),
+    ("novel_view_agreement", "Hidden side: agreement", ".1%", "further views that show the case of the sampled one"),
 )
 
 
@@ -72,6 +77,10 @@ def _check(numbers: Mapping[str, Any]) -> None:
     counts = [numbers[name] for name in ("step", "num_scenes", "num_samples")]
     for value in (*counts, *(numbers.get(name) or 0 for name in compared)):
         float(value)
+    for found in (numbers.get("attributes") or {}).values():
+        float(found["total_variation"])
+    for found in (numbers.get("scalars") or {}).values():
+        float(found.get("of_odds", found)["coverage"][1]), float(found["levels"][1]), float(found["p"] or 0)
     if not (isinstance(numbers["deterministic"], bool) and int(numbers["settings"]["num_samples"]) >= 1):
         raise ValueError("it does not say how many samples there are of a scene")
 
@@ -111,7 +120,7 @@ def _same_images(run: Evaluated, other: Evaluated, count: int) -> bool:
 
 def rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:
     """What is called how, its value in each run, and what it means; of all that is known of at least one run."""
-    found = []
+    found = _attribute_rows(runs) + _rank_rows(runs)
     for name, title, style, text in (*ODDS, *EXPLAINED):
         if _weights_differ(runs, name):
             continue
@@ -119,6 +128,32 @@ def rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:
             values = [_value(run.numbers, name, key) for run in runs.values()]
             if any(value is not None for value in values):
                 found.append((title + kind, [formatted(value, style) for value in values], text))
+    return found
+
+
+def _attribute_rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:
+    """Of hidden attributes, where there are several: what all of them do together is among `ODDS`."""
+    attributes = [run.numbers.get("attributes") or {} for run in runs.values()]
+    names = dict.fromkeys(name for each in attributes for name in each)
+    values = {name: [each.get(name, {}).get("total_variation") for each in attributes] for name in names}
+    title, text = "{}: total variation", "between what samples show of it and its true odds"
+    told = [(title.format(name.capitalize()), [formatted(x, ".3f") for x in row], text) for name, row in values.items()]
+    return told if len(names) > 1 else []
+
+
+def _rank_rows(runs: Mapping[str, Evaluated]) -> list[tuple[str, list[str], str]]:
+    """Of numbers of whole scenes, whether their truths rank among the samples as one of them."""
+    scalars = [run.numbers.get("scalars") or {} for run in runs.values()]
+    found = []
+    for name in dict.fromkeys(name for each in scalars for name in each):
+        ranks = [each[name].get("of_odds", each[name]) if name in each else None for each in scalars]
+        covered = ["" if x is None else f"{x['coverage'][1]:.1%}" for x in ranks]
+        level = next(x["levels"][1] for x in ranks if x)
+        found.append(
+            (f"{name.capitalize()}: coverage of {level:.0%}", covered, "truths in this interval of the samples")
+        )
+        chances = ["" if x is None else formatted(x["p"], ".3g") for x in ranks]
+        found.append((f"{name.capitalize()}: p of ranks", chances, "below 0.001 no chance makes ranks as uneven"))
     return found
 
 
@@ -223,7 +258,7 @@ def kept_numbers(run: Evaluated) -> dict[str, Any]:
     """For JSON: what is compared of an evaluation's numbers."""
     kept = [name for name, *_ in (*ODDS, *EXPLAINED)]
     kept += [f"{name}_best" for name in kept] + ["step", "num_scenes", "num_samples"]
-    return {key: run.numbers[key] for key in kept if key in run.numbers}
+    return {key: run.numbers[key] for key in (*kept, "attributes", "scalars") if key in run.numbers}
 
 
 def as_text(table: Sequence[tuple[str, list[str], str]], names: Sequence[str]) -> str:
