@@ -1,5 +1,6 @@
 """Trained models and sampled scenes, from where they lie."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -76,4 +77,6 @@ def signal_shapes(config: Config, params: Any) -> Any:
         return diffusion.scene(Samples(x0, diffusion.cache_context(example).conditional(1).context))[0]
 
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.float32)
-    return jax.eval_shape(infer, DiffusionSampler.from_config(config, params), abstract_example(config, 1), image)
+    settings = dataclasses.replace(config.sample, sampler="ddim")  # all samplers make the same
+    sampler = DiffusionSampler.from_config(config, params, settings)
+    return jax.eval_shape(infer, sampler, abstract_example(config, 1), image)

@@ -15,6 +15,7 @@ from dfm_jax.runs.barriers import from_first
 from dfm_jax.runs.output_folders import check_ours
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.runs.workdirs import results_folder
+from dfm_jax.sampling.solver_files import with_solver_file
 
 Sweep = Callable[[Config, str, Path], Any]
 
@@ -22,7 +23,8 @@ Sweep = Callable[[Config, str, Path], Any]
 def run_sweep(
     argv: Sequence[str], description: str, sweep: Sweep, *, name: str, ours: Sequence[str], marker: str
 ) -> tuple[Any, Path]:
-    """Runs `sweep(config, workdir, folder)` as one of the processes of its run.
+    """Runs `sweep(config, workdir, folder)` as one of the processes of its run. The config knows the file of its fitted
+    solver, if it samples with one.
 
     Args:
       name: of the folder in the workdir that results go to without --out.
@@ -48,7 +50,7 @@ def run_sweep(
         platforms.start()
         if arguments.out:
             from_first(partial(check_ours, folder, ours, marker))
-        return sweep(config, arguments.workdir, folder), folder
+        return sweep(with_solver_file(config, arguments.workdir), arguments.workdir, folder), folder
 
 
 def count(text: str) -> int:

@@ -138,7 +138,7 @@ def points(workdir: str, chosen: str, files: Sequence[str]) -> list[Point]:
     for sampler, _, steps in named:
         if sampler not in SAMPLERS or not steps.isdigit():
             raise UserError(f"--points={chosen}: SAMPLER:STEPS,... is needed, with one of {', '.join(SAMPLERS)}")
-        settings = {"sampler": sampler, "spacing": "log-snr", "num_steps": int(steps)}
+        settings = {"sampler": sampler, "spacing": "log-snr", "num_steps": int(steps), "solver_file": ""}
         found.append(Point(sampler, settings))
     for file in files:
         settings = {"sampler": FITTED, "num_steps": len(read(file)["timesteps"]), "solver_file": file}

@@ -45,7 +45,6 @@ from dfm_jax.runs.checkpoint_files import require_checkpoints
 from dfm_jax.runs.output_folders import replacing
 from dfm_jax.runs.processes import check_same, share_out
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, sample_keys, to_image
-from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 from dfm_jax.studies.arguments import run_sweep
@@ -103,7 +102,7 @@ def _sweep(config: Config, workdir: str | os.PathLike, folder: Path | None) -> d
             raise UserError(
                 f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance"
             )
-    config = with_data_set(with_solver_file(config, workdir))
+    config = with_data_set(config)
     with failing_together():
         example, _ = evaluation_views.evaluation_examples(
             config.data, image_size=config.image_size, num_scenes=config.sample.num_scenes
