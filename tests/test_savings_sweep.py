@@ -62,13 +62,16 @@ def rendered(scenes: Scenes, hidden: list[int], novel: list[int]) -> np.ndarray:
 def test_quality_is_that_of_the_colours_and_the_context():
     scenes = box_scenes(5)
     honest = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
-    found = quality(scenes, rendered(scenes, honest, honest))
-    assert found["total_variation"] == pytest.approx(0) and found["purity"] == found["novel_view_agreement"] == 1
+    views = rendered(scenes, honest, honest)
+    found = quality(scenes, views[:, 1], views)
+    assert found["total_variation"] == pytest.approx(0)
+    assert found["purity"] == found["purity_of_x0"] == found["novel_view_agreement"] == 1
     biased = rendered(scenes, [0] * 10, [0] * 5 + [1] * 5)
     biased[0, 1] = 0.5 * biased[0, 1] + 0.5 * rendered(scenes, [2], [2])[0, 1]
     biased[:, 0] += 0.1
-    found = quality(scenes, biased)
-    assert found["total_variation"] == pytest.approx(0.5) and found["purity"] == 0.9
+    found = quality(scenes, views[:, 1], biased)
+    assert found["total_variation"] == pytest.approx(0.5)
+    assert found["purity"] == 0.9 and found["purity_of_x0"] == 1
     assert found["novel_view_agreement"] == 0.5 and found["context_psnr"] == pytest.approx(20.0)
 
 

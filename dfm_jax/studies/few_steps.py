@@ -16,41 +16,30 @@ import dataclasses
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from dfm_jax.config import FITTED, SAMPLERS, Config
-from dfm_jax.data.loading import evaluation_views, pipeline
-from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
-from dfm_jax.evaluation.calibration.known_odds import known_odds
-from dfm_jax.evaluation.calibration.reading import UNSEEN
-from dfm_jax.evaluation.image_metrics import psnr, total_variation
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.pages import plots
 from dfm_jax.runs import log
 from dfm_jax.runs.barriers import by_first, from_first, is_first
 from dfm_jax.runs.output_folders import writing_to
-from dfm_jax.sampling.batches import pairs_at_once
-from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples, sample_keys, to_image
+from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.solver_files import file_beside, read
 from dfm_jax.sampling.trained import restore_trained
-from dfm_jax.structs import Example
 from dfm_jax.studies.arguments import run_sweep
 from dfm_jax.studies.calibration import parse_seeds
+from dfm_jax.studies.sampling_quality import Scenes, of_honest_draws, quality, sample_all, seconds_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -71,21 +60,6 @@ class Point:
         return {"name": self.name, "sampler": self.settings["sampler"], "num_steps": self.settings["num_steps"]}
 
 
-@dataclasses.dataclass(frozen=True)
-class Scenes:
-    """The contexts that are sampled behind, and what is known of them."""
-
-    example: Example  # [s]
-    data: SceneDataset
-    numbers: tuple[int, ...]  # [s] of the scenes in the data set
-    num_samples: int  # of each
-
-    @property
-    def pairs(self) -> np.ndarray:
-        """[s * n, 2]: scene and sample."""
-        return np.array([(i, j) for i in range(len(self.numbers)) for j in range(self.num_samples)], np.int32)
-
-
 def sweep(
     config: Config, workdir: str, folder: Path, seeds: Sequence[int], chosen: str, files: Sequence[str], at_once: int
 ) -> dict[str, Any]:
@@ -102,17 +76,15 @@ def sweep(
     measured = points(workdir, chosen, files)
 
     def write() -> dict[str, Any]:
-        scenes = _scenes(config)
+        scenes = Scenes.of(config)
         source = made_from.model_and_data(trained.params, trained.step, scenes.data)
         about = {"step": trained.step, "made_from": source, "num_samples": len(scenes.pairs), "seeds": list(seeds)}
-        if kind := known_odds(scenes.data):
-            honest = expected_total_variation(len(scenes.pairs), kind.odds.ravel())
-            about["total_variation_of_honest_draws"] = honest
+        about |= of_honest_draws(scenes)
         records: list[dict[str, Any]] = []
-        finish = partial(_finished, trained.sampled_with(sampler="ddim").diffusion())
+        finishing = trained.sampled_with(sampler="ddim").diffusion()
         with tqdm(total=len(measured) * len(seeds), unit="seed", desc="few steps") as bar:
             for point in measured:
-                records.append(point.record | _measure(trained, point, scenes, seeds, finish, at_once, bar.update))
+                records.append(point.record | _measure(trained, point, scenes, seeds, finishing, at_once, bar.update))
                 (folder / OURS[1]).write_text(json.dumps(about | {"records": records}, indent=1) + "\n")
         plots.few_steps(folder / OURS[0], records, about.get("total_variation_of_honest_draws"))
         return about | {"records": records}
@@ -146,97 +118,27 @@ def points(workdir: str, chosen: str, files: Sequence[str]) -> list[Point]:
     return found
 
 
-def _scenes(config: Config) -> Scenes:
-    """As `--mode=evaluate` chooses them."""
-    sampling = dataclasses.replace(config.data.view_sampling, num_target=config.evaluate.num_target)
-    source = dataclasses.replace(config.data, view_sampling=sampling)
-    views = evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True)
-    data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-    example = evaluation_views.load_views(config.data, views, image_size=config.image_size)
-    return Scenes(jax.device_put(example), data, tuple(number for number, _ in views), config.evaluate.num_samples)
-
-
 def _measure(
     trained: Sampler,
     point: Point,
     scenes: Scenes,
     seeds: Sequence[int],
-    finish: Callable[[Samples, Example], tuple[Array, Array]],
+    finishing: DiffusionSampler,
     at_once: int,
     told: Callable[[int], Any],
 ) -> dict[str, Any]:
     """The numbers of a point: of every seed, and their means."""
     diffusion = trained.sampled_with(**point.settings).diffusion()
-    size = at_once or pairs_at_once(trained.config.image_size)
-    batches = np.array_split(scenes.pairs, max(1, len(scenes.pairs) // size))
-    batches = [np.concatenate([batch, batch[-1:]])[: len(batches[0])] for batch in batches]
-    lengths = [len(part) for part in np.array_split(scenes.pairs, len(batches))]
     measured, seconds = [], []
     for seed in seeds:
-        parts = []
-        for batch, length in zip(batches, lengths, strict=True):
-            start = time.perf_counter()
-            samples, example = jax.block_until_ready(_sample(diffusion, scenes.example, jax.random.key(seed), *batch.T))
-            seconds.append(time.perf_counter() - start)
-            parts.append([np.asarray(x)[:length] for x in finish(samples, example)])
-        measured.append(_numbers(scenes, *(np.concatenate(each) for each in zip(*parts, strict=True))))
+        x0, views, times = sample_all(diffusion, finishing, scenes, seed, at_once)
+        measured.append(quality(scenes, x0, views))
+        seconds += times
         told(1)
-    while len(seconds) <= TIMED:  # the first call compiles
-        start = time.perf_counter()
-        jax.block_until_ready(_sample(diffusion, scenes.example, jax.random.key(0), *batches[0].T))
-        seconds.append(time.perf_counter() - start)
+    if len(seconds) <= TIMED:  # the first call compiles
+        seconds += seconds_in_turn({"": diffusion}, scenes, TIMED, at_once)[""]
     means = {name: float(np.mean([each[name] for each in measured])) for name in measured[0]}
-    return means | {"seconds": min(seconds[1:]) / len(batches[0]), "of_seeds": measured}
-
-
-@jax.jit
-def _sample(
-    sampler: DiffusionSampler, example: Example, key: Array, scene: Array, number: Array
-) -> tuple[Samples, Example]:
-    """Samples [b], and their examples."""
-    example = jax.tree.map(lambda x: x[scene], example)
-    return sampler.sample(example, sample_keys(key, example.index, number)), example
-
-
-@jax.jit
-def _finished(sampler: DiffusionSampler, samples: Samples, example: Example) -> tuple[Array, Array]:
-    """The sampled image [b, h, w, 3], and what the scene looks like at the context and target cameras
-    [b, v + t, h, w, 3], in [0, 1]."""
-    scene, _ = sampler.scene(samples)
-    cameras = jax.tree.map(lambda *c: jnp.concatenate(c, axis=1), example.context.camera, example.target.camera)
-    size = sampler.model.image_size
-    return to_image(samples.x0), sampler.render(scene, cameras, size, size).rgb
-
-
-def _numbers(scenes: Scenes, x0: np.ndarray, views: np.ndarray) -> dict[str, float]:
-    """Of all samples [s * n] of a seed, in the order of `pairs`."""
-    example, n = jax.device_get(scenes.example), scenes.num_samples
-    of_scene = lambda x: x.reshape(-1, n, *x.shape[1:])
-    v = example.context.images.shape[1]
-    known = example.context.valid[:, None].repeat(n, 1)
-    agreement = psnr(of_scene(views[:, :v]), example.context.images[:, None])
-    numbers = {"context_psnr": float(agreement[known].mean())}
-    if (kind := known_odds(scenes.data)) is None:
-        return numbers
-    modes, clean, clean_x0 = [], [], []
-    for i, number in enumerate(scenes.numbers):
-        attributes, poses = scenes.data.scene(number).attributes, example.target.absolute_pose[i]
-        read = partial(kind.read, attributes, poses, example.target.camera.intrinsics[i])
-        shown = read(of_scene(views[:, v:])[i])
-        seen = shown.modes[:, 0] != UNSEEN
-        modes.append(shown.modes[seen])
-        clean.append(shown.clean[seen, 0])
-        images = np.concatenate([of_scene(x0)[i][:, None], of_scene(views[:, v + 1 :])[i]], axis=1)
-        clean_x0.append(read(images).clean[seen, 0])
-    modes = np.concatenate(modes)
-    counts = np.bincount(modes[:, 0], minlength=kind.odds.size)
-    novel, told = modes[:, 1:], modes[:, 1:] != UNSEEN
-    return numbers | {
-        "total_variation": total_variation(counts, kind.odds.ravel()),
-        "purity": float(np.concatenate(clean).mean()),
-        "purity_of_x0": float(np.concatenate(clean_x0).mean()),
-        "novel_view_agreement": float((novel == modes[:, :1])[told].mean()),
-    }
+    return means | {"seconds": min(seconds[1:]), "of_seeds": measured}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -14,9 +14,11 @@ import numpy as np
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import evaluation_views, pipeline, toy_scenes
+from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.evaluation.calibration import toy_modes
+from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
+from dfm_jax.evaluation.calibration.known_odds import known_odds
+from dfm_jax.evaluation.calibration.reading import UNSEEN
 from dfm_jax.evaluation.image_metrics import psnr, total_variation
 from dfm_jax.sampling.batches import pairs_at_once
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples, sample_keys, to_image
@@ -47,37 +49,47 @@ class Scenes:
         """[s * n, 2]: scene and sample."""
         return np.array([(i, j) for i in range(len(self.numbers)) for j in range(self.num_samples)], np.int32)
 
-    def batches(self, image_size: int) -> list[tuple[np.ndarray, int]]:
-        """The pairs in batches of one size, filled up with the last pair, and how many of each are counted."""
+    def batches(self, size: int) -> list[tuple[np.ndarray, int]]:
+        """The pairs in batches of one size, filled up with the last pair, and how many of each are counted.
+
+        Args:
+          size: 0: what is sampled at once elsewhere.
+        """
         pairs = self.pairs
-        size = min(len(pairs), pairs_at_once(image_size))
+        size = min(len(pairs), size or pairs_at_once(self.example.target.images.shape[2]))
         parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         return [(np.concatenate([part, part[-1:].repeat(size - len(part), 0)]), len(part)) for part in parts]
 
 
 def sample_all(
-    sampler: DiffusionSampler, finishing: DiffusionSampler, scenes: Scenes, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    sampler: DiffusionSampler, finishing: DiffusionSampler, scenes: Scenes, seed: int, at_once: int = 0
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """What diffusion ended with [s * n, h, w, 3], and what the scenes look like at the context and target cameras
-    [s * n, v + t, h, w, 3], in the order of `scenes.pairs`.
+    [s * n, v + t, h, w, 3], in the order of `scenes.pairs`; and the seconds of a sample without its scene, of each
+    batch (of the first, with those of compiling).
 
     Args:
       finishing: infers the scenes and renders them, whatever samples.
+      at_once: as `Scenes.batches`.
     """
-    found = []
-    for batch, count in scenes.batches(sampler.model.image_size):
-        samples, example = _sample(sampler, scenes.example, jax.random.key(seed), *batch.T)
+    found, seconds = [], []
+    for batch, count in scenes.batches(at_once):
+        start = time.perf_counter()
+        samples, example = jax.block_until_ready(_sample(sampler, scenes.example, jax.random.key(seed), *batch.T))
+        seconds.append((time.perf_counter() - start) / len(batch))
         found.append([np.asarray(x)[:count] for x in _finish(finishing, samples, example)])
     x0, views = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return x0, views
+    return x0, views, seconds
 
 
-def seconds_in_turn(samplers: Mapping[str, DiffusionSampler], scenes: Scenes, rounds: int) -> dict[str, list[float]]:
-    """Seconds of a sample without its scene in each of some rounds, in which all take turns; compiling is left out."""
+def seconds_in_turn(
+    samplers: Mapping[str, DiffusionSampler], scenes: Scenes, rounds: int, at_once: int = 0
+) -> dict[str, list[float]]:
+    """The same seconds in each of some rounds, in which all take turns; compiling is left out."""
     seconds: dict[str, list[float]] = {name: [] for name in samplers}
+    batch, _ = scenes.batches(at_once)[0]
     for number in range(rounds + 1):
         for name, sampler in samplers.items():
-            batch, _ = scenes.batches(sampler.model.image_size)[0]
             start = time.perf_counter()
             jax.block_until_ready(_sample(sampler, scenes.example, jax.random.key(number), *batch.T))
             seconds[name].append((time.perf_counter() - start) / len(batch))
@@ -101,31 +113,40 @@ def _finish(sampler: DiffusionSampler, samples: Samples, example: Example) -> tu
     return to_image(samples.x0), sampler.render(scene, cameras, size, size).rgb
 
 
-def quality(scenes: Scenes, views: np.ndarray) -> dict[str, float]:
-    """Of scenes [s * n] at their context and target cameras: `context_psnr`; where the odds of the hidden colour are
-    known (toy), `total_variation` to them, `purity`, the share of samples of one colour, and `novel_view_agreement`,
-    the share of novel views that show the colour of target view 0."""
+def quality(scenes: Scenes, x0: np.ndarray, views: np.ndarray) -> dict[str, float]:
+    """Of what `sample_all` gave: `context_psnr`; where the odds of what is hidden are known, `total_variation` to them,
+    `purity`, the share of samples that show one case alone, in their scenes and (`purity_of_x0`) in what diffusion
+    ended with, and `novel_view_agreement`, the share of novel views that show the case of target view 0."""
     example, n = jax.device_get(scenes.example), scenes.num_samples
-    by_scene = views.reshape(-1, n, *views.shape[1:])
+    by_scene = lambda x: x.reshape(-1, n, *x.shape[1:])
     v = example.context.images.shape[1]
-    known = example.context.valid[:, None].repeat(n, 1)
-    numbers = {"context_psnr": float(psnr(by_scene[:, :, :v], example.context.images[:, None])[known].mean())}
-    if not toy_modes.has_known_odds(scenes.data):
+    contexts, targets, images = by_scene(views[:, :v]), by_scene(views[:, v:]), by_scene(x0)
+    valid = example.context.valid[:, None].repeat(n, 1)
+    numbers = {"context_psnr": float(psnr(contexts, example.context.images[:, None])[valid].mean())}
+    if (kind := known_odds(scenes.data)) is None:
         return numbers
-    modes, clean = [], []
+    modes, clean, clean_x0 = [], [], []
     for i, number in enumerate(scenes.numbers):
         attributes, poses = scenes.data.scene(number).attributes, example.target.absolute_pose[i]
-        read = partial(toy_modes.read_views, attributes, poses, example.target.camera.intrinsics[i])
-        shown, pure = read(by_scene[i, :, v:])
-        seen = shown[:, 0] != toy_modes.UNSEEN
-        modes.append(shown[seen])
-        clean.append(pure[seen, 0])
+        read = partial(kind.read, attributes, poses, example.target.camera.intrinsics[i])
+        shown = read(targets[i])
+        seen = shown.modes[:, 0] != UNSEEN
+        modes.append(shown.modes[seen])
+        clean.append(shown.clean[seen, 0])
+        clean_x0.append(read(np.concatenate([images[i][:, None], targets[i][:, 1:]], axis=1)).clean[seen, 0])
     modes = np.concatenate(modes)
-    odds = toy_scenes.HIDDEN_PROBABILITIES
-    counts = np.bincount(modes[:, 0], minlength=len(odds))
-    told = modes[:, 1:] != toy_modes.UNSEEN
+    counts = np.bincount(modes[:, 0], minlength=kind.odds.size)
+    told = modes[:, 1:] != UNSEEN
     return numbers | {
-        "total_variation": total_variation(counts, np.array(odds)),
+        "total_variation": total_variation(counts, kind.odds.ravel()),
         "purity": float(np.concatenate(clean).mean()),
+        "purity_of_x0": float(np.concatenate(clean_x0).mean()),
         "novel_view_agreement": float((modes[:, 1:] == modes[:, :1])[told].mean()),
     }
+
+
+def of_honest_draws(scenes: Scenes) -> dict[str, float]:
+    """The `total_variation_of_honest_draws` that as many samples have on average; nothing where odds are not known."""
+    if (kind := known_odds(scenes.data)) is None:
+        return {}
+    return {"total_variation_of_honest_draws": expected_total_variation(len(scenes.pairs), kind.odds.ravel())}

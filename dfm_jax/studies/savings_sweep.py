@@ -27,12 +27,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import toy_scenes
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.evaluation.calibration import toy_modes
-from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
 from dfm_jax.forward_models.build import require_scenes
 from dfm_jax.pages import plots
 from dfm_jax.runs import log
@@ -42,7 +39,7 @@ from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.studies.arguments import run_sweep
 from dfm_jax.studies.calibration import parse_seeds
-from dfm_jax.studies.sampling_quality import Scenes, quality, sample_all, seconds_in_turn
+from dfm_jax.studies.sampling_quality import Scenes, of_honest_draws, quality, sample_all, seconds_in_turn
 from dfm_jax.studies.steps_sweep import compare
 
 logger = logging.getLogger(__name__)
@@ -74,9 +71,7 @@ def sweep(
         scenes = Scenes.of(config)
         about = {"step": trained.step, "num_samples": len(scenes.pairs), "seeds": list(seeds)}
         about["made_from"] = made_from.model_and_data(trained.params, trained.step, scenes.data)
-        if toy_modes.has_known_odds(scenes.data):
-            odds = toy_scenes.HIDDEN_PROBABILITIES
-            about["total_variation_of_honest_draws"] = expected_total_variation(len(scenes.pairs), odds)
+        about |= of_honest_draws(scenes)
         result = {}
         for records in _measured(dict(zip(names, ways, strict=True)), scenes, seeds):
             result = about | {"records": records}
@@ -124,9 +119,9 @@ def _measured(ways: Mapping[str, Sampler], scenes: Scenes, seeds: Sequence[int])
         for name, sampler in samplers.items():
             of_seeds = []
             for seed in seeds:
-                x0, views = sample_all(sampler, exact, scenes, seed)
+                x0, views, _ = sample_all(sampler, exact, scenes, seed)
                 near = compare(x0, full.setdefault(seed, x0), None, len(x0))
-                of_seeds.append(near | quality(scenes, views))
+                of_seeds.append(near | quality(scenes, x0, views))
                 bar.update()
             means = {key: float(np.mean([each[key] for each in of_seeds])) for key in of_seeds[0]}
             records.append({"name": name} | means | {"of_seeds": of_seeds})
