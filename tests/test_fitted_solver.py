@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import runpy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.commands.export_model import export_model
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.command_line import read_config
 from dfm_jax.diffusion.fitted_solver import FittedSolver, dpm_solver_as_fitted, fitted
@@ -27,7 +29,8 @@ from dfm_jax.training.setup import make_train_setup
 from tests.test_diffusion import normal
 from tests.tiny import jit, optimised_jit
 
-LINEAR = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "linear.py")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LINEAR, SCRIPT = str(ROOT / "configs" / "linear.py"), ROOT / "examples" / "sample_exported.py"
 KEY = jax.random.key(5)
 HAND = np.array([999, 960, 910, 830, 400, -1])
 
@@ -197,3 +200,35 @@ def test_timesteps_chosen_by_hand_are_dpm_solver_at_these(workdir, tmp_path, cap
     np.testing.assert_array_equal(solver.timesteps, [999, 850, 400])
     wanted = dpm_solver_as_fitted(cosine_schedule(), [999, 850, 400, -1])
     np.testing.assert_allclose(solver.weights, wanted.weights, atol=1e-5)
+
+
+def test_an_export_samples_with_its_solver_and_needs_none_of_this_package(fitted_file, workdir, tmp_path, monkeypatch):
+    config = restore_config(workdir, sampler="fitted", num_steps=3)
+    trained = restore_trained(config, workdir)
+    files = export_model(trained, tmp_path, ("stablehlo", "parameters"))["parameters"]["files"]
+    assert str(tmp_path / "solver-3.json") in files
+    monkeypatch.setattr("sys.argv", ["sample_exported.py", str(tmp_path)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    drawn = np.load(tmp_path / "samples.npy")
+
+    example, _ = held_out_examples(config, len(drawn))
+    noise = np.random.default_rng(0).normal(size=drawn.shape).astype("f")
+    diffusion = restore_trained(config, tmp_path).diffusion()  # the export is a workdir, and its solver lies beside it
+
+    @jit
+    def sample(diffusion, example, noise):
+        denoise_fn = diffusion.denoise_fn(diffusion.cache_context(example))
+        return fitted(denoise_fn, noise, diffusion.schedule, diffusion.solver, carry=jnp.zeros_like(noise))
+
+    np.testing.assert_allclose(drawn, sample(diffusion, example, noise), atol=1e-4)
+
+
+def test_what_stands_in_says_so_and_the_models_own_does_not(fitted_file, workdir, caplog, tmp_path):
+    config = restore_config(workdir, sampler="fitted", num_steps=3)
+    restore_trained(config, workdir)
+    assert "stands in" not in caplog.text
+    values = json.loads(fitted_file.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(changed(values, made_from=values["made_from"] | {"parameters": "0", "name": "toy"}))
+    restore_trained(restore_config(workdir, sampler="fitted", num_steps=3, solver_file=str(other)), workdir)
+    assert "was fitted to another model (toy, step 200), and stands in for one of this model" in caplog.text
