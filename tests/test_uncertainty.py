@@ -1,6 +1,7 @@
 """Best of N, sparsification, ranks and intervals, Chamfer distance: against closed forms and brute force."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -110,8 +111,24 @@ def test_scalars_are_pooled_over_scenes_and_shown():
     assert name == "height" and found["count"] == sum(found["histogram"]) == 60 and found["p"] > 1e-3
     result = {"settings": {"num_samples": 6}, "deterministic": False, "scalars": {name: found}}
     page = uncertainty_section.section(result | summary.summarise(scenes))
-    assert "no deviation found" in page and "<th>5</th>" in page and "<th>10</th>" not in page
+    assert page.count("<rect") == len(found["histogram"]) and f"<title>{' '.join(map(str, found['histogram']))}" in page
+    assert ("no deviation found" in page or "within 3%" in page) and "<th>5</th>" in page and "<th>10</th>" not in page
     assert uncertainty_section.section(result | {"deterministic": True}) == ""
+
+
+def test_bins_of_a_histogram_are_as_high_as_their_shares():
+    drawn = re.findall(r'height="([\d.]+)"/>', uncertainty_section._bars([3, 1, 0, 0]))
+    assert [float(height) / uncertainty_section.EVEN for height in drawn] == [2, 1, 0, 0]  # 3 is cut off at twice even
+    assert uncertainty_section._bars([7]) == "7"
+
+
+@pytest.mark.parametrize(
+    ("p", "coverage", "said"),
+    [(0.5, 0.52, "within 3%"), (0.5, 0.54, "no deviation found"), (1e-4, 0.5, "not calibrated")],
+)
+def test_the_page_says_whether_an_attribute_is_calibrated(p, coverage, said):
+    verdict = uncertainty_section._verdict({"p": p, "coverage": [coverage], "levels": [0.5]})
+    assert said in verdict and ("within" in verdict) == ("within" in said)
 
 
 def test_a_mean_over_scenes_of_the_best_of_n():

@@ -56,6 +56,7 @@ th.text, td.text { text-align: left; white-space: normal; }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto;
   font-size: .88rem; }
+.ranks { vertical-align: middle; fill: var(--accent); } .ranks line { stroke: var(--ink); stroke-dasharray: 3 2; }
 .curve { width: 100%; max-width: 46rem; height: auto; display: block; }
 .curve text { fill: var(--soft); font-size: 12px; } .curve line { stroke: var(--line); }
 .curve polyline { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; }
