@@ -7,10 +7,16 @@ import weakref
 import numpy as np
 import pytest
 
+from dfm_jax.commands import evaluated_scenes, evaluated_views, measured_scenes
+from dfm_jax.data.builders.transforms_json import TransformsSource
+from dfm_jax.data.loading.view_sampling import ViewIndices
+from dfm_jax.data.preparing import building
 from dfm_jax.evaluation import distribution_metrics, distributions, features, scene_store, summary
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
 from dfm_jax.evaluation.feature_files import open_features, write_features
 from dfm_jax.pages import evaluation_page
+from tests import captures_source
+from tests.test_protocols import OPTIONS, Repeating, config_for
 from tests.test_scores import made_scores
 
 TRUTH = {"data": {"files": "0123", "index": "4567"}, "frames": [[0, [1]], [1, [1]]], "image_size": 4}
@@ -55,6 +61,29 @@ class Store(scene_store.StoredScenes):
 
     def scores(self, index):
         return self.measured(index)
+
+
+def test_one_group_of_scenes_is_sampled_and_measured_at_a_time(tmp_path, monkeypatch):
+    """However many groups there are: their pictures are stored, and go."""
+    captures_source.write_transforms(tmp_path / "source" / "a", captures_source.arc(6))
+    building.prepare(TransformsSource(tmp_path / "source", (0, 0, 0)), tmp_path, "captures", OPTIONS)
+    config = config_for(tmp_path, "captures", num_samples=2)
+    data = evaluated_views.open_data(config)
+    views = [(0, ViewIndices(np.array([i % 3]), np.array([4, 5]))) for i in range(12)]
+    alive, most = [], []
+
+    class Counted(Repeating):
+        def __call__(self, example):
+            scenes = super().__call__(example)
+            alive[:] = [ref for ref in alive if ref() is not None] + [weakref.ref(each.views.rgb) for each in scenes]
+            most.append(len(alive))
+            return scenes
+
+    monkeypatch.setattr(evaluated_scenes, "_Sampling", Counted)
+    networks = measured_scenes.Networks(None, None, None, {})
+    store = scene_store.SceneStore(tmp_path / "evaluation", {})
+    evaluated_scenes.evaluate_scenes(config, {}, data, views, [*range(12)], store, networks)
+    assert len(most) == 6 and max(most) <= 2 * Counted.at_once and store.done() == {*range(12)}
 
 
 @pytest.mark.parametrize("count", [10, 400])

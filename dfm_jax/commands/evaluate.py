@@ -97,7 +97,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         distances, missing = distribution_numbers(store, networks.extractor, len(views), counts, truth, data.path)
         scores = StoredScores(store, len(views))
         if networks.video is not None:
-            of_videos = video_numbers(networks.video, (store.images(i) for i in range(len(views))))
+            of_videos = video_numbers(networks.video, map(store.images, range(len(views))), store.folder)
             distances, missing = distances | of_videos[0], missing | of_videos[1]
         known = known_odds(data)
         of_odds = {"scalars": calibration_of_scalars(scores, known.likely if known else {})}
