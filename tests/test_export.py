@@ -29,6 +29,7 @@ from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
 from dfm_jax.runs.train_state import create
+from dfm_jax.sampling import trained
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from tests.programs import PATIENCE
 from tests.test_sample import tiny_config
@@ -130,7 +131,10 @@ def test_scenes_are_sampled_and_exported_and_the_next_time_found(exported, tmp_p
     config, _, _, folder = exported
     few = dataclasses.replace(config.sample, num_scenes=1, num_samples=2)
     config = dataclasses.replace(config, sample=few)
+    restored, restore = [], trained.restore_params
+    monkeypatch.setattr(trained, "restore_params", lambda workdir: restored.append(workdir) or restore(workdir))
     told = export(config, folder, tmp_path, ["transforms", "parameters"], num_views=2)
+    assert restored == [folder]  # once for both kinds
     assert json.loads(json.dumps(told)) == told
     assert (told["frame"], told["scale"], told["psnr_to_field"]) == ("source", 1.0, None)
     assert told["formats"].keys() == {"transforms", "parameters"} and told["formats"]["transforms"]["views"] == 2

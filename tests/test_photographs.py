@@ -15,6 +15,7 @@ from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.sampling import photographs
 from dfm_jax.sampling.cameras import target_pose
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.sources import to_example
@@ -226,6 +227,18 @@ def test_a_lens_that_bends_lines_is_undone(transforms):
     assert isinstance(photographs[0], Image.Image) and abs(camera.intrinsics[0, 0, 0] - 0.5) > 0.01
     with pytest.raises(UserError, match="turn it first"):
         cameras_of(str(file), images, 0.0)
+
+
+def test_a_photograph_is_opened_once_and_kept_at_the_size_of_a_page(tmp_path, monkeypatch):
+    opened, read = [], photographs.open_photograph
+    monkeypatch.setattr(photographs, "open_photograph", lambda *source: opened.append(source) or read(*source))
+    Image.fromarray(PHOTO).resize((1800, 1200)).save(tmp_path / "large.png")
+    found = given(tmp_path / "large.png")
+    assert len(opened) == 1 and [image.size for image in found.shown] == [(640, 427)]
+    as_page = Image.open(tmp_path / "large.png").convert("RGB")
+    as_page.thumbnail((640, 640))
+    np.testing.assert_array_equal(np.asarray(found.shown[0]), np.asarray(as_page))
+    assert [image.size for image in given(PHOTO).shown] == [(60, 40)]  # nothing is enlarged
 
 
 def test_a_target_camera_is_given_by_numbers_by_name_or_by_a_file(transforms):

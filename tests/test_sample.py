@@ -304,6 +304,13 @@ def test_preview_has_a_row_for_each_scene(run):
     assert np.any(np.all(windows == context, axis=(2, 3, 4)))  # the second row begins with the second context
 
 
+def test_there_must_be_room_for_the_scenes_as_well(run):
+    with np.load(run.folder / "scenes.npz") as arrays:
+        signals = sum(arrays[name].nbytes for name in arrays.files if name.startswith("signal"))
+    images = 3 * SCENES * SAMPLES * SIZE**2 * 3 * 4  # rendered, sampled, and the latter beside the scenes
+    assert signals > images and sampling._least_bytes(run.config, SCENES) == signals + images
+
+
 def test_a_photograph_of_ones_own_is_sampled_as_the_sampler_does(run, tmp_path):
     """The same bits; and the page shows the photograph, what was assumed of it, and no truth."""
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)).save(tmp_path / "photo.png")
