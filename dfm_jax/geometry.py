@@ -41,13 +41,16 @@ def relative_poses(
 
 
 def invert_intrinsics(intrinsics: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
-    """Inverse of upper triangular pinhole matrices [[fx, s, cx], [0, fy, cy], [0, 0, 1]], in closed form."""
+    """Inverse of pinhole matrices [[fx, skew, cx], [turn, fy, cy], [0, 0, 1]] in closed form, by eliminating `turn`. It
+    is 0 unless a camera was rolled by less than 90 degrees under a picture that stayed (`data/loading/transforms`)."""
     fx, skew, cx = (intrinsics[..., 0, i] for i in range(3))
-    fy, cy = intrinsics[..., 1, 1], intrinsics[..., 1, 2]
+    turn, fy, cy = (intrinsics[..., 1, i] for i in range(3))
+    fy = fy - turn * skew / fx
+    cy = cy - turn * cx / fx
     zero, one = jnp.zeros_like(fx), jnp.ones_like(fx)
     rows = [
-        [1 / fx, -skew / (fx * fy), (skew * cy / fy - cx) / fx],
-        [zero, 1 / fy, -cy / fy],
+        [1 / fx + turn * skew / (fx * fx * fy), -skew / (fx * fy), (skew * cy / fy - cx) / fx],
+        [zero - turn / (fx * fy), 1 / fy, -cy / fy],
         [zero, zero, one],
     ]
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)

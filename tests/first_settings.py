@@ -77,6 +77,7 @@ FIRST = {
 ADDED = {
     "init_rule": "same",
     "data.view_sampling.context_as_target_probability": 0.0,
+    "data.view_sampling.roll": 0.0,
     "model.name": "radiance_field",
     "model.encoder.name": "dit",
     "model.encoder.init_file": "",

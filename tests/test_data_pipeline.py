@@ -167,6 +167,20 @@ def test_a_mirrored_example_is_the_mirror_image_of_the_plain_one(config):
     np.testing.assert_allclose(camera.intrinsics[..., 0, 2], 1 - reference.intrinsics[..., 0, 2], atol=1e-6)
 
 
+def test_rolled_examples_have_the_same_pictures_and_rays_of_other_cameras(config):
+    plain = with_sampling(config, flip_probability=0.0, scale_jitter=0.0)
+    (before,), (after,) = read(plain, 1), read(with_sampling(plain, roll=60.0), 1)
+    angles = []
+    for views, rolled in ((before.context, after.context), (before.target, after.target)):
+        np.testing.assert_array_equal(rolled.images, views.images)
+        backwards = np.linalg.inv(views.camera.intrinsics) @ rolled.camera.intrinsics
+        rays = [v.absolute_pose[..., :3] @ np.linalg.inv(v.camera.intrinsics) for v in (views, rolled)]
+        np.testing.assert_allclose(*rays, atol=1e-5)
+        angles.append(np.rad2deg(np.arccos(backwards[..., 0, 0]))[views.valid])
+    angles = np.concatenate(angles)
+    assert len(set(angles.round(3))) == len(angles) and 20 < angles.max() < 60
+
+
 def test_about_half_of_the_examples_are_mirrored(config):
     plain = read(with_sampling(config, flip_probability=0.0), 25)
     some = read(config, 25)

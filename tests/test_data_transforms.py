@@ -2,11 +2,16 @@
 
 import io
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from dfm_jax.data.loading import transforms
+from dfm_jax.geometry import cast_rays, pixel_grid
+from dfm_jax.rendering.ray_marching import render_single_pass
+from dfm_jax.structs import Camera
+from tests.tiny import jit
 
 
 def random_pose(rng):
@@ -66,6 +71,38 @@ def test_a_mirrored_world_point_lands_at_one_minus_u():
         np.testing.assert_allclose(after, [1, 0] + before * [-1, 1], atol=1e-9)
         assert intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0
         assert np.linalg.det(mirrored_pose[:3, :3]) == pytest.approx(1)
+
+
+def test_under_a_rolled_camera_points_are_seen_where_they_were_and_its_axes_turn():
+    rng = np.random.default_rng(3)
+    poses, points, angles = np.stack([random_pose(rng) for _ in range(3)]), rng.normal(size=(20, 3)), [0.0, 0.7, -1.3]
+    rolled, intrinsics = transforms.roll(poses, np.stack([INTRINSICS] * 3), np.array(angles))
+    for pose, turned, matrix, angle in zip(poses, rolled, intrinsics, angles, strict=True):
+        np.testing.assert_allclose(project(turned, matrix, points), project(pose, INTRINSICS, points), atol=1e-9)
+        np.testing.assert_allclose(turned[:, 2:], pose[:, 2:], atol=1e-12)  # the optical axis and the place stay
+        assert np.arccos(np.clip(turned[:3, 0] @ pose[:3, 0], -1, 1)) == pytest.approx(abs(angle), abs=1e-6)
+
+
+def test_rendering_is_unchanged_by_rolling_cameras():
+    """Of any radiance field: the rays through the pixels are the same."""
+    rng = np.random.default_rng(4)
+    poses = np.stack([random_pose(rng) for _ in range(3)])
+    plain = poses, np.stack([INTRINSICS] * 3)
+    rolled = transforms.roll(*plain, np.array([0.3, 1.3, -0.9]))
+
+    def field(rays, distances):
+        points = rays.origins[:, :, None] + distances[..., None] * rays.directions[:, :, None]
+        return jnp.exp(jnp.sin(3 * points[..., 0])), 0.5 + 0.5 * jnp.cos(2 * points)
+
+    @jit
+    def seen(camera):
+        xy = pixel_grid(6, 8, "centres").reshape(1, -1, 2)
+        near, far = jnp.full(3, 0.5), jnp.full(3, 4.0)
+        return render_single_pass(field, cast_rays(camera, xy), near, far, num_samples=16, background=0.0).rgb
+
+    renderings = [seen(Camera(*(jnp.asarray(x, jnp.float32) for x in camera))) for camera in (plain, rolled)]
+    np.testing.assert_allclose(*renderings, atol=1e-4)  # an angle near 90 degrees divides by its cosine
+    assert np.std(renderings[0]) > 0.05
 
 
 def test_mirroring_twice_changes_nothing():

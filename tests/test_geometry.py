@@ -79,6 +79,8 @@ def test_inverses_equal_linear_algebra(seed):
     intrinsics = np.array(camera.intrinsics)
     intrinsics[:, 0, 1] = rng.uniform(-0.2, 0.2, 4)
     np.testing.assert_allclose(invert_intrinsics(jnp.asarray(intrinsics)), np.linalg.inv(intrinsics), atol=1e-5)
+    intrinsics[:, 1, 0] = rng.uniform(-0.5, 0.5, 4)  # of a camera that was rolled under its picture
+    np.testing.assert_allclose(invert_intrinsics(jnp.asarray(intrinsics)), np.linalg.inv(intrinsics), atol=1e-5)
 
 
 def test_relative_poses_compose_to_the_world():

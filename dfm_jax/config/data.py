@@ -29,6 +29,9 @@ class ViewSamplingConfig:
     flip_probability: Share = 0.0  # chance to mirror all images (and cameras) of an example
     # Relative range of a random scaling of the world; 0.2 is +-20 %.
     scale_jitter: Annotated[float, Range(0.0, 1.0, open_above=True)] = 0.0
+    # Largest angle, degrees, by which each camera is rolled about its optical axis in training; the pictures stay as
+    # they are, and rays are looked up in them.
+    roll: Annotated[float, Range(0.0, 80.0)] = 0.0
     # Chance that, in training, the last target view is the first context view once more: what was shown must be seen in
     # the scene again. 0 as published.
     context_as_target_probability: Share = 0.0

@@ -27,8 +27,8 @@ class ExampleLoader:
     seed: int
 
     def __call__(self, position: tuple[int, int]) -> Example:
-        """For training, from its global index and scene: without the frames that are held out, mirrored and scaled at
-        random."""
+        """For training, from its global index and scene: without the frames that are held out; mirrored, scaled and
+        rolled at random."""
         index, number = position
         scene = self.data.scene(number)
         sampling = self.config.view_sampling
@@ -39,7 +39,9 @@ class ExampleLoader:
         indices = ViewIndices(kept[indices.context], kept[indices.target])
         flip = rng.random() < sampling.flip_probability
         scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
-        return self._example(index, scene, indices, flip, scale)
+        largest, num_views = np.deg2rad(sampling.roll), len(indices.context) + len(indices.target)
+        angles = rng.uniform(-largest, largest, num_views) if largest else None
+        return self._example(index, scene, indices, flip, scale, angles)
 
     def chosen(self, index: int, number: int, indices: ViewIndices, scale: float = 1.0) -> Example:
         """These views of scene `number` as they are but for the scale of its cameras, for evaluation."""
@@ -56,8 +58,16 @@ class ExampleLoader:
             )
         return scene.near, scene.far
 
-    def _example(self, index: int, scene: SceneRecord, indices: ViewIndices, flip: bool, scale: float) -> Example:
-        context, target = self._views(scene, indices, flip, scale)
+    def _example(
+        self,
+        index: int,
+        scene: SceneRecord,
+        indices: ViewIndices,
+        flip: bool,
+        scale: float,
+        angles: np.ndarray | None = None,
+    ) -> Example:
+        context, target = self._views(scene, indices, flip, scale, angles)
         near, far = self.bounds(scene)
         return Example(
             context=context,
@@ -67,13 +77,17 @@ class ExampleLoader:
             index=np.int32(index),
         )
 
-    def _views(self, scene: SceneRecord, indices: ViewIndices, flip: bool, scale: float) -> tuple[Views, Views]:
+    def _views(
+        self, scene: SceneRecord, indices: ViewIndices, flip: bool, scale: float, angles: np.ndarray | None
+    ) -> tuple[Views, Views]:
         frames = np.concatenate([indices.context, indices.target])
         images = np.stack([self.data.image(scene, int(frame), self.image_size) for frame in frames])
         poses, intrinsics = scene.camera_to_world[frames], scene.intrinsics[frames]
         if flip:
             images, poses, intrinsics = transforms.mirror(images, poses, intrinsics)
         poses = transforms.scale_world(poses, scale)
+        if angles is not None:
+            poses, intrinsics = transforms.roll(poses, intrinsics, angles)
         views = Views(
             images=images,
             camera=Camera(

@@ -80,6 +80,19 @@ def mirror(
     )
 
 
+def roll(camera_to_world: np.ndarray, intrinsics: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cameras [v, 4, 4], [v, 3, 3] that are turned about their optical axes by angles [v], in radians, under pictures
+    that stay as they are.
+
+    The intrinsics turn back: a world point is seen where it was, and every pixel's ray is the same in the world; only
+    the camera's coordinates are others. So nothing is resampled. The angles must be less than 90 degrees.
+    """
+    turn = np.tile(np.eye(4), (len(angles), 1, 1))
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angles)
+    turn[:, 1, 0], turn[:, 0, 1] = np.sin(angles), -np.sin(angles)
+    return camera_to_world @ turn, intrinsics @ turn[:, :3, :3]
+
+
 def scale_world(camera_to_world: np.ndarray, factor: float) -> np.ndarray:
     """Poses [v, 4, 4] in a world that is `factor` times as large."""
     scaled = np.array(camera_to_world)
