@@ -107,6 +107,6 @@ def test_other_pictures_take_the_place_of_context_views(tmp_path):
     assert len(set(made.index.tolist())) == familiarity.OF_EACH
     config = dfm_jax.load("toy").config
     Image.fromarray((255 * images[0]).astype(np.uint8)).save(tmp_path / "a.png")
-    assert familiarity._photographs(config, str(tmp_path))["photographs"].shape == (1, 24, 24, 3)
+    assert familiarity.photographs_in(config, str(tmp_path))["photographs"].shape == (1, 24, 24, 3)
     with pytest.raises(UserError, match="has no pictures"):
-        familiarity._photographs(config, str(tmp_path / "nowhere"))
+        familiarity.photographs_in(config, str(tmp_path / "nowhere"))

@@ -13,12 +13,12 @@ import pytest
 from dfm_jax.diffusion.distillation import Prior
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.pages import distillation_page
+from dfm_jax.pages import causes_page, distillation_page, unlike_page
 from dfm_jax.rendering.ray_sampling import coarse_distances
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.structs import Camera
 from dfm_jax.studies.score_distillation import __main__ as command
-from dfm_jax.studies.score_distillation import pictures, study
+from dfm_jax.studies.score_distillation import causes, pictures, study, unlike
 from dfm_jax.studies.score_distillation.methods import (
     PARTICLES,
     SAMPLED,
@@ -205,3 +205,61 @@ def test_the_page_says_who_kept_the_odds_and_who_burnt():
     said = distillation_page.verdict(result)
     assert said.startswith("ddim kept the odds") and "sds-100 and csd made colours" in said
     assert "None kept" in distillation_page.verdict({**result, "honest": {"limit": 0.01}})
+
+
+# --- causes, and pictures that are unlike
+
+
+def point(line, place, saturation):
+    return {"line": line, "place": place, "saturation": saturation, "contrast": 0.2, "diversity": 0.1}
+
+
+def test_causes_are_ranked_by_how_far_they_move_colours_along_a_line(tmp_path):
+    found = {
+        "scale": [point("sds", 1.0, 0.3), point("sds", 100.0, 0.9), point("ddim", 1.0, 0.5), point("ddim", 100.0, 0.6)],
+        "mean": [point("1", "samples (DDIM)", 0.5), point("1", "SDS", 0.4)],
+    }
+    ranks = causes.ranking(found, 0.5)
+    assert [row["cause"] for row in ranks] == ["scale", "mean"]
+    assert [row["moved"] for row in ranks] == pytest.approx([1.2, 0.2])
+    result = {"causes": found, "ranking": ranks, "truth": {"saturation": 0.5, "contrast": 0.2}, "step": 1}
+    page = causes_page.write_page(tmp_path, result).read_text()
+    assert "from 0.60 times that of true images at 1 (sds) to 1.80 times" in page
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5_000 for name in found)
+
+
+def test_every_variant_of_a_cause_changes_one_thing():
+    for name, variants in causes.CAUSES.items():
+        assert name in causes_page.CAUSES
+        assert len({(variant.line, variant.place) for variant in variants}) == len(variants) > 1
+        kinds = {variant.method.kind for variant in variants}
+        assert len(kinds) <= len(variants) and all(variant.method.evaluations <= 8 for variant in variants)
+
+
+def test_roc_areas_say_at_which_step_pictures_are_told_from_held_out_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(3, 9, 3))
+    others = rng.normal(size=(3, 9, 3))
+    others[1:, :, 0] += 100  # by the context, from the second step on
+    found = unlike.early({unlike.HELD_OUT: known, "noise": others})
+    assert set(found) == {"noise"} and found["noise"]["context_error"][1:] == [1.0, 1.0]
+    assert 0.1 < found["noise"]["context_error"][0] < 0.9 and 0.1 < found["noise"]["spread"][2] < 0.9
+    measured = {"context_psnr": 20.0, "mode_purity": 0.5, "diversity": 0.1}
+    kinds = {kind: {"ddim": measured, "estimate": {"mode_purity": 0.1}} for kind in (unlike.HELD_OUT, "noise")}
+    page = unlike_page.write_page(tmp_path, {"kinds": kinds, "early": found}).read_text()
+    assert "noise after the first step with" in page and "after the last with 1.00 (context error)" in page
+
+
+@pytest.mark.parametrize(
+    ("study_main", "arguments", "message"),
+    [
+        (causes.main, ["--causes=heat"], "no cause 'heat'"),
+        (unlike.main, ["--methods=heat"], "no method 'heat'"),
+        (causes.main, [f"--config={CONFIGS / 'linear.py'}:tiny"], "needs a model of scenes"),
+        (unlike.main, [f"--config={CONFIGS / 'linear.py'}:tiny"], "needs a model of scenes"),
+    ],
+)
+def test_mistakes_of_the_other_studies_are_one_clear_error(tmp_path, capsys, study_main, arguments, message):
+    assert study_main([f"--workdir={tmp_path / 'run'}", *arguments])
+    printed = capsys.readouterr()
+    assert message in printed.err and "Traceback" not in printed.err and not printed.out

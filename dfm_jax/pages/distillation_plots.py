@@ -63,3 +63,37 @@ def cause(path: Path, points: Sequence[Mapping[str, Any]], truth: Mapping[str, f
     if len(lines) > 1:
         every[0].legend(frameon=False)
     save_figure(figure, path)
+
+
+def kinds(path: Path, measured: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """A panel a measure, in it a group of bars a kind of picture, a bar a method."""
+    panels = {"context_psnr": "Context view, dB", "mode_purity": "Purity", "diversity": "Diversity"}
+    names = list(dict.fromkeys(name for found in measured.values() for name in found))
+    figure, every = new_figure(3, (12.0, 1.2 + 0.55 * len(measured)))
+    height = 0.8 / len(names)
+    for axes, (measure, title) in zip(every, panels.items(), strict=True):
+        for i, name in enumerate(names):
+            values = [found[name].get(measure, 0.0) for found in measured.values()]
+            places = [k + (i - (len(names) - 1) / 2) * height for k in range(len(measured))]
+            axes.barh(places, values, height=0.9 * height, color=COLOURS[(1 + i) % len(COLOURS)], label=name)
+        axes.set_yticks(range(len(measured)), list(measured))
+        axes.invert_yaxis()
+        axes.set_title(title, fontsize=11, fontweight="bold", loc="left")
+    every[-1].legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def over_steps(path: Path, areas: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """A panel a part, in it a line a kind of picture: the area under the ROC curve after each step."""
+    parts = list(next(iter(areas.values())))
+    figure, every = new_figure(len(parts), (12.0, 3.6))
+    for axes, part in zip(every, parts, strict=True):
+        for i, (kind, found) in enumerate(areas.items()):
+            style = {"marker": MARKERS[i % len(MARKERS)], "color": COLOURS[i % len(COLOURS)], "label": kind}
+            axes.plot(range(1, len(found[part]) + 1), found[part], ms=4, **style)
+        axes.axhline(0.5, color="0.6", ls="--")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("sampling step")
+        axes.set_title(part.replace("_", " ").capitalize(), fontsize=11, fontweight="bold", loc="left")
+    every[-1].legend(frameon=False, fontsize=8)
+    save_figure(figure, path)

@@ -63,7 +63,7 @@ def sweep(config: Config, workdir: str, folder: Path, pictures: str = "") -> dic
                 f"config.sample.reference_scenes, to {FEWEST} at least"
             )
         others = jax.tree.map(lambda x: x[count:], example)
-        kinds = other_pictures(np.asarray(others.context.images[:, 0])) | _photographs(config, pictures)
+        kinds = other_pictures(np.asarray(others.context.images[:, 0])) | photographs_in(config, pictures)
         reference = compute(trained, jax.tree.map(lambda x: x[:count], example))
         keep(folder / FILE, trained, reference)
         parts = {"held-out scenes": _parts(trained, others, "held-out scenes")}
@@ -128,7 +128,7 @@ def with_pictures(example: Example, images: np.ndarray) -> Example:
     return chosen.replace(context=context, index=np.arange(count, dtype=np.int32))
 
 
-def _photographs(config: Config, folder: str) -> dict[str, np.ndarray]:
+def photographs_in(config: Config, folder: str) -> dict[str, np.ndarray]:
     """The photographs below a folder, evenly chosen, at the model's size; none where no folder is named."""
     if not folder:
         return {}
