@@ -18,7 +18,7 @@ from dfm_jax.diffusion.cfg_plus_plus import cfg_plus_plus, guidance_scales
 from dfm_jax.diffusion.distillation import Prior, csd, dds, esd, ism, nfsd, reused, sds, sjc, vsd
 from dfm_jax.diffusion.guidance import Guidance, classifier_free_guidance
 from dfm_jax.diffusion.inversion import implied_noise, inverted
-from dfm_jax.diffusion.optimisation import draw_levels, draw_noise, optimised
+from dfm_jax.diffusion.optimisation import draw_levels, draw_noise, falling_rate, optimised
 from dfm_jax.diffusion.particles import ParticleScore, gaussian_prediction
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.timesteps import uniform_timesteps
@@ -65,7 +65,7 @@ def run(gradient, start, num_steps=600, rate=0.05, keys=None):
         noise_keys, level_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         return gradient(x, draw_levels(level_keys, 0.02, 0.98, 1000), draw_noise(noise_keys, x)), carry
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+    optimiser = optax.adam(falling_rate(rate, num_steps))
     render = lambda x, keys: (x, None)
     return np.asarray(jit(lambda x: optimised(render, estimate, x, keys, num_steps, optimiser))(start))
 

@@ -25,27 +25,31 @@ def optimised(
     estimate: Estimate,
     start: Any,
     keys: Key[Array, " b"],
-    num_steps: int,
+    num_steps: int | Int[Array, ""],
     optimiser: optax.GradientTransformation,
     carry: Any = None,
 ) -> Any:
-    """What `start` has become after `num_steps` steps of `optimiser`.
+    """What `start` has become after `num_steps` steps of `optimiser`; nothing can be differentiated through them.
 
     Args:
       keys: of the results: the randomness of a step depends on the result's key and the number of the step only.
       carry: what the first step's estimate is given.
     """
 
-    def step(state: tuple, number: Array) -> tuple[tuple, None]:
+    def step(number: Array, state: tuple) -> tuple:
         current, optimiser_state, carry = state
         render_keys, estimate_keys = _step_keys(keys, number)
         rendered, backwards, known = jax.vjp(lambda it: render(it, render_keys), current, has_aux=True)
         gradient, carry = estimate(rendered, known, number / num_steps, estimate_keys, carry)
         updates, optimiser_state = optimiser.update(*backwards(gradient), optimiser_state, current)
-        return (optax.apply_updates(current, updates), optimiser_state, carry), None
+        return optax.apply_updates(current, updates), optimiser_state, carry
 
-    state = (start, optimiser.init(start), carry)
-    return jax.lax.scan(step, state, jnp.arange(num_steps))[0][0]
+    return jax.lax.fori_loop(0, num_steps, step, (start, optimiser.init(start), carry))[0]
+
+
+def falling_rate(rate: Share, num_steps: int | Int[Array, ""]) -> optax.Schedule:
+    """From `rate` to 0 along a cosine."""
+    return lambda step: 0.5 * rate * (1 + jnp.cos(jnp.pi * step / num_steps))
 
 
 def draw_levels(keys: Key[Array, " b"], lowest: Share, highest: Share, num_timesteps: int) -> Int[Array, " b"]:

@@ -80,7 +80,7 @@ class Method:
         return dataclasses.replace(self, scale=0.0, levels=(0.0, 0.0), last_levels=None, rate=None)
 
     def numbers(self, num_steps: int) -> dict[str, Any]:
-        """What makes this method of its kind."""
+        """What makes this method of its kind, in that many steps."""
         rate = self.rate or min(LARGEST_RATE, TRAVEL / num_steps)
         last = self.last_levels or self.levels
         return {"scale": self.scale, "levels": self.levels, "last_levels": last, "rate": rate}

@@ -18,7 +18,7 @@ from dfm_jax.config import Config
 from dfm_jax.denoiser import StepCache, cache_context, denoise
 from dfm_jax.diffusion.cfg_plus_plus import cfg_plus_plus
 from dfm_jax.diffusion.distillation import Denoiser, Prior
-from dfm_jax.diffusion.optimisation import optimised
+from dfm_jax.diffusion.optimisation import falling_rate, optimised
 from dfm_jax.diffusion.samplers import ddim, dpm_solver
 from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
 from dfm_jax.forward_models.protocol import SceneModel
@@ -56,15 +56,18 @@ def results(
     for start in range(0, count, at_once):
         pairs = np.minimum(np.arange(start, start + at_once), count - 1)  # of one shape: one compilation
         numbers = (pairs // num_results).astype(np.int32), (pairs % num_results).astype(np.int32)
-        calls.append((sampler, jax.device_put(example), key, *numbers, method.numbers(num_steps)))
-    program = compiled(_results, calls[0], kind=method.kind, num_steps=num_steps)
+        steps = np.int32(num_steps)
+        calls.append((sampler, jax.device_put(example), key, *numbers, method.numbers(num_steps), steps))
+    # Samplers unroll their noise levels; optimising is one program for any number of steps.
+    times = num_steps if method.family in SAMPLED else None
+    program = compiled(_results, calls[0], kind=method.kind, times=times)
     begin = time.perf_counter()
     found = np.concatenate([np.asarray(program(*call)) for call in calls])[:count]
     seconds = time.perf_counter() - begin
     return found.reshape(x0.shape[0], num_results, *x0.shape[1:]), seconds
 
 
-@partial(jax.jit, static_argnames=("kind", "num_steps"))
+@partial(jax.jit, static_argnames=("kind", "times"))
 def _results(
     sampler: DiffusionSampler,
     example: Any,
@@ -72,9 +75,10 @@ def _results(
     scene_index: Array,
     sample_index: Array,
     numbers: dict[str, Any],
+    num_steps: Array,
     *,
     kind: Method,
-    num_steps: int,
+    times: int | None,
 ) -> Array:
     method = kind.with_numbers(numbers)
     example = jax.tree.map(lambda x: x[scene_index], example)
@@ -83,7 +87,7 @@ def _results(
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
     prior = prior_of(sampler, example)
     if method.family in SAMPLED:
-        return _sampled(prior, method, noise, num_steps)
+        return _sampled(prior, method, noise, times)
     bounded = method.bounded and isinstance(sampler.model, SceneModel)
     render = lambda x, keys: (jnp.tanh(x / 2) if bounded else x, None)
     start = START_NOISE * noise * (2 if bounded else 1)  # a sigmoid halves it
@@ -104,10 +108,10 @@ def compiled(function: Any, arguments: tuple, **static: Any) -> Callable[..., An
     return _PROGRAMS[key]
 
 
-def optimiser_of(method: Method, num_steps: int) -> optax.GradientTransformation:
+def optimiser_of(method: Method, num_steps: Array) -> optax.GradientTransformation:
     if method.plain:
         return optax.sgd(1.0)
-    return optax.adam(optax.cosine_decay_schedule(method.rate, num_steps), b1=0.9, b2=0.99)
+    return optax.adam(falling_rate(method.rate, num_steps), b1=0.9, b2=0.99)
 
 
 def prior_of(sampler: DiffusionSampler, example: Any, *, cached: bool = True) -> Prior:

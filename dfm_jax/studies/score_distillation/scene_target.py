@@ -75,15 +75,15 @@ def results(
     for first in range(0, num_scenes * num_results, at_once):
         pairs = np.minimum(np.arange(first, first + at_once), num_scenes * num_results - 1)
         numbers = (pairs // num_results).astype(np.int32), (pairs % num_results).astype(np.int32)
-        of_kinds = method.numbers(num_steps), voxels.numbers
+        of_kinds = method.numbers(num_steps), voxels.numbers, np.int32(num_steps)
         calls.append((sampler, jax.device_put(example), key, *numbers, poses.astype(np.float32), *of_kinds))
-    program = compiled(_results, calls[0], kind=method.kind, num_steps=num_steps, kind_of_voxels=voxels.kind)
+    program = compiled(_results, calls[0], kind=method.kind, kind_of_voxels=voxels.kind)
     begin = time.perf_counter()
     found = np.concatenate([np.asarray(program(*call)) for call in calls])[: num_scenes * num_results]
     return rearrange(found, "(s n) ... -> s n ...", n=num_results), time.perf_counter() - begin
 
 
-@partial(jax.jit, static_argnames=("kind", "num_steps", "kind_of_voxels"))
+@partial(jax.jit, static_argnames=("kind", "kind_of_voxels"))
 def _results(
     sampler: DiffusionSampler,
     example: Example,
@@ -93,9 +93,9 @@ def _results(
     poses: Array,
     numbers: dict[str, Any],
     numbers_of_voxels: dict[str, Any],
+    num_steps: Array,
     *,
     kind: Method,
-    num_steps: int,
     kind_of_voxels: Voxels,
 ) -> Array:
     method, voxels = kind.with_numbers(numbers), dataclasses.replace(kind_of_voxels, **numbers_of_voxels)
