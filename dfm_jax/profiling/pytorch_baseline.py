@@ -10,7 +10,7 @@ import json
 import pathlib
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dfm_jax.profiling.measure import describe
@@ -40,6 +40,20 @@ def call(
     seconds = next(value for key, value in numbers.items() if key.endswith("_step_s"))
     peak = next(value for key, value in numbers.items() if key.startswith("peak_"))
     return {"seconds": seconds, "peak_bytes": peak * 1e9, "runs": runs}
+
+
+def step_of(yardstick: types.ModuleType, what: str, size: int) -> Callable[[], Any]:
+    """What one of its functions times, in float32, to be run by the caller."""
+    held: list[Callable[[], Any]] = []
+
+    def hold(step: Callable[[], Any], runs: int) -> float:
+        held.append(step)
+        return 0.0
+
+    yardstick.median_time = hold
+    with contextlib.redirect_stdout(io.StringIO()):
+        getattr(yardstick, what)(size, 1, "fp32", False)
+    return held[0]
 
 
 def main(arguments: Sequence[str]) -> int:
