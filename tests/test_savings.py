@@ -147,6 +147,14 @@ def test_the_fine_field_takes_the_place_of_an_equal_coarse_one(cache_bytes):
     assert np.abs(step(MODEL, SHARED) - step(MODEL, PARAMS)).max() > 1e-3
 
 
+def test_a_model_of_one_field_is_asked_twice_for_fine_samples():
+    alone = tiny_model(num_fine=0)
+    params = PARAMS | {"scene_field": {"coarse": SHARED["scene_field"]["coarse"]}}
+    twice = alone.at_level(marching_levels(f"0:{AS_MADE}")[0])
+    # As above.
+    assert_trees_close(step(twice, params), step(MODEL, SHARED), rtol=1e-3, atol=1e-4)
+
+
 def test_training_leaves_nothing_out():
     config = from_dict(toy.get_config("tiny,fine"))
     sample = {"coarse_pass": "fine", "kept_samples": 0.5, "marching_schedule": "0:4"}
@@ -258,7 +266,6 @@ def test_levels_are_read_from_text():
         ({"marching_schedule": "0.5:8/0"}, "stride must be at least 1"),
         ({"marching_schedule": "0.5:8,0.5:9"}, "same noise level"),
         ({"marching_schedule": "0.5:8/5"}, "must divide image_size"),
-        ({"marching_schedule": "0.5:8+2", "variant": "tiny"}, "no fine field"),
         ({"marching_schedule": "0.5:8", "variant": "tiny,lean"}, "model.proposal has no colour"),
         ({"coarse_pass": "fine", "variant": "tiny"}, "needs model.ray_marching.num_fine"),
         ({"coarse_pass": "fine", "variant": "tiny,lean"}, "no model.proposal"),

@@ -260,7 +260,6 @@ class ModelConfig(ForwardModelConfig):
             name = f"sample.marching_schedule: the level from {level.noise_level:g}"
             rules += [
                 (image_size % level.stride == 0, f"{name} has stride {level.stride}, which must divide image_size"),
-                (num_fine > 0 or level.num_fine == 0, f"{name} has fine samples, and the model has no fine field"),
                 (level.num_fine > 0 or not without_colour, f"{name} needs fine samples: model.proposal has no colour"),
             ]
         return rules

@@ -100,7 +100,7 @@ class SampleConfig:
     kept_samples: Annotated[float, Range(0.0, 1.0, open_below=True)] = 1.0
     # How finely denoising steps march from which noise level on: levels NOISE_LEVEL:EVEN[+FINE][/STRIDE] and commas, as
     # in '0:64+32,0.8:24+16/2': at noise levels from 0.8 up, one ray for 2 x 2 pixels, of 24 even and 16 fine samples.
-    # Below the first level, and with '', as the model was made.
+    # (A model of one field is asked twice for these.) Below the first level, and with '', as the model was made.
     marching_schedule: str = ""
     # Of the cameras of videos: one of VIDEO_PATHS; numbers 'azimuth,elevation,distance' or '...,forward', to such a
     # target camera and back; or a file: nerfstudio's camera_path.json, or a transforms.json.

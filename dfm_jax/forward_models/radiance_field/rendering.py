@@ -203,15 +203,15 @@ def _ray_marcher(
 
     def march(rays: Rays, uniforms: Array | None, cache: RayCache | None) -> Rendering:
         fields = {part: field.along(cache, part) for part, field in parts.items()}
-        first = fields[nets.marched_parts[0]]
+        first, fine = (fields[nets.marched_parts[i]] for i in (0, -1))
         if not marching.num_fine:
             return render_single_pass(first.colour, rays, num_samples=marching.num_coarse, **settings)
-        fine, how = fields["fine"], fine_settings | {"uniforms": uniforms}
+        how = fine_settings | {"uniforms": uniforms}
         if savings.kept_samples < 1:
             how["compaction"] = Compaction(savings.kept_samples, fine.colour_of_samples)
         if "proposal" in fields:
             return render_by_proposal(first.density, fine.colour, rays, **how)
-        if savings.coarse_pass == "fine":
+        if len(fields) == 1:
             return render_by_itself(first.colour, fine.without_cache().colour, rays, **how)
         return render_coarse_to_fine(first.colour, fine.colour, rays, **how)
 
