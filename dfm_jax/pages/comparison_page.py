@@ -1,5 +1,6 @@
 """`index.html` of runs side by side: their evaluations, whether these differ, and what they sampled."""
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -75,7 +76,7 @@ def _difference(measure: str, found: Difference) -> list[str]:
     name = measure.removesuffix("_best")
     title, style = next((title, style) for each, title, style, _ in EXPLAINED if each == name)
     title += ", best sample" if measure != name else ""
-    signed = f"+{style}"
+    signed = "+" + re.sub(r"\.(\d)", lambda digits: f".{int(digits[1]) + 1}", style)  # differences are small
     if found.low is None:
         return [escape(title), formatted(found.mean, signed), "", "", "", f"{found.num_scenes}", "too few scenes"]
     better = MORE_IS_BETTER.get(name)
