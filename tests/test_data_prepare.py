@@ -229,7 +229,7 @@ def test_a_source_without_a_usable_scene_is_one_error_and_its_reasons_are_kept(t
     [
         (["--format=toy", "--data_dir=D", "--source=S"], "makes its own scenes"),
         (["--format=realestate10k", "--data_dir=D"], "needs --source"),
-        (["--format=realestate10k", "--data_dir=D", "--source=S", "--seed=0"], "belongs to --format=toy"),
+        (["--format=realestate10k", "--data_dir=D", "--source=S", "--seed=0"], "belongs to --format=shapes or toy"),
         (["--format=kitti", "--data_dir=D"], "choose from"),
         (["--format=photos", "--data_dir=D", "--source=S", "--best=3"], "--best belongs to --format=co3d"),
         (["--format=co3d", "--data_dir=D", "--source=S", "--best=0"], "--best must be at least 1"),
