@@ -6,6 +6,7 @@ import pytest
 from dfm_jax.data.builders import procedural
 from dfm_jax.data.loading import procedural as procedural_scenes
 from dfm_jax.data.loading import toy_scenes, transforms
+from dfm_jax.evaluation.calibration import toy_modes
 
 SIZE = 16
 
@@ -105,6 +106,17 @@ def test_the_back_shows_much_of_it_and_the_mask_is_where_it_alone_shows(source):
         assert not (hidden & ~changed).any()
     # frames are sorted by azimuth; 6 and 7 look at the back
     assert render(scene, 6, hidden=0)[2].mean() > 0.1
+
+
+def test_what_a_view_might_show_are_its_renderings_as_often_as_the_odds_say(source):
+    scene = source.read("train", "train-000020")
+    camera = scene.frames[6]
+    likely = toy_modes.likely_pictures(
+        dict(scene.attributes), camera.camera_to_world[:3], np.asarray(camera.intrinsics), SIZE
+    )
+    for colour, probability in enumerate(toy_scenes.HIDDEN_PROBABILITIES):
+        rgb, _, _ = render(scene, 6, hidden=colour)
+        assert sum(np.allclose(picture, rgb, atol=1e-5) for picture in likely) == round(probability * len(likely))
 
 
 def test_modes_of_the_hidden_colour_are_far_apart_in_every_shade():

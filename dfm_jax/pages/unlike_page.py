@@ -25,7 +25,7 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     distillation_plots.kinds(folder / "unlike.png", result["kinds"])
     distillation_plots.over_steps(folder / "early.png", result["early"])
     rows = "".join(
-        f"<tr><td>{escape(kind)}</td><td>{escape(name)}</td>"
+        f'<tr><td>{escape(kind)}</td><td class="text">{escape(name)}</td>'
         + "".join(f"<td>{formatted(found.get(key), style)}</td>" for key, _, style in COLUMNS)
         + "</tr>"
         for kind, of_kind in result["kinds"].items()

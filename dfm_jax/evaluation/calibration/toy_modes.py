@@ -126,6 +126,15 @@ def _modes(
         yield _looks(attributes, example.target.absolute_pose[i, 0], intrinsics, size)
 
 
+def likely_pictures(
+    attributes: Mapping[str, Any], pose: np.ndarray, intrinsics: np.ndarray, size: int
+) -> Float[np.ndarray, "r h w 3"]:
+    """What a view might show, each picture equally likely: with each hidden colour as often as the odds say."""
+    coverage, _ = toy_scenes.view_coverage(attributes, square(pose), intrinsics, size)
+    hidden = LIKELY[ATTRIBUTE].astype(int)
+    return np.stack([coverage @ toy_scenes.label_colours({**attributes, "hidden": int(k)}) for k in hidden])
+
+
 def _looks(
     attributes: Mapping[str, Any], pose: np.ndarray, intrinsics: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ class Scenes:
     data: SceneDataset
     views: ViewsOfScenes  # [s]
     example: Example  # [s], with target views beside the one that diffusion noises
-    truth: dict[str, float]  # `appearance` of true target views
+    truth: dict[str, float]  # `appearance` of what their target views truly look like
 
     @classmethod
     def of(cls, config: Config, num_scenes: int) -> "Scenes":
@@ -49,11 +49,23 @@ class Scenes:
         """
         sampling = dataclasses.replace(config.data.view_sampling, num_target=max(2, config.evaluate.num_target))
         wanted = dataclasses.replace(config.data, view_sampling=sampling)
-        views = evaluation_views.evaluation_views(wanted, num_scenes=max(num_scenes, config.evaluate.num_scenes))
+        views = evaluation_views.evaluation_views(wanted, num_scenes=num_scenes)
         example = evaluation_views.load_views(wanted, views, image_size=config.image_size)
-        truth = appearance(np.asarray(example.target.images[:, 0]))
         data = dataset.open_dataset(wanted.dir, wanted.name, wanted.eval_split)
-        return cls(data, views[:num_scenes], jax.tree.map(lambda x: x[:num_scenes], example), truth)
+        return cls(data, views, example, appearance(_true_pictures(data, views, example)))
+
+
+def _true_pictures(data: SceneDataset, views: ViewsOfScenes, example: Example) -> Float[np.ndarray, "p h w 3"]:
+    """Of target view 0: with each hidden colour as often as the odds say, where these are known."""
+    known = np.asarray(example.target.images[:, 0])
+    if not toy_modes.has_known_odds(data):
+        return known
+    pictures = []
+    for number, indices in views:
+        scene, frame = data.scene(number), indices.target[0]
+        camera = scene.camera_to_world[frame, :3], scene.intrinsics[frame]
+        pictures.append(toy_modes.likely_pictures(scene.attributes, *camera, known.shape[1]))
+    return np.concatenate(pictures)
 
 
 def of_pictures(scenes: Scenes, images: Float[np.ndarray, "s n h w 3"]) -> dict[str, Any]:
