@@ -34,9 +34,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.ray_marching = group(num_coarse=16, num_conditioning=12, chunk_size=2304)  # all rays at once
     config.diffusion = group(num_timesteps=1000, high_noise_fraction=0.5, high_noise_from=850)
     config.loss = group(estimate=1.0, pixels="random", patch_size=10)
-    config.train = group(num_steps=4200, batch_size=8, log_every=20, sample_every=1400, checkpoint_every=200)
+    config.train = group(num_steps=2100, batch_size=16, log_every=20, sample_every=700, checkpoint_every=100)
     adam = group(
-        learning_rate=1e-3, warmup_steps=100, decay_steps=4100, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.999
+        learning_rate=1.4e-3, warmup_steps=100, decay_steps=2000, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.998
     )
     config.train.update(keep_checkpoints=2, optimizer=adam)
     config.sample = group(num_scenes=4, num_samples=6, video_frames=24, video_path="orbit")
