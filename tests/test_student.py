@@ -16,6 +16,7 @@ from dfm_jax.diffusion.process import add_noise
 from dfm_jax.diffusion.samplers import ddim
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
+from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples
@@ -159,6 +160,12 @@ def test_a_teacher_of_scenes_is_frozen_and_its_student_is_not(of_scenes):
 def test_no_truth_is_needed(of_scenes):
     one, other = of_scenes
     jax.tree.map(np.testing.assert_array_equal, one[0], other[0])
+
+
+def test_evaluation_follows_a_student_over_few_steps_of_its_own():
+    student, teacher = (calibrate.points_of(read_config(f"configs/toy.py{variant}")) for variant in (":distilled", ""))
+    assert student == [("consistency", "high-noise", steps) for steps in calibrate.FEW_STEPS]
+    assert not set(student) & set(teacher) and len(teacher) == len(calibrate.SETTINGS) * len(calibrate.STEPS)
 
 
 # --- runs

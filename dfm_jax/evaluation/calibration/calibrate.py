@@ -41,11 +41,18 @@ FEW_STEPS = (1, 2, 3, 4)
 Point = tuple[str, str, int]  # sampler, spacing, and number of steps
 
 
+def points_of(config: Config) -> list[Point]:
+    """All of `SETTINGS` and `STEPS`; of a model that is sampled as distilled ones are, their own."""
+    distilled = config.sample.sampler in OF_DISTILLED
+    settings, numbers = ((OF_DISTILLED,), FEW_STEPS) if distilled else (SETTINGS, STEPS)
+    return [(*each, steps) for each in settings for steps in numbers if steps <= config.diffusion.num_timesteps]
+
+
 def sweep(
     config: Config, params: Params, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]], folder: Path | None
 ) -> list[dict[str, Any]]:
-    """A record for each of `SETTINGS` and `STEPS`, or those of distilled models where the config samples as they do;
-    records that `folder` holds already are not computed again. Several processes share out the others.
+    """A record for each of `points_of`; records that `folder` holds already are not computed again. Several processes
+    share out the others.
 
     Sample j of scene i begins with the same noise whatever the sampler.
 
@@ -53,9 +60,7 @@ def sweep(
       folder: of the first process; None in the others.
     """
     count = config.evaluate.sweep_samples
-    distilled = config.sample.sampler in OF_DISTILLED
-    settings, numbers = ((OF_DISTILLED,), FEW_STEPS) if distilled else (SETTINGS, STEPS)
-    points = [(*each, steps) for each in settings for steps in numbers if steps <= config.diffusion.num_timesteps]
+    points = points_of(config)
 
     def path_of(point: Point) -> Path:
         sampler, spacing, steps = point
