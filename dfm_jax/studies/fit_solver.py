@@ -54,9 +54,8 @@ from dfm_jax.studies.solver_fitting import Free, Reference, improved, missed, mi
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_STEPS = 250
 SEED = 2**31 - 11  # of contexts; folded into the key of the config's seed for noise, which no sample's key is
-STARTED_WITH = 2  # batches that the levels to start from are compared on
+STARTED_WITH = 64  # samples that the levels to start from are compared on
 GRADIENT = 4  # what a step costs with its gradient, in steps without
 
 
@@ -65,8 +64,9 @@ class Effort:
     """How long a fit takes: with these, less than 15 minutes for the toy model on two cores."""
 
     num_samples: int = 128
-    batch_size: int = 32
-    updates: int = 80
+    batch_size: int = 16
+    updates: int = 100
+    reference_steps: int = 250
 
 
 def fit(config: Config, workdir: str, num_steps: int, effort: Effort) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def fit(config: Config, workdir: str, num_steps: int, effort: Effort) -> dict[st
     start = time.monotonic()
     trained, config = restore_trained(config, workdir), with_data_set(config) if config.data else config
     example, names = training_examples(config, effort.num_samples)
-    base = trained.sampled_with(sampler="dpm-solver++", spacing="log-snr", num_steps=min(REFERENCE_STEPS, total))
+    base = trained.sampled_with(sampler="dpm-solver++", spacing="log-snr", num_steps=min(effort.reference_steps, total))
     long = base.diffusion()
     few = long.replace(settings=dataclasses.replace(long.settings, sampler=FITTED, num_steps=num_steps))
     with _bar(long, few, effort) as bar:
@@ -136,10 +136,15 @@ def training_examples(config: Config, count: int) -> tuple[Any, list[str]]:
 def _bar(long: DiffusionSampler, few: DiffusionSampler, effort: Effort) -> tqdm:
     """Counts evaluations of the denoiser, of one example each; what a gradient costs is counted in them."""
     n, number = few.settings.num_steps, effort.num_samples
-    some = min(STARTED_WITH * effort.batch_size, number)
+    some = effort.batch_size * _compared(effort)
     drawn = len(starts(few.schedule, n)) * some + 3 * number + effort.updates * effort.batch_size * GRADIENT
     evaluations = number * _evaluations(long) + drawn * _evaluations(few)
     return tqdm(total=evaluations, unit="evaluation", desc=f"fitting {n} steps", smoothing=0.1)
+
+
+def _compared(effort: Effort) -> int:
+    """Batches that the levels to start from are compared on."""
+    return -(-min(STARTED_WITH, effort.num_samples) // effort.batch_size)
 
 
 def _evaluations(sampler: DiffusionSampler) -> int:
@@ -164,7 +169,7 @@ def _fitted(few: DiffusionSampler, references: Sequence[Reference], effort: Effo
     """The best of the solver that it starts with and what became of it, on all samples."""
     one = effort.batch_size * _evaluations(few)
     told = lambda: bar.update(one)
-    some = references[:STARTED_WITH]
+    some = references[: _compared(effort)]
     scores = [(missed(few, free, some, told), free) for free in starts(few.schedule, few.settings.num_steps)]
     first = min(scores, key=lambda each: each[0])[1]
     last = improved(few, first, references, effort.updates, lambda: bar.update(GRADIENT * one))
@@ -224,11 +229,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", help="the file; without, solver-<steps>.json beside the checkpoint")
     parser.add_argument("--num_samples", type=int, default=Effort.num_samples, help="that are matched")
     parser.add_argument("--batch_size", type=int, default=Effort.batch_size, help="samples at once; divides them")
+    parser.add_argument("--reference_steps", type=int, default=Effort.reference_steps, help="of what is matched")
     parser.add_argument("--updates", type=int, default=Effort.updates, help="of the solver")
     arguments, overrides = parser.parse_known_args(argv)
-    effort = Effort(arguments.num_samples, arguments.batch_size, arguments.updates)
+    effort = Effort(arguments.num_samples, arguments.batch_size, arguments.updates, arguments.reference_steps)
     if min(dataclasses.astuple(effort)) < 1 or effort.num_samples % effort.batch_size:
-        raise UserError("--num_samples, --batch_size and --updates are at least 1, and batches divide the samples")
+        raise UserError("numbers of samples, updates and steps are at least 1, and batches divide the samples")
     timesteps = _whole_numbers(arguments.timesteps)
     if (arguments.steps is None) == (not timesteps):
         raise UserError("give --steps=5, or --timesteps=999,... of a solver that is not fitted")
