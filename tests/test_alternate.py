@@ -14,6 +14,9 @@ YARDSTICK = """
 def median_time(step, runs):
     raise AssertionError("this runs all rounds in one go")
 
+def denoise(size, runs, precision, full):
+    print(median_time(lambda: called.append("step"), runs))
+
 def train(size, runs, precision, full):
     print(median_time(lambda: called.append((size, precision)), runs))
 
@@ -31,7 +34,7 @@ def done(monkeypatch):
         order.append(list(overrides))
         return lambda: order.append("here") or compiled.call(jnp.eye(8)), compiled
 
-    monkeypatch.setattr(alternate, "PROGRAMS", {"train": training_step})
+    monkeypatch.setattr(alternate, "PROGRAMS", {"train": training_step, "sample": training_step})
     read = alternate.load
 
     def load(path):
@@ -52,6 +55,15 @@ def test_programs_run_in_turn_and_the_ratio_is_of_rounds(done, tmp_path, capsys)
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["train"]
     assert len(row["rounds"]) == 3 and row["ratio"] in [a / b for a, b in row["rounds"]]
     assert row["tflop"] == 2 * 8**3 / 1e12
+
+
+def test_a_sample_of_the_yardstick_is_fifty_of_its_steps(done, tmp_path, capsys, monkeypatch):
+    (tmp_path / "yardstick.py").write_text(YARDSTICK)
+    monkeypatch.setattr(alternate, "seconds", lambda start: (start(), 1.0)[1])
+    assert alternate.main([f"--yardstick={tmp_path / 'yardstick.py'}", "--programs=sample", "--rounds=2"]) == 0
+    assert done[1:] == ["step", "here"] * 3
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["sample"]
+    assert row["rounds"] == [[50.0, 1.0]] * 2 and row["ratio"] == 50
 
 
 @pytest.mark.parametrize(("wrong", "told"), [("--programs=denoize", "denoize"), ("--yardstick=nowhere.py", "no such")])

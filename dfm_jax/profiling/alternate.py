@@ -1,11 +1,12 @@
-"""A training step and a denoising step here and in plain PyTorch, in turn: how many times as fast.
+"""A training step, a denoising step and a sample here and in plain PyTorch, in turn: how many times as fast.
 
-    python -m dfm_jax.profiling.alternate --yardstick=torch_baseline.py [--programs=train,denoise] [--rounds=5]
+    python -m dfm_jax.profiling.alternate --yardstick=torch_baseline.py [--programs=train,denoise,sample] [--rounds=5]
 
 Both compute the same, in float32, at the yardstick's size (32 pixels; its training step with 4 blocks of 384), here
 with AdamW's update and the average, which it lacks. A machine's speed changes: each round runs one after the other, and
-the ratio is the median of the rounds' ratios. `--config.*` changes what is computed here. The last line on standard
-output is one JSON object.
+the ratio is the median of the rounds' ratios. `--config.*` changes what is computed here. The yardstick has no sampler:
+its sample is the published number of steps, 50, of which one is run; here it is the whole of `config.sample`, without
+guidance. The last line on standard output is one JSON object.
 """
 
 import argparse
@@ -57,19 +58,26 @@ def training_step(overrides: Sequence[str]) -> Started:
     return training.program(compiled).start, compiled
 
 
-def denoising_step(overrides: Sequence[str]) -> Started:
-    inference = Inference(read_config(CONFIG, [*AT_ITS_SIZE, *overrides]))
-    compiled = inference.compile("denoising step")
+def inference(name: str, overrides: Sequence[str]) -> Started:
+    """A part of `Inference`."""
+    made = Inference(read_config(CONFIG, [*AT_ITS_SIZE, "--config.sample.guidance=1", *overrides]))
+    compiled = made.compile(name)
 
     def run(name: str) -> Any:
-        part = inference.parts[name]
-        return compile_quickly(part.function, *[inference.arrays(x, run) for x in part.arguments])
+        part = made.parts[name]
+        return compile_quickly(part.function, *[made.arrays(x, run) for x in part.arguments])
 
-    arguments = [inference.arrays(name, run) for name in inference.parts["denoising step"].arguments]
+    arguments = [made.arrays(x, run) for x in made.parts[name].arguments]
     return partial(compiled.call, *arguments), compiled
 
 
-PROGRAMS: dict[str, Callable[[Sequence[str]], Started]] = {"train": training_step, "denoise": denoising_step}
+PROGRAMS: dict[str, Callable[[Sequence[str]], Started]] = {
+    "train": training_step,
+    "denoise": partial(inference, "denoising step"),
+    "sample": partial(inference, "sample"),
+}
+# The yardstick's program, where it has another name, and how many of it make one.
+MADE_OF = {"sample": ("denoise", 50)}
 
 
 def seconds(start: Callable[[], Any]) -> float:
@@ -81,11 +89,12 @@ def seconds(start: Callable[[], Any]) -> float:
 def alternate(name: str, yardstick: types.ModuleType, rounds: int, overrides: Sequence[str]) -> dict[str, Any]:
     """The numbers of one program; the first run of each warms up."""
     start, compiled = PROGRAMS[name](overrides)
-    theirs = step_of(yardstick, name, SIZE)
+    step, count = MADE_OF.get(name, (name, 1))
+    theirs = step_of(yardstick, step, SIZE)
     seconds(theirs), seconds(start)
     pairs = []
     for number in range(rounds):
-        pairs.append((seconds(theirs), seconds(start)))
+        pairs.append((count * seconds(theirs), seconds(start)))
         logger.info(f"{name}, round {number + 1}: {pairs[-1][0]:.2f} s in PyTorch, {pairs[-1][1]:.2f} s here")
     return {
         "pytorch_s": statistics.median(a for a, _ in pairs),
