@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dfm_jax
 from dfm_jax.commands.export_model import export_model
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.command_line import read_config
@@ -19,18 +20,21 @@ from dfm_jax.diffusion.timesteps import uniform_timesteps
 from dfm_jax.errors import UserError
 from dfm_jax.examples import held_out_examples
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.runs import fingerprints, packed
 from dfm_jax.runs.checkpoints import Checkpoints, Retention
 from dfm_jax.runs.saved_settings import saved_settings
+from dfm_jax.runs.workdirs import shipped_file
 from dfm_jax.sampling import solver_files
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.trained import restore_trained
-from dfm_jax.studies import fit_solver
+from dfm_jax.studies import few_steps, fit_solver
 from dfm_jax.training.setup import make_train_setup
 from tests.test_diffusion import normal
 from tests.tiny import jit, optimised_jit
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LINEAR, SCRIPT = str(ROOT / "configs" / "linear.py"), ROOT / "examples" / "sample_exported.py"
+SHIPPED = solver_files.file_beside("toy", 5)
 KEY = jax.random.key(5)
 HAND = np.array([999, 960, 910, 830, 400, -1])
 
@@ -232,3 +236,41 @@ def test_what_stands_in_says_so_and_the_models_own_does_not(fitted_file, workdir
     other.write_text(changed(values, made_from=values["made_from"] | {"parameters": "0", "name": "toy"}))
     restore_trained(restore_config(workdir, sampler="fitted", num_steps=3, solver_file=str(other)), workdir)
     assert "was fitted to another model (toy, step 200), and stands in for one of this model" in caplog.text
+
+
+# --- the solvers that come with the package
+
+
+@pytest.mark.parametrize("num_steps", [3, 4, 5])
+def test_the_shipped_model_has_solvers_of_its_own(num_steps):
+    file = solver_files.file_beside("toy", num_steps)
+    params, step, _ = packed.read(shipped_file("toy"))
+    made_from = solver_files.read(file)["made_from"]
+    assert made_from["parameters"] == fingerprints.of_arrays(params) and made_from["step"] == step
+    sampler = dfm_jax.load("toy", sampler="fitted", steps=num_steps)
+    assert sampler.diffusion().solver.num_steps == num_steps
+
+
+def test_a_model_without_a_solver_takes_the_shipped_ones(workdir, caplog):
+    diffusion = restore_trained(restore_config(workdir, sampler="fitted", num_steps=5), workdir).diffusion()
+    np.testing.assert_array_equal(diffusion.solver.timesteps, solver_files.read(SHIPPED)["timesteps"])
+    assert "was fitted to another model (toy, step 6000), and stands in" in caplog.text
+
+
+def test_without_a_solver_of_as_many_steps_the_door_says_which_there_are():
+    with pytest.raises(UserError, match=r"num_steps=7 steps for toy: those that come with the package have .*3, 4, 5"):
+        dfm_jax.load("toy", sampler="fitted", steps=7)
+    sampler = dfm_jax.load("toy", sampler="fitted", steps=5)
+    with pytest.raises(UserError, match="there is no fitted solver"):
+        sampler.sampled_with(steps=7)
+
+
+def test_points_of_few_steps(tmp_path):
+    named = lambda points: [(point.name, point.settings["num_steps"]) for point in points]
+    assert named(few_steps.points("toy", "unipc:3,fitted:5", [])) == [("unipc", 3), ("fitted", 5)]
+    assert named(few_steps.points("toy", "", [str(SHIPPED)])) == [("toy.solver-5", 5)]
+    every = named(few_steps.points("toy", "", []))
+    assert {("fitted", 5), ("dpm-solver++", 15), ("unipc", 3)} <= set(every)
+    assert ("fitted", 7) not in every
+    with pytest.raises(UserError, match="SAMPLER:STEPS"):
+        few_steps.points("toy", "unipc:many", [])

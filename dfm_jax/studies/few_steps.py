@@ -78,8 +78,8 @@ def sweep(
     def write() -> dict[str, Any]:
         scenes = Scenes.of(config)
         source = made_from.model_and_data(trained.params, trained.step, scenes.data)
-        about = {"step": trained.step, "made_from": source, "num_samples": len(scenes.pairs), "seeds": list(seeds)}
-        about |= of_honest_draws(scenes)
+        about = {"step": trained.step, "made_from": source, "seeds": list(seeds)}
+        about |= {"num_samples": len(_of_all(scenes, seeds).pairs)} | of_honest_draws(_of_all(scenes, seeds))
         records: list[dict[str, Any]] = []
         finishing = trained.sampled_with(sampler="ddim").diffusion()
         with tqdm(total=len(measured) * len(seeds), unit="seed", desc="few steps") as bar:
@@ -127,22 +127,33 @@ def _measure(
     at_once: int,
     told: Callable[[int], Any],
 ) -> dict[str, Any]:
-    """The numbers of a point: of every seed, and their means."""
+    """The numbers of a point: of every seed, and of the samples of all together."""
     diffusion = trained.sampled_with(**point.settings).diffusion()
-    measured, seconds = [], []
+    drawn, seconds = [], []
     for seed in seeds:
-        x0, views, times = sample_all(diffusion, finishing, scenes, seed, at_once)
-        measured.append(quality(scenes, x0, views))
+        *images, times = sample_all(diffusion, finishing, scenes, seed, at_once)
+        drawn.append(images)
         seconds += times
         told(1)
+    measured = [quality(scenes, *images) for images in drawn]
     if len(seconds) <= TIMED:  # the first call compiles
         seconds += seconds_in_turn({"": diffusion}, scenes, TIMED, at_once)[""]
-    means = {name: float(np.mean([each[name] for each in measured])) for name in measured[0]}
-    return means | {"seconds": min(seconds[1:]), "of_seeds": measured}
+    together = quality(_of_all(scenes, seeds), *(_joined(scenes, parts) for parts in zip(*drawn, strict=True)))
+    return together | {"seconds": min(seconds[1:]), "of_seeds": measured}
+
+
+def _of_all(scenes: Scenes, seeds: Sequence[int]) -> Scenes:
+    return dataclasses.replace(scenes, num_samples=scenes.num_samples * len(seeds))
+
+
+def _joined(scenes: Scenes, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Images [s * n, ...] of each seed as those of all seeds, scene by scene."""
+    by_scene = [x.reshape(len(scenes.numbers), scenes.num_samples, *x.shape[1:]) for x in parts]
+    return np.concatenate(by_scene, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
 def table(result: dict[str, Any]) -> str:
-    """The numbers as lines of text: means over the seeds, and their range."""
+    """The numbers as lines of text: of all seeds together, and their range over the seeds."""
     columns = ("total_variation", "purity", "purity_of_x0", "novel_view_agreement", "context_psnr")
     columns = [name for name in columns if name in result["records"][0]]
     lines = [f"{'':<24}{'steps':>6}" + "".join(f"{name:>28}" for name in columns) + f"{'ms a sample':>14}"]
@@ -153,7 +164,9 @@ def table(result: dict[str, Any]) -> str:
             line += f"{f'{record[name]:.4g} ({min(values):.4g}-{max(values):.4g})':>28}"
         lines.append(line + f"{1e3 * record['seconds']:>14.3g}")
     if honest := result.get("total_variation_of_honest_draws"):
-        lines.append(f"{result['num_samples']} honest draws: total variation {honest:.4f} on average")
+        lines.append(
+            f"{result['num_samples']} samples in all; as many honest draws: total variation {honest:.4f} on average"
+        )
     return "\n".join(lines)
 
 

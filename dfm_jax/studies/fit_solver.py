@@ -55,7 +55,7 @@ from dfm_jax.studies.solver_fitting import Free, Reference, improved, missed, mi
 logger = logging.getLogger(__name__)
 
 SEED = 2**31 - 11  # of contexts; folded into the key of the config's seed for noise, which no sample's key is
-STARTED_WITH = 64  # samples that the levels to start from are compared on
+STARTED_WITH = 32  # samples that the levels to start from are compared on
 GRADIENT = 4  # what a step costs with its gradient, in steps without
 
 
