@@ -13,7 +13,7 @@ from dfm_jax.commands.sample import sample
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
-from dfm_jax.runs.compatibility import check_same_config, complete
+from dfm_jax.runs.compatibility import check_same_config, check_same_parameters, complete
 from dfm_jax.runs.train_state import create
 from dfm_jax.runs.workdirs import shipped_file
 from dfm_jax.training import pretrained
@@ -69,6 +69,16 @@ def test_the_checkpoint_that_comes_with_the_package_draws_scenes(tmp_path):
     summary = sample(from_dict(values), tmp_path / "run")
     # 30.5 dB, and all of 720 samples clean, in 15 steps (docs/evaluation.md)
     assert summary.context_psnr > 28 and summary.hidden.purity == 1
+
+
+def test_the_student_that_comes_with_the_package_is_its_teacher_in_two_steps():
+    assert shipped_file("toy-distilled").stat().st_size < 6_000_000
+    (student, step, settings), (teacher, _, _) = (restore_params(name) for name in ("toy-distilled", "toy"))
+    check_same_parameters(student, teacher, "toy-distilled")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(student))
+    config = dataclasses.asdict(from_dict(toy_config.get_config("distilled")))
+    assert step == settings["train"]["num_steps"] and settings["sample"] == config["sample"]
+    assert settings["distillation"] == config["distillation"] | {"teacher": ""}  # it is no place on this machine
 
 
 def test_other_files_are_refused(tmp_path, capsys):
