@@ -241,7 +241,7 @@ def test_a_config_file_that_cannot_be_used_is_one_line(content, tmp_path):
         ("train.num_steps=1e3", "invalid literal"),
         (
             "sample.sampler=fast",
-            r"sample.sampler must be one of ddim, ddpm, dpm-solver\+\+, dpm-solver\+\+3m, not 'fast'",
+            r"sample.sampler must be one of ddim, ddpm, dpm-solver\+\+, .*not 'fast'",
         ),
         ("data.view_sampling.rule=kitti", "rule must be one of realestate10k, co3d, toy, captures"),
     ],
