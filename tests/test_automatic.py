@@ -88,6 +88,7 @@ def test_the_memory_is_about_what_was_measured(name, views, chunk, measured):
     said = (f"{where}min_context={views}", f"{where}max_context={views}", "train.batch_size=1", "loss.coarse=0")
     said = (*said, f"model.ray_marching.chunk_size={chunk}", "train.recompute=always", "loss.lpips=0")
     chosen = for_training(published(name, *said), Device("gpu", 135 * GB), PARAMETERS)
+    # An estimate of sizes: the compiler adds buffers of its own.
     assert training_needs(chosen, 1, PARAMETERS).total / GB == pytest.approx(measured, rel=0.2)
 
 

@@ -71,6 +71,7 @@ def test_dpm_solver_is_a_fitted_solver(times):
     schedule, x_T = cosine_schedule(), normal(0, 4, 3)
     denoise = lambda x_t, timestep: jnp.tanh(2 * x_t) + timestep[:, None] / 2000
     again = sample(fitted, dpm_solver_as_fitted(schedule, times), denoise, x_T)
+    # float32, and another order of sums.
     np.testing.assert_allclose(again, sample(dpm_solver, np.asarray(times), denoise, x_T), rtol=1e-4, atol=1e-5)
 
 
@@ -224,6 +225,7 @@ def test_an_export_samples_with_its_solver_and_needs_none_of_this_package(fitted
         denoise_fn = diffusion.denoise_fn(diffusion.cache_context(example))
         return fitted(denoise_fn, noise, diffusion.schedule, diffusion.solver, carry=jnp.zeros_like(noise))
 
+    # float32, and another order of sums.
     np.testing.assert_allclose(drawn, sample(diffusion, example, noise), atol=1e-4)
 
 

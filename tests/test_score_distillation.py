@@ -96,6 +96,7 @@ def test_fog_of_one_density_is_rendered_as_the_formula_says():
     # All rays are within the cube up to their last samples, which are a little beyond its far side where they slant.
     opacity = 1 - np.exp(-density * step * 15)
     colour = 1 / (1 + np.exp(-2.0))
+    # Averages over rays or draws.
     np.testing.assert_allclose(seen, opacity * colour + (1 - opacity) * 0.25, atol=5e-3)
 
 
@@ -118,6 +119,7 @@ def test_drawn_distances_are_the_even_ones_on_average():
     drawn = np.stack([see(key) for key in jax.random.split(jax.random.key(1), 200)])
     even = jit(lambda grid: voxels.render(grid, camera(), NEAR, FAR, 4))(grid)
     assert drawn.std(0).max() > 1e-4
+    # Averages over rays or draws.
     np.testing.assert_allclose(drawn.mean(0), even, atol=0.02)
 
 

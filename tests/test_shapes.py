@@ -77,6 +77,7 @@ def test_the_front_shows_nothing_of_what_is_hidden(scenes):
         for view in views[1:]:
             np.testing.assert_array_equal(view, views[0])
         picture = shapes_scenes.render_view(scene.attributes, scene.camera_to_world[0], MATRIX, SIZE)
+        # One level of 255.
         np.testing.assert_allclose(picture, scene.images[0] / 255, atol=1 / 255)
 
 

@@ -39,7 +39,9 @@ LINEAR = LinearModel(1000, num_knots=5)
 def test_pseudo_huber_is_the_root_mean_square_far_out_and_its_square_close_by():
     error = normal(0, 3, 4, 5)
     rms = np.sqrt(np.mean(np.square(error), axis=(1, 2)))
+    # A limit, at a finite value; float32.
     np.testing.assert_allclose(pseudo_huber(error, 1e-4), rms, rtol=1e-3)
+    # A limit, at a finite value; float32.
     np.testing.assert_allclose(pseudo_huber(error, 100.0) * 200, rms**2, rtol=0.01)
     assert float(pseudo_huber(jnp.zeros((1, 2)), 0.1)[0]) == 0
 
@@ -70,6 +72,7 @@ def test_states_between_those_of_a_trajectory_lie_on_it():
     state = lambda level: add_noise(SCHEDULE, x0, level, noise)
     t, s, at = levels, jnp.array([700, 300, 300]), jnp.array([910, 700, 300])
     between = state_between(SCHEDULE, state(t), state(s), t, s, at)
+    # A limit, at a finite value; float32.
     np.testing.assert_allclose(between, state(at), rtol=1e-4, atol=1e-5)
 
 
