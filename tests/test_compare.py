@@ -239,7 +239,7 @@ def test_the_interval_of_many_scenes_is_that_of_normal_theory():
     assert found.mean == pytest.approx(values.mean())
     # Of 10 000 resamples, a quantile at 2.5 % is known to about 2 % of the half width.
     assert found.low == pytest.approx(values.mean() - half, abs=0.08 * half)
-    # Resampling 2000 times leaves a few percent.
+    # The same: about 2 % of the half width, and four times that is allowed.
     assert found.high == pytest.approx(values.mean() + half, abs=0.08 * half)
 
 
