@@ -70,8 +70,9 @@ def cache_context(
     context = model.encode_context(params, example)
     queries = []
     for each in models:
-        query = each.cache(params, context, each.target(example)[1], cache_bytes)
-        cache_bytes -= _bytes_per_example(query)
+        asked = each.target(example)[1]
+        query = each.cache(params, context, asked, cache_bytes)
+        cache_bytes -= _bytes_per_example(query) - _bytes_per_example(asked)
         queries.append(query)
     return StepCache(context, queries[0], tuple(queries[1:]))
 

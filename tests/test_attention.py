@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.config.command_line import read_config
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import _parameter_shapes, parameter_shapes
 from dfm_jax.models import attention
 from tests.tiny import assert_trees_close, jit
 
@@ -62,3 +65,17 @@ def test_attention_is_cudnns_where_that_is_faster(monkeypatch):
     for platform, twice in (("cpu", False), ("cuda", True)):
         text = jax.jit(attention.attend).trace(q, q, q).lower(lowering_platforms=(platform,)).as_text()
         assert ("dense<2.0" in text) == twice, platform
+
+
+def test_the_shapes_of_parameters_are_known_before_devices_may_be_looked_at(monkeypatch):
+    """Processes of one run join after that, and cannot once a device was started."""
+
+    def looked_at():
+        raise AssertionError("a device is looked at")
+
+    monkeypatch.setattr(attention, "_has_cudnn", looked_at)
+    tiny = ("model.encoder.depth=1", "model.encoder.width=64", "model.encoder.num_heads=4")
+    overrides = [f"--config.{setting}" for setting in (*tiny, "model.compute_dtype=bfloat16")]
+    model = make_model(read_config("configs/realestate10k.py:128", overrides))
+    _parameter_shapes.cache_clear()
+    assert parameter_shapes(model)

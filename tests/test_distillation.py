@@ -87,7 +87,7 @@ def test_guided_sds_overshoots_linearly_where_variances_are_equal(scale):
     conditional, unconditional, prior = prior_named("equal")
     found, slopes = fixed_point(partial(sds, prior, guidance=Guidance(scale)))
     expected_point = conditional.mean + (scale - 1) * (conditional.mean - unconditional.mean)
-    # Iterated in float32, and stopped near the limit.
+    # A linear solve of float32 slopes; guidance takes differences of numbers as large as its scale.
     close(found, expected_point, atol=1e-3 * scale)
     assert slopes.min() > 0
 
@@ -99,7 +99,7 @@ def test_guided_sds_ends_where_weighted_precisions_say(scale):
     conditional, unconditional, prior = prior_named("unequal")
     found, _ = fixed_point(partial(sds, prior, guidance=Guidance(scale)))
     a_c, a_u = scale * summed_pull(conditional), (scale - 1) * summed_pull(unconditional)
-    # Iterated in float32, and stopped near the limit.
+    # A linear solve of float32 slopes; guidance takes differences of numbers as large as its scale.
     close(found, np.linalg.solve(a_c - a_u, a_c @ conditional.mean - a_u @ unconditional.mean), rtol=0.02)
 
 
@@ -108,7 +108,7 @@ def test_without_end_the_scale_leads_to_where_guidance_alone_does():
     prior = prior_of(conditional, unconditional)
     a_c, a_u = summed_pull(conditional), summed_pull(unconditional)
     limit = np.linalg.solve(a_c - a_u, a_c @ conditional.mean - a_u @ unconditional.mean)
-    # Iterated in float32, and stopped near the limit.
+    # A linear solve of float32 slopes; guidance takes differences of numbers as large as its scale.
     close(fixed_point(partial(csd, prior))[0], limit, rtol=0.02)
     far = [fixed_point(partial(sds, prior, guidance=Guidance(k)))[0] for k in (10.0, 100.0, 1000.0)]
     distances = [np.linalg.norm(x - limit) for x in far]
@@ -134,17 +134,16 @@ def test_csd_never_ends_where_variances_are_equal():
 
 
 @both_pairs
-def test_sjc_is_sds_of_weight_one_on_average_and_has_more_variance(pair):
+def test_sjc_is_sds_of_weight_one_on_average_and_has_more_variance_at_high_noise(pair):
     _, _, prior = prior_named(pair)
     flat = dataclasses.replace(prior, weight=distillation.of_noise)
     x = jax.random.normal(jax.random.key(1), (4096, 2))
     close(expected(partial(sjc, prior), x), expected(partial(sds, flat), x))
-    t, noise = jnp.full(len(x), 200), jax.random.normal(jax.random.key(2), x.shape)
-    # Iterated in float32, and stopped near the limit.
+    t, noise = jnp.full(len(x), 600), jax.random.normal(jax.random.key(2), x.shape)
+    # The same algebra in another order: differences divided by s.
     close(sjc(prior, x, t, noise, reduced=True), sds(flat, x, t, noise), atol=2e-3)
     drawn = lambda reduced: float(sjc(prior, 0 * x, t, noise, reduced=reduced).var(0).sum())
-    # Iterated in float32, and stopped near the limit.
-    assert drawn(False) != pytest.approx(drawn(True), rel=0.2)
+    assert drawn(False) > 1.2 * drawn(True)
 
 
 @both_pairs
@@ -295,7 +294,7 @@ def test_sdi_with_exact_inversion_is_ddim(pair):
     x = conditional.denoiser()(x_T, levels[0])
     for number, (above, t) in enumerate(itertools.pairwise(levels), start=1):
         noise = solved_noise(conditional, x, above)
-        # Iterated in float32, and stopped near the limit.
+        # x carries the errors of the steps before, each divided by a small slope.
         close(SCHEDULE.signal_rate[above[0]] * x + SCHEDULE.noise_rate[above[0]] * noise, seen[number - 1], atol=0.03)
         x = x - sds(prior, x, t, noise)
         close(x, predictions[number], atol=5e-3)  # each step divides by the denoiser's slope, which is small at first
@@ -345,7 +344,7 @@ def test_ism_ends_at_the_mean_too(pair):
         return ism(prior, x_s, s, prior.noise(x_s, s), t)
 
     found, slopes = fixed_point(gradient, (200, 500, 800))
-    # Iterated in float32, and stopped near the limit.
+    # A linear solve of float32 slopes; guidance takes differences of numbers as large as its scale.
     close(found, conditional.mean, atol=5e-3)
     assert slopes.min() > 0
 
@@ -365,7 +364,7 @@ def test_cfg_plus_plus_is_guidance_that_grows_with_the_number_of_steps(num_steps
 
     plain = jit(lambda x: ddim(guided, x, SCHEDULE, times, carry=jnp.zeros((), int)))(x_T)
     both = lambda x_t, t: (conditional(x_t, t), unconditional(x_t, t))
-    # Iterated in float32, and stopped near the limit.
+    # The same steps, in another order of float32; the scale enlarges it.
     close(jit(lambda x: cfg_plus_plus(both, x, SCHEDULE, times, 0.6))(x_T), plain, atol=5e-3)
     assert scales[-1] == pytest.approx(0.6)
     finer = guidance_scales(SCHEDULE, uniform_timesteps(SCHEDULE, 2 * num_steps), 0.6)
@@ -378,7 +377,7 @@ def test_a_rendering_that_is_reused_has_the_same_expectation_and_less_variance()
     t, noise = jnp.full((m, len(x)), 300), jax.random.normal(jax.random.key(0), (m, *x.shape))
     many, one = reused(partial(sds, prior), x, t, noise), sds(prior, x, t[0], noise[0])
     np.testing.assert_allclose(many.var(0), one.var(0) / m, rtol=0.15)  # 4096 draws: 2 % each, and once more
-    # Iterated in float32, and stopped near the limit.
+    # The mean of 4 x 4096 draws.
     np.testing.assert_allclose(many.mean(0), expected(partial(sds, prior), x[:1], (300,))[0], atol=0.01)
 
 

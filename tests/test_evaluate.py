@@ -236,8 +236,9 @@ def test_what_must_be_known_of_compared_evaluations_is_said(run, pixelnerf):
     """Another checkpoint since, another number of samples, other weights: on copies with such numbers."""
     numbers = {}
     for name, evaluated in (("a", run), ("b", pixelnerf), ("c", run)):
-        numbers[name] = json.loads((evaluated.folder / "metrics.json").read_text()) | {"fid": 1.0, "lpips": 0.5}
-        numbers[name]["made_from"] |= {"features": "1" if name == "a" else "2"}
+        numbers[name] = json.loads((evaluated.folder / "metrics.json").read_text())
+        numbers[name] |= {"fid": 1.0, "lpips": 0.5, "fvd": 2.0}
+        numbers[name]["made_from"] |= dict.fromkeys(("features", "video"), "1" if name == "a" else "2")
     numbers["c"]["settings"]["num_samples"] = 50
     numbers["c"]["made_from"]["parameters"] = "of others"
     numbers["b"]["step"] = 8
@@ -250,11 +251,11 @@ def test_what_must_be_known_of_compared_evaluations_is_said(run, pixelnerf):
         "c: the evaluation is of step 7, but of other parameters than the checkpoint of that step that is there now; "
         "run --mode=evaluate again to compare that.",
         "The best of more samples is better: a of 2, c of 50.",
-        "Measured with different weights, and left out: FID.",
+        "Measured with different weights, and left out: FID, FVD.",
         "Pictures are of the first 3 samples (there are: c 50).",
     ]
     titles = [title for title, *_ in compared_evaluations.rows(runs)]
-    assert "LPIPS" in titles and "FID" not in titles
+    assert "LPIPS" in titles and not {"FID", "FVD"} & set(titles)
     unchanged = {name: loaded[name] for name in "ab"}
     assert compared_evaluations.notes({name: workdirs[name] for name in "ab"}, unchanged) == []
 

@@ -13,7 +13,7 @@ from dfm_jax.data.loading import toy_scenes
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import scene_store, summary
 from dfm_jax.evaluation.calibration import honest_draws, toy_modes
-from dfm_jax.evaluation.calibration.known_odds import TOY
+from dfm_jax.evaluation.calibration.known_odds import SHAPES, TOY
 from dfm_jax.evaluation.scores import SceneSamples, SceneScores, measure
 from dfm_jax.pages import odds_section
 from dfm_jax.structs import Camera, Example, RenderedViews, Views
@@ -186,8 +186,25 @@ def test_views_that_do_not_show_the_hidden_side_say_nothing_of_it():
 def test_the_page_says_whether_the_odds_are_right(shares, text):
     shown = np.repeat(np.arange(3), np.rint(200 * np.array(shares)).astype(int))
     scene = made_scores([[1.0]] * 200, modes=[[mode] for mode in shown.tolist()], clean=[True] * 200)
-    attributes = summary.odds_of_attributes([scene], TOY)
-    assert text in odds_section.verdict({"deterministic": False, "num_colours_read": 200, "attributes": attributes})
+    assert text in odds_section.verdict(numbers_of(scene, TOY))
+
+
+def numbers_of(scene, known):
+    calibration = summary._calibration([scene], known.odds.ravel().tolist())
+    return calibration | {"deterministic": False, "attributes": summary.odds_of_attributes([scene], known)}
+
+
+def test_attributes_that_are_right_alone_and_wrong_together_are_told():
+    """A pillar is likelier behind some shapes than behind others; here it is drawn by itself."""
+    others = lambda axis: tuple(i for i in range(3) if i != axis)
+    side, shape, pillar = (SHAPES.odds.sum(others(axis)) for axis in range(3))
+    for odds, text in (
+        (SHAPES.odds, "the odds are right"),
+        (np.einsum("i,j,k", side, shape, pillar), "not all together"),
+    ):
+        shown = np.repeat(np.arange(18), np.rint(2000 * odds).astype(int).ravel())
+        scene = made_scores([[1.0]] * len(shown), modes=[[mode] for mode in shown.tolist()], clean=[True] * len(shown))
+        assert text in odds_section.verdict(numbers_of(scene, SHAPES))
 
 
 def test_one_set_of_honest_draws_in_twenty_is_beyond_the_limit():

@@ -72,7 +72,7 @@ def test_states_between_those_of_a_trajectory_lie_on_it():
     state = lambda level: add_noise(SCHEDULE, x0, level, noise)
     t, s, at = levels, jnp.array([700, 300, 300]), jnp.array([910, 700, 300])
     between = state_between(SCHEDULE, state(t), state(s), t, s, at)
-    # A limit, at a finite value; float32.
+    # Multiplied by noise rates and divided again, in float32.
     np.testing.assert_allclose(between, state(at), rtol=1e-4, atol=1e-5)
 
 
@@ -209,5 +209,9 @@ def test_who_cannot_teach_is_refused(folder):
     config = read_config("configs/toy.py:tiny", [f"--config.distillation.teacher={folder / 'teacher'}"])
     with pytest.raises(UserError, match=r"cannot teach this model: config\.model\.name is 'linear' there and"):
         load_teacher(config)
+    for sampler in ("ddpm", "consistency", "fitted"):
+        drawn = run_config(f"distillation.teacher={folder / 'teacher'}", f"distillation.sampler={sampler}")
+        with pytest.raises(UserError, match="no trajectory of noise levels to learn: name another"):
+            load_teacher(drawn)
     with pytest.raises(UserError, match="nowhere"):
         load_teacher(run_config("distillation.teacher=nowhere"))

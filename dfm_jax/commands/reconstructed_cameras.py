@@ -26,7 +26,7 @@ def reconstruct(images: np.ndarray, intrinsics: np.ndarray, *, grid: str) -> dic
         workspace.mkdir()
         for name, image in zip(names, images, strict=True):
             Image.fromarray(np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(pictures / name)
-        found = sfm.reconstruct(pictures, names, workspace, lenses=lenses)
+        found = sfm.reconstruct(pictures, names, workspace, lenses=lenses, min_share=0.0)
         model = colmap_model.read_model(found.model)
     return {names.index(image.name): pose_of(image) for image in model.images}
 

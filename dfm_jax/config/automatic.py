@@ -48,21 +48,25 @@ def for_training(config: Config, device: Device, num_parameters: int) -> Config:
     """The config with all that a training step is compiled by; nothing is 'auto' or 0 any more."""
     config = with_dtype(config, device.platform)
     choices = list(_choices(config, device))
-    needs = [(choice, training_needs(choice, device.count, num_parameters)) for choice in choices]
-    return next((choice for choice, needed in needs if _fits(needed, device)), choices[-1])
+    fits = lambda choice, least: _fits(training_needs(choice, device.count, num_parameters), device, least)
+    return next((choice for choice, least in choices if fits(choice, least)), choices[-1][0])
 
 
-def _fits(needs: Needs, device: Device) -> bool:
-    if device.platform == "cpu" and needs.temporary > CPU_SHARE * device.memory_bytes and not needs.least:
+def _fits(needs: Needs, device: Device, least: bool) -> bool:
+    """Whether a device holds it; where it is not the layout that keeps `least`, a CPU must hold it with ease."""
+    if device.platform == "cpu" and needs.temporary > CPU_SHARE * device.memory_bytes and not least:
         return False
     return needs.total <= SHARE * device.memory_bytes
 
 
-def _choices(config: Config, device: Device) -> Iterator[Config]:
-    """From the fastest to the one that needs the least memory. Micro-batches cost less time than recomputation."""
-    for layout in _layouts(config, device):
+def _choices(config: Config, device: Device) -> Iterator[tuple[Config, bool]]:
+    """From the fastest to the one that needs the least memory, and whether its layout keeps the least. Micro-batches
+    cost less time than recomputation."""
+    layouts = list(_layouts(config, device))
+    for layout in layouts:
         for accumulate in _accumulations(config, device):
-            yield _changed(config, {"train": {"accumulate": accumulate, "recompute": "always"}} | layout)
+            settled = {"train": {"accumulate": accumulate, "recompute": "always"}}
+            yield _changed(config, settled | layout), layout is layouts[-1]
 
 
 def _accumulations(config: Config, device: Device) -> list[int]:

@@ -22,7 +22,6 @@ class Needs:
 
     state: float  # parameters, optimiser, average
     temporary: float  # gradients and what is kept and worked on
-    least: bool  # whether no other way to compute the step takes less
 
     @property
     def total(self) -> float:
@@ -35,14 +34,15 @@ def training_needs(config: Config, num_devices: int, num_parameters: int) -> Nee
     copies = 3 + (optimizer.ema_memory == "device")  # parameters, two moments, average
     state = num_parameters * (FLOAT * copies - (2 if optimizer.first_moment_dtype == "bfloat16" else 0))
     split = num_devices if config.train.mesh.fsdp == -1 else config.train.mesh.fsdp
+    if config.distillation.teacher:  # which is at least as large as what learns from it
+        state += num_parameters * FLOAT
     # Micro-batches add their gradients up in another copy.
     gradients = num_parameters * FLOAT * (1 + (config.train.accumulate > 1))
-    temporary, least = gradients / split, True
+    temporary = gradients / split
     if isinstance(config.model, ModelConfig):
         scenes = config.train.batch_size / config.train.accumulate / num_devices
         temporary += scenes * (_rendering(config) + _encoder(config))
-        least = config.model.ray_marching.keep == "distances" and config.model.encoder.remat is True
-    return Needs(state / split, temporary, least)
+    return Needs(state / split, temporary)
 
 
 def _rendering(config: Config) -> float:

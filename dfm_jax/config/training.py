@@ -60,7 +60,7 @@ class LossConfig:
 @dataclasses.dataclass(frozen=True)
 class DistillationConfig:
     """A trained model, the teacher, samples in many steps what the model in training learns to sample in one or two. It
-    starts from the teacher's parameters, and needs no truth but the contexts. Off without a teacher."""
+    starts from the teacher's parameters; by trajectories, it needs no truth but the contexts. Off without a teacher."""
 
     teacher: Path = ""  # workdir, or the name of a model that comes with the package; '': none
     # 'trajectory': from any level of a trajectory of the teacher to its end; 'consistency': to what the model itself
@@ -69,7 +69,8 @@ class DistillationConfig:
     # How the teacher is sampled, where not as it says itself ('' and 0).
     sampler: Literal[("", *SAMPLERS)] = ""
     num_steps: CountOrNone = 0
-    levels: Annotated[int, Range(1, 1000)] = 3  # of each trajectory that are learnt from; the noisiest is one of them
+    # Of each trajectory that are learnt from; the noisiest is one of them. `consistency` takes one of each example.
+    levels: Annotated[int, Range(1, 1000)] = 3
     # Root mean square error, in [-1, 1] units, from which on an image's error counts as such and not squared.
     huber: Annotated[float, Range(0.0, 1e3, open_below=True)] = 0.03
 

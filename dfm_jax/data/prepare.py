@@ -42,12 +42,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--source", help="folder that holds the source; none for shapes and toy")
     parser.add_argument("--data_dir", required=True, help="folder in which data sets lie")
     parser.add_argument("--name", help="of the data set; default: the format")
+    sizes = " and ".join(f"{name}: {generator.image_size}" for name, generator in GENERATORS.items())
     parser.add_argument(
         "--image_size",
         type=int,
-        help="side of the stored pictures, pixels; larger ones are reduced. Default: kept,  and ".join(
-            f"{name}: {generator.image_size}" for name, generator in GENERATORS.items()
-        ),
+        help=f"side of the stored pictures, pixels; larger ones are reduced. Default: kept, {sizes}",
     )
     parser.add_argument("--min_frames", type=int, default=building.MIN_FRAMES, help="scenes with fewer are quarantined")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of that name")

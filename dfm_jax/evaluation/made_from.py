@@ -81,6 +81,6 @@ def summary(
     scores: Mapping[str, Any], extractor: Extractor | None, video: VideoNetwork | None = None
 ) -> dict[str, Any]:
     """Of `scores`, what tells evaluations apart, and the weights behind distances of distributions."""
-    kept = {name: scores[name] for name in ("parameters", "data", "lpips")}
+    kept = {name: scores[name] for name in ("parameters", "data", "lpips", "dists")}
     kept |= {} if video is None else {"video": fingerprints.of_arrays(video.params)}
     return kept | {"features": None if extractor is None else fingerprints.of_arrays(extractor.params)}

@@ -155,6 +155,7 @@ def _calibration(scenes: Sequence[SceneScores], odds: Sequence[float]) -> dict[s
         "num_colours_read": num_read,
         "total_variation": total_variation(counts, odds),
         "total_variation_of_honest_draws": honest_draws.expected_total_variation(num_read, odds),
+        "total_variation_limit": honest_draws.total_variation_limit(num_read, odds),
         "mode_purity": num_clean / num_read,
         "novel_view_agreement": agrees / num_novel if num_novel else None,
         "num_novel_views": num_novel,

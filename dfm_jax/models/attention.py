@@ -19,7 +19,7 @@ def attend(q: Tokens, k: Tokens, v: Tokens) -> Tokens:
 
     A program that is made on a GPU and exported for other platforms has XLA's attention there.
     """
-    if not (suits_cudnn(q) and _has_cudnn()):  # shapes may be asked for before jax is started
+    if not (suits_cudnn(q) and _has_cudnn()):
         return jax.nn.dot_product_attention(q, k, v)
     by = lambda name: partial(jax.nn.dot_product_attention, implementation=name)
     return lax.platform_dependent(q, k, v, cuda=by("cudnn"), default=by("xla"))

@@ -57,7 +57,9 @@ class TransformerBlock(nn.Module):
 
         h = nn.Dense(3 * d, kernel_init=xavier, dtype=self.dtype, name="qkv")(_modulate(norm(x), shift_a, scale_a))
         q, k, v = rearrange(h, "n k (three heads e) -> three n k heads e", three=3, heads=self.num_heads)
-        h = rearrange(attend(q, k, v), "n k heads e -> n k (heads e)")
+        # Parameters are asked for before processes have joined, when nothing may look at devices; attention has none.
+        h = v if self.is_initializing() else attend(q, k, v)
+        h = rearrange(h, "n k heads e -> n k (heads e)")
         x = x + gate_a[:, None] * nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="attention_out")(h)
 
         h = nn.Dense(MLP_RATIO * d, kernel_init=xavier, dtype=self.dtype, name="mlp_in")(

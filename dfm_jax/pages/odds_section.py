@@ -36,13 +36,19 @@ def verdict(result: Mapping[str, Any]) -> str:
     if result["deterministic"]:
         return "This model has one answer, the mean of all cases: what it shows of the hidden part is none of them."
     wrong = {name: x for name, x in result["attributes"].items() if x["total_variation"] > x["limit"]}
-    if not wrong:
-        limits = ", ".join(f"{found['limit']:.3f}" for found in result["attributes"].values())
+    together = result["total_variation_limit"]
+    if wrong:
+        return "The odds are wrong: " + " ".join(_wrong(name, found) for name, found in wrong.items())
+    if result["total_variation"] > together:
         return (
-            f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many samples of the "
-            f"true odds, one set in twenty differs by more than {limits}."
+            "The odds are wrong: each attribute alone has its own, but not all together; of as many samples of the "
+            f"true odds, only one set in twenty differs by more than {together:.3f}."
         )
-    return "The odds are wrong: " + " ".join(_wrong(name, found) for name, found in wrong.items())
+    limits = ", ".join(f"{found['limit']:.3f}" for found in result["attributes"].values())
+    return (
+        f"As far as {result['num_colours_read']} samples can tell, the odds are right: of as many samples of the "
+        f"true odds, one set in twenty differs by more than {limits}."
+    )
 
 
 def _wrong(name: str, found: Mapping[str, Any]) -> str:

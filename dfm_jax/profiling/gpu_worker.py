@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     path, size, *names = arguments
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         raise UserError("this is started by dfm_jax.profiling.gpu_report")
-    platforms.start()  # with the flags that every command has
+    platforms.start()
     emit("device", **device())
     known = json.loads(pathlib.Path(path).read_text())["results"] if os.path.exists(path) else {}
     session = Session(SIZES[size], known)

@@ -28,9 +28,11 @@ SAMPLES_SHOWN = 3
 WEIGHTS = {
     **dict.fromkeys(("lpips", "pairwise_lpips"), "lpips"),
     **dict.fromkeys(("fid", "kid", "vgg_fid", "vgg_kid"), "features"),
+    "fvd": "video",
+    "dists": "dists",
 }
 
-OF_ALL_SCENES = ("fid", "kid", "vgg_fid", "vgg_kid")  # which no single scene has
+OF_ALL_SCENES = ("fid", "kid", "fvd", "vgg_fid", "vgg_kid")  # which no single scene has
 
 ODDS = (
     (

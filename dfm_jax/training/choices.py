@@ -12,6 +12,7 @@ from dfm_jax.config.automatic import AUTO, Device, for_training, told, with_dtyp
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import parameter_shapes
+from dfm_jax.runs.barriers import gather
 from dfm_jax.runs.saved_settings import saved_settings
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ def fitted(config: Config, device: Device | None = None) -> Config:
 
 
 def this_device() -> Device:
-    return Device(jax.default_backend(), platforms.memory_bytes(), jax.device_count())
+    """Of all processes the one with the least memory: they must make the same program."""
+    return Device(jax.default_backend(), min(gather(platforms.memory_bytes())), jax.device_count())
 
 
 def _trained_dtype(workdir: str | pathlib.Path) -> str:

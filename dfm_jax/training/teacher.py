@@ -1,12 +1,16 @@
 """The teacher of a distilled model: a trained one, sampled as its own config says."""
 
-from dfm_jax.config import Config
+from dfm_jax.config import FITTED, Config
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.solver_files import with_solver_file
+
+# Those that draw noise in their steps end anywhere; the states of a fitted solver are not at the levels that the
+# denoiser is told.
+WITHOUT_TRAJECTORY = ("ddpm", "consistency", FITTED)
 
 
 def load_teacher(config: Config) -> DiffusionSampler:
@@ -37,5 +41,10 @@ def _check(theirs: Config, ours: Config, name: str) -> None:
     ]
     if theirs.model.deterministic:
         wrong.append("it is deterministic, and has no steps that could be saved")
+    if theirs.sample.sampler in WITHOUT_TRAJECTORY:
+        wrong.append(
+            f"the sampler {theirs.sample.sampler!r} has no trajectory of noise levels to learn: "
+            "name another with config.distillation.sampler"
+        )
     if wrong:
         raise UserError(f"config.distillation.teacher={name} cannot teach this model: {'; '.join(wrong)}")

@@ -3,7 +3,7 @@ depth: uncertainty in geometry as well as in colour. In the style of Minens (vie
 
 A wall stands on a floor disc in front of a black background. Front and top have a random visible colour; everything
 behind has one hidden colour. From the wall's back nothing juts out, or a round tower, or a ramp; behind that stands a
-yellow pillar, or none. `ODDS` has the probabilities of all twelve cases: the colour depends on nothing else, and a
+yellow pillar, or none. `ODDS` has the probabilities of all eighteen cases: the colour depends on nothing else, and a
 pillar is the likelier the less juts out. The heights of tower, ramp and pillar are uniform. The front view (frame 0)
 shows nothing of all that, so that what a model samples behind it can be compared with the truth.
 

@@ -53,6 +53,7 @@ def reconstruct(
     in_sequence: bool = False,
     known: Mapping[str, str] = NONE_KNOWN,
     lenses: Mapping[str, Pinhole] = NONE_KNOWN,
+    min_share: float = MIN_SHARE,
 ) -> Reconstruction:
     """The largest model that can be made of some pictures, below `workspace`, an empty folder.
 
@@ -61,6 +62,7 @@ def reconstruct(
       in_sequence: match each picture with the next ones only, as suits a video; otherwise with every other.
       known: reasons why other pictures, which are not among the names, cannot be read; they count, too.
       lenses: of all pictures by name, where they are known, and no distortion; otherwise they are estimated.
+      min_share: of the pictures, which must be registered.
 
     Raises:
       Rejected: too few pictures could be registered; says how many, and why.
@@ -85,12 +87,12 @@ def reconstruct(
     largest = max(models, key=lambda i: (models[i].num_reg_images(), -i), default=None)
     registered = [] if largest is None else sorted(image.name for image in models[largest].images.values())
     statistics = _Statistics.read(database)
-    if len(registered) < max(MIN_IMAGES, MIN_SHARE * len(names)):
+    if len(registered) < max(MIN_IMAGES, min_share * len(names)):
         others = f"{len(unreadable)} cannot be read{most_frequent_reason(unreadable.values())}; of the others, "
+        needed = max(MIN_IMAGES, round(min_share * len(names)))
         raise Rejected(
-            f"structure-from-motion registered {len(registered)} of {len(names)} pictures, at least "
-            f"{max(MIN_IMAGES, round(MIN_SHARE * len(names)))} are needed: {others if unreadable else ''}"
-            f"{statistics.summary()}"
+            f"structure-from-motion registered {len(registered)} of {len(names)} pictures, at least {needed} are "
+            f"needed: {others if unreadable else ''}{statistics.summary()}"
         )
     left_out = sorted(set(names) - set(registered) - unreadable.keys())
     reasons = {name: f"not registered by structure-from-motion: {statistics.about(name)}" for name in left_out}

@@ -77,11 +77,12 @@ def place_cdf(
     """Probability that the place of a truth among the samples of a scene, ties broken at random, is at most `at`:
     averaged over scenes that have a sample, and over truths."""
     samples = samples[np.isfinite(samples).any(1)]
-    below = (samples[:, :, None] < truths).sum(1)  # NaN is neither below nor tied
-    ties = (samples[:, :, None] == truths).sum(1)
+    values, times = np.unique(truths, return_counts=True)
+    below = (samples[:, :, None] < values).sum(1)  # NaN is neither below nor tied
+    ties = (samples[:, :, None] == values).sum(1)
     count = np.isfinite(samples).sum(1)[:, None] + 1
     inside = (at * count[..., None] - below[..., None]) / (ties + 1)[..., None]
-    return np.clip(inside, 0, 1).mean((0, 1))
+    return np.average(np.clip(inside, 0, 1).mean(0), axis=0, weights=times)
 
 
 def expected_total_variation(count: int, probabilities: Sequence[float]) -> float:
