@@ -17,6 +17,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.interop.lpips_weights import CONVOLUTIONS, PLACES, from_state_dicts
 from dfm_jax.models import lpips
 from dfm_jax.training import loop
+from dfm_jax.training.choices import fitted
 from dfm_jax.training.setup import make_train_setup
 from tests.tiny import jit, tiny_example
 
@@ -190,7 +191,7 @@ def settings(**loss: float | str) -> Config:
     config.image_size = 16
     config.model.estimate_size = 8
     config.loss.update({"patch_size": 16, "smoothness": 0.0} | loss)
-    return from_dict(config)
+    return fitted(from_dict(config))
 
 
 def test_training_takes_lpips_as_an_argument_and_trains_no_part_of_it(tmp_path, monkeypatch):

@@ -135,6 +135,8 @@ CHAINS = {  # stages that can follow a shipped pixelNeRF
     ("co3d", "pixelnerf-resnet34"): ("64-resnet34", "128-resnet34"),
     ("srn", "pixelnerf"): ("128", "128-lean"),
     ("minens", "pixelnerf"): ("48", "48-lean"),
+    ("shapes", "pixelnerf"): ("", "fine"),
+    ("shapes", "pixelnerf-resnet34"): ("resnet34",),
 }
 
 
@@ -148,7 +150,7 @@ def test_every_shipped_recipe_follows_its_pixelnerf(name, variant):
         assert of["encoder"] and bool(of["scene_field"]) == ((name, after) != ("toy", "lean"))
         assert not [n for n in found.new if n.startswith("encoder")], after
         # For objects the conditioning field is smaller than any scene field, and begins anew.
-        of_objects = name in ("toy", "srn", "minens")
+        of_objects = name in ("toy", "shapes", "srn", "minens")
         assert found.other_size == of_objects == any(n.startswith("conditioning_field") for n in found.new)
 
 

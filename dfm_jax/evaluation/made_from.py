@@ -70,10 +70,12 @@ def true_views(config: Config, data: SceneDataset, views: Sequence[tuple[int, Vi
 
 
 def of_sampling(config: Config) -> dict[str, Any]:
-    """The settings by which a scene is sampled, with the numbers of a fitted solver in the place of its file."""
-    sample = dataclasses.asdict(config.sample)
-    solver = read(sample.pop("solver_file")) if config.sample.sampler == FITTED else None
-    kept = {name: value for name, value in sample.items() if name not in OF_SAMPLE_MODE}
+    """The settings by which a scene is sampled, but for those at their defaults, so that what was made before a setting
+    was added stays of use; with the numbers of a fitted solver in the place of its file."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config.sample)}
+    sample = {name: value for name, value in dataclasses.asdict(config.sample).items() if value != defaults[name]}
+    solver = read(config.sample.solver_file) if config.sample.sampler == FITTED else None
+    kept = {name: value for name, value in sample.items() if name not in (*OF_SAMPLE_MODE, "solver_file")}
     return kept | ({"solver": {name: solver[name] for name in NUMBERS}} if solver else {})
 
 

@@ -72,7 +72,7 @@ def random_azimuths(rng: np.random.Generator) -> Float[np.ndarray, "v"]:
 
 
 def orbit_pose(
-    azimuth: np.ndarray, elevation: float, radius: float, look_at: Float[np.ndarray, "3"]
+    azimuth: float | np.ndarray, elevation: float, radius: float, look_at: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "*azimuths 4 4"]:
     """`camera_to_world` of cameras at azimuths [...] in radians around a point; 0 is at its -y side."""
     azimuth = np.asarray(azimuth, np.float64)

@@ -88,7 +88,7 @@ def intrinsics() -> np.ndarray:
     return np.array([[FOCAL_LENGTH, 0, 0.5], [0, FOCAL_LENGTH, 0.5], [0, 0, 1]])
 
 
-def orbit_pose(azimuth: np.ndarray) -> np.ndarray:
+def orbit_pose(azimuth: float | np.ndarray) -> np.ndarray:
     """`camera_to_world` [..., 4, 4] of toy cameras at azimuths [...] in radians; 0 looks at the front."""
     return procedural.orbit_pose(azimuth, ELEVATION, ORBIT_RADIUS, LOOK_AT)
 

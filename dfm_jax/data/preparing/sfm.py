@@ -7,6 +7,7 @@ the number of threads, runs on one.
 import collections
 import dataclasses
 import importlib.util
+import math
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,8 +62,8 @@ def reconstruct(
       images: folder that `names` are relative to.
       in_sequence: match each picture with the next ones only, as suits a video; otherwise with every other.
       known: reasons why other pictures, which are not among the names, cannot be read; they count, too.
-      lenses: of all pictures by name, where they are known, and no distortion; otherwise they are estimated.
-      min_share: of the pictures, which must be registered.
+      lenses: of all pictures by name, where they are known, without distortion; or else they are estimated.
+      min_share: of the pictures, must be registered.
 
     Raises:
       Rejected: too few pictures could be registered; says how many, and why.
@@ -87,9 +88,8 @@ def reconstruct(
     largest = max(models, key=lambda i: (models[i].num_reg_images(), -i), default=None)
     registered = [] if largest is None else sorted(image.name for image in models[largest].images.values())
     statistics = _Statistics.read(database)
-    if len(registered) < max(MIN_IMAGES, min_share * len(names)):
+    if len(registered) < (needed := max(MIN_IMAGES, math.ceil(min_share * len(names)))):
         others = f"{len(unreadable)} cannot be read{most_frequent_reason(unreadable.values())}; of the others, "
-        needed = max(MIN_IMAGES, round(min_share * len(names)))
         raise Rejected(
             f"structure-from-motion registered {len(registered)} of {len(names)} pictures, at least {needed} are "
             f"needed: {others if unreadable else ''}{statistics.summary()}"
