@@ -1,6 +1,7 @@
 """I3D against its layers in torch, at random weights, and files that are not its weights."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -82,6 +83,20 @@ def test_logits_are_those_of_torchs_layers(state, tmp_path):
     assert ours.shape == expected.shape == (2, i3d.CLASSES)
     # Float32, in another order.
     assert np.linalg.norm(ours - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_videos_of_bytes_enter_between_minus_one_and_one_at_the_networks_size(monkeypatch):
+    class Seen:
+        def apply(self, variables, videos):
+            sizes = jnp.array(videos.shape[2:4], jnp.float32)
+            seen = jnp.concatenate([videos[0, 0, 112, ::223, 0], sizes])
+            return jnp.pad(seen, (0, i3d.CLASSES - len(seen)))[None]
+
+    monkeypatch.setattr(i3d, "I3D", Seen)
+    video = np.zeros((FRAMES, 8, 8, 3), np.uint8)
+    video[:, :, 4:] = 255
+    left, right, height, width = video_distance.VideoNetwork({})(video)[:4]
+    assert (left, right, height, width) == (-1, 1, 224, 224)
 
 
 def test_the_network_has_the_published_size():

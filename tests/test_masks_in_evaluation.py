@@ -17,7 +17,7 @@ from dfm_jax.evaluation.scores import Foreground, measure
 from dfm_jax.pages import evaluation_page
 from tests import captures_source
 from tests.test_protocols import Repeating, config_for, write_json
-from tests.test_scores import exact_samples, toy_example, with_rgb
+from tests.test_scores import MeanDifference, exact_samples, toy_example, with_rgb
 
 # --- what is measured
 
@@ -34,13 +34,24 @@ def test_what_is_outside_changes_nothing():
     estimate = samples.estimate + np.where(inside.target[0], 0.0, 0.2)[..., None]
     spoilt = spoilt.replace(estimate=estimate.astype(np.float32))
     one, other = (
-        measure("a", example, each, grid="centres", lpips_fn=None, foreground=inside) for each in (noisy, spoilt)
+        measure("a", example, each, grid="centres", lpips_fn=MeanDifference(), foreground=inside)
+        for each in (noisy, spoilt)
     )
-    for name in ("psnr", "ssim", "context_psnr", "estimate_psnr", "mean_sample_psnr", "ause", "aurc", "coverage"):
+    for name in (
+        "psnr",
+        "ssim",
+        "lpips",
+        "context_psnr",
+        "estimate_psnr",
+        "mean_sample_psnr",
+        "ause",
+        "aurc",
+        "coverage",
+    ):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     assert one.estimate_psnr == 99 and one.variance != other.variance
-    whole = measure("a", example, noisy, grid="centres", lpips_fn=None)
-    assert whole.psnr != one.psnr and whole.ssim != one.ssim
+    whole = measure("a", example, noisy, grid="centres", lpips_fn=MeanDifference())
+    assert whole.psnr != one.psnr and whole.ssim != one.ssim and whole.lpips != one.lpips
 
 
 def test_psnr_is_that_of_the_pixels_inside():

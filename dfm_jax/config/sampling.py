@@ -165,4 +165,4 @@ class EvaluateConfig:
     # 'respect': true and rendered views are compared in the foreground alone, by masks that the data set holds
     # (`prepare --masks=leave`).
     masks: Literal["none", "respect"] = "none"
-    sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps (toy); 0: none
+    sweep_samples: NumberOrNone = 0  # samples behind each point of total variation over sampling steps; 0: none

@@ -67,7 +67,7 @@ class SceneScores:
     contradicted: list[float]  # [n] share
     variance: float  # over samples, averaged over the pixels and colours of target view 0
     pairwise_lpips: float | None  # between samples at target view 0, averaged over pairs
-    modes: list[list[int]] | None  # [n][t] toy: the hidden colour; -1 where a view does not show it
+    modes: list[list[int]] | None  # [n][t] the hidden case, where odds are known; -1 where a view does not show it
     clean: list[bool] | None  # [n] toy: whether target view 0 shows one colour
     # What earlier versions did not store. Frames are `{number, name}` as their source has them.
     context_frames: list[dict[str, int | str | None]] | None = None  # [v]
@@ -112,7 +112,7 @@ def measure(
       dists_fn: DISTS, likewise.
       cameras_fn: finds the cameras of views, if that is asked for (`camera_errors.of_samples`).
       depth: [t, h, w] true distances at all target views, infinite where a ray meets nothing; None: unknown.
-      modes: [n, t] hidden colours at all target views (toy).
+      modes: [n, t] hidden cases at all target views, where odds are known.
       clean: [n, t] whether they are of one colour.
       scalars: attributes that are uncertain, see `spread_scores`.
       foreground: what counts against the true views; None: everything.

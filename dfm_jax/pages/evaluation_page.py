@@ -210,16 +210,18 @@ def _missing(result: Mapping[str, Any]) -> str:
     lines += [f"<li>scene {escape(s['scene'])}: {escape(s['reason'])}</li>" for s in skipped[:SKIPPED_SHOWN]]
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"<li>and {len(skipped) - SKIPPED_SHOWN} more, which metrics.json lists</li>")
-    if not lines:
+    without = len(result["skipped"]) - len(skipped)
+    if not lines and not without:
         return "<p>Nothing was skipped or left out.</p>\n"
     counted = (
         "1 example of the index file was" if len(skipped) == 1 else f"{len(skipped)} examples of the index file were"
     )
     count = f"{counted} skipped. " if skipped else ""
-    if without := len(result["skipped"]) - len(skipped):
+    if without:
         count += f"The index file itself has no example of {without} of its scenes, which is no hole."
     count = f"<p>{count}</p>" if count else ""
-    return f"<h2>Skipped and left out</h2>\n{count}<ul>{''.join(lines)}</ul>\n"
+    listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
+    return f"<h2>Skipped and left out</h2>\n{count}{listed}\n"
 
 
 def _settings(result: Mapping[str, Any]) -> str:
