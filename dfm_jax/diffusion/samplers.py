@@ -218,13 +218,14 @@ def consistency(
     """
 
     def step(state: tuple, levels: tuple) -> tuple[tuple, Any]:
-        (x_t, carry), (number, t, _, _, alpha_s, sigma_s) = state, levels
+        (x_t, _, carry), (number, t, _, _, alpha_s, sigma_s) = state, levels
         x0, carry = denoise_fn(x_t, jnp.full(len(x_t), t), carry)
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x_t.shape[1:]))(keys)
-        return (alpha_s * x0 + temperature * sigma_s * noise, carry), callback and callback(t, x_t, x0)
+        return (alpha_s * x0 + temperature * sigma_s * noise, x0, carry), callback and callback(t, x_t, x0)
 
+    # x0 is carried: the last state is x0 but for rounding, which a callback would change.
     levels = (jnp.arange(len(times) - 1), *_levels(schedule, times))
-    (x0, _), seen = jax.lax.scan(step, (x_T, carry), levels)
+    (_, x0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T), carry), levels)
     return (x0, seen) if callback else x0
 
 
