@@ -181,10 +181,10 @@ def x0_at(made: DiffusionSampler, timestep):
     return made.denoise_fn(cache)(X_T, jnp.full(2, timestep), jnp.zeros_like(X_T))[0]
 
 
-def test_levels_do_without_a_cache():
-    schedule = f"0:{AS_MADE},0.5:4"
-    close = x0_at(sampler(schedule), 90)
-    assert_trees_close(x0_at(sampler(schedule, context_cache_gb=0.0), 90), close)
+def test_where_nothing_may_be_cached_no_level_caches_anything():
+    made = sampler(f"0:{AS_MADE},0.5:4", context_cache_gb=0.0)
+    cache = jax.eval_shape(made.cache_context, EXAMPLE)
+    assert [cached.activations for _, cached in (cache.query, *cache.other_queries)] == [{}, {}]
 
 
 def test_levels_as_the_model_was_made_change_nothing():
