@@ -1,16 +1,12 @@
 """How far apart two sets of images are as distributions, from features of a network. Pure numpy.
 
-Notation: `x` [n, d] and `y` [m, d] the features of `n` images (drawn) and `m` others (real); `d` channels. They are
-arrays, or lie in files of any size (`feature_files`): some rows are looked at at a time.
+Notation: `x` [n, d] and `y` [m, d] the features of `n` images (drawn) and `m` others (real); `d` channels. They may
+be mapped from files of any size (`feature_files`): some rows are read at a time.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-
-from dfm_jax.evaluation.feature_files import FeatureFile
-
-Features = np.ndarray | FeatureFile
 
 # Of the published KID: 100 subsets of 1000.
 SUBSETS = 100
@@ -18,7 +14,7 @@ SUBSET_SIZE = 1000
 ROWS_AT_ONCE = 4096
 
 
-def frechet_distance(x: Features, y: Features) -> float:
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Distance of the normal distributions with the features' means and covariances, `|mu_x - mu_y|^2 + tr(C_x + C_y -
     2 (C_x C_y)^(1/2))` (Heusel et al. 2017, arXiv 1706.08500); FID, if the features are Inception's.
 
@@ -37,7 +33,7 @@ def frechet_distance(x: Features, y: Features) -> float:
 
 
 def kernel_distance(
-    x: Features, y: Features, *, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = 0
+    x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = 0
 ) -> tuple[float, float]:
     """Squared maximum mean discrepancy with the kernel `(u . v / d + 1)^3`, its unbiased estimate (Binkowski et al.
     2018, arXiv 1801.01401): mean and standard deviation over random subsets; KID, if the features are Inception's.
@@ -50,14 +46,14 @@ def kernel_distance(
     """
     _check(x, y)
     if max(len(x), len(y)) <= subset_size:
-        return _discrepancy(_precise(x[:]), _precise(y[:])), 0.0
+        return _discrepancy(_precise(x), _precise(y)), 0.0
     rng = np.random.default_rng(seed)
     draw = lambda z: _precise(z[rng.choice(len(z), min(len(z), subset_size), replace=False)])
     values = [_discrepancy(draw(x), draw(y)) for _ in range(subsets)]
     return float(np.mean(values)), float(np.std(values))
 
 
-def _check(x: Features, y: Features) -> None:
+def _check(x: np.ndarray, y: np.ndarray) -> None:
     if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"features must be two or more vectors of one length on each side, not {x.shape}, {y.shape}")
 
@@ -66,12 +62,12 @@ def _precise(x: np.ndarray) -> np.ndarray:
     return np.asarray(x, np.float64)
 
 
-def _chunks(x: Features) -> Iterator[np.ndarray]:
+def _chunks(x: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(x), ROWS_AT_ONCE):
         yield _precise(x[start : start + ROWS_AT_ONCE])
 
 
-def _moments(x: Features) -> tuple[np.ndarray, np.ndarray]:
+def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean, and a matrix [min(n, d), d] whose product with itself, `R^T R`, is the covariance: the triangular one
     of a QR factorisation, whose rows are as good as all that went into it when more come."""
     mean, root = sum(chunk.sum(0) for chunk in _chunks(x)) / len(x), np.empty((0, x.shape[1]))

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from dfm_jax.evaluation.distribution_metrics import frechet_distance, kernel_distance
-from dfm_jax.evaluation.feature_files import FeatureFile, open_features, write_features
+from dfm_jax.evaluation.feature_files import open_features, write_features
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.evaluation.scene_store import StoredScenes
 from dfm_jax.paths import cache_folder
@@ -67,7 +67,7 @@ def distribution_numbers(
 
 def kept_features(
     extractor: Extractor, images: Callable[[], Iterable[np.ndarray]], count: int, truth: Mapping[str, Any], data: Path
-) -> FeatureFile | None:
+) -> np.ndarray | None:
     """Features of the `count` true views of an evaluation, from where they were kept, or else computed and kept; None
     where they cannot be.
 

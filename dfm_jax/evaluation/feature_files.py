@@ -1,57 +1,26 @@
-"""Features of many images, in a file: of a set of any size, no more is in memory than is computed with at a time."""
+"""Features of many images, in a file: of a set of any size, no more is read at a time than is computed with."""
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 FEATURE = np.dtype(np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class FeatureFile:
-    """Vectors [n, d] of float32 in a `.npy` file, of which rows are read when they are asked for, as of an array."""
-
-    path: Path
-    shape: tuple[int, int]
-    offset: int  # bytes before the first row
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | Int[np.ndarray, "m"]) -> Float[np.ndarray, "m d"]:
-        """Some rows: those of a slice without a step, or those of these numbers."""
-        width = self.shape[1]
-        with self.path.open("rb") as file:
-            if isinstance(rows, slice):
-                start, stop, _ = rows.indices(len(self))
-                file.seek(self.offset + start * width * FEATURE.itemsize)
-                return np.fromfile(file, FEATURE, (stop - start) * width).reshape(stop - start, width)
-            found = np.empty((len(rows), width), FEATURE)
-            for place in np.argsort(rows):  # in the order of the file
-                file.seek(self.offset + int(rows[place]) * width * FEATURE.itemsize)
-                found[place] = np.fromfile(file, FEATURE, width)
-            return found
-
-
-def open_features(path: Path, count: int) -> FeatureFile | None:
-    """The features of `count` images; None if there is no such file, or if it is another or was cut."""
+def open_features(path: Path, count: int) -> Float[np.ndarray, "n d"] | None:
+    """The features of `count` images, mapped into memory: what is not read is not there. None if there is no such file,
+    or if it is another or was cut."""
     try:
-        with path.open("rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                return None
-            shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
-            found = FeatureFile(path, shape, file.tell())
-            whole = found.offset + int(np.prod(shape)) * FEATURE.itemsize == os.fstat(file.fileno()).st_size
+        found = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    fits = len(shape) == 2 and shape[0] == count and not in_columns and dtype == FEATURE
-    return found if fits and whole else None
+    fits = found.ndim == 2 and len(found) == count and found.flags.c_contiguous and found.dtype == FEATURE
+    return found if fits else None
 
 
 @contextlib.contextmanager
@@ -86,7 +55,7 @@ def _write_header(file: IO[bytes], shape: Sequence[int]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def write_features(path: Path, parts: Iterable[Float[np.ndarray, "_ d"]], count: int) -> FeatureFile:
+def write_features(path: Path, parts: Iterable[Float[np.ndarray, "_ d"]], count: int) -> Float[np.ndarray, "n d"]:
     """Writes the features of `count` images, part after part; the file is there when all of them are.
 
     Raises:

@@ -15,8 +15,14 @@ from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.uncertainty import LEVELS
 
-# Measures of a sample at a view, and whether more is better.
-VIEW_MEASURES = {"psnr": True, "ssim": True, "lpips": False, "dists": False, "depth_error": False}
+# Whether more of a measure is better; of others neither is.
+MORE_IS_BETTER = {
+    **dict.fromkeys(("context_psnr", "psnr", "ssim", "estimate_psnr", "mean_sample_psnr", "tsed", "scene_psnr"), True),
+    **dict.fromkeys(("lpips", "dists", "depth_error", "chamfer", "reprojection", "reprojection_colour"), False),
+    **dict.fromkeys(("contradicted", "ause", "aurc", "rotation_error", "translation_error"), False),
+    "registered_views": True,
+}
+VIEW_MEASURES = ("psnr", "ssim", "lpips", "dists", "depth_error")  # of a sample at a view
 SAMPLE_MEASURES = (
     "context_psnr",
     "scene_psnr",
@@ -108,7 +114,8 @@ def odds_of_attributes(scenes: Sequence[SceneScores], known: KnownOdds) -> dict[
 def scene_row(scene: SceneScores) -> dict[str, Any]:
     """The numbers of one scene by name."""
     row: dict[str, Any] = {"scene": scene.name}
-    for name, more_is_better in VIEW_MEASURES.items():
+    for name in VIEW_MEASURES:
+        more_is_better = MORE_IS_BETTER[name]
         values = getattr(scene, name)
         samples = [] if values is None else [x for x in map(_mean, values) if x is not None]
         row[name] = _mean(samples)

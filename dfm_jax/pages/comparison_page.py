@@ -5,17 +5,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from dfm_jax.evaluation.paired_bootstrap import LEVEL, Difference
+from dfm_jax.evaluation.summary import MORE_IS_BETTER
 from dfm_jax.pages.evaluation_page import formatted
 from dfm_jax.pages.explained_measures import EXPLAINED
 from dfm_jax.pages.html import table
 
-# Whether more of a measure is better; of others neither is.
-MORE_IS_BETTER = {
-    **dict.fromkeys(("context_psnr", "psnr", "ssim", "estimate_psnr", "mean_sample_psnr", "tsed", "scene_psnr"), True),
-    **dict.fromkeys(("lpips", "dists", "depth_error", "chamfer", "reprojection", "reprojection_colour"), False),
-    **dict.fromkeys(("contradicted", "ause", "aurc", "rotation_error", "translation_error"), False),
-    "registered_views": True,
-}
 PARTS = {"all": "all pixels", "visible": "what the context shows", "hidden": "what it hides"}
 SAMPLE_COLUMNS = (("psnr", "PSNR", ".2f"), ("ssim", "SSIM", ".3f"), ("lpips", "LPIPS", ".3f"))
 STYLE = """<style>
