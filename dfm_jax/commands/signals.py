@@ -1,7 +1,8 @@
 """`--mode=sample` and `--mode=evaluate` of models whose signals are no scenes: arrays and numbers, no videos.
 
 They write what the modes of scenes write, as far as there is a meaning: `samples/samples.{npz,json}`,
-`evaluation/metrics.json`, and a page each.
+`evaluation/metrics.json`, and a page each. What is known of a model's signals is measured, and what can be looked at is
+shown (`forward_models/protocol.py`).
 """
 
 import dataclasses
@@ -18,10 +19,17 @@ import numpy as np
 from PIL import Image
 
 from dfm_jax.config import Config
-from dfm_jax.evaluation.signal_scores import observation_scores, posterior_scores
+from dfm_jax.evaluation.signal_scores import error_scores, observation_scores, odds_scores, posterior_scores
 from dfm_jax.examples import held_out_examples
-from dfm_jax.forward_models.protocol import KnownPosterior
-from dfm_jax.pages.signals_page import write_page
+from dfm_jax.forward_models.protocol import (
+    DiscretePosterior,
+    ForwardModel,
+    KnownPosterior,
+    MeasuredSignals,
+    Params,
+    PicturedSignals,
+)
+from dfm_jax.pages.signals_page import MOST_PICTURED, PICTURES, Pictured, write_page
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
@@ -34,8 +42,8 @@ from dfm_jax.visualization.observations import observation_sheet
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = ("samples.json", "samples.npz", "samples.png", "index.html")
-EVALUATION = ("metrics.json", "samples.png", "index.html")
+SAMPLES = ("samples.json", "samples.npz", "samples.png", PICTURES, "index.html")
+EVALUATION = ("metrics.json", "samples.png", PICTURES, "index.html")
 MOST_SHOWN = 8  # examples on a page
 
 
@@ -52,20 +60,20 @@ def sample(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | 
     """
     folder = _folder(workdir, "samples", out, SAMPLES)
     with by_first(replacing(folder, SAMPLES, "sampling")) as building:
-        numbers, sampled, truth = _scores(config, workdir, config.sample.num_scenes, config.sample.num_samples)
+        found = _scores(config, workdir, config.sample.num_scenes, config.sample.num_samples)
 
         def write() -> None:
-            leaves = jax.tree_util.tree_leaves_with_path(sampled.signal)
+            leaves = jax.tree_util.tree_leaves_with_path(found.sampled.signal)
             arrays = {"signal" + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-            arrays |= {"x0": sampled.x0, "truth": truth}
-            arrays |= {} if sampled.estimate is None else {"estimate": sampled.estimate}
+            arrays |= {"x0": found.sampled.x0, "truth": found.truth}
+            arrays |= {} if found.sampled.estimate is None else {"estimate": found.sampled.estimate}
             np.savez(building / "samples.npz", **arrays)
-            (building / "samples.json").write_text(json.dumps(numbers, indent=1) + "\n")
-            _write_pictures(building, "Samples", numbers, sampled, truth)
+            (building / "samples.json").write_text(json.dumps(found.numbers, indent=1) + "\n")
+            _write_pictures(building, "Samples", found)
 
         from_first(write)
-    _tell(numbers, folder)
-    return numbers
+    _tell(found.numbers, folder)
+    return found.numbers
 
 
 def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> dict[str, Any]:
@@ -77,16 +85,15 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
     """
     folder = _folder(workdir, "evaluation", out, EVALUATION)
     with by_first(replacing(folder, EVALUATION, "evaluating")) as building:
-        counts = config.evaluate.num_scenes, config.evaluate.num_samples
-        numbers, sampled, truth = _scores(config, workdir, *counts)
+        found = _scores(config, workdir, config.evaluate.num_scenes, config.evaluate.num_samples)
 
         def write() -> None:
-            (building / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n")
-            _write_pictures(building, "Evaluation", numbers, sampled, truth)
+            (building / "metrics.json").write_text(json.dumps(found.numbers, indent=1) + "\n")
+            _write_pictures(building, "Evaluation", found)
 
         from_first(write)
-    _tell(numbers, folder)
-    return numbers
+    _tell(found.numbers, folder)
+    return found.numbers
 
 
 def _folder(workdir: str | os.PathLike, name: str, out: str | os.PathLike | None, ours: Sequence[str]) -> Path:
@@ -103,10 +110,18 @@ def _tell(numbers: dict[str, Any], folder: Path) -> None:
     logger.info(f"{count}; look at {folder / 'index.html'}")
 
 
-def _scores(
-    config: Config, workdir: str | os.PathLike, num_scenes: int, num_samples: int
-) -> tuple[dict[str, Any], SampledSignals, np.ndarray]:
-    """The numbers, what they are of, and the true targets [s, ...]; in all processes."""
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """The numbers, what they are of, and what can be looked at."""
+
+    numbers: dict[str, Any]
+    sampled: SampledSignals
+    truth: np.ndarray  # [s, ...] the true targets
+    pictured: Pictured  # of the first examples
+
+
+def _scores(config: Config, workdir: str | os.PathLike, num_scenes: int, num_samples: int) -> _Found:
+    """What samples behind held-out contexts are worth; in all processes."""
     start = time.monotonic()
     with failing_together():
         trained = restore_trained(config, workdir)
@@ -121,8 +136,7 @@ def _scores(
     if sampled.estimate is not None:
         sampled = dataclasses.replace(sampled, estimate=sampled.estimate.reshape(truth.shape))
         scores["estimate_error"] = float(np.sqrt(np.mean(np.square(sampled.estimate - truth))))
-    if isinstance(sampler.model, KnownPosterior):
-        scores |= posterior_scores(sampled.signal, *sampler.model.posterior(example))
+    scores |= signal_scores(sampler.model, params, example, sampled.signal)
     numbers = scores | {
         "num_scenes": num_scenes,
         "num_samples": num_samples,
@@ -131,13 +145,35 @@ def _scores(
         "made_from": made_from,
         "seconds": time.monotonic() - start,
     }
-    return numbers, sampled, truth
+    return _Found(numbers, sampled, truth, picture_signals(sampler.model, params, example, sampled.signal))
 
 
-def _write_pictures(
-    folder: Path, title: str, numbers: dict[str, Any], sampled: SampledSignals, truth: np.ndarray
-) -> None:
-    shown = slice(MOST_SHOWN)
+def signal_scores(model: ForwardModel, params: Params, example: Any, signal: Any) -> dict[str, Any]:
+    """What can be measured of sampled signals [s, n, ...] of a model: nothing, where it knows nothing of them."""
+    scores: dict[str, Any] = {}
+    if isinstance(model, KnownPosterior):
+        scores |= posterior_scores(signal, *model.posterior(example))
+    if isinstance(model, DiscretePosterior):
+        found = np.asarray(model.read_values(params, example, signal))
+        scores |= odds_scores(found, np.asarray(model.value_odds(example)), model.attribute, model.values)
+    if isinstance(model, MeasuredSignals):
+        scores |= error_scores(model.signal_errors(params, example, signal))
+    return scores
+
+
+def picture_signals(model: ForwardModel, params: Params, example: Any, signal: Any) -> Pictured:
+    """Pictures of the first signals, by caption, if the model's can be looked at."""
+    if not isinstance(model, PicturedSignals):
+        return {}
+    example = jax.tree.map(lambda x: x[:MOST_SHOWN], example)
+    signal = jax.tree.map(lambda x: x[:MOST_SHOWN, :MOST_PICTURED], signal)
+    # Not as a pytree: the captions have an order.
+    return {name: np.asarray(x) for name, x in model.pictures(params, example, signal).items()}
+
+
+def _write_pictures(folder: Path, title: str, found: _Found) -> None:
+    shown, sampled = slice(MOST_SHOWN), found.sampled
     estimate = None if sampled.estimate is None else sampled.estimate[shown]
-    Image.fromarray(observation_sheet(sampled.x0[shown], truth[shown], estimate)).save(folder / "samples.png")
-    write_page(folder, title, numbers, ["samples.png"])
+    sheet = observation_sheet(sampled.x0[shown], found.truth[shown], estimate)
+    Image.fromarray(sheet).save(folder / "samples.png")
+    write_page(folder, title, found.numbers, "samples.png", found.pictured)

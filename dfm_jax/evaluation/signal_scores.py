@@ -1,10 +1,17 @@
 """How good samples of any forward model are, in numbers. Pure numpy.
 
-Letters: `s` example, `n` sample of it, `d` numbers of a signal; `...` the shape of an observation.
+Letters: `s` example, `n` sample of it, `d` numbers of a signal, `k` values of a discrete attribute; `...` the shape of
+an observation.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from dfm_jax.evaluation.calibration import honest_draws
+from dfm_jax.evaluation.calibration.reading import UNSEEN
 
 
 def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray, "s ..."]) -> dict[str, float]:
@@ -47,3 +54,41 @@ def posterior_scores(
     covariance_error = norm(found - covariance) / norm(covariance)
     root = lambda x: float(np.sqrt(np.mean(x)))
     return {"mean_error": root(mean_error), "covariance_error": root(covariance_error)}
+
+
+def odds_scores(
+    found: Int[np.ndarray, "s n"], odds: Float[np.ndarray, "s k"], attribute: str, values: Sequence[str]
+) -> dict[str, Any]:
+    """Of the values of a discrete attribute that sampled signals have, against the odds that their contexts leave.
+
+    `mode_purity`: share of samples in which a value is recognised; the others are left out of what follows, for which
+    see `honest_draws.of_groups`. The `..._of_each` are there where odds differ between contexts.
+
+    Args:
+      found: numbers of the values, -1 where none is recognised.
+    """
+    recognised = found != UNSEEN
+    scores = {"mode_purity": float(recognised.mean()), "num_values_read": int(recognised.sum())}
+    if not recognised.any():
+        return scores | {"total_variation": None}
+    counts = np.stack([(found == i).sum(1) for i in range(len(values))], axis=1)
+    measured = honest_draws.of_groups(counts, odds)
+    expected = np.average(odds, axis=0, weights=counts.sum(1))
+    named = lambda shares: dict(zip(values, np.asarray(shares, float).tolist(), strict=True))
+    scores |= {
+        "total_variation": measured["total_variation"],
+        "total_variation_of_honest_draws": measured["of_honest_draws"],
+        "total_variation_limit": measured["limit"],
+        "odds_p": measured["p"],
+        attribute: {"shares": named(counts.sum(0) / counts.sum()), "odds": named(expected)},
+    }
+    if np.ptp(odds, axis=0).max() > 1e-6:
+        scores["total_variation_of_each"] = measured["each"]
+        scores["total_variation_of_each_of_honest_draws"] = measured["each_of_honest_draws"]
+    return scores
+
+
+def error_scores(errors: Mapping[str, Float[np.ndarray, "s n"]]) -> dict[str, float]:
+    """Of errors by name: the mean, and as `<name>_best` that of the best of each example's samples."""
+    means = {name: float(each.mean()) for name, each in errors.items()}
+    return means | {f"{name}_best": float(each.min(1).mean()) for name, each in errors.items()}

@@ -3,8 +3,8 @@
 `ForwardModel` is what diffusion with forward models needs of one (Tewari et al. 2023, section 3): infer a signal from
 observations, and observe a signal. The denoiser, the losses and the samplers are written against it, and training,
 resuming, guidance, evaluation and the export of the denoiser with them. What only some models can do has a smaller
-protocol of its own: `SceneModel`, `MarchedModel`, `GeneratingModel`, `KnownPosterior`. `build.py` says which models
-there are.
+protocol of its own: `SceneModel`, `MarchedModel`, `GeneratingModel`, and what is known or shown of signals:
+`KnownPosterior`, `DiscretePosterior`, `MeasuredSignals`, `PicturedSignals`. `build.py` says which models there are.
 """
 
 import functools
@@ -129,6 +129,40 @@ class KnownPosterior(ForwardModel, Protocol):
 
     def posterior(self, example: Any) -> tuple[np.ndarray, np.ndarray]:
         """Mean [b, d] and covariance [b, d, d] of the signals, given the contexts of examples."""
+
+
+@runtime_checkable
+class DiscretePosterior(ForwardModel, Protocol):
+    """A model whose contexts leave open which value a discrete attribute of the signal has, with known odds.
+
+    Letters, here and below: `s` examples, `n` sampled signals of each (leaves [s, n, ...]), `k` values.
+    """
+
+    attribute: str  # what is open: "direction"
+    values: tuple[str, ...]  # what its values are called
+
+    def value_odds(self, example: Any) -> np.ndarray:
+        """[s, k] probability of each value, given the contexts of examples."""
+
+    def read_values(self, params: Params, example: Any, signal: Any) -> np.ndarray:
+        """[s, n] int, the number of the value that each signal has; -1 where none is recognised."""
+
+
+@runtime_checkable
+class MeasuredSignals(ForwardModel, Protocol):
+    """A model that knows the true signals behind its examples, or has other measures of a sampled one."""
+
+    def signal_errors(self, params: Params, example: Any, signal: Any) -> dict[str, np.ndarray]:
+        """[s, n] by name; smaller is better."""
+
+
+@runtime_checkable
+class PicturedSignals(ForwardModel, Protocol):
+    """A model whose signals can be looked at."""
+
+    def pictures(self, params: Params, example: Any, signal: Any) -> dict[str, np.ndarray]:
+        """Pictures [s, n, h, w, 3] or videos [s, n, t, h, w, 3], in [0, 1], by caption. What an example has one of,
+        such as its context or the truth, is [s, 1, ...]."""
 
 
 def parameter_shapes(model: ForwardModel) -> Params:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dfm_jax.evaluation.uncertainty import BINS, LEVELS, coverage, rank_histogram
 
@@ -95,3 +95,38 @@ def total_variation_limit(count: int, probabilities: Sequence[float], share: flo
     these odds."""
     draws = np.random.default_rng(0).multinomial(count, probabilities, size=20_000) / count
     return float(np.quantile(0.5 * np.abs(draws - np.asarray(probabilities)).sum(1), share))
+
+
+def of_groups(counts: Int[np.ndarray, "m k"], odds: Float[np.ndarray, "m k"], seed: int = 0) -> dict[str, float]:
+    """How far samples of scenes that have odds of their own each are from these, with that of as many honest draws.
+
+    Args:
+      counts: samples of each scene that have each value.
+
+    Returns:
+      `total_variation` of all samples together to the odds they should have together, what it is on average
+      `of_honest_draws`, the `limit` that 95 % of these stay below, and `p`, the share of honest experiments at least as
+      far off by chi-square; `each`, the mean of the scenes' total variations, and `each_of_honest_draws`.
+    """
+    told = counts.sum(1) > 0
+    counts, odds = counts[told], np.asarray(odds, np.float64)[told]
+    odds, numbers = odds / odds.sum(1, keepdims=True), counts.sum(1)
+    draws = np.random.default_rng(seed).multinomial(numbers, odds, (REPEATS, len(odds)))
+    expected = (numbers[:, None] * odds).sum(0)
+
+    def distances(drawn: np.ndarray) -> tuple:
+        """Of experiments [..., m, k]: of all together, chi-square, and of each scene on average."""
+        off = drawn.sum(-2) - expected
+        chi_square = np.sum(off**2 / np.maximum(expected, 1e-9), axis=-1)
+        each = 0.5 * np.abs(drawn / numbers[:, None] - odds).sum(-1).mean(-1)
+        return 0.5 * np.abs(off).sum(-1) / numbers.sum(), chi_square, each
+
+    (together, unevenness, each), honest = distances(counts), distances(draws)
+    return {
+        "total_variation": float(together),
+        "of_honest_draws": float(honest[0].mean()),
+        "limit": float(np.quantile(honest[0], SHARE)),
+        "p": float((1 + (honest[1] >= unevenness - 1e-9).sum()) / (1 + REPEATS)),
+        "each": float(each),
+        "each_of_honest_draws": float(honest[2].mean()),
+    }
