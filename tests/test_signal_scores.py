@@ -55,7 +55,7 @@ def test_exact_samples_have_the_odds_and_others_have_not():
     assert scores["mode_purity"] == 1 and scores["num_values_read"] == 1200 and scores["odds_p"] > 0.01
     assert scores["total_variation"] < scores["total_variation_limit"] < 0.05
     of_each = scores["total_variation_of_each"] / scores["total_variation_of_each_of_honest_draws"]
-    assert 0.6 < of_each < 1.5
+    assert 0.3 < of_each < 1.8  # each is a mean of twelve half-normal numbers
     mean_odds = MODEL.value_odds(EXAMPLE).mean(0)
     np.testing.assert_allclose(list(scores["sign"]["odds"].values()), mean_odds)
     shifted = signal_scores(MODEL, {}, EXAMPLE, signal + 0.3)
