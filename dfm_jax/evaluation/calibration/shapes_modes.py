@@ -131,11 +131,11 @@ def read_hidden_colours(
     Args:
       data: the split that the scenes `names` [s] of `example` come from.
     """
-    views = list(_first_targets(data, names, example))
-    readings = [read(a, p[None], k[None], x[:, None]) for (a, p, k), x in zip(views, samples, strict=True)]
-    of_estimates = [read(a, p[None], k[None], x[None, None]) for (a, p, k), x in zip(views, estimates, strict=True)]
-    sides = [np.nan_to_num(reading.scalars[SIDE], nan=UNSEEN).astype(int) for reading in readings]
-    clean = [reading.clean[:, 0] for reading in readings]
+    together = np.concatenate([samples, estimates[:, None]], axis=1)[:, :, None]  # what can be there is rendered once
+    views = zip(_first_targets(data, names, example), together, strict=True)
+    readings = [read(a, p[None], k[None], x) for (a, p, k), x in views]
+    sides = [np.nan_to_num(reading.scalars[SIDE][:-1], nan=UNSEEN).astype(int) for reading in readings]
+    clean = [reading.clean[:-1, 0] for reading in readings]
     seen = np.concatenate(sides)
     counts = np.bincount(seen[seen != UNSEEN], minlength=len(scenes.SIDES))
     return HiddenColours(
@@ -148,7 +148,7 @@ def read_hidden_colours(
         ),
         purity=float(np.mean(np.concatenate(clean))),
         total_variation=total_variation(counts, scenes.SIDE_ODDS),
-        estimate_purity=float(np.mean([reading.clean[0, 0] for reading in of_estimates])),
+        estimate_purity=float(np.mean([reading.clean[-1, 0] for reading in readings])),
     )
 
 
