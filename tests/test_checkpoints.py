@@ -15,7 +15,8 @@ from dfm_jax.config.data import VIEW_RULES
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.runs import checkpoints, compatibility
-from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.checkpoints import Checkpoints
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.training import sharding
 from dfm_jax.training.optimizers import make_optimizer

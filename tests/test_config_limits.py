@@ -24,7 +24,7 @@ from dfm_jax.diffusion.timesteps import log_snr_timesteps, uniform_timesteps
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import parameter_shapes
-from dfm_jax.runs.checkpoints import Retention
+from dfm_jax.runs.retention import Retention
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.training import sharding
 from dfm_jax.training.optimizers import learning_rate_schedule, make_optimizer

@@ -24,7 +24,8 @@ from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.pages import evaluation_page
-from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.checkpoints import Checkpoints
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches, trained
 from dfm_jax.studies import compare, compared_evaluations, steps_sweep

@@ -27,7 +27,8 @@ from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.runs import fingerprints
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import trained
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler

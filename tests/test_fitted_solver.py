@@ -21,7 +21,8 @@ from dfm_jax.errors import UserError
 from dfm_jax.examples import held_out_examples
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs import fingerprints, packed
-from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.checkpoints import Checkpoints
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.runs.workdirs import shipped_file
 from dfm_jax.sampling import solver_files

@@ -16,7 +16,8 @@ import pytest
 
 from dfm_jax.errors import UserError
 from dfm_jax.runs import checkpoint_files, checksums, metric_writers
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import TrainState
 from dfm_jax.training import loop
 from dfm_jax.training.interruptions import SaveSchedule

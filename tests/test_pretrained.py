@@ -12,8 +12,9 @@ from configs import toy as toy_config
 from dfm_jax.commands.sample import sample
 from dfm_jax.config.reading import from_dict
 from dfm_jax.errors import UserError
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
 from dfm_jax.runs.compatibility import check_same_config, check_same_parameters, complete
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.runs.workdirs import shipped_file
 from dfm_jax.training import pretrained

@@ -12,8 +12,9 @@ import pytest
 
 from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import UserError
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
 from dfm_jax.runs.metric_writers import read_metrics
+from dfm_jax.runs.retention import Retention
 from dfm_jax.training import sharding
 from dfm_jax.training.initialization import initial_state
 from dfm_jax.training.loop import train

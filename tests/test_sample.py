@@ -29,7 +29,8 @@ from dfm_jax.data.loading import pipeline, toy_data
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler

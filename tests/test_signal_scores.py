@@ -33,6 +33,9 @@ class SignedModel(LinearModel):
     def signal_errors(self, params: Params, example: Any, signal: np.ndarray) -> dict[str, np.ndarray]:
         return {"size": np.abs(signal).sum(-1)}
 
+    def estimated_signal(self, params: Params, example: Any) -> np.ndarray:
+        return np.full((len(example.index), 3), np.nan)  # which is recognised as neither
+
     def pictures(self, params: Params, example: Any, signal: np.ndarray) -> dict[str, np.ndarray]:
         still = np.broadcast_to(np.clip(signal, 0, 1)[:, :, None, None], (*signal.shape[:2], 8, 8, 3))
         return {"the <truth>": still[:, :1], "moving": np.stack([still, 1 - still], axis=2)}
@@ -64,6 +67,7 @@ def test_exact_samples_have_the_odds_and_others_have_not():
     swapped = signal_scores(MODEL, {}, EXAMPLE, signal[np.argsort(np.argsort(-MODEL.value_odds(EXAMPLE)[:, 1]))])
     assert swapped["total_variation_of_each"] > 2 * swapped["total_variation_of_each_of_honest_draws"]
     assert scores["size_best"] < scores["size"]
+    assert scores["mode_purity_of_estimate"] == 0 and np.isnan(scores["size_of_estimate"])
 
 
 def test_samples_without_a_value_count_as_impure_alone():
@@ -84,8 +88,9 @@ def test_pages_show_pictures_and_loop_videos(tmp_path):
     assert {name: x.shape for name, x in pictured.items()} == {
         "the <truth>": (8, 1, 8, 8, 3),
         "moving": (8, 6, 2, 8, 8, 3),
+        "moving, deterministic estimate": (8, 1, 2, 8, 8, 3),
     }
-    shown = {name: x[:1, :2] for name, x in pictured.items()}
+    shown = {name: x[:1, :2] for name, x in list(pictured.items())[:2]}
     write_page(tmp_path, "Samples", {"sign": {"shares": {"a": 0.2}, "odds": {"a": 0.25}}}, "samples.png", shown)
     page = (tmp_path / "index.html").read_text()
     assert "20.0 %" in page and "25.0 %" in page and "the &lt;truth&gt;" in page

@@ -22,8 +22,9 @@ from dfm_jax.interop.published import StateDictError, import_params, same_bits
 from dfm_jax.interop.published_config import published_config, read_sizes
 from dfm_jax.interop.published_names import POSITION_CODE, TIME_BIAS
 from dfm_jax.interop.state_files import read_state, read_tree, write_tree
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
 from dfm_jax.runs.compatibility import check_same_config
+from dfm_jax.runs.retention import Retention
 from tests.first_settings import ADDED, forget_settings
 from tests.published_state import CONFIGS, HEADS, made_up_state, model_of, small_config
 

@@ -33,8 +33,9 @@ from dfm_jax.examples import abstract_example, held_out_examples
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import from_first
-from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.checkpoints import Checkpoints
 from dfm_jax.runs.output_folders import check_room, replacing
+from dfm_jax.runs.retention import Retention
 from dfm_jax.sampling import solver_files
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.solver_files import NUMBERS, file_beside, with_solver_file

@@ -23,6 +23,7 @@ from dfm_jax.evaluation.signal_scores import error_scores, observation_scores, o
 from dfm_jax.examples import held_out_examples
 from dfm_jax.forward_models.protocol import (
     DiscretePosterior,
+    EstimatedSignals,
     ForwardModel,
     KnownPosterior,
     MeasuredSignals,
@@ -153,12 +154,26 @@ def signal_scores(model: ForwardModel, params: Params, example: Any, signal: Any
     scores: dict[str, Any] = {}
     if isinstance(model, KnownPosterior):
         scores |= posterior_scores(signal, *model.posterior(example))
+    estimate = _estimates(model, params, example)
     if isinstance(model, DiscretePosterior):
         found = np.asarray(model.read_values(params, example, signal))
         scores |= odds_scores(found, np.asarray(model.value_odds(example)), model.attribute, model.values)
+        if estimate is not None:
+            of_estimate = np.asarray(model.read_values(params, example, estimate))
+            scores["mode_purity_of_estimate"] = float(np.mean(of_estimate >= 0))
     if isinstance(model, MeasuredSignals):
         scores |= error_scores(model.signal_errors(params, example, signal))
+        if estimate is not None:
+            errors = model.signal_errors(params, example, estimate)
+            scores |= {f"{name}_of_estimate": float(np.mean(each)) for name, each in errors.items()}
     return scores
+
+
+def _estimates(model: ForwardModel, params: Params, example: Any) -> Any | None:
+    """The signals that a model infers from the contexts alone, [s, 1, ...] as one sample of each, if it does so."""
+    if not isinstance(model, EstimatedSignals):
+        return None
+    return jax.tree.map(lambda x: np.asarray(x)[:, None], model.estimated_signal(params, example))
 
 
 def picture_signals(model: ForwardModel, params: Params, example: Any, signal: Any) -> Pictured:
@@ -168,7 +183,13 @@ def picture_signals(model: ForwardModel, params: Params, example: Any, signal: A
     example = jax.tree.map(lambda x: x[:MOST_SHOWN], example)
     signal = jax.tree.map(lambda x: x[:MOST_SHOWN, :MOST_PICTURED], signal)
     # Not as a pytree: the captions have an order.
-    return {name: np.asarray(x) for name, x in model.pictures(params, example, signal).items()}
+    pictured = {name: np.asarray(x) for name, x in model.pictures(params, example, signal).items()}
+    estimate = _estimates(model, params, example)
+    if estimate is not None:
+        of_samples = [name for name, images in pictured.items() if images.shape[1] > 1]
+        shown = model.pictures(params, example, estimate)
+        pictured |= {f"{name}, deterministic estimate": np.asarray(shown[name]) for name in of_samples}
+    return pictured
 
 
 def _write_pictures(folder: Path, title: str, found: _Found) -> None:

@@ -3,8 +3,9 @@
 `ForwardModel` is what diffusion with forward models needs of one (Tewari et al. 2023, section 3): infer a signal from
 observations, and observe a signal. The denoiser, the losses and the samplers are written against it, and training,
 resuming, guidance, evaluation and the export of the denoiser with them. What only some models can do has a smaller
-protocol of its own: `SceneModel`, `MarchedModel`, `GeneratingModel`, and what is known or shown of signals:
-`KnownPosterior`, `DiscretePosterior`, `MeasuredSignals`, `PicturedSignals`. `build.py` says which models there are.
+protocol of its own: `SceneModel`, `MarchedModel`, `GeneratingModel`, `PartlyFrozenModel`, and what is known or shown of
+signals: `KnownPosterior`, `DiscretePosterior`, `MeasuredSignals`, `EstimatedSignals`, `PicturedSignals`. `build.py`
+says which models there are.
 """
 
 import functools
@@ -124,6 +125,18 @@ class GeneratingModel(ForwardModel, Protocol):
 
 
 @runtime_checkable
+class PartlyFrozenModel(ForwardModel, Protocol):
+    """A model of which some parameters are not trained: they are what `init` makes them, or what a run starts from."""
+
+    frozen: tuple[str, ...]  # the groups at the top of its parameters that are not
+
+
+def frozen_groups(model: ForwardModel) -> tuple[str, ...]:
+    """The groups of a model's parameters that are not trained; none, of most models."""
+    return model.frozen if isinstance(model, PartlyFrozenModel) else ()
+
+
+@runtime_checkable
 class KnownPosterior(ForwardModel, Protocol):
     """A model whose signals are vectors, and whose posterior has a closed form."""
 
@@ -154,6 +167,14 @@ class MeasuredSignals(ForwardModel, Protocol):
 
     def signal_errors(self, params: Params, example: Any, signal: Any) -> dict[str, np.ndarray]:
         """[s, n] by name; smaller is better."""
+
+
+@runtime_checkable
+class EstimatedSignals(ForwardModel, Protocol):
+    """A model that also infers a signal from the context alone: one answer, where samples differ."""
+
+    def estimated_signal(self, params: Params, example: Any) -> Any:
+        """Leaves [s, ...]."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from dfm_jax.config import Config
 from dfm_jax.config.automatic import with_dtype
 from dfm_jax.denoiser import StepCache
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
+from dfm_jax.forward_models.protocol import ForwardModel, SceneModel, frozen_groups
 from dfm_jax.profiling.measure import Compiled, Program, compile_program
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.profiling.synthetic_parameters import synthetic_parameters
@@ -168,8 +168,8 @@ class Training:
 
     def init(self, key: Array) -> TrainState:
         """A state with synthetic parameters."""
-        params = synthetic_parameters(lambda key: self.setup.init(key).params, key)
-        return create(params, make_optimizer(self.config.train.optimizer))
+        params = synthetic_parameters(lambda key: self.setup.init(key).model_params, key)
+        return create(params, make_optimizer(self.config.train.optimizer), frozen_groups(make_model(self.config)))
 
     def compile(self, **settings: Any) -> Compiled:
         config, mesh = self.config, self.mesh

@@ -17,7 +17,7 @@ from dfm_jax.runs.workdirs import is_remote, path_of, shipped_model
 
 logger = logging.getLogger(__name__)
 
-RESUMED = ("params", "opt_state", "ema", "config", "data")  # items that training resumes from
+RESUMED = ("params", "opt_state", "ema", "frozen", "config", "data")  # items that training resumes from
 
 
 def directory_of(workdir: str | pathlib.Path) -> pathlib.Path:

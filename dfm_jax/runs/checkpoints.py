@@ -1,6 +1,7 @@
-"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,config,data}`, locally or on `gs://`.
+"""Checkpoints: `<workdir>/checkpoints/<step>/{params,opt_state,ema,frozen,config,data}`, locally or on `gs://`.
 
-`data` says what was trained on (`trained_on.History`); checkpoints of earlier versions have none.
+`frozen` holds the parameters that are not trained, of models that have such; `data` says what was trained on
+(`trained_on.History`), checkpoints of earlier versions have none.
 
 An imported one (`dfm_jax.interop.torch_checkpoint`) has no `opt_state`, so that no run resumes from it, and may have
 `leftovers`: arrays by the names of where it came from, which `export` writes again.
@@ -14,7 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -28,46 +29,12 @@ from dfm_jax.errors import UserError
 from dfm_jax.runs import barriers, checkpoint_files, checksums, packed
 from dfm_jax.runs.compatibility import check_same_parameters, complete
 from dfm_jax.runs.output_folders import cure_of
-from dfm_jax.runs.train_state import Params, TrainState
+from dfm_jax.runs.retention import Retention
+from dfm_jax.runs.train_state import Params, TrainState, split_frozen, with_frozen
 from dfm_jax.runs.trained_on import History
 from dfm_jax.runs.workdirs import is_remote, shipped_model
 
-TREES = ("params", "opt_state", "ema", "leftovers")
-
-
-@dataclasses.dataclass(frozen=True)
-class FirstOfEvery(ocp.checkpoint_managers.PreservationPolicy):
-    """The first checkpoint at or after each multiple of `interval` steps: times need not meet a multiple."""
-
-    interval: int
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        del context
-        part = [checkpoint.step // self.interval for checkpoint in checkpoints]
-        return [number > 0 and number not in part[:i] for i, number in enumerate(part)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Retention:
-    """Which checkpoints stay: those that any of these names."""
-
-    latest: int  # the last few
-    every: int = 0  # the first at or after each multiple of so many steps; 0: none
-    best: str = ""  # the one with the lowest value of this metric; '': none
-
-    def policy(self) -> Any:
-        """For orbax."""
-        policies = [ocp.checkpoint_managers.LatestN(self.latest)]
-        if self.every:
-            policies.append(FirstOfEvery(self.every))
-        if self.best:
-            policies.append(
-                ocp.checkpoint_managers.BestN(get_metric_fn=self.merit, n=1, keep_checkpoints_without_metrics=False)
-            )
-        return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
-
-    def merit(self, metrics: Mapping[str, float]) -> float:
-        return -metrics[self.best]
+TREES = ("params", "opt_state", "ema", "frozen", "leftovers")
 
 
 class Checkpoints:
@@ -168,6 +135,7 @@ class Checkpoints:
         """
         if step != self.latest_step():
             trees = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema}
+            trees |= {"frozen": state.frozen} if state.frozen else {}
             self.save_trees(step, config, metrics, data, **trees)
 
     def save_trees(
@@ -237,13 +205,30 @@ class Checkpoints:
         check_same_parameters(self.shapes(step, item), target, f"{self.directory}/{step}/{item}")
         return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
 
+    def restore_model(self, step: int, which: str, target: Params | None) -> Params:
+        """All parameters that the model takes, those that are trained as the item `which` has them.
+
+        Args:
+          target: as in `restore_params`.
+
+        Raises:
+          UserError: as `restore_item`.
+        """
+        frozen = self.shapes(step, "frozen") if self.has(step, "frozen") else {}
+        if target is None:
+            target = _on_first_device(with_frozen(self.shapes(step, which), frozen))
+        targets = dict(zip((which, "frozen"), split_frozen(target, frozen), strict=True))
+        parts = [self.restore_item(step, name, part) for name, part in targets.items() if name != "frozen" or part]
+        return with_frozen(parts[0], parts[1]) if frozen else parts[0]
+
     def restore(self, step: int, target: TrainState) -> TrainState:
         """The whole state, placed as the target says.
 
         Raises:
           UserError: as `restore_item`.
         """
-        items = {name: self.restore_item(step, name, getattr(target, name)) for name in ("params", "opt_state", "ema")}
+        names = ("params", "opt_state", "ema", *(("frozen",) if target.frozen else ()))
+        items = {name: self.restore_item(step, name, getattr(target, name)) for name in names}
         return TrainState(step=jax.device_put(jnp.int32(step), target.step.sharding), **items)
 
 
@@ -267,11 +252,9 @@ def restore_params(
             check_same_parameters(params, target, str(file))
         placed = _on_first_device(params) if target is None else target
         return jax.device_put(params, jax.tree.map(lambda x: x.sharding, placed)), step, settings
-    step = checkpoint_files.newest_whole(workdir, (which, "config"))
+    step = checkpoint_files.newest_whole(workdir, (which, "frozen", "config"))
     with Checkpoints(workdir, alone=target is None) as checkpoints:
-        if target is None:
-            target = _on_first_device(checkpoints.shapes(step, which))
-        return checkpoints.restore_item(step, which, target), step, checkpoints.config(step)
+        return checkpoints.restore_model(step, which, target), step, checkpoints.config(step)
 
 
 def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:

@@ -6,9 +6,10 @@ import shutil
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.runs.checkpoint_files import directory_of
-from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.checkpoints import Checkpoints
 from dfm_jax.runs.lock import locked
 from dfm_jax.runs.output_folders import reporting_write_errors
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import Params
 from dfm_jax.runs.workdirs import is_remote, path_of
 

@@ -20,7 +20,7 @@ def saved_settings(workdir: str | pathlib.Path) -> dict[str, Any]:
     """
     if file := shipped_model(workdir):
         return packed.read(file)[2]
-    step = checkpoint_files.newest_whole(workdir, ("ema", "config"))
+    step = checkpoint_files.newest_whole(workdir, ("ema", "frozen", "config"))
     file = checkpoint_files.directory_of(workdir) / str(step) / "config" / FILE
     try:
         return complete(json.loads(file.read_text()))

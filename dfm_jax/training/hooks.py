@@ -115,7 +115,7 @@ class LogPreviews:
             return
         self._monitor.flush()
         with self._stopwatch.measure("pictures"):
-            params = sharding.local_copy(sharding.to_device_memory(state.ema), self._mesh)
+            params = sharding.local_copy(sharding.to_device_memory(state.averaged), self._mesh)
             if jax.process_index() == 0:
                 self._writer.write_images(step, {"samples": self._preview(params, self._example, self._key)})
             barriers.barrier("pictures")

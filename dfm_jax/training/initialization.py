@@ -16,7 +16,7 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.interop import imagenet
 from dfm_jax.models.dit import TOKEN_SIDE
 from dfm_jax.runs.checkpoints import Checkpoints, restore_params
-from dfm_jax.runs.train_state import Params, TrainState
+from dfm_jax.runs.train_state import Params, TrainState, split_frozen
 from dfm_jax.training import sharding
 from dfm_jax.training.transfer import transfer
 
@@ -48,10 +48,11 @@ def initial_state(
     if not origin:
         return state
     source, step, settings = restore_params(origin)
-    params, plan = transfer(source, state.params, config.init_rule)
+    params, plan = transfer(source, state.model_params, config.init_rule)
     logger.info(f"starting from the averaged parameters of step {step} in {origin}\n{plan.report()}")
     compare_position_codes(settings, config, origin)
-    return state.replace(params=params, ema=_average_of(params, state))
+    params, frozen = split_frozen(params, state.frozen)
+    return state.replace(params=params, ema=_average_of(params, state), frozen=frozen)
 
 
 def compare_position_codes(saved: Mapping[str, Any], config: Config, source: str) -> None:

@@ -18,10 +18,11 @@ from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.flops import count_flops
 from dfm_jax.runs import barriers
-from dfm_jax.runs.checkpoints import Checkpoints, Retention
+from dfm_jax.runs.checkpoints import Checkpoints
 from dfm_jax.runs.compatibility import check_same_config, check_same_optimizer
 from dfm_jax.runs.lock import locked
 from dfm_jax.runs.metric_writers import writing_metrics
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import TrainState
 from dfm_jax.runs.trained_on import follow
 from dfm_jax.runs.workdirs import path_of
@@ -192,5 +193,6 @@ def _compile_step(
 
 
 def _describe(state: TrainState) -> str:
-    count = sum(x.size for x in jax.tree.leaves(state.params))
-    return f"{count / 1e6:.1f} M parameters" if count >= 1e5 else f"{count} parameters"
+    number = lambda count: f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count}"
+    trained, frozen = (sum(x.size for x in jax.tree.leaves(part)) for part in (state.params, state.frozen))
+    return f"{number(trained)} parameters" + (f", {number(frozen)} more that are frozen," if frozen else "")

@@ -13,6 +13,7 @@ from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.precision import exact_products
+from dfm_jax.forward_models.protocol import frozen_groups
 from dfm_jax.losses import training_loss
 from dfm_jax.models import lpips
 from dfm_jax.runs.train_state import TrainState, create
@@ -32,7 +33,7 @@ class TrainSetup:
     init: Callable[[Array], TrainState]  # key -> state before the first step
     step: Callable[..., tuple[TrainState, dict[str, Array]]]  # state, example, key, *frozen_params
     preview: Callable[[Any, Any, Array], np.ndarray]  # parameters, example, key -> uint8 [h, w, 3]
-    # Pytrees that the step needs, and that nobody trains or saves: those of LPIPS (or None), and the teacher.
+    # Frozen, and of other networks than the model: LPIPS (or None), and the teacher. They are not saved.
     frozen_params: tuple = ()
 
 
@@ -76,7 +77,7 @@ def make_train_setup(config: Config, frozen_params: tuple | None = None) -> Trai
         return preview(DiffusionSampler.from_config(sampled, params), example, key)
 
     return TrainSetup(
-        init=lambda key: create(model.init(key), tx),
+        init=lambda key: create(model.init(key), tx, frozen_groups(model)),
         step=step,
         preview=show,
         frozen_params=frozen_params,

@@ -9,7 +9,7 @@ import optax
 from einops import rearrange
 from jax import Array
 
-from dfm_jax.runs.train_state import Params, TrainState
+from dfm_jax.runs.train_state import Params, TrainState, with_frozen
 from dfm_jax.training.optimizers import SpikeState
 
 Batch = Any  # pytree of arrays [b, ...]; an `Example` for the radiance field
@@ -34,7 +34,8 @@ def train_step(
     Args:
       example: leaves [b, ...].
       key: the same for the whole run; it is folded with the step here.
-      loss: (params, example, key) -> (mean over the examples, scalar metrics that are means over the examples too).
+      loss: (params, example, key) -> (mean over the examples, scalar metrics that are means over the examples too). Its
+        parameters are all of the model; of those that the state holds as frozen no gradient is taken.
       accumulate: micro-batches that the batch is split into, one after the other, to save memory; divides b.
       ema_decay: of the parameters' average, reached after a ramp (see `update_average`).
       ema_every: steps between updates of the average.
@@ -47,7 +48,8 @@ def train_step(
       made of gradients that are not.
     """
     step_key = jax.random.fold_in(key, state.step)
-    (value, metrics), gradients = _mean_gradients(loss, state.params, example, step_key, accumulate)
+    of_trained = lambda params, *rest: loss(with_frozen(params, state.frozen), *rest)
+    (value, metrics), gradients = _mean_gradients(of_trained, state.params, example, step_key, accumulate)
     gradient_norm = optax.tree.norm(gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -63,7 +65,7 @@ def train_step(
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate
     ema = jax.device_put(ema, jax.memory.Space.Host) if ema_on_host else ema
-    return TrainState(step=step, params=params, opt_state=opt_state, ema=ema), metrics
+    return state.replace(step=step, params=params, opt_state=opt_state, ema=ema), metrics
 
 
 def update_average(ema: Params, params: Params, step: Array, *, decay: float, every: int) -> Params:

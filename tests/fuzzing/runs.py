@@ -27,7 +27,8 @@ from dfm_jax.interop import torch_checkpoint
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.interop.state_files import write_tree
 from dfm_jax.models import lpips
-from dfm_jax.runs.checkpoints import Checkpoints, Retention, restore_params
+from dfm_jax.runs.checkpoints import Checkpoints, restore_params
+from dfm_jax.runs.retention import Retention
 from dfm_jax.runs.train_state import create
 from dfm_jax.studies import compare, compared_samples
 from dfm_jax.training import pretrained
