@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Key, Num
+from jaxtyping import Float, Key, Num
 
 from dfm_jax.diffusion.guidance import Guidance
-from dfm_jax.diffusion.process import add_noise
+from dfm_jax.diffusion.process import add_noise, along
 from dfm_jax.diffusion.schedule import Schedule
 from dfm_jax.forward_models.protocol import ForwardModel, Params, Prediction
 
@@ -127,17 +127,13 @@ def guided_denoise(
         denoised = denoise(params, model, _twice(x_t), _twice(timestep), cache, doubled)
         conditional = jax.tree.map(lambda x: x[:b], denoised)
         new = guidance(conditional.x0, denoised.x0[b:], average)
-        x0, carried = (jnp.where(_along(inside, x), x, y) for x, y in zip(new, (conditional.x0, average), strict=True))
+        x0, carried = (jnp.where(along(inside, x), x, y) for x, y in zip(new, (conditional.x0, average), strict=True))
         return conditional.replace(x0=x0), carried
 
     if interval is None:
         return guided()
     plain = lambda: (denoise(params, model, x_t, timestep, cache.conditional(b), keys), average)
     return jax.lax.cond(jnp.any(inside), guided, plain)
-
-
-def _along(flags: Bool[Array, "b"], data: Float[Array, "b ..."]) -> Bool[Array, "b ..."]:
-    return flags.reshape(-1, *[1] * (data.ndim - 1))
 
 
 def _twice(tree: Any) -> Any:

@@ -14,11 +14,12 @@ from dfm_jax.config.changes import with_sampling
 from dfm_jax.config.reading import from_dict
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.data.loading.dataset import SceneDataset
+from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
 from dfm_jax.pages import plots
 from dfm_jax.structs import Camera, Example, Views
 from dfm_jax.studies import savings_sweep
-from dfm_jax.studies.sampling_quality import Scenes, quality
+from dfm_jax.studies.sampling_quality import SampledScenes, quality
 from tests.test_consistency import BOX
 
 TOY = pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py"
@@ -35,7 +36,7 @@ class Boxes(SceneDataset):
         return types.SimpleNamespace(attributes=BOX)
 
 
-def box_scenes(num_samples: int) -> Scenes:
+def box_scenes(num_samples: int) -> SampledScenes:
     """Two boxes seen from the front; target views from behind and from behind to one side."""
     poses = toy_scenes.orbit_pose(np.array([0.0, np.pi, 0.8 * np.pi]))
     intrinsics = np.tile(toy_scenes.intrinsics(), (2, 3, 1, 1))
@@ -44,12 +45,12 @@ def box_scenes(num_samples: int) -> Scenes:
     images = np.tile(front, (2, 3, 1, 1, 1))
     views = Views(images, camera, camera.camera_to_world[..., :3, :], np.ones((2, 3), bool))
     context, target = (jax.tree.map(lambda x, s=s: x[:, s], views) for s in (slice(1), slice(1, None)))
-    return Scenes(
-        Example(context, target, np.ones(2), np.ones(2), np.arange(2)), object.__new__(Boxes), (0, 1), num_samples
-    )
+    example = Example(context, target, np.ones(2), np.ones(2), np.arange(2))
+    views = [(number, ViewIndices(np.array([0]), np.array([1, 2]))) for number in range(2)]
+    return SampledScenes(object.__new__(Boxes), views, example, num_samples)
 
 
-def rendered(scenes: Scenes, hidden: list[int], novel: list[int]) -> np.ndarray:
+def rendered(scenes: SampledScenes, hidden: list[int], novel: list[int]) -> np.ndarray:
     """Views [s * n, v + t] of samples of these hidden colours, and of others in the novel view."""
     poses = toy_scenes.orbit_pose(np.array([0.0, np.pi, 0.8 * np.pi]))
     matrix = toy_scenes.intrinsics()

@@ -71,7 +71,7 @@ def test_a_step_evaluates_the_denoiser_as_often_as_it_says(name):
         estimate = estimate_of(method, lambda known: prior, lambda known: denoiser, x)
         return estimate(x, None, jnp.array(0.5), keys, carry)[0]
 
-    gradient = step(jnp.ones((PARTICLES, 2)), jax.random.split(jax.random.key(0), PARTICLES), method.numbers(1))
+    gradient = step(jnp.ones((PARTICLES, 2)), jax.random.split(jax.random.key(0), PARTICLES), method.numbers)
     jax.effects_barrier()
     assert len(calls) == method.evaluations and set(calls) == {PARTICLES}
     assert np.isfinite(gradient).all()
@@ -220,12 +220,14 @@ def test_causes_are_ranked_by_how_far_they_move_colours_along_a_line(tmp_path):
         "scale": [point("sds", 1.0, 0.3), point("sds", 100.0, 0.9), point("ddim", 1.0, 0.5), point("ddim", 100.0, 0.6)],
         "mean": [point("1", "samples (DDIM)", 0.5), point("1", "SDS", 0.4)],
     }
-    ranks = causes.ranking(found, 0.5)
+    truth = {"saturation": 0.5, "contrast": 0.2}
+    ranks = causes.ranking(found, truth)
     assert [row["cause"] for row in ranks] == ["scale", "mean"]
-    assert [row["moved"] for row in ranks] == pytest.approx([1.2, 0.2])
-    result = {"causes": found, "ranking": ranks, "truth": {"saturation": 0.5, "contrast": 0.2}, "step": 1}
+    assert [row["burn"] for row in ranks] == pytest.approx([0.8, 0.0])  # paler than the truth is not less burnt
+    assert ranks[0]["saturation"] == pytest.approx(0.8) and ranks[0]["contrast"] == 0
+    result = {"causes": found, "ranking": ranks, "truth": truth, "step": 1}
     page = causes_page.write_page(tmp_path, result).read_text()
-    assert "from 0.60 times that of true images at 1 (sds) to 1.80 times" in page
+    assert "saturation from 0.60 at 1 (sds) to 1.80 at 100 (sds)" in page
     assert all((tmp_path / f"{name}.png").stat().st_size > 5_000 for name in found)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from dfm_jax.diffusion.samplers import Times
+from dfm_jax.diffusion.samplers import Times, levels_of_steps
 from dfm_jax.diffusion.schedule import Schedule
 
 
@@ -29,9 +29,6 @@ def cfg_plus_plus(
       denoise_both: `(x_t [b, ...], timestep [b])` to x0 with and without the condition.
       share: of the condition, in [0, 1]; the paper takes 0.6 where others guide with 7.5.
     """
-    t = jnp.asarray(times)[:-1]
-    alpha, sigma = schedule.signal_rate[t], schedule.noise_rate[t]
-    levels = (t, alpha, sigma, jnp.append(alpha[1:], 1.0), jnp.append(sigma[1:], 0.0))
 
     def step(x_t: Array, level: tuple) -> tuple[Array, None]:
         t, alpha_t, sigma_t, alpha_s, sigma_s = level
@@ -39,11 +36,10 @@ def cfg_plus_plus(
         noise = (x_t - alpha_t * x0_u) / sigma_t
         return alpha_s * (x0_u + share * (x0_c - x0_u)) + sigma_s * noise, None
 
-    return jax.lax.scan(step, x_T, levels)[0]
+    return jax.lax.scan(step, x_T, levels_of_steps(schedule, times))[0]
 
 
 def guidance_scales(schedule: Schedule, times: Times, share: float) -> Float[Array, "n"]:
     """The scales of guidance with which DDIM takes the same steps; that of the last is `share`."""
-    t = jnp.asarray(times)[:-1]
-    snr = schedule.signal_rate[t] / schedule.noise_rate[t]
-    return share / (1 - jnp.append(snr[:-1] / snr[1:], 0.0))
+    log_snr = schedule.log_snr[jnp.asarray(times)[:-1]]
+    return share / (1 - jnp.append(jnp.exp(-jnp.diff(log_snr)), 0.0))

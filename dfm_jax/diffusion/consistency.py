@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from dfm_jax.diffusion.process import along, noise_from_x0
 from dfm_jax.diffusion.schedule import Schedule
 
 
@@ -33,9 +34,8 @@ def step_along(
 ) -> Float[Array, "b *data"]:
     """One step of the probability flow from level `t` to the lower level `s` of each example, by DDIM (Song et al.,
     *Denoising Diffusion Implicit Models*, 2021, eq. 12), with the denoiser's `x0` at `x_t`; at `s = -1` it is `x0`."""
-    along = lambda rate: rate.reshape(-1, *[1] * (x_t.ndim - 1))
-    at = lambda rates, clean: along(jnp.where(s < 0, clean, rates[jnp.maximum(s, 0)]))
-    noise = (x_t - along(schedule.signal_rate[t]) * x0) / along(schedule.noise_rate[t])
+    at = lambda rates, clean: along(jnp.where(s < 0, clean, rates[jnp.maximum(s, 0)]), x_t)
+    noise = noise_from_x0(schedule, x_t, t, x0)
     return at(schedule.signal_rate, 1.0) * x0 + at(schedule.noise_rate, 0.0) * noise
 
 
@@ -49,10 +49,9 @@ def state_between(
 ) -> Float[Array, "b *data"]:
     """The state of a trajectory at a level between two neighbours `t` and `s`, both at least 0. A solver's step takes
     one x0 for all of it: `x / sigma` changes linearly with `alpha / sigma`."""
-    along = lambda rate: rate.reshape(-1, *[1] * (x_t.ndim - 1))
     ratio = lambda level: schedule.signal_rate[level] / schedule.noise_rate[level]
-    share = along(jnp.where(t == s, 0.0, (ratio(at) - ratio(t)) / jnp.where(t == s, 1.0, ratio(s) - ratio(t))))
-    noise_rate = lambda level: along(schedule.noise_rate[level])
+    passed = jnp.where(t == s, 0.0, (ratio(at) - ratio(t)) / jnp.where(t == s, 1.0, ratio(s) - ratio(t)))
+    share, noise_rate = along(passed, x_t), lambda level: along(schedule.noise_rate[level], x_t)
     return noise_rate(at) * ((1 - share) * x_t / noise_rate(t) + share * x_s / noise_rate(s))
 
 

@@ -21,10 +21,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from dfm_jax.diffusion.guidance import Guidance
-from dfm_jax.diffusion.process import add_noise, noise_from_x0
+from dfm_jax.diffusion.process import add_noise, along, noise_from_x0, x0_from_noise
 from dfm_jax.diffusion.schedule import Schedule
 
 Pictures = Float[Array, "b *data"]
@@ -39,11 +39,6 @@ NFSD_LEVEL = 0.2  # share of the noise levels below which NFSD takes e_u for cle
 def noise_variance(alpha_t: Array, sigma_t: Array) -> Array:
     """DreamFusion's weight."""
     return sigma_t**2
-
-
-def of_noise(alpha_t: Array, sigma_t: Array) -> Array:
-    """All levels alike: score Jacobian chaining's weight."""
-    return jnp.ones_like(sigma_t)
 
 
 def of_prediction(alpha_t: Array, sigma_t: Array) -> Array:
@@ -86,11 +81,6 @@ class Prior:
         return along(w, difference) * difference
 
 
-def along(values: Shaped[Array, " b"], like: Pictures) -> Shaped[Array, "b *ones"]:
-    """One value a picture, to be multiplied with pictures."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
 def sds(prior: Prior, x: Pictures, t: Levels, noise: Pictures, guidance: Guidance = UNGUIDED) -> Pictures:
     """w (e_k - n): score distillation sampling (Poole et al., *DreamFusion*, 2022, eq. 3).
 
@@ -101,18 +91,14 @@ def sds(prior: Prior, x: Pictures, t: Levels, noise: Pictures, guidance: Guidanc
     return prior.weighted(t, e_k - noise)
 
 
-def sjc(
-    prior: Prior, x: Pictures, t: Levels, noise: Pictures, guidance: Guidance = UNGUIDED, *, reduced: bool = False
-) -> Pictures:
+def sjc(prior: Prior, x: Pictures, t: Levels, noise: Pictures, guidance: Guidance = UNGUIDED) -> Pictures:
     """(x + s n - D_k) / s with s = sigma_t / alpha_t: perturb-and-average scoring (Wang et al., *Score Jacobian
-    Chaining*, 2022, eq. 12), weighted as in its code.
-
-    Args:
-      reduced: without the term s n, which is zero on average; so it is SDS of weight 1.
+    Chaining*, 2022, eq. 12), weighted as in its code. Without the term s n, which is zero on average, it is SDS whose
+    weight is 1.
     """
     s = along(prior.schedule.noise_rate[t] / prior.schedule.signal_rate[t], x)
     x0 = prior.predict(prior.noised(x, t, noise), t, guidance)
-    return ((x if reduced else x + s * noise) - x0) / s
+    return (x + s * noise - x0) / s
 
 
 def csd(prior: Prior, x: Pictures, t: Levels, noise: Pictures) -> Pictures:
@@ -205,8 +191,7 @@ def ism(prior: Prior, x_s: Pictures, s: Levels, e_s: Pictures, t: Levels, guidan
       e_s: the noise that the denoiser without condition, or whichever was used to invert, sees there.
       t: levels above s, which one more step of the inversion leads to.
     """
-    x0_s = (x_s - along(prior.schedule.noise_rate[s], x_s) * e_s) / along(prior.schedule.signal_rate[s], x_s)
-    x_t = prior.noised(x0_s, t, e_s)
+    x_t = prior.noised(x0_from_noise(prior.schedule, x_s, s, e_s), t, e_s)
     return prior.weighted(t, prior.noise(x_t, t, guidance) - e_s)
 
 

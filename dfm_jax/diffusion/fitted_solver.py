@@ -82,5 +82,5 @@ def dpm_solver_weights(log_snr: Float[Array, "n"]) -> Float[Array, "n n"]:
 def dpm_solver_as_fitted(schedule: Schedule, times: Times) -> FittedSolver:
     """DPM-Solver++(2M) over `times` [n + 1], as a solver that could be fitted."""
     t = np.asarray(times)[:-1]
-    log_snr = jnp.log(schedule.signal_rate[t]) - jnp.log(schedule.noise_rate[t])
+    log_snr = schedule.log_snr[t]
     return FittedSolver(jnp.asarray(t), log_snr[1:], dpm_solver_weights(log_snr))

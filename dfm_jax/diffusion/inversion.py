@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from dfm_jax.diffusion.distillation import Denoiser, along
-from dfm_jax.diffusion.process import add_noise, noise_from_x0
+from dfm_jax.diffusion.distillation import Denoiser
+from dfm_jax.diffusion.process import add_noise, along, noise_from_x0
 from dfm_jax.diffusion.schedule import Schedule
 
 # Share of the noise levels at which an inversion looks first: lower, the noise is a small difference divided by a small
@@ -41,10 +41,3 @@ def inverted(
     x_first = along(schedule.signal_rate[first], x) * x
     x_t, noises = jax.lax.scan(step, x_first, (levels[:-1], levels[1:]))
     return x_t, noises[-1]
-
-
-def implied_noise(
-    schedule: Schedule, x: Float[Array, "b *data"], t: Int[Array, " b"], x_t: Float[Array, "b *data"]
-) -> Float[Array, "b *data"]:
-    """The noise that turns x, not a prediction of it, into x_t: what SDS is to be given for x_t to be seen."""
-    return noise_from_x0(schedule, x_t, t, x)

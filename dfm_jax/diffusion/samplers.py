@@ -55,7 +55,7 @@ def ddim(
         x_s = alpha_s * x0 + sigma_s * noise
         return (x_s, carry), callback and callback(t, x_t, x0)
 
-    (x0, _), seen = jax.lax.scan(step, (x_T, carry), _levels(schedule, times))
+    (x0, _), seen = jax.lax.scan(step, (x_T, carry), levels_of_steps(schedule, times))
     return (x0, seen) if callback else x0
 
 
@@ -88,7 +88,7 @@ def ddpm(
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x_t.shape[1:]))(keys)
         return (mean + temperature * deviation * noise, carry), callback and callback(t, x_t, x0)
 
-    levels = _levels(schedule, times)
+    levels = levels_of_steps(schedule, times)
     (x0, _), seen = jax.lax.scan(step, (x_T, carry), (jnp.arange(len(times) - 1), *levels))
     return (x0, seen) if callback else x0
 
@@ -120,7 +120,7 @@ def dpm_solver(
         x_s = alpha_s * D + sigma_s * noise
         return (x_s, x0, carry), callback and callback(t, x_t, x0)
 
-    levels = (half_over_r, *_levels(schedule, times))
+    levels = (half_over_r, *levels_of_steps(schedule, times))
     (x0, *_), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T), carry), levels)
     return (x0, seen) if callback else x0
 
@@ -152,7 +152,7 @@ def dpm_solver_3m(
         return (x_s, x0, x0_1, carry), callback and callback(t, x_t, x0)
 
     start = (x_T, jnp.zeros_like(x_T), jnp.zeros_like(x_T), carry)
-    (x0, *_), seen = jax.lax.scan(step, start, (newest, older, *_levels(schedule, times)))
+    (x0, *_), seen = jax.lax.scan(step, start, (newest, older, *levels_of_steps(schedule, times)))
     return (x0, seen) if callback else x0
 
 
@@ -190,7 +190,7 @@ def unipc(
         x_s = alpha_s * D + sigma_s * noise
         return (x_s, x_t, x0, x0_1, carry), seen
 
-    rates = _levels(schedule, times)
+    rates = levels_of_steps(schedule, times)
     # Nothing led to the first level: it is "corrected" from x_T at its own noise rate with D = 0, to x_T.
     before = (jnp.append(0.0, rates[1][:-1]), jnp.append(rates[2][:1], rates[2][:-1]))
     start = (x_T, x_T, jnp.zeros_like(x_T), jnp.zeros_like(x_T), carry)
@@ -224,7 +224,7 @@ def consistency(
         return (alpha_s * x0 + temperature * sigma_s * noise, x0, carry), callback and callback(t, x_t, x0)
 
     # x0 is carried: the last state is x0 but for rounding, which a callback would change.
-    levels = (jnp.arange(len(times) - 1), *_levels(schedule, times))
+    levels = (jnp.arange(len(times) - 1), *levels_of_steps(schedule, times))
     (_, x0, _), seen = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T), carry), levels)
     return (x0, seen) if callback else x0
 
@@ -233,7 +233,7 @@ def consistency(
 STOCHASTIC = frozenset({ddpm, consistency})
 
 
-def _levels(schedule: Schedule, times: Times) -> tuple[Array, Array, Array, Array, Array]:
+def levels_of_steps(schedule: Schedule, times: Times) -> tuple[Array, Array, Array, Array, Array]:
     """What all steps are told, [n] each: t, alpha_t, sigma_t, alpha_s, sigma_s."""
     t = jnp.asarray(times)[:-1]
     alpha_t, sigma_t = schedule.signal_rate[t], schedule.noise_rate[t]
@@ -243,7 +243,7 @@ def _levels(schedule: Schedule, times: Times) -> tuple[Array, Array, Array, Arra
 def _steps_in_lambda(schedule: Schedule, times: Times) -> Float[Array, "finite"]:
     """`h` of all steps but the last, which is infinite."""
     t = jnp.asarray(times)[:-1]
-    return jnp.diff(jnp.log(schedule.signal_rate[t]) - jnp.log(schedule.noise_rate[t]))
+    return jnp.diff(schedule.log_snr[t])
 
 
 def _third_order_weights(h: Float[Array, "finite"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:

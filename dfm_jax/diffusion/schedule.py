@@ -30,6 +30,11 @@ class Schedule:
     def num_timesteps(self) -> int:
         return self.alpha_bar.shape[0]
 
+    @property
+    def log_snr(self) -> Array:
+        """[T] lambda = log(signal rate / noise rate), falling."""
+        return jnp.log(self.signal_rate) - jnp.log(self.noise_rate)
+
 
 def schedule_from_betas(betas: np.ndarray) -> Schedule:
     """The schedule with these variances.

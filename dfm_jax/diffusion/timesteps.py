@@ -46,7 +46,7 @@ def log_snr_timesteps(schedule: Schedule, num_steps: int) -> Int[Array, "levels"
     if num_steps < 3:  # there is nothing between the first level and the last
         return jnp.asarray(uniform)
     last = min(max(total // 50 - 1, 0), total - num_steps)
-    log_snr = jnp.log(schedule.signal_rate) - jnp.log(schedule.noise_rate)
+    log_snr = schedule.log_snr
     wanted = jnp.linspace(jnp.maximum(log_snr[-1], MIN_LOG_SNR), log_snr[last], num_steps)
     nearest = jnp.argmin(jnp.abs(log_snr[:, None] - wanted[None]), axis=0).at[0].set(total - 1)
     # Where steps are finer than timesteps, the nearest ones repeat: move on to the next, but leave enough for the rest.

@@ -6,9 +6,8 @@ from html import escape
 
 from dfm_jax.evaluation.paired_bootstrap import LEVEL, Difference
 from dfm_jax.evaluation.summary import MORE_IS_BETTER
-from dfm_jax.pages.evaluation_page import formatted
 from dfm_jax.pages.explained_measures import EXPLAINED
-from dfm_jax.pages.html import table
+from dfm_jax.pages.html import formatted, table
 
 PARTS = {"all": "all pixels", "visible": "what the context shows", "hidden": "what it hides"}
 SAMPLE_COLUMNS = (("psnr", "PSNR", ".2f"), ("ssim", "SSIM", ".3f"), ("lpips", "LPIPS", ".3f"))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dfm_jax.pages import distillation_plots
-from dfm_jax.pages.evaluation_page import formatted, page
+from dfm_jax.pages import distillation_plots, html
+from dfm_jax.pages.evaluation_page import page
 from dfm_jax.visualization import pictures
 
 Methods = Mapping[str, Mapping[str, Any]]
@@ -92,18 +92,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _table(methods: Methods, result: Mapping[str, Any]) -> str:
     columns = [column for column in COLUMNS if any(column[0] in found for found in methods.values())]
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td>"
-        + "".join(f"<td>{formatted(found.get(key), style)}</td>" for key, _, style in columns)
-        + "</tr>"
-        for name, found in methods.items()
-    )
     wanted = dict(result.get("truth", {})) | {"total_variation": result.get("honest", {}).get("total_variation")}
-    rows += "<tr><td>wanted</td>"
-    rows += "".join(f"<td>{formatted(wanted.get(key), style)}</td>" for key, _, style in columns) + "</tr>"
-    heads = "".join(f"<th>{title}</th>" for _, title, _ in columns)
-    return (
-        f'<div class="scroll"><table><thead><tr><th>Method</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return html.measures(
+        [([name], found) for name, found in {**methods, "wanted": wanted}.items()], columns, ["Method"]
     )
 
 

@@ -15,6 +15,7 @@ from dfm_jax.evaluation.scores import SceneScores
 from dfm_jax.evaluation.summary import scene_row
 from dfm_jax.pages import odds_section, plots, protocol_section, uncertainty_section
 from dfm_jax.pages.explained_measures import EXPLAINED, OF_SAMPLES_ONLY
+from dfm_jax.pages.html import formatted
 from dfm_jax.pages.style import CSS
 from dfm_jax.visualization import pictures
 
@@ -229,9 +230,3 @@ def _settings(result: Mapping[str, Any]) -> str:
     return f"""<details><summary>Settings</summary>
 <div class="scroll"><table><tbody>{rows}</tbody></table></div></details>
 """
-
-
-def formatted(value: float | None, style: str) -> str:
-    """By a format with an optional unit behind a space; nothing for what is not known."""
-    number, _, unit = style.partition(" ")
-    return "" if value is None else f"{value:{number}}" + (f"&nbsp;{unit}" if unit else "")

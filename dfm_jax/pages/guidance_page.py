@@ -6,7 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.pages.evaluation_page import formatted, page
+from dfm_jax.pages.evaluation_page import page
+from dfm_jax.pages.html import formatted
 
 Measured = Mapping[str, Sequence[Mapping[str, float]]]  # points over the scale of each cure
 

@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dfm_jax.pages import distillation_plots
-from dfm_jax.pages.evaluation_page import formatted, page
+from dfm_jax.pages import distillation_plots, html
+from dfm_jax.pages.evaluation_page import page
 from dfm_jax.sampling.familiarity import PARTS
 
 COLUMNS = (
@@ -24,20 +24,12 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     """Writes the page and the plots that it shows."""
     distillation_plots.kinds(folder / "unlike.png", result["kinds"])
     distillation_plots.over_steps(folder / "early.png", result["early"])
-    rows = "".join(
-        f'<tr><td>{escape(kind)}</td><td class="text">{escape(name)}</td>'
-        + "".join(f"<td>{formatted(found.get(key), style)}</td>" for key, _, style in COLUMNS)
-        + "</tr>"
-        for kind, of_kind in result["kinds"].items()
-        for name, found in of_kind.items()
-    )
-    heads = "".join(f"<th>{title}</th>" for _, title, _ in COLUMNS)
+    rows = [((kind, name), found) for kind, of_kind in result["kinds"].items() for name, found in of_kind.items()]
     meanings = "".join(f"<dt>{name.replace('_', ' ')}</dt><dd>{escape(text)}</dd>" for name, text in PARTS.items())
     body = f"""<h1>Pictures that the model never saw</h1>
 <p class="lead">{escape(verdict(result))}</p>
 <img src="unlike.png" alt="Measures of each kind of picture" style="max-width:100%">
-<div class="scroll"><table><thead><tr><th>Picture</th><th class="text">Method</th>{heads}</tr></thead>
-<tbody>{rows}</tbody></table></div>
+{html.measures(rows, COLUMNS, ["Picture", "Method"])}
 <h2>How early is it seen?</h2>
 <p>The area under the ROC curve, by which the scene that a step predicts tells these pictures from held-out ones: 0.5 is
 guessing, 1 is certain.</p>

@@ -39,7 +39,7 @@ from dfm_jax.sampling.solver_files import file_beside, read
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.studies.arguments import run_sweep
 from dfm_jax.studies.calibration import parse_seeds
-from dfm_jax.studies.sampling_quality import Scenes, of_honest_draws, quality, sample_all, seconds_in_turn
+from dfm_jax.studies.sampling_quality import SampledScenes, of_honest_draws, quality, sample_all, seconds_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def sweep(
     measured = points(workdir, chosen, files)
 
     def write() -> dict[str, Any]:
-        scenes = Scenes.of(config)
+        scenes = SampledScenes.to_evaluate(config)
         source = made_from.model_and_data(trained.params, trained.step, scenes.data)
         about = {"step": trained.step, "made_from": source, "seeds": list(seeds)}
         about |= {"num_samples": len(_of_all(scenes, seeds).pairs)} | of_honest_draws(_of_all(scenes, seeds))
@@ -121,7 +121,7 @@ def points(workdir: str, chosen: str, files: Sequence[str]) -> list[Point]:
 def _measure(
     trained: Sampler,
     point: Point,
-    scenes: Scenes,
+    scenes: SampledScenes,
     seeds: Sequence[int],
     finishing: DiffusionSampler,
     at_once: int,
@@ -142,13 +142,13 @@ def _measure(
     return together | {"seconds": min(seconds[1:]), "of_seeds": measured}
 
 
-def _of_all(scenes: Scenes, seeds: Sequence[int]) -> Scenes:
+def _of_all(scenes: SampledScenes, seeds: Sequence[int]) -> SampledScenes:
     return dataclasses.replace(scenes, num_samples=scenes.num_samples * len(seeds))
 
 
-def _joined(scenes: Scenes, parts: Sequence[np.ndarray]) -> np.ndarray:
+def _joined(scenes: SampledScenes, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Images [s * n, ...] of each seed as those of all seeds, scene by scene."""
-    by_scene = [x.reshape(len(scenes.numbers), scenes.num_samples, *x.shape[1:]) for x in parts]
+    by_scene = [x.reshape(len(scenes.views), scenes.num_samples, *x.shape[1:]) for x in parts]
     return np.concatenate(by_scene, axis=1).reshape(-1, *parts[0].shape[1:])
 
 

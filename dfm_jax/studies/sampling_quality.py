@@ -14,8 +14,6 @@ import numpy as np
 from jax import Array
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import evaluation_views, pipeline
-from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
 from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.calibration.reading import UNSEEN
@@ -23,31 +21,25 @@ from dfm_jax.evaluation.image_metrics import psnr, total_variation
 from dfm_jax.sampling.batches import pairs_at_once
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Samples, sample_keys, to_image
 from dfm_jax.structs import Example
+from dfm_jax.studies.held_out_scenes import HeldOutScenes
 
 
 @dataclasses.dataclass(frozen=True)
-class Scenes:
-    """The contexts that are sampled behind, and what is known of them."""
+class SampledScenes(HeldOutScenes):
+    """Scenes whose contexts are sampled behind."""
 
-    example: Example  # [s]
-    data: SceneDataset
-    numbers: tuple[int, ...]  # [s] of the scenes in the data set
     num_samples: int  # of each
 
     @classmethod
-    def of(cls, config: Config) -> "Scenes":
+    def to_evaluate(cls, config: Config) -> "SampledScenes":
         """As `--mode=evaluate` chooses them."""
-        sampling = dataclasses.replace(config.data.view_sampling, num_target=config.evaluate.num_target)
-        source = dataclasses.replace(config.data, view_sampling=sampling)
-        views = evaluation_views.evaluation_views(source, num_scenes=config.evaluate.num_scenes, fewer=True)
-        data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
-        example = evaluation_views.load_views(config.data, views, image_size=config.image_size)
-        return cls(jax.device_put(example), data, tuple(number for number, _ in views), config.evaluate.num_samples)
+        scenes = HeldOutScenes.of(config, config.evaluate.num_scenes, config.evaluate.num_target, fewer=True)
+        return cls(scenes.data, scenes.views, jax.device_put(scenes.example), config.evaluate.num_samples)
 
     @property
     def pairs(self) -> np.ndarray:
         """[s * n, 2]: scene and sample."""
-        return np.array([(i, j) for i in range(len(self.numbers)) for j in range(self.num_samples)], np.int32)
+        return np.array([(i, j) for i in range(len(self.views)) for j in range(self.num_samples)], np.int32)
 
     def batches(self, size: int) -> list[tuple[np.ndarray, int]]:
         """The pairs in batches of one size, filled up with the last pair, and how many of each are counted.
@@ -62,7 +54,7 @@ class Scenes:
 
 
 def sample_all(
-    sampler: DiffusionSampler, finishing: DiffusionSampler, scenes: Scenes, seed: int, at_once: int = 0
+    sampler: DiffusionSampler, finishing: DiffusionSampler, scenes: SampledScenes, seed: int, at_once: int = 0
 ) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """What diffusion ended with [s * n, h, w, 3], and what the scenes look like at the context and target cameras
     [s * n, v + t, h, w, 3], in the order of `scenes.pairs`; and the seconds of a sample without its scene, of each
@@ -70,7 +62,7 @@ def sample_all(
 
     Args:
       finishing: infers the scenes and renders them, whatever samples.
-      at_once: as `Scenes.batches`.
+      at_once: as `SampledScenes.batches`.
     """
     found, seconds = [], []
     for batch, count in scenes.batches(at_once):
@@ -83,7 +75,7 @@ def sample_all(
 
 
 def seconds_in_turn(
-    samplers: Mapping[str, DiffusionSampler], scenes: Scenes, rounds: int, at_once: int = 0
+    samplers: Mapping[str, DiffusionSampler], scenes: SampledScenes, rounds: int, at_once: int = 0
 ) -> dict[str, list[float]]:
     """The same seconds in each of some rounds, in which all take turns; compiling is left out."""
     seconds: dict[str, list[float]] = {name: [] for name in samplers}
@@ -113,7 +105,7 @@ def _finish(sampler: DiffusionSampler, samples: Samples, example: Example) -> tu
     return to_image(samples.x0), sampler.render(scene, cameras, size, size).rgb
 
 
-def quality(scenes: Scenes, x0: np.ndarray, views: np.ndarray) -> dict[str, float]:
+def quality(scenes: SampledScenes, x0: np.ndarray, views: np.ndarray) -> dict[str, float]:
     """Of what `sample_all` gave: `context_psnr`; where the odds of what is hidden are known, `total_variation` to them,
     `purity`, the share of samples that show one case alone, in their scenes and (`purity_of_x0`) in what diffusion
     ended with, and `novel_view_agreement`, the share of novel views that show the case of target view 0."""
@@ -126,7 +118,7 @@ def quality(scenes: Scenes, x0: np.ndarray, views: np.ndarray) -> dict[str, floa
     if (kind := known_odds(scenes.data)) is None:
         return numbers
     modes, clean, clean_x0 = [], [], []
-    for i, number in enumerate(scenes.numbers):
+    for i, (number, _) in enumerate(scenes.views):
         attributes, poses = scenes.data.scene(number).attributes, example.target.absolute_pose[i]
         read = partial(kind.read, attributes, poses, example.target.camera.intrinsics[i])
         shown = read(targets[i])
@@ -145,7 +137,7 @@ def quality(scenes: Scenes, x0: np.ndarray, views: np.ndarray) -> dict[str, floa
     }
 
 
-def of_honest_draws(scenes: Scenes) -> dict[str, float]:
+def of_honest_draws(scenes: SampledScenes) -> dict[str, float]:
     """The `total_variation_of_honest_draws` that as many samples have on average; nothing where odds are not known."""
     if (kind := known_odds(scenes.data)) is None:
         return {}

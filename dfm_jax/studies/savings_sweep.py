@@ -39,7 +39,7 @@ from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.studies.arguments import run_sweep
 from dfm_jax.studies.calibration import parse_seeds
-from dfm_jax.studies.sampling_quality import Scenes, of_honest_draws, quality, sample_all, seconds_in_turn
+from dfm_jax.studies.sampling_quality import SampledScenes, of_honest_draws, quality, sample_all, seconds_in_turn
 from dfm_jax.studies.steps_sweep import compare
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def sweep(
     names = ["nothing left out", *map(_name, chosen or possible_savings(config))]
 
     def write() -> dict[str, Any]:
-        scenes = Scenes.of(config)
+        scenes = SampledScenes.to_evaluate(config)
         about = {"step": trained.step, "num_samples": len(scenes.pairs), "seeds": list(seeds)}
         about["made_from"] = made_from.model_and_data(trained.params, trained.step, scenes.data)
         about |= of_honest_draws(scenes)
@@ -109,7 +109,9 @@ def _name(savings: Savings) -> str:
     return " ".join(f"{name}={value}" for name, value in savings.items())
 
 
-def _measured(ways: Mapping[str, Sampler], scenes: Scenes, seeds: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+def _measured(
+    ways: Mapping[str, Sampler], scenes: SampledScenes, seeds: Sequence[int]
+) -> Iterator[list[dict[str, Any]]]:
     """The records of the first ways, one more each time; the last time with the speeds of all."""
     samplers = {name: way.diffusion() for name, way in ways.items()}
     exact = next(iter(samplers.values()))

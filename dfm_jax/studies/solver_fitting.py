@@ -51,16 +51,15 @@ class Free:
     def solver(self, schedule: Schedule) -> FittedSolver:
         """Levels in their order, and whole timesteps; gradients take the rounding for none."""
         log_snr = jnp.sort(self.log_snr)
-        of_timesteps = jnp.log(schedule.signal_rate) - jnp.log(schedule.noise_rate)
         last = schedule.num_timesteps - 1
-        timesteps = jnp.interp(jnp.sort(log_snr + self.told), of_timesteps[::-1], jnp.arange(last, -1.0, -1.0))
+        timesteps = jnp.interp(jnp.sort(log_snr + self.told), schedule.log_snr[::-1], jnp.arange(last, -1.0, -1.0))
         whole = timesteps + jax.lax.stop_gradient(jnp.round(timesteps) - timesteps)
         return FittedSolver(jnp.append(float(last), whole), log_snr, jnp.tril(self.weights, -1))
 
 
 def starts(schedule: Schedule, num_steps: int) -> list[Free]:
     """Solvers of at least two steps to begin with, with the weights of DPM-Solver++."""
-    first = float(jnp.log(schedule.signal_rate[-1]) - jnp.log(schedule.noise_rate[-1]))
+    first = float(schedule.log_snr[-1])
     found = {}
     for second, last, power in itertools.product(SECOND, LAST, POWERS):
         levels = second + (last - second) * np.linspace(0, 1, num_steps - 1) ** power

@@ -8,14 +8,14 @@ term; the `levels` of noise and their order; the learning `rate`, with and witho
 `parallel` part of guidance; the `mean` of a mixture; the `field`'s background and density, and the `marching` noise
 along rays (these two of scenes). Writes `index.html`, a plot a cause, and `causes.json` to
 `<workdir>/score_distillation_causes/`; the last line on standard output is that JSON, with a `ranking` of the causes by
-how far they move the saturation, relative to that of true images. It goes on where it was interrupted.
+what they add to saturation and contrast beyond those of true images. It goes on where it was interrupted.
 """
 
 import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.forward_models.build import require_scenes
-from dfm_jax.runs import log
+from dfm_jax.runs import fingerprints, log
 from dfm_jax.runs.barriers import from_first, is_first
 from dfm_jax.runs.output_folders import writing_to
 from dfm_jax.sampling.diffusion_sampler import Params, to_image
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.studies.arguments import count, run_sweep
+from dfm_jax.studies.held_out_scenes import HeldOutScenes
 from dfm_jax.studies.score_distillation import measures, pictures, records, scene_target
 from dfm_jax.studies.score_distillation.methods import PARTICLES, Method, method_of
 from dfm_jax.studies.score_distillation.voxels import Voxels
@@ -52,7 +53,7 @@ class Variant:
     line: str  # that it belongs to
     place: float | str  # on it
     method: Method = BASE
-    voxels: Voxels | None = None  # of scenes; None: a picture is optimised
+    voxels: dict[str, Any] | None = None  # of scenes, fields of their `Voxels`; None: a picture is optimised
     averaged: bool = False  # over the results of a scene
 
 
@@ -84,7 +85,7 @@ CAUSES: dict[str, list[Variant]] = {
     "rate": [
         _changed("sigmoid" if bounded else "no bounds", rate, rate=rate, bounded=bounded)
         for bounded in (True, False)
-        for rate in (0.01, 0.03, 0.1, 0.3)
+        for rate in (0.5, 1.0, 2.0, 4.0)
     ],
     "parallel": [_changed("7.5", part, parallel=part) for part in (1.0, 0.5, 0.0)]
     + [_changed("30", part, scale=30.0, parallel=part) for part in (1.0, 0.5, 0.0)],
@@ -95,14 +96,27 @@ CAUSES: dict[str, list[Variant]] = {
         Variant("1", "VSD", method_of("vsd")),
     ],
     "field": [
-        *(Variant("background", grey, voxels=Voxels(background=grey)) for grey in (0.0, 0.5, 1.0)),
-        *(Variant("density at first", bias, voxels=Voxels(density_bias=bias)) for bias in (-6.0, -3.7, -1.0)),
+        *(Variant("background", grey, voxels={"background": grey}) for grey in (0.0, 0.5, 1.0)),
+        *(Variant("density at first", bias, voxels={"density_bias": bias}) for bias in (-6.0, -3.7, -1.0)),
     ],
     "marching": [
-        Variant("7.5", "even distances", voxels=Voxels()),
-        Variant("7.5", "drawn distances", voxels=Voxels(jitter=True)),
+        Variant("7.5", "even distances", voxels={"jitter": False}),
+        Variant("7.5", "drawn distances", voxels={"jitter": True}),
     ],
 }
+
+
+def variants_of(config: Config, cause: str) -> list[Variant]:
+    """Those of a cause, with all fields of their voxels.
+
+    Raises:
+      UserError: scenes are asked for, and the config does not know where cameras may be.
+    """
+    if not any(variant.voxels for variant in CAUSES[cause]):
+        return CAUSES[cause]
+    scene_target.require_cameras(config, {cause: BASE})
+    usual = dataclasses.asdict(scene_target.voxels_of(config))
+    return [dataclasses.replace(variant, voxels=usual | variant.voxels) for variant in CAUSES[cause]]
 
 
 def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], options: tuple[int, int]) -> Any:
@@ -123,17 +137,15 @@ def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], 
 
     def run() -> dict[str, Any]:
         with writing_to(folder, "distilling scores", "what is complete stays, and the same command goes on"):
-            scenes = measures.Scenes.of(config, -(-options[1] // PARTICLES))
+            scenes = measures.scenes_of(config, -(-options[1] // PARTICLES))
             source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"seed": config.seed}
             source |= {"evaluations": options[0], "scenes": len(scenes.views)}
             found = {}
             for name in causes:
-                if name in ("field", "marching"):
-                    scene_target.require_cameras(config, {name: BASE})
                 measured = partial(_measured, config, trained.params, scenes, options[0])
-                found[name] = [_kept(folder, name, i, source, measured) for i in range(len(CAUSES[name]))]
-            truth = scenes.truth
-            result = {"causes": found, "ranking": ranking(found, truth["saturation"]), "truth": truth}
+                found[name] = [_kept(folder, variant, source, measured) for variant in variants_of(config, name)]
+            truth = measures.of_truth(scenes)
+            result = {"causes": found, "ranking": ranking(found, truth), "truth": truth}
             result |= {"step": trained.step, "made_from": source}
             (folder / FILE).write_text(json.dumps(result, indent=1) + "\n")
             from dfm_jax.pages import causes_page  # plots need a library of their own: results come first
@@ -144,37 +156,46 @@ def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], 
     return from_first(run)
 
 
-def _kept(folder: Path, cause: str, number: int, source: dict[str, Any], measured: Any) -> dict[str, Any]:
-    variant = CAUSES[cause][number]
-    path = folder / records.FOLDER / f"{cause}-{number}-{source['evaluations']}-{source['scenes']}.npz"
-    made = source | {"variant": dataclasses.asdict(variant)}
+def _kept(folder: Path, variant: Variant, source: dict[str, Any], measured: Callable[[Variant], Any]) -> dict[str, Any]:
+    """What is measured of a variant, once: several causes may have the same one on their lines."""
+    made = source | {"variant": dataclasses.asdict(dataclasses.replace(variant, line="", place=""))}
+    path = folder / records.FOLDER / f"{variant.method.family}-{fingerprints.of_json(made)}.npz"
     numbers, _ = records.kept_or_made(path, made, partial(measured, variant))
-    logger.info(f"{cause}, {variant.line}, {variant.place}: {json.dumps(numbers)}")
+    logger.info(f"{variant.line}, {variant.place}: {json.dumps(numbers)}")
     return {"line": variant.line, "place": variant.place} | numbers
 
 
 def _measured(
-    config: Config, params: Params, scenes: measures.Scenes, num_evaluations: int, variant: Variant
+    config: Config, params: Params, scenes: HeldOutScenes, num_evaluations: int, variant: Variant
 ) -> tuple[dict[str, Any], np.ndarray]:
     arguments = (config, params, scenes.example, PARTICLES, variant.method, num_evaluations)
     if variant.voxels is None:
         images = np.asarray(to_image(pictures.results(*arguments)[0]))
     else:
-        images = scene_target.results(*arguments, variant.voxels)[0][:, :, scenes.example.context.images.shape[1]]
+        images = scene_target.results(*arguments, Voxels(**variant.voxels))[0][
+            :, :, scenes.example.context.images.shape[1]
+        ]
     if variant.averaged:
         images = images.mean(1, keepdims=True)
     return measures.of_pictures(scenes, images), images
 
 
-def ranking(found: dict[str, list[dict[str, Any]]], truth: float) -> list[dict[str, Any]]:
-    """The causes by the largest difference of saturations along one of their lines, relative to the true one."""
-    rows = []
-    for cause, points in found.items():
-        lines = {line: [p["saturation"] for p in points if p["line"] == line] for line in {p["line"] for p in points}}
-        moved = max(max(line) - min(line) for line in lines.values())
-        highest = max(points, key=lambda point: point["saturation"])
-        rows.append({"cause": cause, "moved": moved / truth, "highest": highest["saturation"] / truth})
-    return sorted(rows, key=lambda row: -row["moved"])
+def ranking(found: Mapping[str, Sequence[Mapping[str, Any]]], truth: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The causes by `burn`, the most that one of their lines adds to what saturation and contrast together have beyond
+    true images, relative to these; what pale pictures lack makes up for nothing. Also that of each alone."""
+    rows = [{"cause": cause, **_burn(points, truth)} for cause, points in found.items()]
+    return sorted(rows, key=lambda row: -row["burn"])
+
+
+def _burn(points: Sequence[Mapping[str, Any]], truth: Mapping[str, float]) -> dict[str, float]:
+    excess = lambda point, name: max(0.0, point[name] / truth[name] - 1)
+    of_lines = [[p for p in points if p["line"] == line] for line in dict.fromkeys(p["line"] for p in points)]
+
+    def added(*names: str) -> float:
+        sums = [[sum(excess(point, name) for name in names) for point in line] for line in of_lines]
+        return max(max(line) - min(line) for line in sums)
+
+    return {"burn": added("saturation", "contrast"), **{name: added(name) for name in ("saturation", "contrast")}}
 
 
 @log.command

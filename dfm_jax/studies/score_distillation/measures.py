@@ -3,8 +3,6 @@
 Letters: `s` example, `n` results behind each, `v t` context and target views, `h w` pixels, `k` modes.
 """
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,9 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dfm_jax.config import Config
-from dfm_jax.data.loading import dataset, evaluation_views, toy_scenes
-from dfm_jax.data.loading.dataset import SceneDataset
-from dfm_jax.data.loading.view_sampling import ViewIndices
+from dfm_jax.data.loading import toy_scenes
 from dfm_jax.evaluation.appearance import appearance
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.evaluation.calibration.calibrate import read_colours
@@ -29,46 +25,33 @@ from dfm_jax.forward_models.protocol import KnownPosterior
 from dfm_jax.sampling.batches import pairs_at_once
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params, Samples
 from dfm_jax.structs import Example
-
-ViewsOfScenes = Sequence[tuple[int, ViewIndices]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenes:
-    """The examples that everything is measured on."""
-
-    data: SceneDataset
-    views: ViewsOfScenes  # [s]
-    example: Example  # [s], with target views beside the one that diffusion noises
-    truth: dict[str, float]  # `appearance` of what their target views truly look like
-
-    @classmethod
-    def of(cls, config: Config, num_scenes: int) -> "Scenes":
-        """Raises:
-        UserError: the data set is not there, or has not as many.
-        """
-        sampling = dataclasses.replace(config.data.view_sampling, num_target=max(2, config.evaluate.num_target))
-        wanted = dataclasses.replace(config.data, view_sampling=sampling)
-        views = evaluation_views.evaluation_views(wanted, num_scenes=num_scenes)
-        example = evaluation_views.load_views(wanted, views, image_size=config.image_size)
-        data = dataset.open_dataset(wanted.dir, wanted.name, wanted.eval_split)
-        return cls(data, views, example, appearance(_true_pictures(data, views, example)))
+from dfm_jax.studies.held_out_scenes import HeldOutScenes
 
 
-def _true_pictures(data: SceneDataset, views: ViewsOfScenes, example: Example) -> Float[np.ndarray, "p h w 3"]:
-    """Of target view 0: with each hidden colour as often as the odds say, where these are known."""
-    known = np.asarray(example.target.images[:, 0])
-    if not toy_modes.has_known_odds(data):
-        return known
+def scenes_of(config: Config, num_scenes: int) -> HeldOutScenes:
+    """The scenes that everything is measured on, with a novel view at least.
+
+    Raises:
+      UserError: the data set is not there, or has not as many.
+    """
+    return HeldOutScenes.of(config, num_scenes, max(2, config.evaluate.num_target))
+
+
+def of_truth(scenes: HeldOutScenes) -> dict[str, float]:
+    """`appearance` of what target view 0 truly looks like; where the odds are known, with hidden colours as often as
+    they say."""
+    known = np.asarray(scenes.example.target.images[:, 0])
+    if not toy_modes.has_known_odds(scenes.data):
+        return appearance(known)
     pictures = []
-    for number, indices in views:
-        scene, frame = data.scene(number), indices.target[0]
+    for number, indices in scenes.views:
+        scene, frame = scenes.data.scene(number), indices.target[0]
         camera = scene.camera_to_world[frame, :3], scene.intrinsics[frame]
         pictures.append(toy_modes.likely_pictures(scene.attributes, *camera, known.shape[1]))
-    return np.concatenate(pictures)
+    return appearance(np.concatenate(pictures))
 
 
-def of_pictures(scenes: Scenes, images: Float[np.ndarray, "s n h w 3"]) -> dict[str, Any]:
+def of_pictures(scenes: HeldOutScenes, images: Float[np.ndarray, "s n h w 3"]) -> dict[str, Any]:
     """Of results at target view 0, in [0, 1]: `appearance`, `diversity` (the standard deviation over the results of a
     scene, averaged over pixels and colours), and where the odds are known their `total_variation`, `mode_purity` and
     `counts`."""
@@ -85,7 +68,7 @@ def of_pictures(scenes: Scenes, images: Float[np.ndarray, "s n h w 3"]) -> dict[
 
 
 def of_views(
-    scenes: Scenes, images: Float[np.ndarray, "s n h w 3"], seen: Float[np.ndarray, "s n views h w 3"]
+    scenes: HeldOutScenes, images: Float[np.ndarray, "s n h w 3"], seen: Float[np.ndarray, "s n views h w 3"]
 ) -> dict[str, float]:
     """Of the scenes behind the results: `context_psnr` where they are rendered at the context views, and of known odds
     `agreement`, the share of novel views that show the mode of the result, among those in which a mode can be told.

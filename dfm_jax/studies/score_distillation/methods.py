@@ -17,7 +17,7 @@ from jaxtyping import Float, Key
 from dfm_jax.diffusion import distillation
 from dfm_jax.diffusion.distillation import Denoiser, Prior
 from dfm_jax.diffusion.guidance import Guidance
-from dfm_jax.diffusion.inversion import implied_noise, inverted
+from dfm_jax.diffusion.inversion import inverted
 from dfm_jax.diffusion.optimisation import Estimate, draw_levels, draw_noise
 from dfm_jax.diffusion.particles import ParticleScore
 from dfm_jax.errors import UserError
@@ -52,7 +52,7 @@ class Method:
     parallel: float = 1.0  # share of guidance along the prediction that is kept
     levels: tuple[Number, Number] = (0.02, 0.98)  # shares of all noise levels between which they are drawn
     last_levels: tuple[Number, Number] | None = None  # that these move to, evenly; None: they stay
-    rate: Number | None = None  # Adam's, which falls to 0 along a cosine; None: as many steps allow
+    rate: Number = 1.0  # Adam's at first, as a multiple of `usual_rate`
     plain: bool = False  # follows the gradient x - D itself, in steps of length 1
     bounded: bool = True  # colours come out of a sigmoid
 
@@ -77,16 +77,21 @@ class Method:
     @property
     def kind(self) -> "Method":
         """What a program is compiled for."""
-        return dataclasses.replace(self, scale=0.0, levels=(0.0, 0.0), last_levels=None, rate=None)
+        return dataclasses.replace(self, scale=0.0, levels=(0.0, 0.0), last_levels=None, rate=0.0)
 
-    def numbers(self, num_steps: int) -> dict[str, Any]:
-        """What makes this method of its kind, in that many steps."""
-        rate = self.rate or min(LARGEST_RATE, TRAVEL / num_steps)
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What makes this method of its kind."""
         last = self.last_levels or self.levels
-        return {"scale": self.scale, "levels": self.levels, "last_levels": last, "rate": rate}
+        return {"scale": self.scale, "levels": self.levels, "last_levels": last, "rate": self.rate}
 
     def with_numbers(self, numbers: dict[str, Any]) -> "Method":
         return dataclasses.replace(self, **numbers)
+
+
+def usual_rate(num_steps: Array) -> Array:
+    """Adam's at first, before it falls to 0 along a cosine: in few steps it has to be larger."""
+    return jnp.minimum(LARGEST_RATE, TRAVEL / num_steps)
 
 
 OWN = {
@@ -187,7 +192,7 @@ def _via_inversion(method: Method, prior: Prior, x: Array, t: Array, drawn: Arra
     """Guided, it inverts with the negative scale, as its code does."""
     backwards = dataclasses.replace(method.guidance, scale=-method.scale) if method.guided else method.guidance
     x_t, _ = inverted(lambda x_t, t: prior.predict(x_t, t, backwards), prior.schedule, x, t, INVERSION_STEPS)
-    found = implied_noise(prior.schedule, x, t, x_t)
+    found = prior.noise_of(x_t, t, x)
     noise = (1 - INVERSION_NOISE**2) ** 0.5 * found + INVERSION_NOISE * drawn
     return distillation.sds(prior, x, t, noise, method.guidance)
 
@@ -226,5 +231,5 @@ def _of_particles(
         x0 = of_group(score, particles, groups(x_t), rearrange(t, "(g n) -> g n", n=PARTICLES))
         return x0.reshape(x_t.shape)
 
-    entropy = 1.0 if method.family == "vsd" else ENTROPY
-    return distillation.esd(prior, x, t, noise, denoiser, method.guidance, entropy=entropy), score
+    gradient = distillation.vsd if method.family == "vsd" else partial(distillation.esd, entropy=ENTROPY)
+    return gradient(prior, x, t, noise, denoiser, method.guidance), score

@@ -29,6 +29,7 @@ from dfm_jax.studies.score_distillation.methods import (
     Method,
     estimate_of,
     first_carry,
+    usual_rate,
 )
 
 START_NOISE = 0.1  # standard deviation around mid-grey, in diffusion's range
@@ -52,12 +53,12 @@ def results(
     of_backend = NUMBERS_AT_ONCE.get(jax.default_backend(), x0.size * num_results)
     at_once = min(count, max(1, of_backend * x0.shape[0] // (x0.size * PARTICLES)) * PARTICLES)
     num_steps = max(1, num_evaluations // method.evaluations)
-    calls = []
+    shared, calls = (sampler, jax.device_put(example), key), []
     for start in range(0, count, at_once):
         pairs = np.minimum(np.arange(start, start + at_once), count - 1)  # of one shape: one compilation
         numbers = (pairs // num_results).astype(np.int32), (pairs % num_results).astype(np.int32)
         steps = np.int32(num_steps)
-        calls.append((sampler, jax.device_put(example), key, *numbers, method.numbers(num_steps), steps))
+        calls.append((*shared, *numbers, method.numbers, steps))
     # Samplers unroll their noise levels; optimising is one program for any number of steps.
     times = num_steps if method.family in SAMPLED else None
     program = compiled(_results, calls[0], kind=method.kind, times=times)
@@ -111,7 +112,7 @@ def compiled(function: Any, arguments: tuple, **static: Any) -> Callable[..., An
 def optimiser_of(method: Method, num_steps: Array) -> optax.GradientTransformation:
     if method.plain:
         return optax.sgd(1.0)
-    return optax.adam(falling_rate(method.rate, num_steps), b1=0.9, b2=0.99)
+    return optax.adam(falling_rate(method.rate * usual_rate(num_steps), num_steps), b1=0.9, b2=0.99)
 
 
 def prior_of(sampler: DiffusionSampler, example: Any, *, cached: bool = True) -> Prior:

@@ -71,12 +71,12 @@ def results(
     num_steps = max(1, num_evaluations // method.evaluations)
     start, turn = config.sample.target_camera, np.linspace(*AZIMUTHS, POSES)
     poses = np.stack([target_pose(dataclasses.replace(start, azimuth=start.azimuth + angle)) for angle in turn])
-    key, calls = jax.random.key(config.seed), []
+    shared, calls = (sampler, jax.device_put(example), jax.random.key(config.seed)), []
     for first in range(0, num_scenes * num_results, at_once):
         pairs = np.minimum(np.arange(first, first + at_once), num_scenes * num_results - 1)
         numbers = (pairs // num_results).astype(np.int32), (pairs % num_results).astype(np.int32)
-        of_kinds = method.numbers(num_steps), voxels.numbers, np.int32(num_steps)
-        calls.append((sampler, jax.device_put(example), key, *numbers, poses.astype(np.float32), *of_kinds))
+        of_kinds = method.numbers, voxels.numbers, np.int32(num_steps)
+        calls.append((*shared, *numbers, poses.astype(np.float32), *of_kinds))
     program = compiled(_results, calls[0], kind=method.kind, kind_of_voxels=voxels.kind)
     begin = time.perf_counter()
     found = np.concatenate([np.asarray(program(*call)) for call in calls])[: num_scenes * num_results]

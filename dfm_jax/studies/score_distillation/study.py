@@ -27,6 +27,7 @@ from dfm_jax.runs.output_folders import writing_to
 from dfm_jax.sampling.diffusion_sampler import Params, to_image
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.trained import restore_trained
+from dfm_jax.studies.held_out_scenes import HeldOutScenes
 from dfm_jax.studies.score_distillation import measures, pictures, records, scene_target
 from dfm_jax.studies.score_distillation.methods import PARTICLES, SAMPLED, Method
 
@@ -83,9 +84,9 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
 
 def _of_scenes(config: Config, trained: Sampler, folder: Path, options: Options) -> tuple[dict[str, Any], Shown]:
     num_scenes = -(-options.num_results // PARTICLES)
-    scenes = measures.Scenes.of(config, num_scenes)
+    scenes = measures.scenes_of(config, num_scenes)
     source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"scenes": num_scenes}
-    result: dict[str, Any] = {"truth": scenes.truth, "step": trained.step, "made_from": source}
+    result: dict[str, Any] = {"truth": measures.of_truth(scenes), "step": trained.step, "made_from": source}
     if toy_modes.has_known_odds(scenes.data):
         result["honest"] = measures.limits(num_scenes * PARTICLES)
     shown = {}
@@ -100,16 +101,14 @@ def _of_scenes(config: Config, trained: Sampler, folder: Path, options: Options)
     return result, shown
 
 
-def _of_a_picture(
-    config: Config, params: Params, scenes: measures.Scenes, num_evaluations: int, method: Method
-) -> Found:
+def _of_a_picture(config: Config, params: Params, scenes: HeldOutScenes, num_evaluations: int, method: Method) -> Found:
     x0, seconds = pictures.results(config, params, scenes.example, PARTICLES, method, num_evaluations)
     images = np.asarray(to_image(x0))
     seen = measures.rendered_scenes(config, params, scenes.example, np.clip(x0, -1, 1))
     return measures.of_pictures(scenes, images) | measures.of_views(scenes, images, seen) | {"seconds": seconds}, images
 
 
-def _of_a_scene(config: Config, params: Params, scenes: measures.Scenes, num_evaluations: int, method: Method) -> Found:
+def _of_a_scene(config: Config, params: Params, scenes: HeldOutScenes, num_evaluations: int, method: Method) -> Found:
     """Sampling's scenes are those that the model infers from its samples."""
     if method.family in SAMPLED:
         x0, seconds = pictures.results(config, params, scenes.example, PARTICLES, method, num_evaluations)
@@ -161,7 +160,7 @@ def _run_all(
     return found
 
 
-def _shown(scenes: measures.Scenes, found: Mapping[str, Found]) -> list[list[np.ndarray | None]]:
+def _shown(scenes: HeldOutScenes, found: Mapping[str, Found]) -> list[list[np.ndarray | None]]:
     """A row of what was given and true of the first scenes, and one of results a method."""
     known: list[np.ndarray | None] = []
     for i in range(min(SCENES_SHOWN, len(scenes.views))):

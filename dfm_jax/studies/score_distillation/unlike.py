@@ -43,6 +43,7 @@ from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.structs import Example
 from dfm_jax.studies.arguments import count, run_sweep
 from dfm_jax.studies.familiarity import OF_EACH, other_pictures, photographs_in, roc_area, with_pictures
+from dfm_jax.studies.held_out_scenes import HeldOutScenes
 from dfm_jax.studies.score_distillation import measures, pictures, records
 from dfm_jax.studies.score_distillation.methods import PARTICLES, Method, method_of
 
@@ -76,7 +77,7 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
 
     def run() -> dict[str, Any]:
         with writing_to(folder, "sampling behind other pictures", "what is complete stays"):
-            scenes = measures.Scenes.of(config, OF_EACH)
+            scenes = measures.scenes_of(config, OF_EACH)
             known = np.asarray(scenes.example.context.images[:, 0])
             kinds = {HELD_OUT: known} | other_pictures(known) | photographs_in(config, options.folder)
             kinds = {kind: images[:OF_EACH] for kind, images in kinds.items()}
@@ -104,7 +105,7 @@ def _of_kind(
     params: Params,
     folder: Path,
     source: dict[str, Any],
-    scenes: measures.Scenes,
+    scenes: HeldOutScenes,
     kind: str,
     options: Options,
 ) -> dict[str, dict[str, Any]]:
