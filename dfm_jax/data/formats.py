@@ -29,6 +29,7 @@ from dfm_jax.data.builders import (
     transforms_json,
     zero123,
 )
+from dfm_jax.data.builders.procedural import FEW_PICTURES
 from dfm_jax.data.loading.generators import GENERATORS
 from dfm_jax.data.pictures import pictures
 from dfm_jax.data.preparing.source import Source
@@ -73,6 +74,11 @@ OPTIONS = {
     "categories": Option(_names, "those to keep, with commas between them; default: all"),
     "num_scenes": Option(int, f"number of training scenes, default {PROCEDURAL_SCENES}", least=1),
     "seed": Option(int, "default 0", least=0),
+    "whole_scenes": Option(
+        int,
+        f"training scenes with pictures from all sides, of the others {FEW_PICTURES} each; default all",
+        least=0,
+    ),
     "background": Option(
         str,
         "colour that transparent pictures are laid on, a name or #rrggbb; default black, as in configs/captures.py, or "
@@ -106,9 +112,10 @@ def _realestate10k(args: argparse.Namespace) -> Source:
 def _procedural(name: str) -> Format:
     def make(args: argparse.Namespace) -> Source:
         size = args.image_size or GENERATORS[name].image_size
-        return procedural.SOURCES[name](args.num_scenes or PROCEDURAL_SCENES, size, args.seed or 0)
+        source = procedural.SOURCES[name]
+        return source(args.num_scenes or PROCEDURAL_SCENES, size, args.seed or 0, args.whole_scenes)
 
-    return Format(make, options=("num_scenes", "seed"), reads_source=False)
+    return Format(make, options=("num_scenes", "seed", "whole_scenes"), reads_source=False)
 
 
 def _background(args: argparse.Namespace, default: str = "black") -> pictures.Colour | None:

@@ -14,8 +14,9 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation.evaluation_index import POSITIONS
 from dfm_jax.evaluation.paired_bootstrap import LEVEL, Difference, compare_paired
 from dfm_jax.evaluation.scene_store import StoredScenes
-from dfm_jax.pages.evaluation_page import formatted, shortened
+from dfm_jax.pages.evaluation_page import shortened
 from dfm_jax.pages.explained_measures import EXPLAINED, OF_SAMPLES_ONLY
+from dfm_jax.pages.html import formatted
 from dfm_jax.runs.result_files import reading
 from dfm_jax.sampling.trained import outdated
 from dfm_jax.visualization.pictures import grid
