@@ -27,6 +27,7 @@ from dfm_jax.data.builders import (
     scannetpp,
     srn,
     transforms_json,
+    videos,
     zero123,
 )
 from dfm_jax.data.builders.procedural import FEW_PICTURES
@@ -69,7 +70,7 @@ def _names(text: str) -> list[str]:
 
 
 OPTIONS = {
-    "video_frames": Option(int, f"frames to take of a video, default {photos.VIDEO_FRAMES}", least=3),
+    "video_frames": Option(int, f"frames to take of a video, default {photos.VIDEO_FRAMES}, or all for video", least=3),
     "best": Option(int, "sequences of each category to keep, by viewpoint quality score; published: 500", least=1),
     "categories": Option(_names, "those to keep, with commas between them; default: all"),
     "num_scenes": Option(int, f"number of training scenes, default {PROCEDURAL_SCENES}", least=1),
@@ -183,6 +184,7 @@ FORMATS = {
     "srn": _objects(srn.SRNSource),
     "toy": _procedural("toy"),
     "transforms": _captures(transforms_json.TransformsSource, masked=True),
+    "video": Format(lambda args: videos.VideosSource(Path(args.source), args.video_frames), options=("video_frames",)),
     "zero123": _objects(zero123.Zero123Source),
 }
 

@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def loaders(path: Path, rows: Sequence[np.ndarray], complete: bool) -> tuple[lis
       Rejected: the video cannot be read, or ends before the cameras do.
     """
     times, matched_by = match(video.frame_times(path), np.array([row[0] for row in rows]) * 1e-6, complete)
-    pictures = _Pictures(path, np.nanmax(times, initial=0.0))
+    pictures = video.Pictures(path, np.nanmax(times, initial=0.0))
     return [functools.partial(_load, pictures, *pair) for pair in zip(times, rows, strict=True)], matched_by
 
 
@@ -55,26 +55,7 @@ def match(frame_times: np.ndarray, timestamps: np.ndarray, complete: bool) -> tu
     return np.where(np.abs(nearest - wanted) <= MAX_TIME_ERROR, nearest, np.nan), matched_by
 
 
-class _Pictures:
-    """Of a video, decoded in one pass as long as they are asked for in order."""
-
-    def __init__(self, path: Path, stop: float):
-        self._path, self._stop = path, stop
-        self._decoder: Iterator[tuple[float, bytes]] | None = None
-        self._time, self._picture = np.inf, b""
-
-    def at(self, time: float) -> bytes:
-        if self._decoder is None or time < self._time - video.SAME_TIME:
-            self._decoder = video.decode(self._path, time, self._stop)
-            self._time = -np.inf
-        while self._time < time - video.SAME_TIME:
-            self._time, self._picture = next(self._decoder, (np.inf, b""))
-        if self._time > time + video.SAME_TIME:
-            raise Rejected(f"video {self._path.name} does not decode at {time:.3f} s")
-        return self._picture
-
-
-def _load(pictures: _Pictures, time: float, row: np.ndarray) -> bytes:
+def _load(pictures: video.Pictures, time: float, row: np.ndarray) -> bytes:
     if np.isnan(time):
         raise Rejected(f"video has no frame within {MAX_TIME_ERROR} s of timestamp {row[0]:.0f}")
     return square_pixels(pictures.at(time), row[2] / row[1])

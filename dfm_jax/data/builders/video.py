@@ -69,6 +69,31 @@ def decode(path: Path, start: float, stop: float) -> Iterator[tuple[float, bytes
             process.wait()
 
 
+class Pictures:
+    """Of a video, decoded in one pass as long as they are asked for in order."""
+
+    def __init__(self, path: Path, stop: float):
+        """`stop`: the last time that is asked for."""
+        self._path, self._stop = path, stop
+        self._decoder: Iterator[tuple[float, bytes]] | None = None
+        self._time, self._picture = np.inf, b""
+
+    def at(self, time: float) -> bytes:
+        """The frame of that time, a BMP file.
+
+        Raises:
+          Rejected: it does not decode.
+        """
+        if self._decoder is None or time < self._time - SAME_TIME:
+            self._decoder = decode(self._path, time, self._stop)
+            self._time = -np.inf
+        while self._time < time - SAME_TIME:
+            self._time, self._picture = next(self._decoder, (np.inf, b""))
+        if self._time > time + SAME_TIME:
+            raise Rejected(f"video {self._path.name} does not decode at {time:.3f} s")
+        return self._picture
+
+
 def _ffmpeg(log_level: str, path: Path, *options: str) -> list[str]:
     quiet = ["-hide_banner", "-nostats", "-loglevel", log_level]
     safe = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
