@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dfm_jax.commands.signals import picture_signals, signal_scores
-from dfm_jax.evaluation.signal_scores import odds_scores
+from dfm_jax.evaluation.signal_scores import observation_scores, odds_scores
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.forward_models.protocol import DiscretePosterior, MeasuredSignals, Params, PicturedSignals
 from dfm_jax.pages.signals_page import write_page
@@ -97,3 +97,10 @@ def test_pages_show_pictures_and_loop_videos(tmp_path):
     assert page.count("<video autoplay loop muted") == 2
     written = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert written == ["00_0_0.png", "00_1_0.mp4", "00_1_1.mp4"] and all(f"pictures/{name}" in page for name in written)
+
+
+def test_images_have_a_peak_signal_to_noise_ratio():
+    truth = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4, 4, 3))
+    samples = truth[:, None] + np.array([0.2, 0.02]).reshape(1, 2, 1, 1, 1)
+    scores = observation_scores(samples, truth)  # off by 0.1 and 0.01 in [0, 1]: 20 dB and 40 dB
+    np.testing.assert_allclose([scores["psnr"], scores["psnr_best"]], [30, 40])

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from dfm_jax.evaluation.calibration import honest_draws
 from dfm_jax.evaluation.calibration.reading import UNSEEN
+from dfm_jax.evaluation.image_metrics import psnr
 
 
 def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray, "s ..."]) -> dict[str, float]:
@@ -21,7 +22,8 @@ def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray
     in square. `calibration_error`: among samples of the true posterior the truth has every rank with the same
     probability; this is the largest difference of the distribution of its ranks, over all numbers of all targets, to
     that (Kolmogorov-Smirnov).
-    With `k` truths, samples of the posterior come to about 0.87 / sqrt(k).
+    With `k` truths, samples of the posterior come to about 0.87 / sqrt(k). Of images also `psnr`, in dB, the mean over
+    samples, and `psnr_best`, that of the best of each example's.
     """
     error = x0.mean(1) - truth
     below = np.mean(x0 < truth[:, None], axis=1).ravel()
@@ -33,7 +35,15 @@ def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray
         "target_error": float(np.sqrt(np.mean(np.square(error)))),
         "spread": float(np.sqrt(np.mean(x0.var(1)))),
         "calibration_error": float(largest),
+        **(_image_scores(x0, truth) if truth.ndim == 4 and truth.shape[-1] == 3 else {}),
     }
+
+
+def _image_scores(x0: Float[np.ndarray, "s n h w 3"], truth: Float[np.ndarray, "s h w 3"]) -> dict[str, float]:
+    """In [-1, 1]; what samples have beyond is cut off, as in pictures."""
+    image = lambda x: np.clip(0.5 * x + 0.5, 0, 1)
+    each = psnr(image(x0), image(truth)[:, None])
+    return {"psnr": float(each.mean()), "psnr_best": float(each.max(1).mean())}
 
 
 def posterior_scores(
