@@ -249,7 +249,8 @@ def test_roc_areas_say_at_which_step_pictures_are_told_from_held_out_ones(tmp_pa
     assert 0.1 < found["noise"]["context_error"][0] < 0.9 and 0.1 < found["noise"]["spread"][2] < 0.9
     measured = {"context_psnr": 20.0, "mode_purity": 0.5, "diversity": 0.1}
     kinds = {kind: {"ddim": measured, "estimate": {"mode_purity": 0.1}} for kind in (unlike.HELD_OUT, "noise")}
-    page = unlike_page.write_page(tmp_path, {"kinds": kinds, "early": found}).read_text()
+    shown = {kind: [np.zeros((4, 4, 3))] * 4 for kind in kinds}
+    page = unlike_page.write_page(tmp_path, {"kinds": kinds, "early": found}, shown).read_text()
     assert "noise after the first step with" in page and "after the last with 1.00 (context error)" in page
 
 

@@ -1,16 +1,16 @@
 """How a model, what it would answer without sampling, and score distillation fail on pictures that it never saw.
 
     python -m dfm_jax.studies.score_distillation.unlike --workdir=toy [--pictures=FOLDER] [--evaluations=200]
-        [--methods=dpm-solver++,sds-7.5,vsd] [--out=DIR] [--config.FIELD=VALUE ...]
+        [--methods=dpm-solver++,sds-7.5,vsd] [--of_each=9] [--out=DIR] [--config.FIELD=VALUE ...]
 
 Puts other pictures in the place of the context views of held-out scenes: noise, textures, and these views as negatives,
-upside down and with their colours exchanged, and the photographs below FOLDER. Of each kind and method: `context_psnr`,
-how the scene behind a result looks from where the picture was taken; `saturation`, `contrast`, `diversity`,
-`mode_purity` and `agreement` of novel views; and the `estimate`, the answer of the deterministic model that sampling
-starts from (pixelNeRF's). How early it is seen: at every step of sampling the areas under the ROC curve by which the
-predicted scene's `context_error`, its distance to the estimate and the `spread` of results tell these pictures from
-held-out ones. Writes `index.html`, two plots and `unlike.json` to `<workdir>/score_distillation_unlike/`; the last line
-on standard output is that JSON.
+upside down and with their colours exchanged, and photographs below FOLDER; `--of_each` many. Of each kind and method:
+`context_psnr`, how the scene behind a result looks from where the picture was taken; `saturation`, `contrast`,
+`diversity`, `mode_purity` and `agreement` of novel views; and the `estimate`, the answer of the deterministic model that
+sampling starts from (pixelNeRF's). How early it is seen: at every step of sampling the areas under the ROC curve by
+which the predicted scene's `context_error`, its distance to the estimate and the `spread` of results tell these
+pictures from held-out ones. Writes `index.html`, two plots, results behind the first pictures and `unlike.json` to
+`<workdir>/score_distillation_unlike/`; the last line on standard output is that JSON.
 """
 
 import dataclasses
@@ -50,8 +50,9 @@ from dfm_jax.studies.score_distillation.methods import PARTICLES, Method, method
 logger = logging.getLogger(__name__)
 
 FILE = "unlike.json"
-OURS = ("index.html", "unlike.png", "early.png", FILE)
+OURS = ("index.html", "unlike.png", "early.png", "pictures.png", FILE)
 HELD_OUT = "held-out scenes"
+RESULTS_SHOWN = 3  # of each method
 WATCHED = 8  # samples of each picture whose steps are looked at
 
 
@@ -60,6 +61,7 @@ class Options:
     methods: Mapping[str, Method]
     num_evaluations: int
     folder: str  # of photographs; '': none
+    of_each: int = OF_EACH  # pictures of a kind
 
 
 def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[str, Any]:
@@ -77,24 +79,24 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
 
     def run() -> dict[str, Any]:
         with writing_to(folder, "sampling behind other pictures", "what is complete stays"):
-            scenes = measures.scenes_of(config, OF_EACH)
+            scenes = measures.scenes_of(config, options.of_each)
             known = np.asarray(scenes.example.context.images[:, 0])
             kinds = {HELD_OUT: known} | other_pictures(known) | photographs_in(config, options.folder)
-            kinds = {kind: images[:OF_EACH] for kind, images in kinds.items()}
+            kinds = {kind: _evenly(images, options.of_each) for kind, images in kinds.items()}
             source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"seed": config.seed}
-            found, steps = {}, {}
+            found, steps, rows = {}, {}, {}
             for kind, images in kinds.items():
                 of_kind = dataclasses.replace(
                     scenes, views=scenes.views[: len(images)], example=with_pictures(scenes.example, images)
                 )
-                found[kind] = _of_kind(config, trained.params, folder, source, of_kind, kind, options)
+                found[kind], rows[kind] = _of_kind(config, trained.params, folder, source, of_kind, kind, options)
                 steps[kind] = _parts_of_steps(config, trained.params, of_kind.example)
                 logger.info(f"{kind}: {json.dumps(found[kind])}")
             result = {"kinds": found, "early": early(steps), "step": trained.step, "made_from": source}
             (folder / FILE).write_text(json.dumps(result, indent=1) + "\n")
             from dfm_jax.pages import unlike_page  # plots need a library of their own: results come first
 
-            unlike_page.write_page(folder, result)
+            unlike_page.write_page(folder, result, rows)
             return result
 
     return from_first(run)
@@ -108,8 +110,9 @@ def _of_kind(
     scenes: HeldOutScenes,
     kind: str,
     options: Options,
-) -> dict[str, dict[str, Any]]:
-    """The measures of each method, and of the deterministic estimate."""
+) -> tuple[dict[str, dict[str, Any]], list[np.ndarray]]:
+    """The measures of each method, and of the deterministic estimate; and of the first picture what was given, that
+    estimate, and the first results of each method."""
 
     def measured(method: Method) -> tuple[dict[str, Any], np.ndarray]:
         x0, _ = pictures.results(config, params, scenes.example, PARTICLES, method, options.num_evaluations)
@@ -117,15 +120,22 @@ def _of_kind(
         seen = measures.rendered_scenes(config, params, scenes.example, np.clip(x0, -1, 1))
         return measures.of_pictures(scenes, images) | measures.of_views(scenes, images, seen), images
 
-    found = {}
+    found, results = {}, []
     for name, method in options.methods.items():
         path = folder / records.FOLDER / f"{kind.replace(' ', '-')}-{name}-{options.num_evaluations}.npz"
         made = source | {"pictures": fingerprints.of_arrays(np.asarray(scenes.example.context.images))}
         made |= {"method": dataclasses.asdict(method), "evaluations": options.num_evaluations}
-        found[name] = records.kept_or_made(path, made, partial(measured, method))[0]
+        found[name], images = records.kept_or_made(path, made, partial(measured, method))
+        results += list(images[0, :RESULTS_SHOWN])
     sampler = DiffusionSampler.from_config(config, params)
     estimate = np.asarray(_estimates(sampler, jax.device_put(scenes.example)))
-    return found | {"estimate": measures.of_pictures(scenes, estimate[:, None])}
+    shown = [np.asarray(scenes.example.context.images[0, 0]), estimate[0], *results]
+    return found | {"estimate": measures.of_pictures(scenes, estimate[:, None])}, shown
+
+
+def _evenly(images: np.ndarray, count: int) -> np.ndarray:
+    """As many of some pictures, or all: from all parts of what they were chosen from."""
+    return images[np.unique(np.linspace(0, len(images) - 1, count).astype(int))]
 
 
 @jax.jit
@@ -179,9 +189,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--pictures", default="")
     parser.add_argument("--methods", default="dpm-solver++,sds-7.5,vsd")
     parser.add_argument("--evaluations", type=count, default=200)
+    parser.add_argument("--of_each", type=count, default=OF_EACH)
     own, rest = parser.parse_known_args(argv)
     methods = {name.strip(): method_of(name.strip()) for name in own.methods.split(",")}
-    options = Options(methods, own.evaluations, own.pictures)
+    options = Options(methods, own.evaluations, own.pictures, own.of_each)
     result, folder = run_sweep(
         rest, __doc__, partial(study, options=options), name="score_distillation_unlike", ours=OURS, marker=FILE
     )
