@@ -6,9 +6,9 @@
 Puts other pictures in the place of the context views of held-out scenes: noise, textures, and these views as negatives,
 upside down and with their colours exchanged, and photographs below FOLDER; `--of_each` many. Of each kind and method:
 `context_psnr`, how the scene behind a result looks from where the picture was taken; `saturation`, `contrast`,
-`diversity`, `mode_purity` and `agreement` of novel views; and the `estimate`, the answer of the deterministic model that
-sampling starts from (pixelNeRF's). How early it is seen: at every step of sampling the areas under the ROC curve by
-which the predicted scene's `context_error`, its distance to the estimate and the `spread` of results tell these
+`diversity`, `mode_purity` and `agreement` of novel views; and the `estimate`, the answer of the deterministic model
+that sampling starts from (pixelNeRF's). How early it is seen: at every step of sampling the areas under the ROC curve
+by which the predicted scene's `context_error`, its distance to the estimate and the `spread` of results tell these
 pictures from held-out ones. Writes `index.html`, two plots, results behind the first pictures and `unlike.json` to
 `<workdir>/score_distillation_unlike/`; the last line on standard output is that JSON.
 """
