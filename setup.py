@@ -74,7 +74,10 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=[*setuptools.find_packages(include=["dfm_jax", "dfm_jax.*"]), CONFIGS],
     package_dir={CONFIGS: "configs"},
-    package_data={"dfm_jax": ["pretrained/*.npz", "pretrained/*.json"], CONFIGS: ["protocols/*.json"]},
+    package_data={
+        "dfm_jax": ["pretrained/*.npz", "pretrained/*.json", "forward_models/*.npz"],
+        CONFIGS: ["protocols/*.json"],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     classifiers=[

@@ -25,12 +25,14 @@ from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import MODELS, make_model
-from dfm_jax.forward_models.protocol import ForwardModel, GeneratingModel, Params, frozen_groups
+from dfm_jax.forward_models.protocol import ForwardModel, GeneratingModel, Params, SceneModel, frozen_groups
 from dfm_jax.losses import training_loss
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.train_state import split_frozen, with_frozen
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
+from dfm_jax.sampling.sampler import Sampler
+from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.structs import Example
 from dfm_jax.studies import guidance_sweep, steps_sweep
 from dfm_jax.training import loop
@@ -242,6 +244,20 @@ def test_generated_examples_are_functions_of_their_numbers(case):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3:5], b), whole, part)
     held_out = case.model.generate(7, np.arange(8), held_out=True)
     assert not np.array_equal(case.model.target(held_out)[0], case.model.target(whole)[0])
+
+
+def test_the_door_samples_behind_examples_of_a_model(case):
+    if isinstance(case.model, SceneModel):
+        pytest.skip("tests/test_door.py samples scenes")
+    sampler = Sampler(case.params, case.config, 0, "made up").sampled_with(steps=2, num_samples=2, seed=1)
+    sampled, example = sampler.sample(case.example), sampler.held_out(BATCH)
+    direct = sample_signals(sampler.diffusion(), case.example, 2, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, (sampled.signal, sampled.x0), (direct.signal, direct.x0))
+    assert sampled.x0.shape == (BATCH, 2, *case.x_t.shape[1:]) and np.ptp(sampled.x0, axis=1).max() > 1e-4
+    assert jax.tree.structure(example) == jax.tree.structure(case.example)
+    for source, said in ((np.zeros((8, 8, 3)), {}), (case.example, {"fov": 50.0})):
+        with pytest.raises(UserError, match=r"such as sampler\.held_out|are for models of scenes"):
+            sampler.sample(source, **said)
 
 
 def test_an_exported_denoiser_is_the_one_in_this_process(case):

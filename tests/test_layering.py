@@ -79,6 +79,7 @@ READERS = {"data.loading", "sampling", "training", "evaluation"}
 
 # What only some modules may use, as regular expressions over dotted names and over module names.
 COMPILERS = (
+    r"forward_models\.train_\w+|"  # commands, of what a model brings along
     r"training\.(sharding|loop)|exports\..*|viewer\..*|sampling\..*|(evaluation|commands|studies)\..*|profiling\..*"
 )
 RESERVED = [

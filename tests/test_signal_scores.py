@@ -13,6 +13,7 @@ from dfm_jax.evaluation.signal_scores import observation_scores, odds_scores
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.forward_models.protocol import DiscretePosterior, MeasuredSignals, Params, PicturedSignals
 from dfm_jax.pages.signals_page import write_page
+from dfm_jax.visualization.observations import observation_sheet
 
 
 class SignedModel(LinearModel):
@@ -104,3 +105,10 @@ def test_images_have_a_peak_signal_to_noise_ratio():
     samples = truth[:, None] + np.array([0.2, 0.02]).reshape(1, 2, 1, 1, 1)
     scores = observation_scores(samples, truth)  # off by 0.1 and 0.01 in [0, 1]: 20 dB and 40 dB
     np.testing.assert_allclose([scores["psnr"], scores["psnr_best"]], [30, 40])
+
+
+def test_grey_observations_are_shown_as_images():
+    rng = np.random.default_rng(0)
+    x0, truth = rng.uniform(-1, 1, (2, 3, 8, 8, 1)), rng.uniform(-1, 1, (2, 8, 8, 1))
+    in_colour = [x.repeat(3, axis=-1) for x in (x0, truth)]
+    np.testing.assert_array_equal(observation_sheet(x0, truth), observation_sheet(*in_colour))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from dfm_jax.config import Config
 from dfm_jax.errors import UserError
+from dfm_jax.forward_models.generator import GeneratorModel
 from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
@@ -17,6 +18,7 @@ MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
     "radiance_field": RadianceFieldModel.from_config,
     "pixelnerf": PixelNeRF.from_config,
     "linear": LinearModel.from_config,
+    "generator": GeneratorModel.from_config,
 }
 
 

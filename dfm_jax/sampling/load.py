@@ -35,11 +35,9 @@ def load(model: str | os.PathLike, **settings: Any) -> Sampler:
         `num_steps`), and `seed`.
 
     Raises:
-      UserError: there is no checkpoint, or the model is none of scenes; no such setting, or one that cannot have this
-        value; or jax does not start.
+      UserError: there is no checkpoint; no such setting, or one that cannot have this value; or jax does not start.
     """
     config = with_sampling(from_dict(saved_settings(model)), settings)
-    require_scenes(config, "dfm_jax.load")
     platforms.start()
     return restore_trained(config, model)
 
@@ -56,6 +54,7 @@ def load_scenes(path: str | os.PathLike, sampler: Sampler) -> Scenes:
     """
     if not isinstance(sampler, Sampler):
         raise UserError(f"scenes are rendered by the sampler that made them, dfm_jax.load(...), not by {sampler!r}")
+    require_scenes(sampler.config, "dfm_jax.load_scenes")
     diffusion = sampler.diffusion()
     trees, frames, made_from = read_scenes(Path(path), _template(sampler), sampler.params)
     return Scenes(diffusion.on_devices(len(trees["x0"])), Sampled(**trees, frames=frames), made_from)

@@ -1,4 +1,4 @@
-"""A trained model to sample scenes with: what `dfm_jax.load` returns, and commands use.
+"""A trained model to sample scenes, or other signals, with: what `dfm_jax.load` returns, and commands use.
 
 Letters: `s` scenes that are asked about, `n` samples of each, `b = s * n`.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from dfm_jax.config import Config
 from dfm_jax.config.changes import with_sampling
 from dfm_jax.errors import UserError
+from dfm_jax.examples import abstract_example, held_out_examples
 from dfm_jax.exports.protocol import Frame
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import SceneModel
@@ -21,6 +22,7 @@ from dfm_jax.sampling.batches import sample_in_batches
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler, Params
 from dfm_jax.sampling.placement import Placement
 from dfm_jax.sampling.scenes import Sampled, Scenes
+from dfm_jax.sampling.signals import SampledSignals, sample_signals
 from dfm_jax.sampling.solver_files import with_solver_file
 from dfm_jax.sampling.sources import source_frame, to_example
 from dfm_jax.structs import Camera, Example
@@ -75,7 +77,7 @@ class Sampler:
         crop: str | None = None,
         scale: float | None = None,
         **settings: Any,
-    ) -> Scenes:
+    ) -> Scenes | SampledSignals:
         """Samples scenes that the source could show, on all devices. Sample j of scene i depends on (seed, i, j) only.
 
         >>> scenes = sampler.sample(dfm_jax.example_photo("toy"), num_samples=2, seed=0)
@@ -84,7 +86,8 @@ class Sampler:
 
         Args:
           source: a photograph (a path, an image of Pillow, or an array [h, w, 3], uint8 or floats in [0, 1]); a list of
-            photographs of one scene, with `camera`; `Views` [v] of one scene or [s, v] of several; or an `Example`.
+            photographs of one scene, with `camera`; `Views` [v] of one scene or [s, v] of several; or an `Example`. Of
+            a model without scenes, examples such as `held_out` gives, and no cameras: samples are arrays then.
           num_samples: of each scene; like all settings, as in the model's config if it is not given.
           steps, guidance: denoising steps, and how strongly to guide; 1 is not at all.
           camera: of the photographs [v], as viewers show them; without it a photograph is at the origin.
@@ -100,10 +103,11 @@ class Sampler:
         Raises:
           UserError: the source cannot be read, or something that is said of it or of sampling cannot be.
         """
-        self._require_scenes()
         settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
         placement = Placement(camera, target_camera, near, far, fov, focal, crop, scale)
+        if not isinstance(make_model(self.config), SceneModel):
+            return chosen._sample_signals(source, placement)
         example, world, assumptions, _ = to_example(source, chosen.config, placement)
         return chosen.sample_example(example, world, [source_frame(source, placement)] * len(world), assumptions)
 
@@ -130,12 +134,26 @@ class Sampler:
             "assumptions": None if assumptions is None else dataclasses.asdict(assumptions),
         }
 
-    def _require_scenes(self) -> None:
-        if not isinstance(make_model(self.config), SceneModel):
+    def held_out(self, count: int) -> Any:
+        """The first examples [count] of those to judge by, which the model was not trained on, always the same.
+
+        Raises:
+          UserError: the model is trained on a data set that is not there, or has not as many.
+        """
+        return held_out_examples(self.config, count)[0]
+
+    def _sample_signals(self, example: Any, placement: Placement) -> SampledSignals:
+        model = self.config.model.name
+        if placement != Placement():
             raise UserError(
-                f"{self.name} is a model whose signals are no scenes ({self.config.model.name}): sample it with "
-                f"python -m dfm_jax.main --workdir={self.name} --mode=sample"
+                f"cameras, and what is said of photographs, are for models of scenes; this one is {model!r}"
             )
+        expected = abstract_example(self.config, 1)
+        shapes = lambda tree: [np.shape(leaf)[1:] for leaf in jax.tree.leaves(tree)]
+        if jax.tree.structure(example) != jax.tree.structure(expected) or shapes(example) != shapes(expected):
+            raise UserError(f"{model!r} samples behind examples of its own kind, such as sampler.held_out(4) gives")
+        key = jax.random.key(self.config.seed)
+        return sample_signals(self.diffusion(), example, self.config.sample.num_samples, key)
 
     def __repr__(self) -> str:
         size, sample = self.config.image_size, self.config.sample

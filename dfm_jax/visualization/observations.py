@@ -1,4 +1,4 @@
-"""Pictures of observations of any kind: images as they are, other vectors as points.
+"""Pictures of observations of any kind: images (in colour or grey) as they are, other vectors as points.
 
 Letters: `n` samples of a target, `...` the shape of an observation.
 """
@@ -19,9 +19,9 @@ def observation_sheet(
     x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray, "s ..."], estimate: np.ndarray | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Samples beside the truth and the estimate, in diffusion's range: a row (images) or a plot for each example."""
-    if truth.ndim == 4 and truth.shape[-1] == 3:
+    if truth.ndim == 4 and truth.shape[-1] in (1, 3):
         columns = ["truth"] + ["estimate"] * (estimate is not None) + ["sample"] * min(MOST_IMAGES, x0.shape[1])
-        to_image = lambda x: np.clip(0.5 * x + 0.5, 0, 1)
+        to_image = lambda x: np.broadcast_to(np.clip(0.5 * x + 0.5, 0, 1), (*x.shape[:-1], 3))
         given = [truth] if estimate is None else [truth, estimate]
         rows = [[to_image(x[i]) for x in given] + [to_image(x) for x in x0[i, :MOST_IMAGES]] for i in range(len(x0))]
         return grid(rows, columns)
