@@ -55,6 +55,13 @@ def resnet34(config: ConfigDict, base: int | None = None) -> None:
     config.model.encoder = group(name="resnet34", base=base or encoder.features // 8, absolute_pose=absolute_pose)
 
 
+def partial_views(config: ConfigDict, observation: str, measured: str) -> None:
+    """Target views of cameras that take no whole pictures in colour; `measured`: what data must know for it."""
+    config.model.update(name="partial_views", observation=observation)
+    config.data.measured = measured
+    config.loss.update(coarse=0.0, lpips=0.0)
+
+
 def lean(config: ConfigDict, num_fine: int | None = None) -> None:
     """Ours: a small proposal field says where to look, in place of a coarse field as large as the fine one."""
     field, marching = config.model.scene_field, config.model.ray_marching
@@ -99,3 +106,12 @@ def train_for_minutes(config: ConfigDict) -> None:
     config.loss.patch_size = 12
     config.train.update(num_steps=300, batch_size=4, checkpoint_every=100, log_every=10, sample_every=150)
     config.train.optimizer.update(learning_rate=1e-3, warmup_steps=30, decay_steps=270, ema_decay=0.99, ema_every=1)
+
+
+# Of all data sets that know what is asked for.
+OBSERVATIONS = {
+    "grey": lambda it: partial_views(it, "grey", ""),
+    "depth": lambda it: partial_views(it, "depth", "depth"),
+    "silhouette": lambda it: partial_views(it, "silhouette", "opacity"),
+    "masked": lambda it: partial_views(it, "masked", "random_masks"),
+}

@@ -62,7 +62,7 @@ def tiny(config: ConfigDict) -> None:
 
 VARIANTS = (
     {"tiny": tiny},
-    {"pixelnerf": published.pixelnerf},
+    {"pixelnerf": published.pixelnerf, **published.OBSERVATIONS},
     {"resnet34": lambda it: published.resnet34(it, base=8)},
     {"lean": lambda it: published.lean(it, num_fine=10), "fine": lambda it: published.fine(it, num_fine=16)},
 )

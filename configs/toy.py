@@ -79,7 +79,7 @@ def tiny(config: ConfigDict) -> None:
 
 VARIANTS = (
     {"calibrated": calibrated, "distilled": distilled, "demo": demo, "tiny": tiny},
-    {"pixelnerf": published.pixelnerf},
+    {"pixelnerf": published.pixelnerf, **published.OBSERVATIONS},
     {"resnet34": lambda it: published.resnet34(it, base=8)},
     {"lean": lambda it: published.lean(it, num_fine=8), "fine": lambda it: published.fine(it, num_fine=12)},
 )

@@ -12,11 +12,13 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import GeneratingModel
 
 
-def abstract_example(config: Config, batch_size: int, sharding: Sharding | None = None) -> Any:
-    """The shapes of a batch, with where it lies; no data is needed."""
+def abstract_example(
+    config: Config, batch_size: int, sharding: Sharding | None = None, *, training: bool = False
+) -> Any:
+    """The shapes of a batch, to train on or to sample from, with where it lies; no data is needed."""
     model = make_model(config)
     if not isinstance(model, GeneratingModel):
-        return abstract.abstract_example(config, batch_size, sharding)
+        return abstract.abstract_example(config, batch_size, sharding, training=training)
     one = model.generate(config.seed, np.arange(1))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=sharding), one)
 

@@ -25,6 +25,15 @@ class Camera:
 
 
 @struct.dataclass
+class Measurements:
+    """What is known of views beside their colours; None of what is not."""
+
+    depth: Array | None = None  # [b, v, h, w] distance along the ray; infinite where it meets nothing
+    opacity: Array | None = None  # [b, v, h, w] share of the pixel that something covers, [0, 1]
+    observed: Array | None = None  # [b, v, h, w] bool, what of the picture was observed; None: all of it
+
+
+@struct.dataclass
 class Views:
     """Posed images of the same scenes.
 
@@ -40,6 +49,7 @@ class Views:
     camera: Camera  # [b, v]
     absolute_pose: Array  # [b, v, 3, 4]
     valid: Array  # [b, v] bool
+    measured: Measurements | None = None  # of the target views of training, where `config.data.measured` asks for it
 
 
 @struct.dataclass

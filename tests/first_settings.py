@@ -78,6 +78,7 @@ ADDED = {
     "init_rule": "same",
     "data.view_sampling.context_as_target_probability": 0.0,
     "data.view_sampling.roll": 0.0,
+    "data.measured": "",
     "model.name": "radiance_field",
     "model.encoder.name": "dit",
     "model.encoder.init_file": "",

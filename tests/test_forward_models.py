@@ -41,7 +41,11 @@ from tests.programs import environment, run_command
 from tests.tiny import jit
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OF_SCENES = {"radiance_field": "toy.py:tiny", "pixelnerf": "toy.py:tiny,pixelnerf"}
+OF_SCENES = {
+    "radiance_field": "toy.py:tiny",
+    "partial_views": "toy.py:tiny,masked",
+    "pixelnerf": "toy.py:tiny,pixelnerf",
+}
 # Two context views, which the toy has not; and all as small as it goes.
 SMALL_SCENES = {
     "image_size": 8,
@@ -51,12 +55,14 @@ SMALL_SCENES = {
     "model.encoder.num_heads": 2,
     "model.encoder.features": 8,
     "model.scene_field.width": 16,
+    "model.scene_field.view_blocks": 1,
     "model.rendered_features": 4,
     "model.ray_marching.num_coarse": 4,
     "loss.patch_size": 2,
 }
 OF_ESTIMATE = {
     "model.conditioning_field.width": 16,
+    "model.conditioning_field.view_blocks": 1,
     "model.estimate_size": 4,
     "model.ray_marching.num_conditioning": 4,
 }
@@ -74,7 +80,7 @@ BATCH = 4
 def config_of(name: str) -> Config:
     small = {}
     if name in OF_SCENES:
-        file, small = OF_SCENES[name], SMALL_SCENES | (OF_ESTIMATE if name == "radiance_field" else {})
+        file, small = OF_SCENES[name], SMALL_SCENES | ({} if name == "pixelnerf" else OF_ESTIMATE)
     else:
         variants = getattr(importlib.import_module(f"configs.{name}"), "VARIANTS", ())
         file = f"{name}.py:tiny" if any("tiny" in choice for choice in variants) else f"{name}.py"

@@ -32,7 +32,7 @@ from dfm_jax.evaluation.scene_store import SceneStore, StoredScores, write_scene
 from dfm_jax.evaluation.summary import calibration_of_scalars, odds_of_attributes, summarise
 from dfm_jax.evaluation.video_distance import video_numbers
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import SceneModel
+from dfm_jax.forward_models.protocol import SceneModel, in_colour
 from dfm_jax.pages.evaluation_page import write_page
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
 from dfm_jax.runs.checkpoint_files import require_checkpoints
@@ -99,7 +99,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[
         if networks.video is not None:
             of_videos = video_numbers(networks.video, map(store.images, range(len(views))), store.folder)
             distances, missing = distances | of_videos[0], missing | of_videos[1]
-        known = known_odds(data)
+        known = known_odds(data) if in_colour(make_model(config)) else None
         of_odds = {"scalars": calibration_of_scalars(scores, known.likely if known else {})}
         if known:
             of_odds |= {"attributes": odds_of_attributes(scores, known), "odds": known.odds.ravel().tolist()}

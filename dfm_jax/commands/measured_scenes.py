@@ -3,11 +3,14 @@
 import dataclasses
 import functools
 import logging
+from typing import Any
 
+import jax
 import numpy as np
 
 from dfm_jax.commands import reconstructed_cameras
 from dfm_jax.config import Config
+from dfm_jax.data.loading import measurements
 from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.data.preparing import sfm
@@ -15,8 +18,11 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import camera_errors, evaluation_index, video_distance
 from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
+from dfm_jax.evaluation.recorded_views import recorded_scores
 from dfm_jax.evaluation.scores import CamerasFn, Foreground, SceneSamples, SceneScores, measure
 from dfm_jax.evaluation.video_distance import VideoNetwork
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import in_colour
 from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
@@ -93,16 +99,9 @@ def measure_scene(
       scale: of their cameras; None: the data set's own.
       foreground: what counts of them; None: everything.
     """
-    (number, frames), known = view, {}
-    num_context = len(example.context.valid)
-    targets = samples.views.rgb[:, num_context:]
-    if (kind := known_odds(data)) and not config.evaluate.num_scales:
-        attributes, poses = data.scene(number).attributes, example.target.absolute_pose
-        intrinsics = example.target.camera.intrinsics
-        shown, true = kind.read(attributes, poses, intrinsics, targets), kind.truth(attributes)
-        known = {"modes": shown.modes, "clean": shown.clean}
-        known["depth"] = kind.depth(attributes, poses, intrinsics, config.image_size)
-        known["scalars"] = {name: (values, true[name]) for name, values in shown.scalars.items()}
+    (number, frames), model = view, make_model(config)
+    targets = samples.views.rgb[:, len(example.context.valid) :]
+    known = _known(config, data, number, example, targets, in_colour(model))
     grid = config.model.pixel_grid
     scores = measure(
         data.names[number],
@@ -116,9 +115,43 @@ def measure_scene(
         **known,
     )
     scores = dataclasses.replace(scores, scale=scale, **_frames(data, number, frames))
+    if not in_colour(model):
+        told = _with_measurements(config, data, view, example, scale or 1.0)
+        scores = dataclasses.replace(scores, **recorded_scores(model, told, samples))
     valid = np.asarray(example.target.valid)
     images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
     return scores, images | {"context": example.context.images[example.context.valid]}
+
+
+def _known(
+    config: Config, data: SceneDataset, number: int, example: Example, targets: np.ndarray, colours: bool
+) -> dict[str, Any]:
+    """What a data set knows of a scene that others do not, and what its samples [n, t, h, w, 3] say of that, where they
+    have colours; as `measure` takes it."""
+    kind = known_odds(data)
+    if kind is None or config.evaluate.num_scales:
+        return {}
+    attributes, poses = data.scene(number).attributes, example.target.absolute_pose
+    intrinsics = example.target.camera.intrinsics
+    depth = {"depth": kind.depth(attributes, poses, intrinsics, config.image_size)}
+    if not colours:
+        return depth
+    shown, true = kind.read(attributes, poses, intrinsics, targets), kind.truth(attributes)
+    scalars = {name: (values, true[name]) for name, values in shown.scalars.items()}
+    return depth | {"modes": shown.modes, "clean": shown.clean, "scalars": scalars}
+
+
+def _with_measurements(
+    config: Config, data: SceneDataset, view: tuple[int, ViewIndices], example: Example, scale: float
+) -> Example:
+    """An example with what its data set knows of its target views, of what the config asks for; nothing is masked."""
+    number, frames = view
+    names = [name for name in config.data.measurements if name in ("depth", "opacity")]
+    found = measurements.measured(data, data.scene(number), frames.target, names, config.image_size)
+    found = found if found.depth is None else found.replace(depth=found.depth * scale)
+    shown = len(frames.target)
+    target = jax.tree.map(lambda x: x[:shown], example.target)  # without padding
+    return example.replace(target=target.replace(measured=found))
 
 
 def _frames(data: SceneDataset, number: int, draw: ViewIndices) -> dict[str, list[dict[str, int | str | None]]]:

@@ -27,7 +27,7 @@ from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.reference_scenes import find_reference
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import SceneModel, parameter_shapes
+from dfm_jax.forward_models.protocol import SceneModel, in_colour, parameter_shapes
 from dfm_jax.pages.sample_page import write_report
 from dfm_jax.pages.scene_media import write_scene, write_videos
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
@@ -117,8 +117,9 @@ def _sample(config: Config, workdir: str | os.PathLike, files: ResultFiles, opti
         folder = files.folder
         colours, hidden = source.hidden(sampled) if source.hidden else (None, [None] * len(source.names))
         paths = [in_source(*each) for each in zip(source.paths, *source.place(), strict=True)]
+        known = {"known": source.known, "in_colour": in_colour(make_model(config))}
         scenes = [
-            write_scene(folder, i, name, example, sampled, hidden[i], source.known, source.photographs, paths[i])
+            write_scene(folder, i, name, example, sampled, hidden[i], source.photographs, paths[i], **known)
             for i, name in enumerate(source.names)
         ]
         _tell_inside(scenes, config.sample.video_path)
@@ -197,6 +198,7 @@ def _summary(
     seconds: dict[str, float],
     familiarity: Familiarity | None,
 ) -> Summary:
+    estimates = [scene.estimate_psnr for scene in scenes]
     return Summary(
         step=source.made_from["step"],
         deterministic=config.model.deterministic,
@@ -209,7 +211,7 @@ def _summary(
         commands=_commands(),
         scenes=tuple(scenes),
         context_psnr=float(np.mean([sample.context_psnr for scene in scenes for sample in scene.samples])),
-        estimate_psnr=float(np.mean([scene.estimate_psnr for scene in scenes])) if source.known else None,
+        estimate_psnr=None if None in estimates else float(np.mean(estimates)),
         spread=float(np.mean([scene.spread for scene in scenes])),
         hidden=hidden,
         made_from=source.made_from,

@@ -23,6 +23,8 @@ from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration.known_odds import known_odds
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import in_colour
 from dfm_jax.runs.barriers import failing_together
 from dfm_jax.runs.processes import check_same
 from dfm_jax.sampling.assumptions import Assumptions
@@ -156,10 +158,10 @@ def with_path_of_photographs(config: Config, options: SampleOptions) -> Config:
 
 def _hidden_part(config: Config, names: Sequence[str], example: Example, sampled: SampledImages) -> Hidden:
     """What samples say about the hidden attribute, and for each scene which pixels show it, [h, w] bool, of data sets
-    that have a known one; None for all others."""
+    that have a known one; None for all others, and of models without colours."""
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.eval_split)
     kind = known_odds(data)
-    if kind is None:
+    if kind is None or not in_colour(make_model(config)):
         return None, [None] * len(names)
     samples = sampled.views[:, :, example.context.valid.shape[1]]
     colours = kind.colours(data, names, example, samples, sampled.estimate)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from dfm_jax.config.limits import Count, Distance, Path, Range, Share
 
+# What training can be told of target views: `loading/measurements.py`. Of views with masks only a part is observed.
+MEASURED = ("depth", "opacity", "masks", "random_masks")
 VIEW_RULES = ("realestate10k", "co3d", "toy", "captures")  # of `data/loading/view_sampling.py`
 
 Views = Annotated[int, Range(1, 1000)]
@@ -57,15 +59,32 @@ class DataConfig:
     far: Distance  # where rays end
     # Scenes of the data sets 'toy' and 'shapes', which are generated where they are missing; 0: whatever is there.
     toy_scenes: Annotated[int, Range(0, 10**6)] = 0
+    # What training is told of target views beside their pictures, names joined by '+': 'depth' and 'opacity' (whether a
+    # pixel shows anything), as far as the data set knows them; 'masks', those of the data set, outside of which no
+    # picture is observed, or 'random_masks', rectangles that hide a part of every picture. '': nothing.
+    measured: str = ""
     view_sampling: ViewSamplingConfig
     num_threads: Annotated[int, Range(0, 1024)]  # reading threads; 0 reads ahead of nothing
     num_workers: Annotated[int, Range(0, 1024)] = 0  # reading processes; 0 reads in this one
     prefetch: Annotated[int, Range(0, 10**4)]  # batches held ready
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """The names in `measured`."""
+        return tuple(self.measured.split("+")) if self.measured else ()
 
     def rules(self) -> list[tuple[bool, str]]:
         return [
             (
                 0 < self.near < self.far or self.near == self.far == 0,
                 f"near={self.near:g} must be above 0 and below far={self.far:g}, or both be 0 for each scene's own",
+            ),
+            (
+                set(self.measurements) <= set(MEASURED) and len(set(self.measurements)) == len(self.measurements),
+                f"measured must be some of {', '.join(MEASURED)}, joined by '+', not {self.measured!r}",
+            ),
+            (
+                not {"masks", "random_masks"} <= set(self.measurements),
+                "measured must have one of masks and random_masks at most",
             ),
         ]

@@ -10,6 +10,7 @@ from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.generator import GeneratorModel
 from dfm_jax.forward_models.linear import LinearModel
+from dfm_jax.forward_models.partial_views import PartialViews
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
@@ -17,6 +18,7 @@ from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
     "radiance_field": RadianceFieldModel.from_config,
     "pixelnerf": PixelNeRF.from_config,
+    "partial_views": PartialViews.from_config,
     "linear": LinearModel.from_config,
     "generator": GeneratorModel.from_config,
 }

@@ -3,9 +3,9 @@
 `ForwardModel` is what diffusion with forward models needs of one (Tewari et al. 2023, section 3): infer a signal from
 observations, and observe a signal. The denoiser, the losses and the samplers are written against it, and training,
 resuming, guidance, evaluation and the export of the denoiser with them. What only some models can do has a smaller
-protocol of its own: `SceneModel`, `MarchedModel`, `GeneratingModel`, `PartlyFrozenModel`, and what is known or shown of
-signals: `KnownPosterior`, `DiscretePosterior`, `MeasuredSignals`, `EstimatedSignals`, `PicturedSignals`. `build.py`
-says which models there are.
+protocol of its own: `SceneModel`, `RecordingModel`, `MarchedModel`, `GeneratingModel`, `PartlyFrozenModel`, and what is
+known or shown of signals: `KnownPosterior`, `DiscretePosterior`, `MeasuredSignals`, `EstimatedSignals`,
+`PicturedSignals`. `build.py` says which models there are.
 """
 
 import functools
@@ -97,6 +97,25 @@ class SceneModel(ForwardModel, Protocol):
 
     def estimated_view(self, estimate: Any) -> RenderedViews:
         """The deterministic estimate of target view 0, as views [b, h, w] of the model's image size."""
+
+
+@runtime_checkable
+class RecordingModel(SceneModel, Protocol):
+    """A model of scenes whose target views are of cameras that may take no pictures in colour. Its `x0` and estimate
+    are what they record, laid out as pictures."""
+
+    in_colour: bool  # whether they do; else its scenes have no colours that mean anything
+
+    def recorded_views(self, views: RenderedViews, near: Any, far: Any) -> Array:
+        """What they would record of views, as pictures [*batch, 3] in [0, 1]; bounds broadcast against the depth."""
+
+    def truth(self, example: Any) -> Array:
+        """What they recorded of the target views, [b, t, h, w, 3] in diffusion's range; NaN where that is unknown."""
+
+
+def in_colour(model: ForwardModel) -> bool:
+    """Whether a model of scenes knows their colours, and its `x0` is a picture in colour."""
+    return not isinstance(model, RecordingModel) or model.in_colour
 
 
 @runtime_checkable

@@ -282,8 +282,8 @@ are in <a href="samples.json">samples.json</a>.</p>
 <details><summary>Settings</summary>{table(settings)}</details>"""
 
 
-def _decibel(value: float) -> str:
-    return f"{value:.1f}&nbsp;dB"
+def _decibel(value: float | None) -> str:
+    return "&ndash;" if value is None else f"{value:.1f}&nbsp;dB"
 
 
 def _percent(value: float, digits: int = 0) -> str:

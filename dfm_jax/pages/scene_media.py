@@ -56,9 +56,10 @@ class _Stills:
     at_targets: np.ndarray  # [n, t, h, w, 3]
     estimate: np.ndarray  # of target view 0, as all that follow
     x0: np.ndarray  # [n, h, w, 3] what diffusion ended with
+    in_colour: bool  # whether this and the estimate are pictures in colour
 
     @classmethod
-    def of(cls, example: Example, sampled: SampledImages, scene: int, known: bool) -> "_Stills":
+    def of(cls, example: Example, sampled: SampledImages, scene: int, known: bool, in_colour: bool) -> "_Stills":
         valid, views = np.asarray(example.context.valid[scene]), sampled.views[scene]
         return cls(
             contexts=np.asarray(example.context.images[scene])[valid],
@@ -67,6 +68,7 @@ class _Stills:
             at_targets=views[:, len(valid) :],
             estimate=sampled.estimate[scene],
             x0=sampled.x0[scene],
+            in_colour=in_colour,
         )
 
     @property
@@ -93,21 +95,24 @@ def write_scene(
     example: Example,
     sampled: SampledImages,
     hidden: np.ndarray | None = None,
-    known: bool = True,
     photographs: Sequence[Image.Image] = (),
     path: Trajectory | None = None,
+    *,
+    known: bool = True,
+    in_colour: bool = True,
 ) -> SceneResult:
     """Writes the pictures of scene number `scene` of `example` and `sampled`, and returns what they show in numbers.
 
     Args:
       hidden: [h, w] bool, the pixels of target view 0 that show what the context hides, if that is known.
-      known: whether the target views are.
       photographs: that the context views are made of, at the size of a page.
       path: of the videos, in the coordinates of the source's cameras; kept as nerfstudio's `camera_path.json`, if that
         has such cameras.
+      known: whether the target views are.
+      in_colour: whether what diffusion ended with and the estimate are pictures in colour.
     """
     (folder / scene_folder(scene)).mkdir(parents=True, exist_ok=True)
-    stills = _Stills.of(example, sampled, scene, known)
+    stills = _Stills.of(example, sampled, scene, known, in_colour)
     files = _write_images(folder, scene, stills)
     contexts = tuple(files.pop(f"context_{i}") for i in range(len(stills.contexts)))
     return SceneResult(
@@ -116,7 +121,7 @@ def write_scene(
         **{"truth": "", **files},
         arrays=_write_arrays(folder, scene, stills, hidden),
         samples=_sample_results(scene, stills),
-        estimate_psnr=stills.against_truth(stills.estimate),
+        estimate_psnr=stills.against_truth(stills.estimate) if in_colour else None,
         mean_psnr=stills.against_truth(stills.mean),
         spread=float(np.sqrt(stills.variance).mean()),
         photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
@@ -161,7 +166,7 @@ def _sample_results(scene: int, stills: _Stills) -> tuple[SampleResult, ...]:
             context_psnr=_psnr(stills.at_contexts[j], stills.contexts),
             target_psnr=stills.against_truth(targets[0]),
             novel_psnr=None if truths is None or len(truths) == 1 else _psnr(targets[1:], truths[1:]),
-            scene_psnr=_psnr(targets[0], stills.x0[j]),
+            scene_psnr=_psnr(targets[0], stills.x0[j]) if stills.in_colour else None,
         )
         for j, targets in enumerate(stills.at_targets)
     )

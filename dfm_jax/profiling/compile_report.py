@@ -108,7 +108,7 @@ def training_program(config: Config, mesh: Mesh) -> tuple[Callable, tuple]:
     # A teacher is a trained model: what it is, its checkpoint says.
     made = setup.make_train_setup(config, None if config.distillation.teacher else frozen)
     state = sharding.abstract_state(made.init, mesh, config.train.optimizer.ema_memory)
-    example = abstract_example(config, config.train.batch_size, sharding.batch_sharding(mesh))
+    example = abstract_example(config, config.train.batch_size, sharding.batch_sharding(mesh), training=True)
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
     frozen = _placed(made.frozen_params, sharding.replicated(mesh))
     step = sharding.compile_train_step(made.step, state, mesh, frozen)

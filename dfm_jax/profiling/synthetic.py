@@ -1,5 +1,6 @@
 """An example of random images seen by plausible cameras: input for measuring, where no data set is needed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from dfm_jax.config import Config
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import GeneratingModel
-from dfm_jax.structs import Camera, Example, Views
+from dfm_jax.structs import Camera, Example, Measurements, Views
 
 FOCAL_LENGTH = 1.2  # image widths
 # Where the data set stores a range with each scene: that of captures, whose typical depth is 4.
@@ -38,12 +39,25 @@ def synthetic_example(config: Config, batch_size: int, seed: int = 0) -> Any:
             valid=np.ones((batch_size, count), bool),
         )
 
+    target = posed(views.num_target, views.max_context)
+    if config.data.measured:
+        target = target.replace(measured=_measured(rng, target.images.shape[:-1], far, config.data.measurements))
     everywhere = lambda value: np.full(batch_size, value, np.float32)
     example = Example(
         context=posed(views.max_context, 0),
-        target=posed(views.num_target, views.max_context),
+        target=target,
         near=everywhere(near),
         far=everywhere(far),
         index=np.arange(batch_size, dtype=np.int32),
     )
     return jax.tree.map(jnp.asarray, example)
+
+
+def _measured(rng: np.random.Generator, shape: tuple[int, ...], far: float, names: Sequence[str]) -> Measurements:
+    """Random distances, some of them infinite; all is observed."""
+    depth = np.where(rng.uniform(size=shape) < 0.1, np.inf, rng.uniform(far / 2, far, shape)).astype(np.float32)
+    return Measurements(
+        depth=depth if "depth" in names else None,
+        opacity=rng.uniform(size=shape).astype(np.float32) if "opacity" in names else None,
+        observed=np.ones(shape, bool) if {"masks", "random_masks"} & set(names) else None,
+    )

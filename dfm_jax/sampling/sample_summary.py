@@ -18,7 +18,9 @@ class SampleResult:
     # At the target camera, against the truth; low for a good sample that differs from it. None where it is not known.
     target_psnr: float | None
     novel_psnr: float | None  # the same at the other target views; None where there are none
-    scene_psnr: float  # the sampled scene at the target camera, against the image that diffusion ended with
+    # The sampled scene at the target camera, against the image that diffusion ended with; None where that is no picture
+    # in colour.
+    scene_psnr: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ class SceneResult:
     contact_sheet: str
     arrays: str  # samples, mean and variance as numbers (.npz)
     samples: tuple[SampleResult, ...]
-    estimate_psnr: float | None  # the deterministic estimate against the truth; None where it is not known
+    # The deterministic estimate against the truth; None where that is not known, or the estimate has no colours.
+    estimate_psnr: float | None
     mean_psnr: float | None  # the mean of the samples against the truth
     spread: float  # standard deviation of the samples, averaged over pixels and colours; colour units in [0, 1]
     photographs: tuple[str, ...] = ()  # of one's own, as viewers show them; none: a data set's

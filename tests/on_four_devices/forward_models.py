@@ -13,21 +13,23 @@ from dfm_jax.config import Config, MeshConfig
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.training import sharding
+from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.setup import TrainSetup, make_train_setup
 from tests.test_forward_models import BATCH, config_of, random_params
 
 NUM_SAMPLES = 2  # behind each of two contexts: one for each device
 
 
-def trained(config: Config, setup: TrainSetup, count: int) -> tuple[float, Any]:
-    """Loss of a training step on so many devices, and the gradients: those that Adam's first moment is made of."""
+def trained(config: Config, setup: TrainSetup, state: Any, count: int) -> tuple[float, Any]:
+    """Loss of a training step from a state on so many devices, and the gradients: those that Adam's first moment is
+    made of."""
     mesh = sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:count])
-    key = sharding.replicate(jax.random.key(0), mesh)
-    state = sharding.initialize(setup.init, key, mesh, config.train.optimizer.ema_memory)
+    key, state = (sharding.replicate(tree, mesh) for tree in (jax.random.key(0), state))
     step = sharding.compile_train_step(setup.step, state, mesh, ())
     batch = sharding.shard_batch(jax.tree.map(np.asarray, synthetic_example(config, BATCH)), mesh)
     state, metrics = step(state, batch, key)
@@ -51,7 +53,9 @@ def sampled(config: Config, count: int) -> np.ndarray:
 def differences(name: str) -> dict[str, float]:
     config = config_of(name)
     setup = make_train_setup(config)
-    (loss, gradients), (same_loss, same_gradients) = (trained(config, setup, count) for count in (1, 4))
+    initial = jax.jit(lambda params: create(params, make_optimizer(config.train.optimizer)))
+    state = jax.device_get(initial(random_params(make_model(config))))  # a step takes the arrays that it is given
+    (loss, gradients), (same_loss, same_gradients) = (trained(config, setup, state, count) for count in (1, 4))
     one, four = (sampled(config, count) for count in (1, 4))
     largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
     return {

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dfm_jax.config import DataConfig
-from dfm_jax.data.loading import transforms, view_sampling
+from dfm_jax.data.loading import measurements, transforms, view_sampling
 from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord, warn_of_unknown_numbers
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.errors import UserError
@@ -41,11 +41,19 @@ class ExampleLoader:
         scale = 1 + sampling.scale_jitter * rng.uniform(-1, 1)
         largest, num_views = np.deg2rad(sampling.roll), len(indices.context) + len(indices.target)
         angles = rng.uniform(-largest, largest, num_views) if largest else None
-        return self._example(index, scene, indices, flip, scale, angles)
+        example = self._example(index, scene, indices, flip, scale, angles)
+        if not self.config.measured:
+            return example
+        names = self.config.measurements
+        told = measurements.with_measurements
+        return told(example, self.data, scene, indices, names, rng, flip=flip, scale=scale)
 
     def chosen(self, index: int, number: int, indices: ViewIndices, scale: float = 1.0) -> Example:
-        """These views of scene `number` as they are but for the scale of its cameras, for evaluation."""
-        return self._example(index, self.data.scene(number), indices, flip=False, scale=scale)
+        """These views of scene `number` as they are but for the scale of its cameras, for evaluation; of the context no
+        more than the data set's masks let see, where these are asked for."""
+        scene = self.data.scene(number)
+        example = self._example(index, scene, indices, flip=False, scale=scale)
+        return measurements.partial_context(example, self.data, scene, indices, self.config.measurements)
 
     def bounds(self, scene: SceneRecord) -> tuple[float, float]:
         """Those of the config, or the scene's own."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,35 @@ class Generator:
     near: float
     far: float
     image_size: int  # of its config
+    attributes: frozenset[str]  # what a scene's record knows of it
+    # Of these, a pose [4, 4], intrinsics [3, 3] and a size, distances [size, size]; infinite where a ray meets nothing.
+    depth: Callable[[Mapping[str, Any], np.ndarray, np.ndarray, int], np.ndarray]
 
 
 GENERATORS: Mapping[str, Generator] = {
     "shapes": Generator(
-        shapes_scenes.ShapesScenes, shapes_scenes.intrinsics, shapes_scenes.NEAR, shapes_scenes.FAR, image_size=48
+        shapes_scenes.ShapesScenes,
+        shapes_scenes.intrinsics,
+        shapes_scenes.NEAR,
+        shapes_scenes.FAR,
+        image_size=48,
+        attributes=frozenset(shapes_scenes.ATTRIBUTES),
+        depth=shapes_scenes.view_depth,
     ),
-    "toy": Generator(toy_scenes.ToyScenes, toy_scenes.intrinsics, toy_scenes.NEAR, toy_scenes.FAR, image_size=24),
+    "toy": Generator(
+        toy_scenes.ToyScenes,
+        toy_scenes.intrinsics,
+        toy_scenes.NEAR,
+        toy_scenes.FAR,
+        image_size=24,
+        attributes=frozenset(toy_scenes.ATTRIBUTES),
+        depth=toy_scenes.view_depth,
+    ),
 }
+
+
+def generator_of(attributes: Mapping[str, Any]) -> Generator | None:
+    """What made a scene, whatever its data set is called, by the `attributes` of its record; None: it is no procedural
+    one."""
+    made = (generator for generator in GENERATORS.values() if generator.attributes <= attributes.keys())
+    return next(made, None)

@@ -15,6 +15,7 @@ from absl import flags
 
 from dfm_jax import interrupts
 from dfm_jax.config import DataConfig
+from dfm_jax.data.loading import measurements
 from dfm_jax.data.loading.dataset import open_dataset
 from dfm_jax.data.loading.evaluation_views import evaluation_examples
 from dfm_jax.data.loading.examples import ExampleLoader, stack, usable_scenes
@@ -57,6 +58,7 @@ def training_batches(
     load = ExampleLoader(data, config, image_size, seed)
     usable = usable_scenes(data, config)
     load.bounds(data.scene(int(usable[0])))  # where an error is not one of a reading process
+    measurements.check(data, int(usable[0]), config.measurements)
     order = _scene_order(usable, seed)
     local_batch_size = batch_size // process_count
     positions = _Positions(order, batch_size, local_batch_size, process_index * local_batch_size)

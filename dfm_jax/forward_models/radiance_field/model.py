@@ -36,10 +36,15 @@ class EncodedContext:
 class RadianceFieldModel(RenderedScenes):
     """Scenes as radiance fields, observed by volume rendering (the model of the paper)."""
 
+    @property
+    def further_channels(self) -> int:
+        """What the encoder is given of a noisy view beside the view and its estimate."""
+        return 0
+
     def init(self, key: Key[Array, ""]) -> Params:
         nets, keys = self.networks, jax.random.split(key, 3)
         return {
-            "encoder": nets.init_encoder(keys[0], noisy=True),
+            "encoder": nets.init_encoder(keys[0], noisy=True, further_channels=self.further_channels),
             "conditioning_field": nets.init_field("conditioning_field", keys[1]),
             "scene_field": nets.init_scene_field(keys[2]),
         }
@@ -50,7 +55,7 @@ class RadianceFieldModel(RenderedScenes):
         encoder = nets.bind_encoder(params)
         views = nets.encode_views(encoder, example.context, jnp.zeros(example.context.valid.shape))
         scene = Scene(views, example.near, example.far)
-        estimate = estimate_image(params, nets, scene, target.camera)
+        estimate = self.recorded(estimate_image(params, nets, scene, target.camera), scene)
         channels = self._estimate_channels(estimate)
         bound = BoundEncoder(encoder, params)
         return EncodedContext(scene, estimate, channels, target.camera, target.absolute_pose, bound)

@@ -102,9 +102,9 @@ class SceneNetworks:
         sizes = getattr(self.config, name)
         return RadianceField(sizes, self.config.rendered_features, self.config.pixel_grid, self.dtype)
 
-    def init_encoder(self, key: Key[Array, ""], *, noisy: bool) -> Params:
+    def init_encoder(self, key: Key[Array, ""], *, noisy: bool, further_channels: int = 0) -> Params:
         """New parameters of the encoder, with or without the stem for noisy views."""
-        channels = 3 + 3 + 1 + self.config.rendered_features
+        channels = 3 + 3 + 1 + self.config.rendered_features + further_channels
         images = jnp.zeros((1, self.image_size, self.image_size, channels))
         inputs = (images[..., :3], images) if noisy else (images[..., :3],)
         method = "__call__" if noisy else "encode_clean"

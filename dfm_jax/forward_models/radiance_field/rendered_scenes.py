@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Bool, Float, Key
+from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from dfm_jax.config import Config, LossConfig, ModelConfig, SampleConfig
 from dfm_jax.config.marching import MarchingLevel
@@ -74,13 +74,22 @@ class RenderedScenes:
     ) -> Rendering:
         """Colour (and depth) along rays."""
         rays, cache = query if isinstance(query, tuple) else (query, None)
-        return render(params, self.networks, signal, rays, keys, cache)
+        return self.recorded(render(params, self.networks, signal, rays, keys, cache), signal)
+
+    def recorded(self, rendering: Rendering, scene: Scene) -> Rendering:
+        """A rendering whose colour is what the target views' cameras record: colour."""
+        del scene
+        return rendering
+
+    def truth(self, example: Example) -> Float[Array, "b t h w 3"]:
+        """What they recorded, in [-1, 1]."""
+        return 2 * example.target.images - 1
 
     def target(self, example: Example) -> tuple[Float[Array, "b h w 3"], Rays]:
         """Target view 0 in [-1, 1], and the rays of its pixels."""
         camera = jax.tree.map(lambda x: x[:, 0], example.target.camera)
         size = self.target_size
-        return 2 * example.target.images[:, 0] - 1, image_rays(camera, size, size, self.config.pixel_grid)
+        return self.truth(example)[:, 0], image_rays(camera, size, size, self.config.pixel_grid)
 
     def to_x0(self, observation: Rendering) -> Float[Array, "b r 3"]:
         x0 = 2 * observation.rgb - 1
@@ -95,15 +104,20 @@ class RenderedScenes:
 
     def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
         """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""
-        num_views, size = example.target.images.shape[1], self.image_size
-        draw = partial(sample_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
-        pixels = jax.vmap(draw)(keys)
-        rows = rearrange(example.target.images, "b t h w c -> b t (h w) c")
-        truth = jnp.take_along_axis(rows, pixels[..., None], axis=2)
+        size, pixels = self.image_size, self._supervised_pixels(example, keys)
         xy = rearrange(pixel_grid(size, size, self.config.pixel_grid), "h w xy -> (h w) xy")[pixels]
         rays = cast_rays(example.target.camera, xy)
-        flat = lambda x: rearrange(x, "b t r c -> b (t r) c")
-        return jax.tree.map(flat, rays), 2 * flat(truth) - 1
+        rays = jax.tree.map(lambda x: rearrange(x, "b t r c -> b (t r) c"), rays)
+        return rays, self._at_pixels(self.truth(example), pixels)
+
+    def _supervised_pixels(self, example: Example, keys: Key[Array, "b"]) -> Int[Array, "b t p"]:
+        num_views, size = example.target.images.shape[1], self.image_size
+        draw = partial(sample_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
+        return jax.vmap(draw)(keys)
+
+    def _at_pixels(self, images: Shaped[Array, "b t h w c"], pixels: Int[Array, "b t p"]) -> Shaped[Array, "b r c"]:
+        rows = rearrange(images, "b t h w c -> b t (h w) c")
+        return rearrange(jnp.take_along_axis(rows, pixels[..., None], axis=2), "b t p c -> b (t p) c")
 
     def drop_context(self, example: Example, dropped: Bool[Array, "b"]) -> Example:
         """Context views are mid-grey where they are dropped."""
@@ -147,7 +161,7 @@ class RenderedScenes:
     def estimate_truth(self, example: Example) -> Float[Array, "b r 3"]:
         """The target view in [-1, 1], at the size of the deterministic estimate."""
         size = self.config.estimate_size
-        image = 2 * example.target.images[:, 0] - 1
+        image = self.truth(example)[:, 0]
         if size != self.image_size:
             image = jax.image.resize(image, (image.shape[0], size, size, 3), "bilinear")
         return rearrange(image, "b h w c -> b (h w) c")
