@@ -74,7 +74,7 @@ def lean(config: ConfigDict, num_fine: int | None = None) -> None:
 def fine(config: ConfigDict, num_fine: int = 16) -> None:
     """The published way to look at rays, twice, also for models that look once."""
     config.model.ray_marching.num_fine = config.model.ray_marching.get("num_fine") or num_fine
-    config.loss.coarse = 0.1
+    config.loss.coarse = 0.0 if config.model.name == "partial_views" else 0.1  # of colours
 
 
 def few_steps(config: ConfigDict, num_steps: int) -> None:

@@ -11,7 +11,8 @@ ships, and what it scores is not known.
 
 Variants combine, as in `:tiny,lean`. `tiny` runs all of the program in a minute. `pixelnerf` is the deterministic
 baseline; `resnet34` has its encoder. `fine` samples each ray twice, as published; `lean` too, but first with a small
-proposal field.
+proposal field. `masked`, `grey`, `depth` and `silhouette` train on target views that are no whole pictures in colour
+(docs/forward-models.md).
 """
 
 from ml_collections.config_dict import ConfigDict

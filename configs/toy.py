@@ -10,7 +10,8 @@ or better, and the hidden side red, green or blue in about 0.5, 0.3 and 0.2 of t
 Variants combine, as in `:tiny,lean`. `tiny` runs all of the program in a minute; `demo` is what `make demo` trains in
 two; `calibrated` trains for half an hour, and knows guidance; `distilled` learns to sample as the model that ships in
 one step or two. `pixelnerf` is the deterministic baseline; `resnet34` has its encoder. `fine` samples each ray twice,
-as published; `lean` too, but first with a small proposal field.
+as published; `lean` too, but first with a small proposal field. `masked`, `grey`, `depth` and `silhouette` train on
+target views that are no whole pictures in colour (docs/forward-models.md).
 """
 
 from ml_collections.config_dict import ConfigDict

@@ -13,12 +13,10 @@ from dfm_jax.config import Config, MeshConfig
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.forward_models.build import make_model
 from dfm_jax.profiling.synthetic import synthetic_example
-from dfm_jax.runs.train_state import create
 from dfm_jax.sampling import devices
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.training import sharding
-from dfm_jax.training.optimizers import make_optimizer
 from dfm_jax.training.setup import TrainSetup, make_train_setup
 from tests.test_forward_models import BATCH, config_of, random_params
 
@@ -53,8 +51,7 @@ def sampled(config: Config, count: int) -> np.ndarray:
 def differences(name: str) -> dict[str, float]:
     config = config_of(name)
     setup = make_train_setup(config)
-    initial = jax.jit(lambda params: create(params, make_optimizer(config.train.optimizer)))
-    state = jax.device_get(initial(random_params(make_model(config))))  # a step takes the arrays that it is given
+    state = jax.device_get(jax.jit(setup.init)(jax.random.key(0)))  # a step takes the arrays that it is given
     (loss, gradients), (same_loss, same_gradients) = (trained(config, setup, state, count) for count in (1, 4))
     one, four = (sampled(config, count) for count in (1, 4))
     largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
