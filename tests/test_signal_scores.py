@@ -89,7 +89,7 @@ def test_pages_show_pictures_and_loop_videos(tmp_path):
     assert {name: x.shape for name, x in pictured.items()} == {
         "the <truth>": (8, 1, 8, 8, 3),
         "moving": (8, 6, 2, 8, 8, 3),
-        "moving, deterministic estimate": (8, 1, 2, 8, 8, 3),
+        "moving: one estimate": (8, 1, 2, 8, 8, 3),
     }
     shown = {name: x[:1, :2] for name, x in list(pictured.items())[:2]}
     write_page(tmp_path, "Samples", {"sign": {"shares": {"a": 0.2}, "odds": {"a": 0.25}}}, "samples.png", shown)

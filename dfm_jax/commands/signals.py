@@ -188,7 +188,7 @@ def picture_signals(model: ForwardModel, params: Params, example: Any, signal: A
     if estimate is not None:
         of_samples = [name for name, images in pictured.items() if images.shape[1] > 1]
         shown = model.pictures(params, example, estimate)
-        pictured |= {f"{name}, deterministic estimate": np.asarray(shown[name]) for name in of_samples}
+        pictured |= {f"{name}: one estimate": np.asarray(shown[name]) for name in of_samples}
     return pictured
 
 

@@ -72,7 +72,7 @@ def _example(folder: Path, example: int, pictured: Pictured) -> str:
             _figure(folder, f"{stem}_{j}", image, caption if one else f"{caption} {j + 1}")
             for j, image in enumerate(shown)
         ]
-        rows += "".join(figures) if one else f'</div><div class="tiles">{"".join(figures)}'
+        rows += "".join(figures) if one else f'</div><div class="tiles" style="margin-top:1rem">{"".join(figures)}'
     return f'<section class="scene"><h3>Example {example + 1}</h3><div class="tiles">{rows}</div></section>'
 
 
