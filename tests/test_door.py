@@ -203,6 +203,14 @@ MISTAKES = {
     ),
     "of a command alone": (lambda: dfm_jax.load("toy", video_frames=3), "'video_frames' is no setting of sampling"),
     "no steps": (lambda: dfm_jax.load("toy", steps=0), "num_steps must be at least 1"),
+    "a setting's own name": (  # is heeded in calls that have a short one
+        lambda: dfm_jax.load("toy").sample(PHOTO, num_steps=0),
+        "num_steps must be at least 1",
+    ),
+    "steps twice": (
+        lambda: dfm_jax.load("toy").sample(PHOTO, steps=3, num_steps=4),
+        "'num_steps' and 'steps' are the same setting",
+    ),
     "no photograph of that name": (lambda: dfm_jax.example_photo("fox"), "there is 'shapes' and 'toy'"),
 }
 

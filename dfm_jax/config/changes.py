@@ -29,12 +29,15 @@ def with_sampling(config: Config, changes: Mapping[str, Any], *, of_commands: bo
     """
     values = dataclasses.asdict(config)
     known = [field.name for field in dataclasses.fields(SampleConfig) if of_commands or field.name not in OF_COMMANDS]
+    given: dict[str, str] = {}  # by setting, the name that it was given by
     for name, value in changes.items():
         setting = current_name(f"sample.{SHORT.get(name, name)}").removeprefix("sample.")
         if setting not in ("seed", *known):
             raise UserError(f"{name!r} is no setting of sampling: these are {', '.join(['seed', *SHORT, *known])}")
         if value is None:
             continue
+        if (other := given.setdefault(setting, name)) != name:
+            raise UserError(f"{other!r} and {name!r} are the same setting of sampling: give one of them")
         place = values if setting == "seed" else values["sample"]
         value = value.item() if hasattr(value, "item") else value  # numbers of numpy
         place[setting] = (place[setting] or {}) | dict(value) if isinstance(value, Mapping) else value

@@ -103,7 +103,7 @@ class Sampler:
         Raises:
           UserError: the source cannot be read, or something that is said of it or of sampling cannot be.
         """
-        settings |= {"num_samples": num_samples, "seed": seed, "num_steps": steps, "guidance": guidance}
+        settings |= {"num_samples": num_samples, "seed": seed, "steps": steps, "guidance": guidance}
         chosen = self.sampled_with(**settings)
         placement = Placement(camera, target_camera, near, far, fov, focal, crop, scale)
         if not isinstance(make_model(self.config), SceneModel):
