@@ -3,6 +3,7 @@ gradients themselves are tested with closed forms in `test_distillation.py`."""
 
 import json
 import pathlib
+import types
 from typing import get_args
 
 import jax
@@ -237,6 +238,22 @@ def test_every_variant_of_a_cause_changes_one_thing():
         assert len({(variant.line, variant.place) for variant in variants}) == len(variants) > 1
         kinds = {variant.method.kind for variant in variants}
         assert len(kinds) <= len(variants) and all(variant.method.evaluations <= 8 for variant in variants)
+
+
+def test_causes_are_compared_after_as_many_steps_whatever_these_cost(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        causes.pictures,
+        "results",
+        lambda config, params, example, n, method, evaluations: (
+            asked.append(evaluations / method.evaluations) or (np.zeros((1, n, 2, 2, 3)), 0.0)
+        ),
+    )
+    monkeypatch.setattr(causes.measures, "of_pictures", lambda scenes, images: {})
+    scenes = types.SimpleNamespace(example=None)
+    for variant in causes.CAUSES["noise"] + causes.CAUSES["mean"]:
+        causes._measured(None, None, scenes, 32, variant)
+    assert set(asked) == {32.0}
 
 
 def test_roc_areas_say_at_which_step_pictures_are_told_from_held_out_ones(tmp_path):

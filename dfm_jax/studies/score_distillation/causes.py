@@ -1,10 +1,10 @@
 """What makes colours too strong: each possible cause alone, everything else held.
 
-    python -m dfm_jax.studies.score_distillation.causes --workdir=toy [--causes=scale,noise,...] [--evaluations=200]
+    python -m dfm_jax.studies.score_distillation.causes --workdir=toy [--causes=scale,noise,...] [--steps=100]
         [--results=64] [--out=DIR] [--config.FIELD=VALUE ...]
 
-Varies one setting of guided score distillation (sds-7.5) at a time: `scale` of guidance, also of sampling; the `noise`
-term; the `levels` of noise and their order; the learning `rate`, with and without the sigmoid that bounds colours; the
+Varies one setting of guided score distillation (sds-7.5) at a time, in the same number of steps, whatever these cost:
+`scale` of guidance, also of sampling; the `noise` term; the `levels` of noise and their order; the learning `rate`, with and without the sigmoid that bounds colours; the
 `parallel` part of guidance; the `mean` of a mixture; the `field`'s background and density, and the `marching` noise
 along rays (these two of scenes). Writes `index.html`, a plot a cause, and `causes.json` to
 `<workdir>/score_distillation_causes/`; the last line on standard output is that JSON, with a `ranking` of the causes by
@@ -58,8 +58,7 @@ class Variant:
 
 
 def _scaled(name: str, scales: Sequence[float]) -> list[Variant]:
-    guided = method_of(f"{name}-2")
-    return [Variant(name, scale, dataclasses.replace(guided, scale=scale)) for scale in scales]
+    return [Variant(name, scale, method_of(f"{name}-{scale:g}")) for scale in scales]
 
 
 def _changed(line: str, place: float | str, **changes: Any) -> Variant:
@@ -123,7 +122,7 @@ def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], 
     """Measures the causes, writes the folder, and returns the numbers. The first process does it.
 
     Args:
-      options: numbers of evaluations for a result, and of results, at least.
+      options: numbers of steps, and of results, at least.
 
     Raises:
       UserError: the model has no scenes or knows no guidance, there is no checkpoint or data set, another process is at
@@ -139,7 +138,7 @@ def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], 
         with writing_to(folder, "distilling scores", "what is complete stays, and the same command goes on"):
             scenes = measures.scenes_of(config, -(-options[1] // PARTICLES))
             source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"seed": config.seed}
-            source |= {"evaluations": options[0], "scenes": len(scenes.views)}
+            source |= {"steps": options[0], "scenes": len(scenes.views)}
             found = {}
             for name in causes:
                 measured = partial(_measured, config, trained.params, scenes, options[0])
@@ -166,9 +165,10 @@ def _kept(folder: Path, variant: Variant, source: dict[str, Any], measured: Call
 
 
 def _measured(
-    config: Config, params: Params, scenes: HeldOutScenes, num_evaluations: int, variant: Variant
+    config: Config, params: Params, scenes: HeldOutScenes, num_steps: int, variant: Variant
 ) -> tuple[dict[str, Any], np.ndarray]:
-    arguments = (config, params, scenes.example, PARTICLES, variant.method, num_evaluations)
+    method = variant.method
+    arguments = (config, params, scenes.example, PARTICLES, method, num_steps * method.evaluations)
     if variant.voxels is None:
         images = np.asarray(to_image(pictures.results(*arguments)[0]))
     else:
@@ -202,13 +202,13 @@ def _burn(points: Sequence[Mapping[str, Any]], truth: Mapping[str, float]) -> di
 def main(argv: list[str]) -> int:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--causes", default=",".join(CAUSES))
-    parser.add_argument("--evaluations", type=count, default=200)
+    parser.add_argument("--steps", type=count, default=100)
     parser.add_argument("--results", type=count, default=64)
     own, rest = parser.parse_known_args(argv)
     names = tuple(dict.fromkeys(name.strip() for name in own.causes.split(",")))
     if unknown := [name for name in names if name not in CAUSES]:
         raise UserError(f"--causes: there is no cause {unknown[0]!r}: {', '.join(CAUSES)}")
-    sweep = partial(study, causes=names, options=(own.evaluations, own.results))
+    sweep = partial(study, causes=names, options=(own.steps, own.results))
     result, folder = run_sweep(rest, __doc__, sweep, name="score_distillation_causes", ours=OURS, marker=FILE)
     logger.info(f"look at {folder / 'index.html'}")
     if is_first():
