@@ -4,11 +4,12 @@
         [--results=64] [--out=DIR] [--config.FIELD=VALUE ...]
 
 Varies one setting of guided score distillation (sds-7.5) at a time, in the same number of steps, whatever these cost:
-`scale` of guidance, also of sampling; the `noise` term; the `levels` of noise and their order; the learning `rate`, with and without the sigmoid that bounds colours; the
-`parallel` part of guidance; the `mean` of a mixture; the `field`'s background and density, and the `marching` noise
-along rays (these two of scenes). Writes `index.html`, a plot a cause, and `causes.json` to
-`<workdir>/score_distillation_causes/`; the last line on standard output is that JSON, with a `ranking` of the causes by
-what they add to saturation and contrast beyond those of true images. It goes on where it was interrupted.
+`scale` of guidance, also of sampling; the `noise` term; the `levels` of noise and their order; the learning `rate`,
+with and without the sigmoid that bounds colours; the `parallel` part of guidance; the `mean` of a mixture; the
+`field`'s background and density, and the `marching` noise along rays (these two of scenes). Writes `index.html`, a plot
+a cause, and `causes.json` to `<workdir>/score_distillation_causes/`; the last line on standard output is that JSON,
+with a `ranking` of the causes by what they add to saturation and contrast beyond those of true images. It goes on where
+it was interrupted.
 """
 
 import dataclasses
