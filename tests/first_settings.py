@@ -86,6 +86,7 @@ ADDED = {
     "model.proposal": None,
     "loss.interlevel": 0.0,
     "loss.lpips": 0.0,
+    "loss.prior": 0.0,
     "train.checkpoint_minutes": 0.0,
     "train.keep_every": 0,
     "train.keep_best": "",

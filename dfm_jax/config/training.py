@@ -45,6 +45,7 @@ class LossConfig:
     pixels: Literal["patch", "random"] = "random"  # 'patch': a square patch a view; 'random': independent pixels
     # Side of a patch, pixels; 'random' draws patch_size^2 pixels. 0: of models without images.
     patch_size: SideOrNone = 0
+    prior: Weight = 0.0  # improbable signals, of models that say which are, whatever is observed of them
 
     def rules(self) -> list[tuple[bool, str]]:
         patch = self.pixels == "patch"

@@ -10,6 +10,7 @@ from dfm_jax.config import Config
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.generator import GeneratorModel
 from dfm_jax.forward_models.linear import LinearModel
+from dfm_jax.forward_models.motion.choose import make_motion_model
 from dfm_jax.forward_models.partial_views import PartialViews
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
@@ -21,6 +22,7 @@ MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
     "partial_views": PartialViews.from_config,
     "linear": LinearModel.from_config,
     "generator": GeneratorModel.from_config,
+    "motion": make_motion_model,
 }
 
 
