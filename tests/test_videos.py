@@ -27,7 +27,7 @@ def test_frames_of_videos_come_in_order_and_evenly_spread(tmp_path, capsys):
     np.testing.assert_allclose(np.diff(scene.timestamps), 1 / FPS, atol=2e-3)  # clocks of containers tick milliseconds
     np.testing.assert_array_equal(scene.camera_to_world, np.tile(np.eye(4), (NUM_FRAMES, 1, 1)))
     few = VideosSource(tmp_path / "source" / "walk.mp4", 3).read("train", "walk").frames
-    np.testing.assert_allclose([frame.timestamp * FPS for frame in few], [0, 6, 11], atol=0.6)
+    assert [round(frame.timestamp * FPS) for frame in few] in ([0, 5, 11], [0, 6, 11])
 
 
 def test_what_is_no_video_is_one_clear_error(tmp_path):
