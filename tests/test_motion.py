@@ -1,16 +1,17 @@
 """Laws of motion fields: warping along them, and what is known of procedural things that move."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.config.command_line import read_config
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.motion import flow_colours, moving, splatting
-from dfm_jax.forward_models.motion.model import Motion, MotionModel
+from dfm_jax.forward_models.motion.model import Motion
 from dfm_jax.forward_models.motion.moving_model import MovingModel, Pair
-from tests.test_forward_models import config_of
+from dfm_jax.profiling.synthetic import synthetic_example
+from tests.test_forward_models import ROOT, config_of, random_params
 from tests.tiny import jit
 
 SIZE = 8
@@ -165,19 +166,22 @@ def test_training_never_sees_the_truth(model, example):
     assert not any(np.any(x) for x in jax.tree.leaves(shown.truth)) and np.any(example.truth.flow)
 
 
-def test_frames_of_a_data_set_are_the_context_and_the_target():
-    config = dataclasses.replace(config_of("motion").model, moving=None)
-    pictures = jnp.asarray(np.random.default_rng(0).random((2, 1, 2, 4, 4, 3)), jnp.float32)
+def test_a_regression_on_frames_of_a_data_set_sees_the_context_alone():
+    config = read_config(str(ROOT / "configs" / "motion.py:frames,regression,tiny"), ["--config.image_size=8"])
+    model, example = make_model(config), synthetic_example(config, 2)
+    earlier, later = model.frames(example)
+    np.testing.assert_allclose(earlier, 2 * example.context.images[:, 0] - 1, atol=1e-6)
+    np.testing.assert_allclose(later, 2 * example.target.images[:, 0] - 1, atol=1e-6)
 
-    class Views:
-        images = pictures[0]
+    @jit
+    def flow(frame: jax.Array, x_t: jax.Array) -> jax.Array:
+        return model.infer(params, frame, x_t, jnp.array([3, 900])).signal.flow
 
-    class Given:
-        context, target = Views, Views
-
-    earlier, later = MotionModel(config, 4).frames(Given)
-    np.testing.assert_allclose(earlier, 2 * pictures[0, :, 0] - 1, atol=1e-6)
-    np.testing.assert_array_equal(earlier, later)
+    params = random_params(model)
+    np.testing.assert_array_equal(flow(earlier, later), flow(earlier, 0 * later))
+    dropped = model.frames(model.drop_context(example, jnp.array([True, False])))[0]
+    differ = np.abs(flow(earlier, later) - flow(dropped, later)).max((1, 2, 3))
+    assert differ[0] > 0.01 and differ[1] == 0
 
 
 def test_colours_of_a_flow_tell_directions_and_speeds():
