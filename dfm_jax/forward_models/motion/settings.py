@@ -11,7 +11,7 @@ from dfm_jax.config.model import EncoderConfig, ForwardModelConfig, settings_of
 class MovingConfig:
     """The procedural frames of `moving.py`."""
 
-    size: Annotated[int, Range(16, 2**9)]  # side of the frames, pixels
+    size: Annotated[int, Range(20, 2**9)]  # side of the frames, pixels; so large that nothing leaves them at once
 
 
 @settings_of("motion")
