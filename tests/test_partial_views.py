@@ -15,7 +15,7 @@ from dfm_jax.data.loading.dataset import SceneDataset, SceneRecord
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
-from dfm_jax.evaluation.recorded_views import recorded_scores
+from dfm_jax.evaluation.recorded_views import as_recorded
 from dfm_jax.evaluation.scores import SceneSamples
 from dfm_jax.forward_models.partial_views import PartialViews
 from dfm_jax.forward_models.radiance_field.observations import LUMA
@@ -198,18 +198,15 @@ def test_settings_that_do_not_go_together_are_named(variant, setting, said):
         read_config(f"{CONFIG}:tiny,{variant}", [f"--config.{setting}"])
 
 
-def test_scores_compare_records_with_what_was_recorded():
+def test_evaluation_looks_at_records_of_renderings_and_of_true_views():
     config = config_of("depth")
-    model, example = PartialViews.from_config(config), synthetic_example(config, 1)
+    model, example = PartialViews.from_config(config), jax.tree.map(lambda x: x[0], synthetic_example(config, 1))
     depth = np.asarray(example.target.measured.depth)
-    views = RenderedViews(*(np.zeros((2, 3, 8, 8, *channels), np.float32) for channels in ((3,), (), ())))
-    opacity = np.broadcast_to(np.isfinite(depth[0, 0]), (2, 8, 8)).astype(np.float32)
-    views.depth[:, 1], views.opacity[:, 1] = np.where(np.isfinite(depth[0, 0]), depth[0, 0], 0), opacity
-    truth = (np.asarray(model.truth(example))[0, 0] + 1) / 2
-    samples = SceneSamples(views, np.stack([truth, truth + 0.1]), truth)
-    found = recorded_scores(model, jax.tree.map(lambda x: x[0], example), samples)
-    assert found["estimate_psnr"] == 99.0 and found["observation_psnr"] == pytest.approx([99.0, 20.0], abs=1e-5)
-    # Rounding of distances alone tells the first from the truth.
-    assert found["scene_psnr"][0] > 90 and found["scene_psnr"][1] == pytest.approx(20.0, abs=1e-3)
-    unknown = example.replace(target=example.target.replace(measured=None))
-    assert recorded_scores(model, jax.tree.map(lambda x: x[0], unknown), samples)["observation_psnr"] == [None, None]
+    met, rgb = np.isfinite(depth), np.zeros((*depth.shape, 3), np.float32)
+    rendered = RenderedViews(rgb, np.where(met, depth, 0), met.astype(np.float32))  # of a model that knows the truth
+    samples = SceneSamples(jax.tree.map(lambda x: x[None], rendered), rgb[:1], rgb[0])
+    true, shown = as_recorded(model, example, samples)
+    expected = (np.where(met, depth, example.far) - example.near) / (example.far - example.near)
+    np.testing.assert_allclose(true.target.images, np.repeat(expected[..., None], 3, axis=-1), atol=1e-6)
+    np.testing.assert_allclose(shown.views.rgb[0], true.target.images, atol=1e-6)
+    assert np.isnan(true.context.images).all()  # of which nothing was measured

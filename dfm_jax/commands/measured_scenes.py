@@ -18,7 +18,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import camera_errors, evaluation_index, video_distance
 from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.features import Extractor, load_inception, vgg
-from dfm_jax.evaluation.recorded_views import recorded_scores
+from dfm_jax.evaluation.recorded_views import as_recorded
 from dfm_jax.evaluation.scores import CamerasFn, Foreground, SceneSamples, SceneScores, measure
 from dfm_jax.evaluation.video_distance import VideoNetwork
 from dfm_jax.forward_models.build import make_model
@@ -26,7 +26,7 @@ from dfm_jax.forward_models.protocol import in_colour
 from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
-from dfm_jax.structs import Example
+from dfm_jax.structs import Example, Views
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,11 @@ def measure_scene(
       foreground: what counts of them; None: everything.
     """
     (number, frames), model = view, make_model(config)
-    targets = samples.views.rgb[:, len(example.context.valid) :]
-    known = _known(config, data, number, example, targets, in_colour(model))
+    num_context, given = len(example.context.valid), example.context.images
+    known = _known(config, data, number, example, samples.views.rgb[:, num_context:], in_colour(model))
+    if not in_colour(model):
+        told = _with_measurements(config, data, view, example, scale or 1.0)
+        example, samples = as_recorded(model, told, samples)
     grid = config.model.pixel_grid
     scores = measure(
         data.names[number],
@@ -115,12 +118,9 @@ def measure_scene(
         **known,
     )
     scores = dataclasses.replace(scores, scale=scale, **_frames(data, number, frames))
-    if not in_colour(model):
-        told = _with_measurements(config, data, view, example, scale or 1.0)
-        scores = dataclasses.replace(scores, **recorded_scores(model, told, samples))
-    valid = np.asarray(example.target.valid)
+    valid, targets = np.asarray(example.target.valid), samples.views.rgb[:, num_context:]
     images = {"samples": targets[:, valid], "truth": example.target.images[valid], "estimate": samples.estimate}
-    return scores, images | {"context": example.context.images[example.context.valid]}
+    return scores, images | {"context": given[example.context.valid]}
 
 
 def _known(
@@ -144,14 +144,18 @@ def _known(
 def _with_measurements(
     config: Config, data: SceneDataset, view: tuple[int, ViewIndices], example: Example, scale: float
 ) -> Example:
-    """An example with what its data set knows of its target views, of what the config asks for; nothing is masked."""
+    """An example with what its data set knows of its views, of what the config asks for; nothing is masked."""
     number, frames = view
     names = [name for name in config.data.measurements if name in ("depth", "opacity")]
-    found = measurements.measured(data, data.scene(number), frames.target, names, config.image_size)
-    found = found if found.depth is None else found.replace(depth=found.depth * scale)
-    shown = len(frames.target)
-    target = jax.tree.map(lambda x: x[:shown], example.target)  # without padding
-    return example.replace(target=target.replace(measured=found))
+
+    def told(views: Views, indices: np.ndarray) -> Views:
+        found = measurements.measured(data, data.scene(number), indices, names, config.image_size)
+        found = found if found.depth is None else found.replace(depth=found.depth * scale)
+        missing = len(views.valid) - len(indices)  # of padding views
+        return views.replace(measured=jax.tree.map(lambda x: np.pad(x, [(0, missing), (0, 0), (0, 0)], "edge"), found))
+
+    context, target = told(example.context, frames.context), told(example.target, frames.target)
+    return example.replace(context=context, target=target)
 
 
 def _frames(data: SceneDataset, number: int, draw: ViewIndices) -> dict[str, list[dict[str, int | str | None]]]:

@@ -1,36 +1,23 @@
-"""Scores of models whose target views are not recorded in colour: what they sample against what was recorded.
+"""What models are judged by whose target views are not recorded in colour: records in the place of pictures."""
 
-Letters: `n` samples, `k` views of one scene, `h w` pixels.
-"""
-
-from typing import Any
-
-import jax
 import numpy as np
 
-from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import SceneSamples
-from dfm_jax.evaluation.spread import LARGEST_PSNR
 from dfm_jax.forward_models.protocol import RecordingModel
-from dfm_jax.structs import Example
+from dfm_jax.structs import Example, Views
 
 
-def recorded_scores(model: RecordingModel, example: Example, samples: SceneSamples) -> dict[str, Any]:
-    """Fields of `SceneScores` of one scene, in the units of its records as pictures: PSNR in dB.
+def as_recorded(model: RecordingModel, example: Example, samples: SceneSamples) -> tuple[Example, SceneSamples]:
+    """The samples of one scene and its true views, each view as the model's cameras record it: as `measure` takes them.
 
     Args:
-      example: without batch axis, with what was measured of its target views.
+      example: without batch axis, with what was measured of its views.
     """
-    at_target = jax.tree.map(lambda x: x[:, len(example.context.valid)], samples.views)
-    seen = np.asarray(model.recorded_views(at_target, example.near, example.far))  # [n, h, w, 3]
-    truth = (np.asarray(model.truth(jax.tree.map(lambda x: x[None], example)))[0, 0] + 1) / 2
-    return {
-        "scene_psnr": [_psnr(*pair) for pair in zip(seen, samples.x0, strict=True)],
-        "observation_psnr": [_psnr(x0, truth) for x0 in samples.x0],
-        "estimate_psnr": _psnr(samples.estimate, truth),
-    }
+    near, far = example.near, example.far
 
+    def seen(views: Views) -> Views:
+        return views.replace(images=np.asarray(model.recorded_truth(views, near, far)))
 
-def _psnr(images: np.ndarray, truth: np.ndarray) -> float | None:
-    """None where the truth is not known."""
-    return float(min(LARGEST_PSNR, psnr(images, truth))) if np.isfinite(truth).all() else None
+    rgb = np.asarray(model.recorded_views(samples.views, near, far))
+    true = example.replace(context=seen(example.context), target=seen(example.target))
+    return true, samples.replace(views=samples.views.replace(rgb=rgb))

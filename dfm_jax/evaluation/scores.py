@@ -61,7 +61,7 @@ class SceneScores:
     ssim: list[list[float | None]] | None  # [n][t]
     lpips: list[list[float | None]] | None  # [n][t]
     depth_error: list[list[float]] | None  # [n][t] mean difference of distances, units of the scene
-    estimate_psnr: float | None  # the deterministic estimate
+    estimate_psnr: float  # the deterministic estimate
     reprojection: list[float]  # [n] pixels; see `consistency.py`
     reprojection_colour: list[float]  # [n]
     contradicted: list[float]  # [n] share
@@ -81,7 +81,6 @@ class SceneScores:
     scale: float | None = None  # of the cameras, the best of those that were tried; None: the data set's own
     chamfer: list[float | None] | None = None  # [n] between the surfaces seen and the true ones, units of the scene
     mean_sample_psnr: list[float] | None = None  # [t] of the samples' mean
-    observation_psnr: list[float | None] | None = None  # [n] of records without colours, against true ones
     ause: float | None = None  # of the samples' spread in each pixel against the error of their mean; `uncertainty.py`
     aurc: float | None = None  # colour units
     coverage: list[float] | None = None  # of pixels, for each of `uncertainty.LEVELS`

@@ -20,13 +20,12 @@ MORE_IS_BETTER = {
     **dict.fromkeys(("context_psnr", "psnr", "ssim", "estimate_psnr", "mean_sample_psnr", "tsed", "scene_psnr"), True),
     **dict.fromkeys(("lpips", "dists", "depth_error", "chamfer", "reprojection", "reprojection_colour"), False),
     **dict.fromkeys(("contradicted", "ause", "aurc", "rotation_error", "translation_error"), False),
-    **dict.fromkeys(("registered_views", "observation_psnr"), True),
+    "registered_views": True,
 }
 VIEW_MEASURES = ("psnr", "ssim", "lpips", "dists", "depth_error")  # of a sample at a view
 SAMPLE_MEASURES = (
     "context_psnr",
     "scene_psnr",
-    "observation_psnr",
     "reprojection",
     "reprojection_colour",
     "contradicted",

@@ -23,7 +23,7 @@ from dfm_jax.forward_models.protocol import Inference, Params, Prediction
 from dfm_jax.forward_models.radiance_field.model import EncodedContext, RadianceFieldModel
 from dfm_jax.forward_models.radiance_field.observations import RECORDS, Seen, record
 from dfm_jax.forward_models.terms import Terms, mean_squared_error
-from dfm_jax.structs import Example, Rays, RenderedViews, Rendering, Scene
+from dfm_jax.structs import Example, Rays, RenderedViews, Rendering, Scene, Views
 
 MASKED = "masked"
 MASKS = ("masks", "random_masks")  # of `config.data.measured`
@@ -107,12 +107,17 @@ class PartialViews(RadianceFieldModel):
         """What the target views' cameras record of views, in [0, 1]; nothing is masked."""
         return record(self.config.recorded, Seen.of_views(views, near, far))
 
+    def recorded_truth(self, views: Views, near: Array, far: Array) -> Float[Array, "*batch 3"]:
+        """The same of true views; NaN where it is not known."""
+        return record(self.config.recorded, Seen.of_truth(views, near, far))
+
     def recorded(self, rendering: Rendering, scene: Scene) -> Rendering:
         views = RenderedViews(rendering.rgb, rendering.depth, jnp.sum(rendering.weights, axis=-1))
         return rendering.replace(rgb=self.recorded_views(views, scene.near[:, None], scene.far[:, None]))
 
     def truth(self, example: Example) -> Float[Array, "b t h w 3"]:
-        recorded = 2 * record(self.config.recorded, Seen.of_targets(example)) - 1
+        near, far = (x[:, None, None, None] for x in (example.near, example.far))
+        recorded = 2 * self.recorded_truth(example.target, near, far) - 1
         return jnp.where(self._observed(example)[..., None], recorded, HIDDEN) if self.config.masked else recorded
 
     def encode_context(self, params: Params, example: Example) -> EncodedContext:

@@ -18,7 +18,7 @@ from jax import Array
 from dfm_jax.config import LossConfig, SampleConfig
 from dfm_jax.config.marching import MarchingLevel
 from dfm_jax.forward_models.terms import Terms
-from dfm_jax.structs import Camera, RenderedViews
+from dfm_jax.structs import Camera, RenderedViews, Views
 
 Params = dict[str, Any]
 
@@ -109,8 +109,8 @@ class RecordingModel(SceneModel, Protocol):
     def recorded_views(self, views: RenderedViews, near: Any, far: Any) -> Array:
         """What they would record of views, as pictures [*batch, 3] in [0, 1]; bounds broadcast against the depth."""
 
-    def truth(self, example: Any) -> Array:
-        """What they recorded of the target views, [b, t, h, w, 3] in diffusion's range; NaN where that is unknown."""
+    def recorded_truth(self, views: Views, near: Any, far: Any) -> Array:
+        """The same of true views; NaN where what was measured of them does not tell."""
 
 
 def in_colour(model: ForwardModel) -> bool:

@@ -29,7 +29,6 @@ EXPLAINED = (
         ".1f dB",
         "what diffusion ended with, and the scene rendered there",
     ),
-    ("observation_psnr", "Records, PSNR", ".1f dB", "depth, silhouettes or grey as sampled, against the true ones"),
     ("pairwise_lpips", "Diversity, LPIPS", ".3f", "between samples of one scene"),
     ("variance", "Diversity, variance", ".4f", "over samples, mean over pixels"),
     ("ause", "AUSE", ".3f", "how far sorting pixels by their spread is from sorting them by their error; 0 is equal"),

@@ -12,7 +12,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from dfm_jax.structs import Example, Measurements, RenderedViews
+from dfm_jax.structs import Measurements, RenderedViews, Views
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
 
@@ -32,12 +32,11 @@ class Seen:
         return cls(views.rgb, views.depth_before(far), views.opacity, near, far)
 
     @classmethod
-    def of_targets(cls, example: Example) -> "Seen":
-        """The true target views [b, t, h, w]; NaN where an example does not say it, as one to sample from need not."""
-        images, near, far = example.target.images, *(x[:, None, None, None] for x in (example.near, example.far))
-        known, unknown = example.target.measured or Measurements(), jnp.full(images.shape[:-1], jnp.nan)
+    def of_truth(cls, views: Views, near: Array, far: Array) -> "Seen":
+        """True views; NaN where what was measured does not tell, as in examples to sample from."""
+        known, unknown = views.measured or Measurements(), jnp.full(views.images.shape[:-1], jnp.nan)
         distance = unknown if known.depth is None else jnp.clip(known.depth, near, far)
-        return cls(images, distance, unknown if known.opacity is None else known.opacity, near, far)
+        return cls(views.images, distance, unknown if known.opacity is None else known.opacity, near, far)
 
 
 def grey(seen: Seen) -> Float[Array, "*batch"]:
