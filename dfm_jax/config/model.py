@@ -225,10 +225,6 @@ class ModelConfig(ForwardModelConfig):
                 not (config.init_from and self.encoder.init_file),
                 "init_from brings an encoder of its own: leave model.encoder.init_file empty",
             ),
-            (
-                self.takes_measurements or not config.data or not config.data.measured,
-                "data.measured is for model.name='partial_views', which is trained on it",
-            ),
             (loss.patch_size >= 1, "loss.patch_size must be at least 1: a view is supervised at patch_size^2 pixels"),
             (loss.patch_size <= config.image_size, "loss.patch_size must be at most image_size"),
             (

@@ -44,6 +44,10 @@ class Config:
                 if posed_images
                 else f"model.name={self.model.name!r} makes its own examples: data must be None, and image_size 0",
             ),
+            (
+                self.model.takes_measurements or self.data is None or not self.data.measured,
+                "data.measured is for model.name='partial_views', which is trained on it",
+            ),
             *(self.model.rules_with(self)),
             (
                 self.sample.num_steps <= self.diffusion.num_timesteps,
