@@ -56,8 +56,11 @@ def cause(path: Path, points: Sequence[Mapping[str, Any]], truth: Mapping[str, f
         axes.set_title(name.capitalize(), fontsize=11, fontweight="bold", loc="left")
         axes.set_xlabel(label)
         axes.set_ylim(bottom=0)
-        if all(isinstance(point["place"], float) and point["place"] > 0 for point in points):
+        places = list(dict.fromkeys(point["place"] for point in points))
+        if all(isinstance(place, float) and place > 0 for place in places):
             axes.set_xscale("log")
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.minorticks_off()
         if any(isinstance(point["place"], str) for point in points):
             axes.tick_params(axis="x", labelrotation=20)
     if len(lines) > 1:
