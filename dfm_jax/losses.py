@@ -12,6 +12,7 @@ from jaxtyping import Float, Key, Num
 from dfm_jax.config import DiffusionConfig, LossConfig
 from dfm_jax.denoiser import Params, predict
 from dfm_jax.diffusion.schedule import Schedule
+from dfm_jax.errors import UserError
 from dfm_jax.forward_models.protocol import ForwardModel
 from dfm_jax.forward_models.terms import Terms
 
@@ -66,4 +67,6 @@ def weighted(terms: Terms, weights: LossConfig) -> tuple[Float[Array, ""], Metri
 
 def _weight(weights: LossConfig, name: str) -> float:
     """Of a term: 1 of that on the target views; a term without a setting is an error, not a weight."""
+    if name != "target" and not hasattr(weights, name):
+        raise UserError(f"the model's loss_terms has a term {name!r}, and LossConfig no such weight: add it there")
     return 1.0 if name == "target" else getattr(weights, name)

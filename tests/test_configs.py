@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from dfm_jax.config import ModelConfig, files
+from dfm_jax.config import LossConfig, ModelConfig, files
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.config.variants import combine
@@ -69,6 +69,12 @@ def test_configs_are_short_and_say_how_to_run_them_and_what_variants_there_are(n
     assert f"--config=configs/{name}.py" in said and len(text.splitlines()) < 90
     words = [word for choice in choices(name) for word in choice]
     assert [word for word in words if f"`{word}`" not in said and f".py:{word}" not in said] == []
+
+
+def test_a_loss_of_which_nothing_is_said_is_that_on_the_target():
+    config = load("linear", "")
+    del config.loss
+    assert from_dict(config).loss == LossConfig()
 
 
 CHOICES = ({"small": lambda config: config.append("small"), "large": None}, {"fast": lambda config: config.append("f")})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dfm_jax.config import DiffusionConfig
 from dfm_jax.diffusion.schedule import cosine_schedule
+from dfm_jax.errors import UserError
 from dfm_jax.forward_models.radiance_field.losses import (
     distortion,
     interlevel,
@@ -19,7 +20,7 @@ from dfm_jax.forward_models.radiance_field.losses import (
     rendering_terms,
 )
 from dfm_jax.forward_models.terms import mean_squared_error
-from dfm_jax.losses import sample_timestep, training_loss
+from dfm_jax.losses import sample_timestep, training_loss, weighted
 from dfm_jax.structs import Rendering
 from tests.tiny import LOSS, UNCHUNKED, jit, random_params, tiny_example, tiny_model
 
@@ -174,6 +175,11 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     assert float(loss) == pytest.approx(sum(scale[n] * float(metrics[n]) for n in scale), rel=1e-5)
     assert loss.dtype == jnp.float32
     assert all(float(value) > 0 for value in metrics.values())
+
+
+def test_a_term_without_a_weight_is_named():
+    with pytest.raises(UserError, match="a term 'sharpness', and LossConfig no such weight"):
+        weighted({"target": jnp.ones(2), "sharpness": jnp.ones(2)}, WEIGHTS)
 
 
 def test_neither_the_layout_of_the_batch_nor_chunks_change_what_is_drawn_or_found(whole):

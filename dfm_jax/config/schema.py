@@ -13,7 +13,14 @@ from dfm_jax.config.data import DataConfig
 from dfm_jax.config.limits import Path, Range, SideOrNone
 from dfm_jax.config.model import ForwardModelConfig
 from dfm_jax.config.sampling import EvaluateConfig, SampleConfig
-from dfm_jax.config.training import NOT_DISTILLED, DiffusionConfig, DistillationConfig, LossConfig, TrainConfig
+from dfm_jax.config.training import (
+    NOT_DISTILLED,
+    TARGET_ALONE,
+    DiffusionConfig,
+    DistillationConfig,
+    LossConfig,
+    TrainConfig,
+)
 
 INIT_RULES = ("same", "pixelnerf")  # of `training/transfer.py`
 
@@ -29,7 +36,7 @@ class Config:
     model: ForwardModelConfig
     diffusion: DiffusionConfig
     distillation: DistillationConfig = NOT_DISTILLED
-    loss: LossConfig
+    loss: LossConfig = TARGET_ALONE
     train: TrainConfig
     sample: SampleConfig
     evaluate: EvaluateConfig

@@ -58,6 +58,9 @@ class LossConfig:
         ]
 
 
+TARGET_ALONE = LossConfig()
+
+
 @dataclasses.dataclass(frozen=True)
 class DistillationConfig:
     """A trained model, the teacher, samples in many steps what the model in training learns to sample in one or two. It

@@ -33,7 +33,7 @@ class Inference(NamedTuple):
 class Prediction(NamedTuple):
     """What a training step compares."""
 
-    observation: Any  # of the inferred signal, at the queries of `supervision`
+    observation: Any  # of the inferred signal, at the queries of `supervision`, as `observe` returns it: see `to_x0`
     truth: Array  # what it should be, in diffusion's range
     estimate: Any | None
 
@@ -74,8 +74,8 @@ class ForwardModel(Protocol):
 
     def loss_terms(self, example: Any, prediction: Prediction, weights: LossConfig, perceptual: Any = None) -> Terms:
         """What is minimised: `target`, the error of the observations, which counts with weight 1; `estimate`, that of
-        the deterministic estimate; and others, each with the weight of its name in `weights`, or 1. Terms whose weight
-        is 0 may be left out.
+        the deterministic estimate; and others, each with the weight of its name in `weights`, which must have it. Terms
+        whose weight is 0 may be left out.
 
         Args:
           perceptual: LPIPS, where `weights.lpips` is not 0.
