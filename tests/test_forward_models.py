@@ -150,11 +150,28 @@ def context_leaves(case: Case) -> list[bool]:
     return [not x for x in jax.tree.leaves(same)]
 
 
+def another(x: Any) -> Any:
+    return 0.5 * x[::-1] + 0.1 if x.dtype == jnp.float32 else x
+
+
 def with_another_context(case: Case) -> Any:
     leaves, structure = jax.tree.flatten(case.example)
-    other = lambda x: 0.5 * x[::-1] + 0.1 if x.dtype == jnp.float32 else x
-    changed = [other(x) if of_context else x for x, of_context in zip(leaves, context_leaves(case), strict=True)]
+    changed = [another(x) if of_context else x for x, of_context in zip(leaves, context_leaves(case), strict=True)]
     return jax.tree.unflatten(structure, changed)
+
+
+def with_another_truth(case: Case) -> Any:
+    """The example with other values where they make `x0`, and neither its query nor the context."""
+    leaves, structure = jax.tree.flatten(case.example)
+    x0, query = case.model.target(case.example)
+    changed = list(leaves)
+    for i, of_context in enumerate(context_leaves(case)):
+        one = another(leaves[i])
+        other_x0, other_query = case.model.target(structure.unflatten([*leaves[:i], one, *leaves[i + 1 :]]))
+        same_query = jax.tree.all(jax.tree.map(lambda a, b: bool(np.all(a == b)), query, other_query))
+        if not of_context and same_query and not np.array_equal(x0, other_x0, equal_nan=True):
+            changed[i] = one
+    return structure.unflatten(changed)
 
 
 # Float32's rounding through a whole model, compiled in another program or in another order.
@@ -214,6 +231,12 @@ def test_a_context_is_seen_unless_it_is_dropped(case):
     assert np.abs(after["plain"] - before["plain"]).max() > 1e-3
     kept = case.model.drop_context(case.example, jnp.zeros(BATCH, bool))
     jax.tree.map(np.testing.assert_array_equal, kept, case.example)
+
+
+def test_a_target_is_seen_in_its_noisy_observation_only(case):
+    changed = with_another_truth(case)
+    assert not np.array_equal(case.model.target(changed)[0], case.model.target(case.example)[0], equal_nan=True)
+    jax.tree.map(np.testing.assert_array_equal, case.predictions(example=changed), case.predictions())
 
 
 def test_a_padding_view_is_an_absent_one(case):
