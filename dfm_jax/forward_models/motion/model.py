@@ -32,9 +32,9 @@ from dfm_jax.structs import Example
 
 ENCODERS = {DiTConfig: DiTEncoder, ResNet34Config: ResNet34Encoder}
 MID_GREY = 0.5
-# Of the term `prior`: what is seen of the warp from afar, and from near; the squared share of the picture that nothing
-# covers; and steps of the flow where the frame has none.
-FROM_AFAR, FROM_NEAR, UNCOVERED, ROUGH = 1.0, 0.1, 0.1, 0.03
+# Of the term `prior`: what is seen of the warp from afar, and from near; what is seen at time 0; the squared share of
+# the picture that nothing covers; and steps of the flow where the frame has none.
+FROM_AFAR, FROM_NEAR, AT_START, UNCOVERED, ROUGH = 1.0, 0.1, 0.1, 0.1, 0.03
 REACHES = (3, 8)  # pixels, from how far away
 VIDEO_TIMES = (0.0,) * 6 + tuple(np.linspace(0, 2, 25).tolist()) + (2.0,) * 6  # of videos on pages, which loop
 
@@ -155,8 +155,9 @@ class MotionModel:
         over_pixels = lambda x: jnp.mean(x, axis=(1, 2))
         uncovered = over_pixels(jnp.square(1 - seen.coverage))
         warped = over_pixels(seen.arrived * jnp.mean(jnp.square(seen.warped - truth), axis=-1))
-        prior = FROM_AFAR * self._error_from_afar(seen, truth) + FROM_NEAR * warped
-        return {"target": target, "prior": prior + UNCOVERED * uncovered + ROUGH * _roughness(seen.motion)}
+        prior = FROM_AFAR * self._error_from_afar(seen, truth) + FROM_NEAR * warped + UNCOVERED * uncovered
+        prior += AT_START * _error_at_start(seen.motion) + ROUGH * _roughness(seen.motion)
+        return {"target": target, "prior": prior}
 
     def _error_from_afar(self, seen: Warped, truth: Float[Array, "b h w 3"]) -> Float[Array, "b"]:
         """Squared error of all that was carried, splatted with wide kernels and without importance. Nothing is hidden
@@ -198,6 +199,12 @@ def _widen(image: Float[Array, "b h w c"], reach: int) -> Float[Array, "b h w c"
     """The sum over pixels nearby, weighted by a tent."""
     tent = lambda n: np.maximum(0, 1 - np.abs(np.arange(n)[:, None] - np.arange(n)) / reach).astype(np.float32)
     return jnp.einsum("yi,bijc,xj->byxc", tent(image.shape[1]), image, tent(image.shape[2]))
+
+
+def _error_at_start(motion: Motion) -> Float[Array, "b"]:
+    """Squared error of the observation at time 0, which is known to be the frame: what is transparent there must not
+    show another appearance."""
+    return mean_squared_error((1 - motion.opacity)[..., None] * (motion.appearance - motion.frame), 0 * motion.frame)
 
 
 def _roughness(motion: Motion) -> Float[Array, "b"]:
