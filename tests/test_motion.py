@@ -99,6 +99,8 @@ def test_of_two_that_arrive_at_one_place_the_more_important_is_seen():
     seen = [float(warp(image, flow, of_mover(more))[0][0, 3, 5, 0]) for more in (0.0, 2.0, 20.0)]
     np.testing.assert_allclose(seen[0], 0, atol=1e-6)
     assert seen[0] < seen[1] < seen[2] and seen[2] > 1 - 1e-6
+    shares = splatting.visibility(flow, of_mover(np.log(3.0)))[0]
+    np.testing.assert_allclose([shares[3, 2], shares[3, 5], shares[1, 1]], [0.75, 0.25, 1], atol=1e-6)
 
 
 def test_nothing_moves_without_a_flow_and_appearance_fills_what_nothing_arrives_at(model):

@@ -160,13 +160,15 @@ class MotionModel:
         return {"target": target, "prior": prior}
 
     def _error_from_afar(self, seen: Warped, truth: Float[Array, "b h w 3"]) -> Float[Array, "b"]:
-        """Squared error of all that was carried, splatted with wide kernels and without importance. Nothing is hidden
-        there, and what misses its place is drawn to it from as far as a kernel reaches."""
-        ones = jnp.ones_like(truth[..., :1])
-        carried = splatting.splat(jnp.concatenate([seen.motion.frame, ones], axis=-1), seen.moved)
+        """Squared error of all that was carried and is not hidden, splatted with wide kernels: what misses its place is
+        drawn to it from as far as a kernel reaches."""
+        seen_of = jax.lax.stop_gradient(splatting.visibility(seen.moved, seen.motion.importance))[..., None]
+        carried = splatting.splat(jnp.concatenate([seen_of * seen.motion.frame, seen_of], axis=-1), seen.moved)
         errors = []
         for reach in REACHES:
-            wide, wide_truth = (_widen(x, reach) for x in (carried, jnp.concatenate([truth, ones], axis=-1)))
+            wide, wide_truth = (
+                _widen(x, reach) for x in (carried, jnp.concatenate([truth, jnp.ones_like(truth[..., :1])], axis=-1))
+            )
             mean = lambda x: x[..., :3] / (x[..., 3:] + 1e-3)
             errors.append(mean_squared_error(mean(wide), mean(wide_truth)))
         return sum(errors)

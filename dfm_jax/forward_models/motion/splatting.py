@@ -68,6 +68,13 @@ def warp(
     return mean, jnp.minimum(summed[..., -1], 1.0)
 
 
+def visibility(displacement: Float[Array, "b h w 2"], importance: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+    """How much of each pixel is seen where it arrives, and not hidden by more important ones: 1 of what is alone."""
+    weight = jnp.exp(importance)[..., None]
+    there = look_up(splat(weight, displacement), _places(*importance.shape[1:]) + displacement)
+    return jnp.minimum(1.0, weight / jnp.maximum(there, 1e-6))[..., 0]
+
+
 def _places(height: int, width: int) -> Float[np.ndarray, "1 h w 2"]:
     """`(x, y)` of all pixels."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)[None].astype(np.float32)
