@@ -6,7 +6,8 @@
 
 Needs nothing: frames of a disc on a textured ground are made as they are read. Training sees pairs of frames and never
 a flow. A frame does not tell whether the disc will go up (0.5), down to the left (0.3) or down to the right (0.2), nor
-how fast.
+how fast. Trains in four minutes. Expect a `total_variation` of the directions of at most 0.06, and the best of 6
+samples to miss the disc's flow by 1.6 pixels (exact draws: 0.9).
 
 Variants combine, as in `:frames,tiny`. `tiny` runs all of the program in a minute. `regression` is the deterministic
 flow network, to compare with. `frames` takes pairs of frames from clips that are prepared (`data.name`), such as
