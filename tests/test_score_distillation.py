@@ -226,6 +226,7 @@ def test_causes_are_ranked_by_how_far_they_move_colours_along_a_line(tmp_path):
     assert [row["cause"] for row in ranks] == ["scale", "mean"]
     assert [row["burn"] for row in ranks] == pytest.approx([0.8, 0.0])  # paler than the truth is not less burnt
     assert ranks[0]["saturation"] == pytest.approx(0.8) and ranks[0]["contrast"] == 0
+    assert ranks[0]["line"] == "sds" and ranks[0]["of_lines"] == pytest.approx({"sds": 0.8, "ddim": 0.2})
     result = {"causes": found, "ranking": ranks, "truth": truth, "step": 1}
     page = causes_page.write_page(tmp_path, result).read_text()
     assert "saturation from 0.60 at 1 (sds) to 1.80 at 100 (sds)" in page

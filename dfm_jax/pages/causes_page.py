@@ -49,8 +49,8 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
 
 
 def order(ranking: Sequence[Mapping[str, Any]]) -> str:
-    """The causes in one sentence, by what each adds to saturation and contrast beyond the true ones."""
-    said = lambda row: f"saturation by {row['saturation']:.0%}, contrast by {row['contrast']:.0%}"
+    """The causes in one sentence, by what a line of each adds to saturation and contrast beyond the true ones."""
+    said = lambda row: f"{row['line']}: saturation by {row['saturation']:.0%}, contrast by {row['contrast']:.0%}"
     each = (f"{CAUSES[row['cause']][0].lower()} ({said(row)})" for row in ranking)
     return "What adds to colours beyond the true ones, the most first: " + "; ".join(each) + "."
 

@@ -183,20 +183,24 @@ def _measured(
 
 def ranking(found: Mapping[str, Sequence[Mapping[str, Any]]], truth: Mapping[str, float]) -> list[dict[str, Any]]:
     """The causes by `burn`, the most that one of their lines adds to what saturation and contrast together have beyond
-    true images, relative to these; what pale pictures lack makes up for nothing. Also that of each alone."""
+    true images, relative to these; what pale pictures lack makes up for nothing. Also which `line` that is, what it
+    adds to each alone, and the `burn` `of_lines`: another line of the same cause may hardly burn."""
     rows = [{"cause": cause, **_burn(points, truth)} for cause, points in found.items()]
     return sorted(rows, key=lambda row: -row["burn"])
 
 
-def _burn(points: Sequence[Mapping[str, Any]], truth: Mapping[str, float]) -> dict[str, float]:
-    excess = lambda point, name: max(0.0, point[name] / truth[name] - 1)
-    of_lines = [[p for p in points if p["line"] == line] for line in dict.fromkeys(p["line"] for p in points)]
+def _burn(points: Sequence[Mapping[str, Any]], truth: Mapping[str, float]) -> dict[str, Any]:
+    measures = ("saturation", "contrast")
 
-    def added(*names: str) -> float:
-        sums = [[sum(excess(point, name) for name in names) for point in line] for line in of_lines]
-        return max(max(line) - min(line) for line in sums)
+    def added(line: str, *names: str) -> float:
+        excess = lambda point: sum(max(0.0, point[name] / truth[name] - 1) for name in names)
+        values = [excess(point) for point in points if point["line"] == line]
+        return max(values) - min(values)
 
-    return {"burn": added("saturation", "contrast"), **{name: added(name) for name in ("saturation", "contrast")}}
+    of_lines = {line: added(line, *measures) for line in dict.fromkeys(point["line"] for point in points)}
+    most = max(of_lines, key=of_lines.__getitem__)
+    alone = {name: added(most, name) for name in measures}
+    return {"burn": of_lines[most], "line": most, **alone, "of_lines": of_lines}
 
 
 @log.command
