@@ -138,6 +138,12 @@ def case_of(name: str) -> Case:
     return Case(config, model, random_params(model), example, x_t, levels)
 
 
+# The same programs as the radiance field's but for what cameras record: what compiles them many times is slow.
+LONG = ("partial_views",)
+QUICK = tuple(name for name in MODELS if name not in LONG)
+EVERY = (*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG))
+
+
 @pytest.fixture(params=MODELS)
 def case(request) -> Case:
     return case_of(request.param)
@@ -325,6 +331,7 @@ class MadeUp:
         return [f"batch {step}"]
 
 
+@pytest.mark.parametrize("case", EVERY, indirect=True)
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(case, tmp_path):
     setup = make_train_setup(case.config)  # one for all parts: they are traced once
     half = dataclasses.replace(case.config, train=dataclasses.replace(case.config.train, num_steps=2))
@@ -336,12 +343,13 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(case, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
 
 
-def test_four_devices_compute_what_one_does():
+@pytest.mark.parametrize("names", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])
+def test_four_devices_compute_what_one_does(names):
     """Of every model a training step, and samples; in one process that has as many devices."""
-    done = run_command("tests.on_four_devices.forward_models", *MODELS, env=environment(devices=4))
+    done = run_command("tests.on_four_devices.forward_models", *names, env=environment(devices=4))
     assert done.returncode == 0, done.stderr[-3000:]
     differences = json.loads(done.stdout.splitlines()[-1])
-    assert differences.keys() == set(MODELS)
+    assert differences.keys() == set(names)
     for name, found in differences.items():
         # Sums over devices are in another order: float32's rounding through the model, forth and back.
         assert found["loss"] < 1e-5 and found["gradients"] < 1e-4 * found["largest_gradient"], name

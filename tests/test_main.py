@@ -69,7 +69,8 @@ MISTAKES = {
     "wrong type": ([f"--config={TOY}", WORKDIR, "--config.train.num_steps=many"], "--config.train.num_steps=many"),
     "unknown variant": (
         [f"--config={TOY}:huge", WORKDIR],
-        "no variant 'huge', only calibrated or distilled or demo or tiny; pixelnerf; resnet34; lean or fine",
+        "no variant 'huge', only calibrated or distilled or demo or tiny; pixelnerf or grey or depth or silhouette or "
+        "masked; resnet34; lean or fine",
     ),
     "no config file": (
         ["--config=nowhere.py", WORKDIR],
