@@ -40,15 +40,17 @@ def regression(config: ConfigDict) -> None:
     config.diffusion.high_noise_fraction = 0.0
     config.train.num_steps, config.train.optimizer.decay_steps = 800, 700
     config.sample.update(num_samples=1, num_steps=1)
-    config.evaluate.update(num_scenes=600, num_samples=1)
+    config.evaluate.num_samples = 1
+    if config.model.moving:
+        config.evaluate.num_scenes = 600
 
 
 def frames(config: ConfigDict) -> None:
-    """Of clips in a `test` split, a frame and the next: with all frames of a video, a larger gap says more."""
+    """A frame and the next: with all frames of a video, a larger gap says more."""
     config.image_size = 32
-    config.data = group(name="realestate10k", dir="data", split="test", eval_split="test", near=0.7, far=10.0)
+    config.data = group(name="realestate10k", dir="data", split="train", eval_split="test", near=0.7, far=10.0)
     config.data.update(num_threads=2, prefetch=4)
-    config.data.view_sampling = group(rule="realestate10k", min_frame_gap=1, max_frame_gap=1, flip_probability=0.5)
+    config.data.view_sampling = group(rule="video", min_frame_gap=1, max_frame_gap=1, flip_probability=0.5)
     config.data.view_sampling.update(min_context=1, max_context=1, num_target=1)
     config.model.moving = None
     config.evaluate.update(num_scenes=6, num_samples=6)

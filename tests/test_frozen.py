@@ -73,8 +73,9 @@ def test_the_gradient_is_that_of_the_trained_ones():
 def test_a_run_that_starts_from_another_takes_its_frozen_parameters_along(tmp_path):
     train(settings(), tmp_path / "first", make_setup=frozen_setup)
     first, _, _ = restore_params(tmp_path / "first")
-    config = dataclasses.replace(settings(), seed=5, init_from=str(tmp_path / "first"))
-    train(config, tmp_path / "second", make_setup=frozen_setup)
+    for num_steps in (2, 6):  # what goes on takes those of its checkpoint, which are not those of a new state
+        config = dataclasses.replace(settings(num_steps=num_steps), seed=5, init_from=str(tmp_path / "first"))
+        train(config, tmp_path / "second", make_setup=frozen_setup)
     second, _, _ = restore_params(tmp_path / "second")
     np.testing.assert_array_equal(second["scale"]["by"], first["scale"]["by"])
     assert not np.array_equal(second["w"]["kernel"], first["w"]["kernel"])

@@ -3,6 +3,7 @@
 `tests/test_forward_models.py` holds the model to the laws of all; `configs/generator.py` says how well it learns.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,14 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models import generator, glyph_decoder, glyphs, train_glyph_decoder
 from dfm_jax.forward_models.generator import GeneratorModel, observe_pictures
 from dfm_jax.forward_models.protocol import DiscretePosterior, EstimatedSignals, MeasuredSignals, PartlyFrozenModel
+from dfm_jax.runs.compatibility import check_same_config
 from tests.tiny import jit
 
 MODEL = GeneratorModel(width=8, depth=1)
+CONFIG = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "generator.py:tiny")
 EVERY = np.arange(len(glyphs.DIGITS))
+
+
+def test_a_run_whose_decoder_file_has_gone_goes_on_with_the_weights_of_its_checkpoint(tmp_path):
+    config = read_config(CONFIG, [])
+    saved = dataclasses.asdict(config) | {"model": dataclasses.asdict(config.model) | {"decoder_file": "gone.npz"}}
+    check_same_config(saved, config, tmp_path)
+    with pytest.raises(UserError, match="init_from brings a generator of its own"):
+        read_config(CONFIG, ["--config.init_from=runs/other", "--config.model.decoder_file=mine.npz"])
 
 
 def same_but_for_the_digit(count: int) -> np.ndarray:

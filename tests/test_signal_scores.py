@@ -44,6 +44,7 @@ class SignedModel(LinearModel):
 
 MODEL = SignedModel(1000)
 EXAMPLE = MODEL.generate(0, np.arange(12), held_out=True)
+ESTIMATE = MODEL.estimated_signal({}, EXAMPLE)[:, None]
 
 
 def exact_samples(count: int) -> np.ndarray:
@@ -55,17 +56,18 @@ def exact_samples(count: int) -> np.ndarray:
 def test_exact_samples_have_the_odds_and_others_have_not():
     assert isinstance(MODEL, DiscretePosterior) and isinstance(MODEL, MeasuredSignals)
     signal = exact_samples(100)
-    scores = signal_scores(MODEL, {}, EXAMPLE, signal)
+    scores = signal_scores(MODEL, {}, EXAMPLE, signal, ESTIMATE)
     assert scores["mode_purity"] == 1 and scores["num_values_read"] == 1200 and scores["odds_p"] > 0.01
     assert scores["total_variation"] < scores["total_variation_limit"] < 0.05
     of_each = scores["total_variation_of_each"] / scores["total_variation_of_each_of_honest_draws"]
     assert 0.3 < of_each < 1.8  # each is a mean of twelve half-normal numbers
     mean_odds = MODEL.value_odds(EXAMPLE).mean(0)
     np.testing.assert_allclose(list(scores["sign"]["odds"].values()), mean_odds)
-    shifted = signal_scores(MODEL, {}, EXAMPLE, signal + 0.3)
+    shifted = signal_scores(MODEL, {}, EXAMPLE, signal + 0.3, ESTIMATE)
     assert shifted["total_variation"] > 3 * shifted["total_variation_limit"] and shifted["odds_p"] < 0.01
     # The same shares of all samples together, in the wrong scenes: only each by itself tells.
-    swapped = signal_scores(MODEL, {}, EXAMPLE, signal[np.argsort(np.argsort(-MODEL.value_odds(EXAMPLE)[:, 1]))])
+    others = np.argsort(np.argsort(-MODEL.value_odds(EXAMPLE)[:, 1]))
+    swapped = signal_scores(MODEL, {}, EXAMPLE, signal[others], ESTIMATE)
     assert swapped["total_variation_of_each"] > 2 * swapped["total_variation_of_each_of_honest_draws"]
     assert scores["size_best"] < scores["size"]
     assert scores["mode_purity_of_estimate"] == 0 and np.isnan(scores["size_of_estimate"])
@@ -83,14 +85,16 @@ def test_samples_without_a_value_count_as_impure_alone():
 
 
 def test_pages_show_pictures_and_loop_videos(tmp_path):
-    assert isinstance(MODEL, PicturedSignals) and picture_signals(LinearModel(1000), {}, EXAMPLE, None) == {}
+    assert isinstance(MODEL, PicturedSignals) and picture_signals(LinearModel(1000), {}, EXAMPLE, None, None) == {}
     signal = exact_samples(10)
-    pictured = picture_signals(MODEL, {}, EXAMPLE, signal)
+    pictured = picture_signals(MODEL, {}, EXAMPLE, signal, ESTIMATE)
     assert {name: x.shape for name, x in pictured.items()} == {
         "the <truth>": (8, 1, 8, 8, 3),
         "moving": (8, 6, 2, 8, 8, 3),
         "moving: one estimate": (8, 1, 2, 8, 8, 3),
     }
+    alone = picture_signals(MODEL, {}, EXAMPLE, signal[:, :1], ESTIMATE)  # one sample is no picture of the example
+    assert {name: x.shape[1] for name, x in alone.items()} == dict.fromkeys(pictured, 1)
     shown = {name: x[:1, :2] for name, x in list(pictured.items())[:2]}
     write_page(tmp_path, "Samples", {"sign": {"shares": {"a": 0.2}, "odds": {"a": 0.25}}}, "samples.png", shown)
     page = (tmp_path / "index.html").read_text()

@@ -40,7 +40,7 @@ def toy_ring():
     return toy_scenes.orbit_pose(np.append(0.0, np.deg2rad(np.arange(0, 360, 10) + 5)))
 
 
-POSES = {"realestate10k": clip(60), "co3d": clip(60), "captures": toy_ring(), "toy": toy_ring()}
+POSES = {"realestate10k": clip(60), "co3d": clip(60), "captures": toy_ring(), "toy": toy_ring(), "video": clip(60)}
 
 
 @pytest.mark.parametrize("rule", POSES)
@@ -191,12 +191,17 @@ def test_evaluation_takes_the_middle_gap_and_the_fewest_context_views(rule, midd
 
 
 def test_an_unknown_rule_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(UserError, match="realestate10k, co3d, toy, captures, not 'kitti'"):
+    with pytest.raises(UserError, match="realestate10k, co3d, toy, captures, video, not 'kitti'"):
         view_sampling.sample_views(np.random.default_rng(0), Frames.without_holes(clip(60)), config(rule="kitti"))
 
 
 def test_settings_name_every_rule():
     assert tuple(view_sampling.RULES) == VIEW_RULES
+
+
+def test_a_video_runs_forwards():
+    ways = lambda rule: {bool(d.target[0] > d.context[0]) for d in draws(config(rule=rule), clip(60), 40)}
+    assert ways("video") == {True} and ways("realestate10k") == {True, False}
 
 
 # --- holes

@@ -21,6 +21,7 @@ from PIL import Image
 from dfm_jax.config import Config
 from dfm_jax.evaluation.signal_scores import error_scores, observation_scores, odds_scores, posterior_scores
 from dfm_jax.examples import held_out_examples
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.forward_models.protocol import (
     DiscretePosterior,
     EstimatedSignals,
@@ -40,6 +41,7 @@ from dfm_jax.runs.workdirs import results_folder
 from dfm_jax.sampling.signals import SampledSignals, sample_signals
 from dfm_jax.sampling.trained import restore_trained
 from dfm_jax.visualization.observations import observation_sheet
+from dfm_jax.visualization.pictures import check_video_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ def sample(config: Config, workdir: str | os.PathLike, out: str | os.PathLike | 
     """
     folder = _folder(workdir, "samples", out, SAMPLES)
     with by_first(replacing(folder, SAMPLES, "sampling")) as building:
+        _check_videos(config, building)
         found = _scores(config, workdir, config.sample.num_scenes, config.sample.num_samples)
 
         def write() -> None:
@@ -86,6 +89,7 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
     """
     folder = _folder(workdir, "evaluation", out, EVALUATION)
     with by_first(replacing(folder, EVALUATION, "evaluating")) as building:
+        _check_videos(config, building)
         found = _scores(config, workdir, config.evaluate.num_scenes, config.evaluate.num_samples)
 
         def write() -> None:
@@ -104,6 +108,12 @@ def _folder(workdir: str | os.PathLike, name: str, out: str | os.PathLike | None
         if out and is_first():
             check_ours(folder, ours, ours[0])
     return folder
+
+
+def _check_videos(config: Config, folder: Path) -> None:
+    """Before anything is sampled: pictures of signals may be videos."""
+    if isinstance(make_model(config), PicturedSignals):
+        from_first(lambda: check_video_encoder(folder))
 
 
 def _tell(numbers: dict[str, Any], folder: Path) -> None:
@@ -137,7 +147,8 @@ def _scores(config: Config, workdir: str | os.PathLike, num_scenes: int, num_sam
     if sampled.estimate is not None:
         sampled = dataclasses.replace(sampled, estimate=sampled.estimate.reshape(truth.shape))
         scores["estimate_error"] = float(np.sqrt(np.mean(np.square(sampled.estimate - truth))))
-    scores |= signal_scores(sampler.model, params, example, sampled.signal)
+    estimate = _estimates(sampler.model, params, example)
+    scores |= signal_scores(sampler.model, params, example, sampled.signal, estimate)
     numbers = scores | {
         "num_scenes": num_scenes,
         "num_samples": num_samples,
@@ -146,15 +157,18 @@ def _scores(config: Config, workdir: str | os.PathLike, num_scenes: int, num_sam
         "made_from": made_from,
         "seconds": time.monotonic() - start,
     }
-    return _Found(numbers, sampled, truth, picture_signals(sampler.model, params, example, sampled.signal))
+    pictured = picture_signals(sampler.model, params, example, sampled.signal, estimate)
+    return _Found(numbers, sampled, truth, pictured)
 
 
-def signal_scores(model: ForwardModel, params: Params, example: Any, signal: Any) -> dict[str, Any]:
-    """What can be measured of sampled signals [s, n, ...] of a model: nothing, where it knows nothing of them."""
+def signal_scores(
+    model: ForwardModel, params: Params, example: Any, signal: Any, estimate: Any | None
+) -> dict[str, Any]:
+    """What can be measured of sampled signals [s, n, ...] of a model, and of its `estimate` [s, 1, ...], if there is
+    one: nothing, where it knows nothing of them."""
     scores: dict[str, Any] = {}
     if isinstance(model, KnownPosterior):
         scores |= posterior_scores(signal, *model.posterior(example))
-    estimate = _estimates(model, params, example)
     if isinstance(model, DiscretePosterior):
         found = np.asarray(model.read_values(params, example, signal))
         scores |= odds_scores(found, np.asarray(model.value_odds(example)), model.attribute, model.values)
@@ -176,20 +190,21 @@ def _estimates(model: ForwardModel, params: Params, example: Any) -> Any | None:
     return jax.tree.map(lambda x: np.asarray(x)[:, None], model.estimated_signal(params, example))
 
 
-def picture_signals(model: ForwardModel, params: Params, example: Any, signal: Any) -> Pictured:
-    """Pictures of the first signals, by caption, if the model's can be looked at."""
+def picture_signals(model: ForwardModel, params: Params, example: Any, signal: Any, estimate: Any | None) -> Pictured:
+    """Pictures of the first signals [s, n, ...], by caption, if the model's can be looked at; and of the `estimate` [s,
+    1, ...], if there is one."""
     if not isinstance(model, PicturedSignals):
         return {}
     example = jax.tree.map(lambda x: x[:MOST_SHOWN], example)
     signal = jax.tree.map(lambda x: x[:MOST_SHOWN, :MOST_PICTURED], signal)
-    # Not as a pytree: the captions have an order.
-    pictured = {name: np.asarray(x) for name, x in model.pictures(params, example, signal).items()}
-    estimate = _estimates(model, params, example)
-    if estimate is not None:
-        of_samples = [name for name, images in pictured.items() if images.shape[1] > 1]
-        shown = model.pictures(params, example, estimate)
-        pictured |= {f"{name}: one estimate": np.asarray(shown[name]) for name in of_samples}
-    return pictured
+    if estimate is None:
+        # Not as a pytree: the captions have an order.
+        return {name: np.asarray(images) for name, images in model.pictures(params, example, signal).items()}
+    both = jax.tree.map(lambda x, y: np.concatenate([x, y[:MOST_SHOWN]], axis=1), signal, estimate)
+    drawn = {name: np.asarray(images) for name, images in model.pictures(params, example, both).items()}
+    of_signals = [name for name, images in drawn.items() if images.shape[1] > 1]
+    of_estimate = {f"{name}: one estimate": drawn[name][:, -1:] for name in of_signals}
+    return {name: x[:, :-1] if name in of_signals else x for name, x in drawn.items()} | of_estimate
 
 
 def _write_pictures(folder: Path, title: str, found: _Found) -> None:

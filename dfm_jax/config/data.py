@@ -7,7 +7,7 @@ from dfm_jax.config.limits import Count, Distance, Path, Range, Share
 
 # What training can be told of target views: `loading/measurements.py`. Of views with masks only a part is observed.
 MEASURED = ("depth", "opacity", "masks", "random_masks")
-VIEW_RULES = ("realestate10k", "co3d", "toy", "captures")  # of `data/loading/view_sampling.py`
+VIEW_RULES = ("realestate10k", "co3d", "toy", "captures", "video")  # of `data/loading/view_sampling.py`
 
 Views = Annotated[int, Range(1, 1000)]
 
@@ -20,8 +20,8 @@ class ViewSamplingConfig:
     nearest.
     """
 
-    # 'realestate10k' (forwards or backwards in a clip), 'co3d' (around an object), 'toy' (by azimuth) or 'captures'
-    # (among the neighbours by pose, whatever the order of the frames)
+    # 'realestate10k' (forwards or backwards in a clip), 'co3d' (around an object), 'toy' (by azimuth), 'captures' (by
+    # pose, among neighbours, whatever the order of the frames) or 'video' (as 'realestate10k', but forwards alone)
     rule: Literal[VIEW_RULES]
     min_frame_gap: Count  # smallest distance between first context and first target frame
     max_frame_gap: Count  # largest one, frames

@@ -38,6 +38,8 @@ class ForwardModelConfig:
     absolute_pose: ClassVar[bool] = False
     takes_measurements: ClassVar[bool] = False  # whether it is trained on more than pictures, `data.measured`
 
+    losses: ClassVar[tuple[str, ...]] = ("estimate",)  # the weights of `loss` that it has terms for
+
     name: str
 
     def rules_with(self, config: Any) -> list[tuple[bool, str]]:
@@ -54,6 +56,25 @@ class ForwardModelConfig:
     def rays_per_example(self, config: Any) -> int | None:
         """Rays that a training step renders for one example; None: the model does not render."""
         return None
+
+
+def deterministic_rules(config: Any, own: Mapping[str, tuple[Any, Any]], chosen: str) -> list[tuple[bool, str]]:
+    """What has no meaning without a noisy observation must be switched off, and not look as if it did something.
+
+    Args:
+      own: further settings by name, each with what it must be.
+      chosen: the setting that makes the model deterministic.
+    """
+    off = {
+        "diffusion.guidance_dropout": (config.diffusion.guidance_dropout, 0.0),
+        "diffusion.high_noise_fraction": (config.diffusion.high_noise_fraction, 0.0),
+        "sample.num_samples": (config.sample.num_samples, 1),
+        "evaluate.num_samples": (config.evaluate.num_samples, 1),
+        "sample.num_steps": (config.sample.num_steps, 1),
+        "sample.guidance": (config.sample.guidance, 1.0),
+    }
+    both = {**off, **own}.items()
+    return [(value == needed, f"{name} must be {needed!r} with {chosen}") for name, (value, needed) in both]
 
 
 class _Models(dict):
@@ -161,6 +182,7 @@ class ModelConfig(ForwardModelConfig):
     estimated for one."""
 
     posed_images = True
+    losses = ("estimate", "coarse", "interlevel", "distortion", "smoothness", "lpips")
 
     name: Literal["radiance_field", "pixelnerf"]
     pixel_grid: Literal["centres", "corners"] = "centres"  # 'corners': the published corner-aligned grid
@@ -266,21 +288,11 @@ class ModelConfig(ForwardModelConfig):
         return rules
 
     def _pixelnerf_rules(self, config: Any) -> list[tuple[bool, str]]:
-        """What has no meaning without a noisy view must be switched off, and not look as if it did something."""
-        off = {
+        own = {
             "model.estimate_size": (self.estimate_size, 0),
             "model.ray_marching.num_conditioning": (self.ray_marching.num_conditioning, 0),
             "loss.estimate": (config.loss.estimate, 0.0),
-            "diffusion.guidance_dropout": (config.diffusion.guidance_dropout, 0.0),
-            "diffusion.high_noise_fraction": (config.diffusion.high_noise_fraction, 0.0),
-            "sample.num_samples": (config.sample.num_samples, 1),
-            "evaluate.num_samples": (config.evaluate.num_samples, 1),
-            "sample.num_steps": (config.sample.num_steps, 1),
-            "sample.guidance": (config.sample.guidance, 1.0),
             "sample.autoregressive_step": (config.sample.autoregressive_step, 0),
             "sample.marching_schedule": (config.sample.marching_schedule, ""),
         }
-        return [
-            (value == needed, f"{name} must be {needed!r} with model.name='pixelnerf'")
-            for name, (value, needed) in off.items()
-        ]
+        return deterministic_rules(config, own, "model.name='pixelnerf'")

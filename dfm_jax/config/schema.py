@@ -10,7 +10,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from dfm_jax.config.data import DataConfig
-from dfm_jax.config.limits import Path, Range, SideOrNone
+from dfm_jax.config.limits import Path, Range, SideOrNone, Weight
 from dfm_jax.config.model import ForwardModelConfig
 from dfm_jax.config.sampling import EvaluateConfig, SampleConfig
 from dfm_jax.config.training import (
@@ -55,9 +55,20 @@ class Config:
                 self.model.takes_measurements or self.data is None or not self.data.measured,
                 "data.measured is for model.name='partial_views', which is trained on it",
             ),
+            *self._rules_of_losses(),
             *(self.model.rules_with(self)),
             (
                 self.sample.num_steps <= self.diffusion.num_timesteps,
                 "sample.num_steps must be at most diffusion.num_timesteps",
             ),
+        ]
+
+    def _rules_of_losses(self) -> list[tuple[bool, str]]:
+        weights = [field.name for field in dataclasses.fields(self.loss) if field.type is Weight]
+        return [
+            (
+                name in self.model.losses or getattr(self.loss, name) == 0,
+                f"loss.{name} must be 0 with model.name={self.model.name!r}, which has no such term",
+            )
+            for name in weights
         ]

@@ -10,6 +10,8 @@ from dfm_jax.data.loading.dataset import SceneDataset
 from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.evaluation.features import Extractor
 from dfm_jax.evaluation.video_distance import VideoNetwork
+from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import in_colour
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import Dists
 from dfm_jax.runs import fingerprints
@@ -64,9 +66,11 @@ def _weights(dists: Dists) -> dict[str, Any]:
 
 
 def true_views(config: Config, data: SceneDataset, views: Sequence[tuple[int, ViewIndices]]) -> dict[str, Any]:
-    """All that the true views of an evaluation depend on, whatever model is evaluated; JSON can hold it."""
+    """All that the true views of an evaluation depend on, whatever model is evaluated that samples pictures in colour;
+    of others, what they sample, too. JSON can hold it."""
     frames = [[number, indices.target.tolist()] for number, indices in views]
-    return {"data": data.fingerprint(), "frames": frames, "image_size": config.image_size}
+    known = {"data": data.fingerprint(), "frames": frames, "image_size": config.image_size}
+    return known if in_colour(make_model(config)) else known | {"observation": config.model.observation}
 
 
 def of_sampling(config: Config) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class GeneratorConfig(ForwardModelConfig):
     depth: Annotated[int, Range(1, 100)]  # residual blocks of each
     decoder_file: Path = ""  # the generator's weights; '': those that come with the package
 
+    def rules_with(self, config: Any) -> list[tuple[bool, str]]:
+        twice = bool(config.init_from and self.decoder_file)
+        own = "init_from brings a generator of its own: leave model.decoder_file empty"
+        return [*super().rules_with(config), (not twice, own)]
+
 
 @struct.dataclass
 class PartialPictures:

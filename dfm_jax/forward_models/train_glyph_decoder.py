@@ -33,7 +33,7 @@ LEARNING_RATE = 2e-3
 def draw(key: Array) -> Glyphs:
     """BATCH of all glyphs that the generator is to know: each stroke is there, is not, or is there in part; so is
     colour."""
-    keys = jax.random.split(key, 7)
+    keys = jax.random.split(key, 8)
     uniform = lambda i, low, high, *shape: jax.random.uniform(keys[i], (BATCH, *shape), minval=low, maxval=high)
     partly = uniform(0, 0, 1, len(glyphs.STROKES))
     whole = jnp.round(partly)
@@ -41,7 +41,7 @@ def draw(key: Array) -> Glyphs:
     return Glyphs(
         strength=jnp.where(in_part, partly, whole),
         hue=uniform(2, 0, 1),
-        saturation=jnp.where(uniform(3, 0, 1) < 0.7, 1.0, jax.random.uniform(keys[0], (BATCH,))),
+        saturation=jnp.where(uniform(3, 0, 1) < 0.7, 1.0, uniform(7, 0, 1)),
         shade=uniform(4, *glyphs.SHADE),
         shift=uniform(5, -glyphs.SHIFT, glyphs.SHIFT, 2),
         half_width=uniform(6, *glyphs.HALF_WIDTH),

@@ -65,7 +65,7 @@ def _example(folder: Path, example: int, pictured: Pictured) -> str:
     """What is shown of one example: a row for each caption."""
     rows = ""
     for number, (caption, images) in enumerate(pictured.items()):
-        shown = images[example, :MOST_PICTURED]
+        shown = images[example]
         stem = f"{PICTURES}/{example:02d}_{number}"
         one = shown.shape[0] == 1
         figures = [

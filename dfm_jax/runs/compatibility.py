@@ -25,6 +25,7 @@ INCIDENTAL = (
     "model.matmul_precision",
     "model.encoder.remat",
     "model.encoder.init_file",
+    "model.decoder_file",
     "model.ray_marching.chunk_size",
     "model.ray_marching.keep",
 )

@@ -157,5 +157,6 @@ class Sampler:
 
     def __repr__(self) -> str:
         size, sample = self.config.image_size, self.config.sample
-        what = f"scenes from photographs of {size} x {size} pixels" if size else self.config.model.name
+        of_scenes = isinstance(make_model(self.config), SceneModel)
+        what = f"scenes from photographs of {size} x {size} pixels" if of_scenes else self.config.model.name
         return f"Sampler({self.name}, step {self.step}: {what}, {sample.sampler} in {sample.num_steps} steps)"

@@ -150,7 +150,7 @@ def _extract(path: Path, folder: Path, count: int) -> dict[str, float]:
       Rejected: the video cannot be read.
     """
     times = video.frame_times(path)
-    wanted = list(times[np.unique(np.linspace(0, len(times) - 1, count).round().astype(int))])
+    wanted = list(times[video.evenly_spread(len(times), count)])
     written: dict[str, float] = {}
     for time, picture in video.decode(path, wanted[0], wanted[-1]):
         if wanted and time >= wanted[0] - video.SAME_TIME:

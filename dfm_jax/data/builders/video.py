@@ -13,6 +13,7 @@ from typing import IO
 
 import imageio_ffmpeg
 import numpy as np
+from jaxtyping import Int
 
 from dfm_jax.errors import Rejected
 
@@ -67,6 +68,11 @@ def decode(path: Path, start: float, stop: float) -> Iterator[tuple[float, bytes
             process.kill()
             process.stdout.close()
             process.wait()
+
+
+def evenly_spread(num_frames: int, count: int) -> Int[np.ndarray, " n"]:
+    """Numbers of up to `count` of a video's frames, the first and the last among them."""
+    return np.unique(np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int))
 
 
 class Pictures:

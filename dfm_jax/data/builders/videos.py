@@ -33,7 +33,7 @@ class VideosSource:
         path = self._videos[name]
         times = video.frame_times(path)
         if self._num_frames is not None:
-            times = times[np.unique(np.linspace(0, len(times) - 1, self._num_frames).round().astype(int))]
+            times = times[video.evenly_spread(len(times), self._num_frames)]
         pictures = video.Pictures(path, times[-1])
         intrinsics = np.array([[FOCAL_LENGTH, 0, 0.5], [0, FOCAL_LENGTH, 0.5], [0, 0, 1]])
         frames = [

@@ -8,6 +8,7 @@ for captures, whose frames are in no order, the gap is the place of context view
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -148,17 +149,23 @@ def neighbours(camera_to_world: np.ndarray, frame: int) -> np.ndarray:
     return order[order != frame]
 
 
-def _realestate10k(
-    rng: np.random.Generator, frames: Frames, config: ViewSamplingConfig, evaluation: bool
+def _clip(
+    rng: np.random.Generator,
+    frames: Frames,
+    config: ViewSamplingConfig,
+    evaluation: bool,
+    *,
+    only_forwards: bool = False,
 ) -> ViewIndices:
-    """A clip: the target lies a gap ahead of the context or behind it. All further views come from the stretch between
-    the two, or, where that is too short, from the frames nearest to it."""
+    """A clip: the target lies a gap ahead of the context, or behind it where nothing moves. All further views come from
+    the stretch between the two, or, where that is too short, from the frames nearest to it."""
     n, is_there = len(frames), _is_there(frames.positions, frames.num_source_frames)
     gap = _gap(rng, tuple(_gaps_of_a_clip(is_there, config)), evaluation)
     lows = np.flatnonzero(is_there[:-gap] & is_there[gap:])
     low = int(lows[rng.integers(len(lows))])
     high = low + gap
-    context, target = map(frames.index, (low, high) if rng.random() < 0.5 else (high, low))
+    forwards = rng.random() < 0.5 or only_forwards
+    context, target = map(frames.index, (low, high) if forwards else (high, low))
     num_context = _num_context(rng, n, config, evaluation)
 
     rest = np.setdiff1d(np.arange(n), (context, target))
@@ -265,8 +272,11 @@ def _azimuth(camera_to_world: np.ndarray) -> np.ndarray:
 
 
 RULES: Mapping[str, Rule] = {
-    "realestate10k": Rule(_realestate10k, lambda config: config.min_frame_gap + 1, gaps=_gaps_of_a_clip),
+    "realestate10k": Rule(_clip, lambda config: config.min_frame_gap + 1, gaps=_gaps_of_a_clip),
     "co3d": Rule(_co3d, lambda config: 2 * config.min_frame_gap, gaps=_gaps_of_an_orbit),
     "toy": Rule(_toy, lambda config: 1),
     "captures": Rule(_captures, lambda config: config.min_frame_gap + 1, compare=views_for_comparison),
+    "video": Rule(
+        functools.partial(_clip, only_forwards=True), lambda config: config.min_frame_gap + 1, gaps=_gaps_of_a_clip
+    ),
 }

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any
 
 from dfm_jax.config.limits import Channels, Range
-from dfm_jax.config.model import EncoderConfig, ForwardModelConfig, settings_of
+from dfm_jax.config.model import EncoderConfig, ForwardModelConfig, deterministic_rules, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +16,8 @@ class MovingConfig:
 
 @settings_of("motion")
 class MotionConfig(ForwardModelConfig):
+    losses = ("prior",)
+
     # The frames that the model makes itself. None: pairs of frames are taken from the config's `data`: the context view
     # and target view 0.
     moving: MovingConfig | None = None
@@ -39,15 +41,11 @@ class MotionConfig(ForwardModelConfig):
         ]
 
     def rules_with(self, config: Any) -> list[tuple[bool, str]]:
-        off = {
-            "sample.num_steps": (config.sample.num_steps, 1),
-            "sample.num_samples": (config.sample.num_samples, 1),
-            "evaluate.num_samples": (config.evaluate.num_samples, 1),
-            "diffusion.high_noise_fraction": (config.diffusion.high_noise_fraction, 0.0),
-        }
-        alone = [
-            (value == needed, f"{name} must be {needed!r} with model.deterministic")
-            for name, (value, needed) in off.items()
+        views = config.data.view_sampling if config.data else None
+        pairs = views is None or views.max_context == views.num_target == 1
+        rules = [
+            *super().rules_with(config),
+            (config.image_size % 4 == 0, "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)"),
+            (pairs, "data.view_sampling.max_context and num_target must be 1: motion is of pairs of frames"),
         ]
-        whole = (config.image_size % 4 == 0, "image_size must be a multiple of 4 (a token covers 4 x 4 pixels)")
-        return [*super().rules_with(config), whole, *(alone if self.deterministic else [])]
+        return rules + (deterministic_rules(config, {}, "model.deterministic") if self.deterministic else [])
