@@ -81,15 +81,21 @@ class Record:
         return [at - self.wanted[shot] for shot, at in came.items()]
 
 
-def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
-    monkeypatch.setattr("dfm_jax.viewer.browser.DEFAULT_FINEST", 128)
-    record = Record(viewer, monkeypatch)
-    page = open_page(chromium, viewer)
-    first = picture_of(page, tmp_path)
-    assert first.std() > 10  # something is seen
+def at_rest(viewer, client) -> np.ndarray:
+    """A browser's camera, once it stands still: it glides on when the mouse is let go, for as many of its frames."""
+    seen = [np.inf, viewer.browser(client).camera().camera_to_world]
 
-    # The mouse turns the camera, and frames of what is seen then come within a second.
-    (client,) = viewer.server.get_clients().values()
+    def stands() -> bool:
+        time.sleep(0.3)
+        seen.append(viewer.browser(client).camera().camera_to_world)
+        return np.array_equal(seen[-1], seen[-2])
+
+    wait_for(stands)
+    return seen[-1]
+
+
+def turn(page, viewer, client, record: Record) -> None:
+    """The mouse turns the camera, and frames of what is seen then come within a second."""
     start = viewer.browser(client).camera().camera_to_world
     page.mouse.move(200, 250)
     page.mouse.down()
@@ -100,9 +106,10 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     wait_for(lambda: record.frames[-1][1].final and len(record.first_frames()) > 2)
     one_call = viewer.scheduler.speed.seconds(CALLS[0] * TILE**2)  # which tells how busy this machine is
     assert min(record.first_frames()[1:]) < max(1.0, 8 * one_call)
-    wait_for(lambda: np.abs(picture_of(page, tmp_path) - first).mean() > 3)
 
-    # Gaussians are seen while the camera moves, and then the field again.
+
+def move_gaussians(viewer, client) -> None:
+    """Gaussians are seen while the camera moves, and then the field again."""
     some = Gaussians(
         means=np.array([[0.0, 0.0, 4.0]]),
         scales=np.full((1, 3), 0.5),
@@ -116,6 +123,31 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     viewer.browser(client)._moved()
     assert motion._handle.visible
     wait_for(lambda: not motion._handle.visible)
+
+
+def drop_connection(viewer, client, record: Record) -> None:
+    """It comes back to the same samples and the same camera, and to frames."""
+    mine = at_rest(viewer, client)
+    record.frames.clear()
+    viewer.server._websock_server.disconnect_all_clients()
+    wait_for(lambda: client.client_id not in viewer.server.get_clients() and viewer.server.get_clients())
+    wait_for(lambda: record.frames and record.frames[-1][1].final)
+    assert len(viewer.session.samples) == 2
+    (again,) = viewer.server.get_clients().values()
+    wait_for(lambda: again.client_id in viewer._browsers)
+    wait_for(lambda: np.abs(viewer.browser(again).camera().camera_to_world - mine).max() < 1e-3)
+
+
+def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
+    monkeypatch.setattr("dfm_jax.viewer.browser.DEFAULT_FINEST", 128)
+    record = Record(viewer, monkeypatch)
+    page = open_page(chromium, viewer)
+    first = picture_of(page, tmp_path)
+    assert first.std() > 10  # something is seen
+    (client,) = viewer.server.get_clients().values()
+    turn(page, viewer, client, record)
+    wait_for(lambda: np.abs(picture_of(page, tmp_path) - first).mean() > 3)
+    move_gaussians(viewer, client)
 
     # Buttons: another sample, and a notification of a value that cannot be.
     page.get_by_text("Sample", exact=True).first.click()
@@ -134,14 +166,5 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     assert np.abs(mine - its).max() > 0.1
     other.close()
     wait_for(lambda: len(viewer.server.get_clients()) == 1)
-
-    # A connection that drops comes back to the same samples, and to frames.
-    record.frames.clear()
-    viewer.server._websock_server.disconnect_all_clients()
-    wait_for(lambda: client.client_id not in viewer.server.get_clients() and viewer.server.get_clients())
-    wait_for(lambda: record.frames and record.frames[-1][1].final)
-    assert len(viewer.session.samples) == 2
-    (again,) = viewer.server.get_clients().values()
-    wait_for(lambda: again.client_id in viewer._browsers)
-    wait_for(lambda: np.abs(viewer.browser(again).camera().camera_to_world - mine).max() < 1e-3)
+    drop_connection(viewer, client, record)
     page.close()
