@@ -1,4 +1,4 @@
-"""Trains the generator of glyphs, and writes its weights to a file; about two minutes on two CPU cores.
+"""Trains the generator of glyphs, and writes its weights to a file; about a minute on two CPU cores.
 
     python -m dfm_jax.forward_models.train_glyph_decoder --out=decoder.npz
 
