@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from dfm_jax.config import DataConfig, ViewSamplingConfig
 from dfm_jax.data.builders import procedural
-from dfm_jax.data.loading import pipeline
+from dfm_jax.data.loading import evaluation_views, pipeline
 from dfm_jax.data.preparing import building, posed_scenes
 from dfm_jax.errors import UserError
 
@@ -276,8 +276,10 @@ def test_scenes_too_short_for_the_rule_are_left_out_and_counted(config, monkeypa
 
 
 def test_more_evaluation_scenes_than_there_are_is_an_error(config):
-    with pytest.raises(UserError, match=r"17 scenes are asked for, but split 'test' .* has 16"):
+    with pytest.raises(UserError, match=r"17 scenes are asked for, but split 'test' .* has 16 .* lower config.sample"):
         pipeline.evaluation_examples(config, image_size=SIZE, num_scenes=17)
+    with pytest.raises(UserError, match=r"lower --results$"):
+        evaluation_views.evaluation_views(config, num_scenes=17, option="--results")
 
 
 def test_a_batch_that_hosts_cannot_share_is_an_error(config):

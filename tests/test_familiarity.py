@@ -100,6 +100,8 @@ def test_other_pictures_take_the_place_of_context_views(tmp_path):
     images = RNG.random((12, SIZE, SIZE, 3)).astype(np.float32)
     kinds = familiarity.other_pictures(images)
     np.testing.assert_allclose(kinds["negatives"] + images[: familiarity.OF_EACH], 1.0)
+    more, fewer = (familiarity.other_pictures(images, count) for count in (12, 3))
+    assert {len(found) for found in more.values()} == {12} and {len(found) for found in fewer.values()} == {3}
     assert all(found.min() >= 0 and found.max() <= 1 and found[0].shape == (SIZE, SIZE, 3) for found in kinds.values())
     given = example(np.zeros((4, 2, SIZE, SIZE, 3)), [True, True])
     made = familiarity.with_pictures(given, kinds["noise"])
@@ -108,5 +110,8 @@ def test_other_pictures_take_the_place_of_context_views(tmp_path):
     config = dfm_jax.load("toy").config
     Image.fromarray((255 * images[0]).astype(np.uint8)).save(tmp_path / "a.png")
     assert familiarity.photographs_in(config, str(tmp_path))["photographs"].shape == (1, 24, 24, 3)
+    for name in "bcd":
+        Image.fromarray((255 * images[0]).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    assert [len(familiarity.photographs_in(config, str(tmp_path), n)["photographs"]) for n in (2, 3, 9)] == [2, 3, 4]
     with pytest.raises(UserError, match="has no pictures"):
         familiarity.photographs_in(config, str(tmp_path / "nowhere"))

@@ -35,7 +35,17 @@ from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.structs import Example
-from dfm_jax.studies import guidance_sweep, steps_sweep
+from dfm_jax.studies import (
+    calibration,
+    familiarity,
+    few_steps,
+    fit_solver,
+    guidance_sweep,
+    savings_sweep,
+    steps_sweep,
+    tilt,
+)
+from dfm_jax.studies.score_distillation import causes, unlike
 from dfm_jax.training import loop
 from dfm_jax.training.setup import make_train_setup
 from tests.programs import environment, run_command
@@ -313,6 +323,27 @@ def test_an_exported_denoiser_is_the_one_in_this_process(case):
 def test_what_only_scenes_can_do_is_one_clear_error(sweep, tmp_path):
     with pytest.raises(UserError, match=r"_sweep needs a model of scenes, and this one is 'linear': it can be trained"):
         sweep(config_of("linear"), tmp_path, tmp_path / "results")
+
+
+READ_COLOURS = {
+    calibration.sweep: {"seeds": [0]},
+    causes.study: {"causes": ["scale"], "options": (1, 16)},
+    familiarity.sweep: {},
+    few_steps.sweep: {"seeds": [0], "chosen": "", "files": [], "at_once": 0},
+    guidance_sweep.sweep: {},
+    savings_sweep.sweep: {"seeds": [0], "chosen": []},
+    steps_sweep.sweep: {},
+    unlike.study: {"options": unlike.Options({}, 1, "")},
+    lambda config, workdir, folder: tilt._of_model(config, workdir): {},
+}
+
+
+@pytest.mark.parametrize("study", READ_COLOURS)
+def test_what_reads_colours_refuses_models_without_them(study, tmp_path):
+    config = read_config(f"{ROOT / 'configs' / 'toy.py'}:tiny,depth", [])
+    with pytest.raises(UserError, match=r"reads colours, and this model, 'partial_views', knows none"):
+        study(config, tmp_path, tmp_path / "results", **READ_COLOURS[study])
+    assert fit_solver._odds(config, ["a scene"], None, {}) == {}  # what is fitted needs no colours
 
 
 class MadeUp:

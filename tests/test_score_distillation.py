@@ -1,6 +1,7 @@
 """The study of score distillation: what a method costs, what is measured, that it goes on, and what it refuses. The
 gradients themselves are tested with closed forms in `test_distillation.py`."""
 
+import dataclasses
 import json
 import pathlib
 import types
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfm_jax.config.command_line import read_config
 from dfm_jax.diffusion.distillation import Prior
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
@@ -19,7 +21,7 @@ from dfm_jax.rendering.ray_sampling import coarse_distances
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.structs import Camera
 from dfm_jax.studies.score_distillation import __main__ as command
-from dfm_jax.studies.score_distillation import causes, pictures, study, unlike
+from dfm_jax.studies.score_distillation import causes, pictures, scene_target, study, unlike
 from dfm_jax.studies.score_distillation.methods import (
     PARTICLES,
     SAMPLED,
@@ -173,6 +175,7 @@ def test_of_vectors_it_measures_moments_and_goes_on_where_it_ended(tmp_path, cap
         ([f"--config={CONFIGS / 'linear.py'}:tiny", "--target=scene"], "needs a model of scenes"),
         ([f"--config={CONFIGS / 'linear.py'}:tiny", "--config.diffusion.guidance_dropout=0.0"], "without context"),
         ([f"--config={CONFIGS / 'toy.py'}:tiny,pixelnerf"], "deterministic"),
+        ([f"--config={CONFIGS / 'toy.py'}:tiny,depth"], "this study reads colours"),
     ],
 )
 def test_mistakes_are_one_clear_error(tmp_path, capsys, untrained_linear, arguments, message):
@@ -226,19 +229,61 @@ def test_causes_are_ranked_by_how_far_they_move_colours_along_a_line(tmp_path):
     assert [row["cause"] for row in ranks] == ["scale", "mean"]
     assert [row["burn"] for row in ranks] == pytest.approx([0.8, 0.0])  # paler than the truth is not less burnt
     assert ranks[0]["saturation"] == pytest.approx(0.8) and ranks[0]["contrast"] == 0
+    assert [(row["from"], row["to"]) for row in ranks] == [(1.0, 100.0), ("samples (DDIM)", "SDS")]
     assert ranks[0]["line"] == "sds" and ranks[0]["of_lines"] == pytest.approx({"sds": 0.8, "ddim": 0.2})
     result = {"causes": found, "ranking": ranks, "truth": truth, "step": 1}
     page = causes_page.write_page(tmp_path, result).read_text()
     assert "saturation from 0.60 at 1 (sds) to 1.80 at 100 (sds)" in page
+    assert "scale of guidance (sds: by 80% from 1 to 100; saturation alone by 80%, contrast alone by 0%)" in page
     assert all((tmp_path / f"{name}.png").stat().st_size > 5_000 for name in found)
 
 
+def test_a_cure_is_told_from_a_cause_by_the_place_with_the_most():
+    cure = [point("30", 1.0, 0.6), point("30", 0.5, 0.55), point("30", 0.0, 0.9)]
+    (row,) = causes.ranking({"parallel": cure}, {"saturation": 0.5, "contrast": 0.2})
+    assert row["from"] == 0.5 and row["to"] == 0.0 and row["burn"] == pytest.approx(0.7)
+    assert "(30: by 70% from 0.5 to 0;" in causes_page.order([row])
+
+
+# The setting that a line of a cause varies, or one of two; and what else a setting brings along.
+VARIED = {
+    "scale": {"scale"},
+    "noise": {"family"},
+    "levels": {"levels", "last_levels"},
+    "rate": {"rate"},
+    "parallel": {"parallel"},
+    "mean": {"family", "averaged"},
+    "field": {"background", "density_bias"},
+    "marching": {"jitter"},
+}
+BROUGHT = {"scale": {"guided"}, "family": {"scale", "guided", "last_levels"}, "levels": {"last_levels"}}
+
+
 def test_every_variant_of_a_cause_changes_one_thing():
-    for name, variants in causes.CAUSES.items():
-        assert name in causes_page.CAUSES
-        assert len({(variant.line, variant.place) for variant in variants}) == len(variants) > 1
-        kinds = {variant.method.kind for variant in variants}
-        assert len(kinds) <= len(variants) and all(variant.method.evaluations <= 8 for variant in variants)
+    config = read_config(f"{CONFIGS / 'toy.py'}:tiny", [])
+    usual = dataclasses.asdict(scene_target.voxels_of(config))
+    settings = lambda each: dataclasses.asdict(each.method) | {"averaged": each.averaged} | (each.voxels or {})
+    assert causes.CAUSES.keys() == causes_page.CAUSES.keys() == VARIED.keys()
+    for name, varied in VARIED.items():
+        variants = causes.variants_of(config, name)
+        assert all(variant.method.evaluations <= 8 for variant in variants)
+        assert name == "mean" or settings(causes.Variant("", "")) | usual in [usual | settings(x) for x in variants]
+        for line in {variant.line for variant in variants}:
+            first, *others = (settings(variant) for variant in variants if variant.line == line)
+            assert others
+            for other in others:
+                changes = {key for key in first if first[key] != other[key]}
+                main = min(changes & varied, key=list(first).index)
+                assert changes - {main} <= BROUGHT.get(main, set())
+        places = [(variant.line, variant.place) for variant in variants]
+        assert len(set(places)) == len(places)
+
+
+def test_causes_that_cannot_be_are_told_before_anything_is_computed(tmp_path):
+    config = read_config(f"{CONFIGS / 'toy.py'}:tiny", [])
+    nowhere = dataclasses.replace(config, sample=dataclasses.replace(config.sample, target_camera=None))
+    with pytest.raises(UserError, match="--causes=marching needs to know where cameras may be"):
+        causes.study(nowhere, tmp_path / "run", tmp_path / "out", causes=["scale", "marching"], options=(1, 16))
 
 
 def test_causes_are_compared_after_as_many_steps_whatever_these_cost(monkeypatch):

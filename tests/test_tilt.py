@@ -7,9 +7,11 @@ import types
 import numpy as np
 import pytest
 
+from dfm_jax.config.command_line import read_config
 from dfm_jax.data.builders.procedural import FEW_PICTURES, ToySource
 from dfm_jax.data.loading import toy_scenes
 from dfm_jax.pages import tilt_page
+from dfm_jax.runs.saved_settings import saved_settings
 from dfm_jax.studies import tilt
 from tests.test_consistency import BOX
 from tests.test_savings_sweep import Boxes, box_scenes
@@ -62,11 +64,46 @@ def test_a_tilted_picture_shows_the_same_scene_from_a_camera_with_the_usual_intr
 def test_the_page_names_models_and_their_training(tmp_path):
     point = {"context_psnr": 20.0, "total_variation": 0.1, "purity": 0.9, "novel_view_agreement": 1.0}
     found = {kind: [{"degrees": angle, **point} for angle in (0.0, 30.0)] for kind in tilt_page.KINDS}
+    found["num_samples"] = 96
     models = {name: found | {"trained_with_roll": roll} for name, roll in (("plain", 0.0), ("rolled", 30.0))}
-    assert tilt_page.KINDS.keys() == {tilt.TILTED, tilt.TURNED_AXES}
-    page = tilt_page.write_page(tmp_path, {"models": models, "num_samples": 96}).read_text()
-    assert "rolled with a roll of 30 degrees" in page and page.count("20.0&nbsp;dB") == 8
+    page = tilt_page.write_page(tmp_path, {"models": models}).read_text()
+    assert "rolled with a roll of 30 degrees, measured with 96 samples" in page and page.count("20.0&nbsp;dB") == 8
     assert (tmp_path / "tilt.png").stat().st_size > 5_000
+
+
+def measured_points(tmp_path, monkeypatch) -> dict[str, list[dict[str, float]]]:
+    """Of the shipped model, by the kind of tilt."""
+    monkeypatch.setattr(tilt, "ANGLES", (0.0, 30.0))
+    monkeypatch.setattr(tilt, "NUM_SAMPLES", 1)
+    settings = {"data.dir": tmp_path, "data.toy_scenes": 2, "sample.num_steps": 2}
+    overrides = [f"--config.{name}={value}" for name, value in settings.items()]
+    found = tilt._of_model(read_config("", overrides, saved_settings("toy")), "toy")
+    assert found["num_samples"] == 16 < tilt.NUM_SCENES  # as many as there are
+    for kind in tilt_page.KINDS:
+        assert [point["degrees"] for point in found[kind]] == [0.0, 30.0]
+        assert all(np.isfinite([point[name] for name, *_ in tilt_page.COLUMNS]).all() for point in found[kind])
+    return {kind: found[kind] for kind in tilt_page.KINDS}
+
+
+def test_samples_that_are_the_truth_are_as_good_at_every_angle(tmp_path, monkeypatch):
+    def sample_all(sampler, finishing, scenes, seed):
+        example = scenes.example
+        views = np.concatenate([example.context.images, example.target.images], axis=1)
+        return np.asarray(example.target.images[:, 0]), views + 0.01, []
+
+    monkeypatch.setattr(tilt, "sample_all", sample_all)
+    points = [point for found in measured_points(tmp_path, monkeypatch).values() for point in found]
+    for point in points:
+        # Of pictures in float32.
+        assert point["context_psnr"] == pytest.approx(40.0, abs=1e-3)
+        assert point["purity"] == point["purity_of_x0"] == point["novel_view_agreement"] == 1.0
+        assert point["total_variation"] == points[0]["total_variation"]
+
+
+@pytest.mark.slow
+def test_a_model_that_saw_no_tilt_knows_the_context_worse_behind_one(tmp_path, monkeypatch):
+    for upright, tilted in measured_points(tmp_path, monkeypatch).values():
+        assert tilted["context_psnr"] < upright["context_psnr"] - 3
 
 
 def test_a_workdir_without_a_model_is_one_clear_error(tmp_path, capsys):

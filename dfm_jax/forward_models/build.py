@@ -13,7 +13,7 @@ from dfm_jax.forward_models.linear import LinearModel
 from dfm_jax.forward_models.motion.choose import make_motion_model
 from dfm_jax.forward_models.partial_views import PartialViews
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
-from dfm_jax.forward_models.protocol import ForwardModel, SceneModel
+from dfm_jax.forward_models.protocol import ForwardModel, SceneModel, in_colour
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
 
 MODELS: Mapping[str, Callable[[Config], ForwardModel]] = {
@@ -41,4 +41,17 @@ def require_scenes(config: Config, what: str) -> None:
         raise UserError(
             f"{what} needs a model of scenes, and this one is {config.model.name!r}: it can be trained, and then "
             "--mode=sample, evaluate or export"
+        )
+
+
+def require_colours(config: Config, what: str) -> None:
+    """Sees that a config's model knows the colours of its scenes, if it has scenes, for `what` reads them.
+
+    Raises:
+      UserError: its target views are no pictures in colour.
+    """
+    if not in_colour(make_model(config)):
+        raise UserError(
+            f"{what} reads colours, and this model, {config.model.name!r}, knows none: its target views are no pictures"
+            " in colour; use a model that was trained on such pictures"
         )

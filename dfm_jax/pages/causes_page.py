@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
-    """Writes the page and the plots that it shows, the cause that moves colours most first."""
+    """Writes the page and the plots that it shows, the cause with a line that burns most first."""
     truth, sections = result["truth"], ""
     for number, row in enumerate(result["ranking"], start=1):
         name = row["cause"]
@@ -49,8 +49,12 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
 
 
 def order(ranking: Sequence[Mapping[str, Any]]) -> str:
-    """The causes in one sentence, by what a line of each adds to saturation and contrast beyond the true ones."""
-    said = lambda row: f"{row['line']}: saturation by {row['saturation']:.0%}, contrast by {row['contrast']:.0%}"
+    """The causes in one sentence, by the burn of a line of each, and between which of its places that is."""
+
+    def said(row: Mapping[str, Any]) -> str:
+        alone = f"saturation alone by {row['saturation']:.0%}, contrast alone by {row['contrast']:.0%}"
+        return f"{row['line']}: by {row['burn']:.0%} from {_place(row['from'])} to {_place(row['to'])}; {alone}"
+
     each = (f"{CAUSES[row['cause']][0].lower()} ({said(row)})" for row in ranking)
     return "What adds to colours beyond the true ones, the most first: " + "; ".join(each) + "."
 
@@ -70,8 +74,11 @@ def _said(point: Mapping[str, Any], name: str, truth: Mapping[str, float]) -> st
 
 
 def _named(point: Mapping[str, Any]) -> str:
-    place = point["place"] if isinstance(point["place"], str) else f"{point['place']:g}"
-    return f"{place} ({point['line']})"
+    return f"{_place(point['place'])} ({point['line']})"
+
+
+def _place(place: float | str) -> str:
+    return place if isinstance(place, str) else f"{place:g}"
 
 
 def _table(points: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,8 @@ from dfm_jax.pages import html
 from dfm_jax.pages.evaluation_page import page
 from dfm_jax.pages.plots import COLOURS, MARKERS, new_figure, save_figure
 
-KINDS = {"tilted": "-", "turned axes": ":"}  # and how their lines are drawn
+TILTED, TURNED_AXES = "tilted", "turned axes"
+KINDS = {TILTED: "-", TURNED_AXES: ":"}  # and how their lines are drawn
 COLUMNS = (
     ("context_psnr", "Context view, rendered", ".1f dB"),
     ("total_variation", "Total variation to the odds", ".3f"),
@@ -22,7 +23,7 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     """Writes the page, and the plot that it shows.
 
     Args:
-      result: of `models` by name, of each of `KINDS` the measures over angles.
+      result: of `models` by name, of each of `KINDS` the measures over angles, and the number of samples behind each.
     """
     plot(folder / "tilt.png", result["models"])
     rows = [
@@ -31,10 +32,11 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
         for kind in KINDS
         for point in found[kind]
     ]
-    roll = {name: found["trained_with_roll"] for name, found in result["models"].items()}
-    trained = "; ".join(f"{name} with a roll of {degrees:g} degrees" for name, degrees in roll.items())
+    told = "{} with a roll of {:g} degrees, measured with {} samples behind each point"
+    about = {name: (found["trained_with_roll"], found["num_samples"]) for name, found in result["models"].items()}
+    trained = "; ".join(told.format(name, *each) for name, each in about.items())
     body = f"""<h1>Photographs of a tilted camera</h1>
-<p class="lead">Trained: {escape(trained)}. {result["num_samples"]} samples behind each point.</p>
+<p class="lead">Trained: {escape(trained)}.</p>
 <img src="tilt.png" alt="Measures over the angle of the tilt" style="max-width:100%">
 {html.measures(rows, COLUMNS, ["Model", "Kind", "Degrees"])}
 <p>Tilted: the picture shows the tilt. Turned axes: it is upright, and the coordinates of its camera alone are turned.

@@ -37,7 +37,7 @@ from dfm_jax.evaluation.calibration import calibrate, honest_draws
 from dfm_jax.evaluation.calibration.known_odds import KnownOdds, known_odds
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.evaluation.uncertainty import places
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.runs import log
 from dfm_jax.runs.barriers import by_first, from_first, is_first
 from dfm_jax.runs.output_folders import replacing
@@ -56,10 +56,11 @@ def sweep(config: Config, workdir: str, folder: Path, seeds: Sequence[int]) -> d
     """Measures every seed, writes the folder, and returns the numbers. The first process does it.
 
     Raises:
-      UserError: the model is deterministic, there is no checkpoint or data set, the data's odds are not known, another
-        process is at it, or the folder cannot be written.
+      UserError: the model has no scenes or no colours, or is deterministic, there is no checkpoint or data set, the
+        data's odds are not known, another process is at it, or the folder cannot be written.
     """
     require_scenes(config, "calibration")
+    require_colours(config, "calibration")
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has one answer, and no odds")
     trained, config = restore_trained(config, workdir), with_data_set(config)

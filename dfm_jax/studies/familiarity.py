@@ -28,7 +28,7 @@ from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.data.pictures.picture_kinds import READ
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation.reference_scenes import FILE, FOLDER, NUM_SAMPLES, SEED, compute, held_out, keep
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.runs import log
 from dfm_jax.runs.barriers import from_first, is_first
 from dfm_jax.sampling.familiarity import FEWEST, PARTS, sample_parts
@@ -49,9 +49,11 @@ def sweep(config: Config, workdir: str, folder: Path, pictures: str = "") -> dic
     """Measures the score, writes the folder, and returns the numbers. The first process does it.
 
     Raises:
-      UserError: there is no checkpoint or data set, or too few held-out scenes, or no photographs in `pictures`.
+      UserError: the model has no scenes or no colours, there is no checkpoint or data set, or too few held-out scenes,
+        or no photographs in `pictures`.
     """
     require_scenes(config, "familiarity")
+    require_colours(config, "familiarity")
     trained, config = restore_trained(config, workdir), with_data_set(config)
 
     def measured() -> dict[str, Any]:
@@ -102,17 +104,18 @@ def roc_area(high: np.ndarray, low: np.ndarray) -> float:
     return float(above.mean() + 0.5 * same.mean())
 
 
-def other_pictures(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Pictures [k, h, w, 3] of each kind that are made by code, those of scenes from the `images` [n, h, w, 3]."""
-    rng, chosen, size = np.random.default_rng(SEED), images[:OF_EACH], images.shape[1]
+def other_pictures(images: np.ndarray, count: int = OF_EACH) -> dict[str, np.ndarray]:
+    """`count` pictures [k, h, w, 3] of each kind that are made by code, those of scenes from the `images`
+    [n, h, w, 3]: not more than these are."""
+    rng, chosen, size = np.random.default_rng(SEED), images[:count], images.shape[1]
 
     def texture() -> np.ndarray:
         grid = rng.integers(0, 256, (int(rng.integers(2, 12)),) * 2 + (3,), np.uint8)
         return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
 
     return {
-        "noise": rng.random((OF_EACH, size, size, 3), np.float32),
-        "textures": np.stack([texture() for _ in range(OF_EACH)]),
+        "noise": rng.random((count, size, size, 3), np.float32),
+        "textures": np.stack([texture() for _ in range(count)]),
         "negatives": 1 - chosen,
         "upside down": chosen[:, ::-1],
         "other colours": chosen[..., [1, 2, 0]],
@@ -128,14 +131,15 @@ def with_pictures(example: Example, images: np.ndarray) -> Example:
     return chosen.replace(context=context, index=np.arange(count, dtype=np.int32))
 
 
-def photographs_in(config: Config, folder: str) -> dict[str, np.ndarray]:
-    """The photographs below a folder, evenly chosen, at the model's size; none where no folder is named."""
+def photographs_in(config: Config, folder: str, most: int = MOST_PHOTOGRAPHS) -> dict[str, np.ndarray]:
+    """The photographs below a folder, evenly chosen where there are more than `most`, at the model's size; none where
+    no folder is named."""
     if not folder:
         return {}
     files = sorted(path for path in Path(folder).expanduser().rglob("*") if path.suffix.lower() in READ)
     if not files:
         raise UserError(f"--pictures={folder} has no pictures")
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MOST_PHOTOGRAPHS).astype(int))]
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, most).astype(int))]
     background = config.model.background
     opened = [open_photograph(path, background).image for path in chosen]
     squares = [square_photograph(image, np.eye(3), config.image_size, "centre", background)[0] for image in opened]

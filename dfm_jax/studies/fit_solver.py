@@ -41,7 +41,7 @@ from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.calibration.reading import UNSEEN
 from dfm_jax.evaluation.image_metrics import total_variation
 from dfm_jax.forward_models.build import make_model
-from dfm_jax.forward_models.protocol import GeneratingModel
+from dfm_jax.forward_models.protocol import GeneratingModel, in_colour
 from dfm_jax.runs import fingerprints, log
 from dfm_jax.runs.output_folders import writing_file
 from dfm_jax.runs.saved_settings import saved_settings
@@ -187,8 +187,8 @@ def _seen(few: DiffusionSampler, solver: Free, references: Sequence[Reference], 
 
 def _odds(config: Config, names: Sequence[str], example: Any, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
     """Total variation of what samples [b, h, w, 3] show to its odds, of each of `drawn`; none where these are not
-    known."""
-    if not names:
+    known, or the model knows no colours, by which they are read."""
+    if not names or not in_colour(make_model(config)):
         return {}
     data = pipeline.open_dataset(config.data.dir, config.data.name, config.data.split)
     if (kind := known_odds(data)) is None:

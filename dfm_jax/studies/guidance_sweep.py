@@ -37,7 +37,7 @@ from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.appearance import appearance
 from dfm_jax.evaluation.image_metrics import psnr
 from dfm_jax.evaluation.scores import LARGEST_PSNR
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.pages import guidance_page, plots
 from dfm_jax.runs import log
 from dfm_jax.runs.barriers import by_first, failing_together, from_first, is_first
@@ -79,10 +79,11 @@ def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str,
     """Measures every cure at every scale, writes the plots, and returns the numbers.
 
     Raises:
-      UserError: the model knows no guidance, there is no checkpoint or data set, another process is at it, or the
-        folder cannot be written.
+      UserError: the model has no scenes, no colours or no guidance, there is no checkpoint or data set, another
+        process is at it, or the folder cannot be written.
     """
     require_scenes(config, "guidance_sweep")
+    require_colours(config, "guidance_sweep")
     if config.model.deterministic or config.diffusion.guidance_dropout == 0:
         raise UserError(
             "this config trains a model that knows no guidance: config.diffusion.guidance_dropout must be above 0, "

@@ -141,4 +141,4 @@ def of_honest_draws(scenes: SampledScenes) -> dict[str, float]:
     """The `total_variation_of_honest_draws` that as many samples have on average; nothing where odds are not known."""
     if (kind := known_odds(scenes.data)) is None:
         return {}
-    return {"total_variation_of_honest_draws": expected_total_variation(len(scenes.pairs), kind.odds.ravel())}
+    return {"total_variation_of_honest_draws": expected_total_variation(len(scenes.pairs), kind.odds.ravel().tolist())}

@@ -30,7 +30,7 @@ from dfm_jax.config import Config
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.pages import plots
 from dfm_jax.runs import log
 from dfm_jax.runs.barriers import by_first, from_first, is_first
@@ -56,10 +56,11 @@ def sweep(
     """Measures every way, writes the folder, and returns the numbers. The first process does it.
 
     Raises:
-      UserError: the model is deterministic, a setting is not known or not possible, there is no checkpoint or data set,
-        another process is at it, or the folder cannot be written.
+      UserError: the model has no scenes or no colours, or is deterministic, a setting is not known or not possible,
+        there is no checkpoint or data set, another process is at it, or the folder cannot be written.
     """
     require_scenes(config, "savings_sweep")
+    require_colours(config, "savings_sweep")
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     trained, config = restore_trained(config, workdir), with_data_set(config)

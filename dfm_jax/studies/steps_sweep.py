@@ -36,7 +36,7 @@ from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration import calibrate
 from dfm_jax.evaluation.calibration.known_odds import known_odds
 from dfm_jax.evaluation.image_metrics import psnr
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.models import lpips
 from dfm_jax.pages import plots
 from dfm_jax.runs import log
@@ -61,10 +61,11 @@ def sweep(config: Config, workdir: str | os.PathLike, folder: Path) -> dict[str,
     """Measures every sampler, spacing and number of steps, writes the plot, and returns the numbers.
 
     Raises:
-      UserError: the model is deterministic, there is no checkpoint or data set, another process is at it, or the
-        folder cannot be written.
+      UserError: the model has no scenes or no colours, or is deterministic, there is no checkpoint or data set, another
+        process is at it, or the folder cannot be written.
     """
     require_scenes(config, "steps_sweep")
+    require_colours(config, "steps_sweep")
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     with failing_together():

@@ -55,7 +55,12 @@ def load_views(
 
 
 def evaluation_views(
-    config: DataConfig, *, num_scenes: int, seed: int = 0, fewer: bool = False
+    config: DataConfig,
+    *,
+    num_scenes: int,
+    seed: int = 0,
+    fewer: bool = False,
+    option: str = "config.sample.num_scenes",
 ) -> list[tuple[int, ViewIndices]]:
     """Different scenes of the evaluation split, always the same, with the fewest context views that training sees.
 
@@ -64,6 +69,7 @@ def evaluation_views(
 
     Args:
       fewer: whether all usable scenes will do, where there are not as many as asked for.
+      option: or setting which says how many, to be named where there are not as many.
 
     Raises:
       UserError: no data set, no usable scene, or (without `fewer`) not as many as asked for.
@@ -80,7 +86,7 @@ def evaluation_views(
     if len(usable) < num_scenes and not fewer:
         raise UserError(
             f"{num_scenes} scenes are asked for, but split '{config.eval_split}' of {data.path} has {len(usable)} that "
-            "can be used; lower config.sample.num_scenes"
+            f"can be used; lower {option}"
         )
     chosen = np.random.default_rng(seed).permutation(usable)[:num_scenes].tolist()
     for index, number in enumerate(chosen):

@@ -8,8 +8,8 @@ Varies one setting of guided score distillation (sds-7.5) at a time, in the same
 with and without the sigmoid that bounds colours; the `parallel` part of guidance; the `mean` of a mixture; the
 `field`'s background and density, and the `marching` noise along rays (these two of scenes). Writes `index.html`, a plot
 a cause, and `causes.json` to `<workdir>/score_distillation_causes/`; the last line on standard output is that JSON,
-with a `ranking` of the causes by what they add to saturation and contrast beyond those of true images. It goes on where
-it was interrupted.
+with a `ranking` of the causes by their `burn`, the most that one of their lines adds to what saturation and contrast
+have beyond those of true images, `from` which of its places `to` which. It goes on where it was interrupted.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from dfm_jax.config import Config
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.runs import fingerprints, log
 from dfm_jax.runs.barriers import from_first, is_first
 from dfm_jax.runs.output_folders import writing_to
@@ -114,7 +114,7 @@ def variants_of(config: Config, cause: str) -> list[Variant]:
     """
     if not any(variant.voxels for variant in CAUSES[cause]):
         return CAUSES[cause]
-    scene_target.require_cameras(config, {cause: BASE})
+    scene_target.require_cameras(config, f"--causes={cause}")
     usual = dataclasses.asdict(scene_target.voxels_of(config))
     return [dataclasses.replace(variant, voxels=usual | variant.voxels) for variant in CAUSES[cause]]
 
@@ -126,10 +126,13 @@ def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], 
       options: numbers of steps, and of results, at least.
 
     Raises:
-      UserError: the model has no scenes or knows no guidance, there is no checkpoint or data set, another process is at
-        it, or the folder cannot be written.
+      UserError: the model has no scenes, no colours or no guidance, a cause is of scenes and the config does not know
+        where cameras may be, there is no checkpoint or data set, another process is at it, or the folder cannot be
+        written.
     """
     require_scenes(config, "this study")
+    require_colours(config, "this study")
+    variants = {name: variants_of(config, name) for name in causes}
     trained = restore_trained(config, workdir)
     if not trained.trained_with["diffusion"]["guidance_dropout"]:
         raise UserError(f"the model in {workdir} was trained with diffusion.guidance_dropout=0: it knows no guidance")
@@ -137,13 +140,13 @@ def study(config: Config, workdir: str, folder: Path, *, causes: Sequence[str], 
 
     def run() -> dict[str, Any]:
         with writing_to(folder, "distilling scores", "what is complete stays, and the same command goes on"):
-            scenes = measures.scenes_of(config, -(-options[1] // PARTICLES))
+            scenes = measures.scenes_of(config, -(-options[1] // PARTICLES), "--results")
             source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"seed": config.seed}
             source |= {"steps": options[0], "scenes": len(scenes.views)}
             found = {}
-            for name in causes:
+            for name in variants:
                 measured = partial(_measured, config, trained.params, scenes, options[0])
-                found[name] = [_kept(folder, variant, source, measured) for variant in variants_of(config, name)]
+                found[name] = [_kept(folder, variant, source, measured) for variant in variants[name]]
             truth = measures.of_truth(scenes)
             result = {"causes": found, "ranking": ranking(found, truth), "truth": truth}
             result |= {"step": trained.step, "made_from": source}
@@ -183,8 +186,10 @@ def _measured(
 
 def ranking(found: Mapping[str, Sequence[Mapping[str, Any]]], truth: Mapping[str, float]) -> list[dict[str, Any]]:
     """The causes by `burn`, the most that one of their lines adds to what saturation and contrast together have beyond
-    true images, relative to these; what pale pictures lack makes up for nothing. Also which `line` that is, what it
-    adds to each alone, and the `burn` `of_lines`: another line of the same cause may hardly burn."""
+    true images, relative to these; what pale pictures lack makes up for nothing. Also which `line` that is, `from` its
+    place with the least `to` that with the most, which may be where the setting is dropped; what the line adds to
+    `saturation` and to `contrast` alone, maybe between other places; and the `burn` `of_lines`: another line of the
+    same cause may hardly burn."""
     rows = [{"cause": cause, **_burn(points, truth)} for cause, points in found.items()]
     return sorted(rows, key=lambda row: -row["burn"])
 
@@ -192,15 +197,18 @@ def ranking(found: Mapping[str, Sequence[Mapping[str, Any]]], truth: Mapping[str
 def _burn(points: Sequence[Mapping[str, Any]], truth: Mapping[str, float]) -> dict[str, Any]:
     measures = ("saturation", "contrast")
 
-    def added(line: str, *names: str) -> float:
+    def added(line: str, *names: str) -> tuple[float, float | str, float | str]:
+        """How much more the place with the most has than that with the least, and both: the least first."""
         excess = lambda point: sum(max(0.0, point[name] / truth[name] - 1) for name in names)
-        values = [excess(point) for point in points if point["line"] == line]
-        return max(values) - min(values)
+        mine = sorted((point for point in points if point["line"] == line), key=excess)
+        return excess(mine[-1]) - excess(mine[0]), mine[0]["place"], mine[-1]["place"]
 
     of_lines = {line: added(line, *measures) for line in dict.fromkeys(point["line"] for point in points)}
-    most = max(of_lines, key=of_lines.__getitem__)
-    alone = {name: added(most, name) for name in measures}
-    return {"burn": of_lines[most], "line": most, **alone, "of_lines": of_lines}
+    most = max(of_lines, key=lambda line: of_lines[line][0])
+    burn, least, largest = of_lines[most]
+    alone = {name: added(most, name)[0] for name in measures}
+    only = {line: each for line, (each, _, _) in of_lines.items()}
+    return {"burn": burn, "line": most, "from": least, "to": largest, **alone, "of_lines": only}
 
 
 @log.command

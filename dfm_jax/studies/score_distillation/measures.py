@@ -28,13 +28,16 @@ from dfm_jax.structs import Example
 from dfm_jax.studies.held_out_scenes import HeldOutScenes
 
 
-def scenes_of(config: Config, num_scenes: int) -> HeldOutScenes:
+def scenes_of(config: Config, num_scenes: int, option: str) -> HeldOutScenes:
     """The scenes that everything is measured on, with a novel view at least.
+
+    Args:
+      option: of the command, which says how many.
 
     Raises:
       UserError: the data set is not there, or has not as many.
     """
-    return HeldOutScenes.of(config, num_scenes, max(2, config.evaluate.num_target))
+    return HeldOutScenes.of(config, num_scenes, max(2, config.evaluate.num_target), option=option)
 
 
 def of_truth(scenes: HeldOutScenes) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Results of one method as a file, so that a study that was interrupted goes on where it ended.
 
-A file is `results/<target>-<method>-<evaluations>-<results>.npz`: the pictures, 8 bits, and a record of numbers and of
-what they were made from.
+A file in `results/` has the pictures, 8 bits, and a record of numbers and of what they were made from. Each study names
+its own: of methods by target, method, and numbers of evaluations and results; of causes by the family of the method and
+a fingerprint of what it is made from; of unlike pictures by their kind, the method and its number of evaluations.
 """
 
 import json

@@ -6,7 +6,6 @@ Letters: `s` example, `n` results behind each, `b` those that are computed at on
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -33,14 +32,16 @@ CONTEXT_WEIGHT = 5.0  # of the difference to the photograph
 GROUPS_AT_ONCE = {"cpu": 1}  # elsewhere, all
 
 
-def require_cameras(config: Config, methods: Mapping[str, Method]) -> None:
-    """Raises:
-    UserError: it is not known where cameras are, or a method cannot be used for scenes.
+def require_cameras(config: Config, what: str) -> None:
+    """Sees that scenes can be optimised, for `what` asks for it.
+
+    Raises:
+      UserError: the config does not know where cameras may be.
     """
     if config.sample.target_camera is None:
-        raise UserError("--target=scene needs to know where cameras may be: set config.sample.target_camera")
-    if any(method.family == "dds" for method in methods.values()):
-        raise UserError("--target=scene: dds edits a picture, and there is none of a scene; leave it out of --methods")
+        raise UserError(
+            f"{what} needs to know where cameras may be: set config.sample.target_camera, or leave {what} out"
+        )
 
 
 def voxels_of(config: Config) -> Voxels:

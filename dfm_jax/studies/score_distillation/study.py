@@ -19,7 +19,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.evaluation import made_from
 from dfm_jax.evaluation.calibration import toy_modes
 from dfm_jax.examples import held_out_examples
-from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.build import make_model, require_colours, require_scenes
 from dfm_jax.forward_models.protocol import SceneModel
 from dfm_jax.runs import fingerprints
 from dfm_jax.runs.barriers import from_first
@@ -53,11 +53,12 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
     """Runs the methods, writes the folder, and returns the numbers. The first process does it.
 
     Raises:
-      UserError: the model is deterministic or knows no guidance, there is no checkpoint or data set, another process is
-        at it, or the folder cannot be written.
+      UserError: the model is deterministic, or knows no guidance or no colours, there is no checkpoint or data set,
+        another process is at it, or the folder cannot be written.
     """
     if getattr(config.model, "deterministic", False):
         raise UserError("this config's model is deterministic: there is no score to distil")
+    require_colours(config, "this study")
     trained = restore_trained(config, workdir)
     if not trained.trained_with["diffusion"]["guidance_dropout"]:
         raise UserError(
@@ -65,8 +66,8 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
             "without context, with which most methods compare"
         )
     scenes = isinstance(make_model(config), SceneModel)
-    if "scene" in options.targets and not scenes:
-        raise UserError(f"--target=scene needs a model of scenes, and this one is {config.model.name!r}")
+    if "scene" in options.targets:
+        _require_scene_target(config, options.methods)
     config = with_data_set(config) if scenes else config
 
     def run() -> dict[str, Any]:
@@ -82,17 +83,25 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
     return from_first(run)
 
 
+def _require_scene_target(config: Config, methods: Mapping[str, Method]) -> None:
+    """Raises:
+    UserError: the model has no scenes, it is not known where cameras are, or a method cannot be used for scenes.
+    """
+    require_scenes(config, "--target=scene")
+    scene_target.require_cameras(config, "--target=scene")
+    if any(method.family == "dds" for method in methods.values()):
+        raise UserError("--target=scene: dds edits a picture, and there is none of a scene; leave it out of --methods")
+
+
 def _of_scenes(config: Config, trained: Sampler, folder: Path, options: Options) -> tuple[dict[str, Any], Shown]:
     num_scenes = -(-options.num_results // PARTICLES)
-    scenes = measures.scenes_of(config, num_scenes)
+    scenes = measures.scenes_of(config, num_scenes, "--results")
     source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"scenes": num_scenes}
     result: dict[str, Any] = {"truth": measures.of_truth(scenes), "step": trained.step, "made_from": source}
     if toy_modes.has_known_odds(scenes.data):
         result["honest"] = measures.limits(num_scenes * PARTICLES)
     shown = {}
     for target in options.targets:
-        if target == "scene":
-            scene_target.require_cameras(config, options.methods)
         measured = partial(MEASURED[target], config, trained.params, scenes, options.num_evaluations)
         found = _run_all(folder, target, source | {"seed": config.seed}, options, measured)
         name = SECTIONS[target]

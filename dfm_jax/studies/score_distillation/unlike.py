@@ -4,13 +4,13 @@
         [--methods=dpm-solver++,sds-7.5,vsd] [--of_each=9] [--out=DIR] [--config.FIELD=VALUE ...]
 
 Puts other pictures in the place of the context views of held-out scenes: noise, textures, and these views as negatives,
-upside down and with their colours exchanged, and photographs below FOLDER; `--of_each` many. Of each kind and method:
-`context_psnr`, how the scene behind a result looks from where the picture was taken; `saturation`, `contrast`,
-`diversity`, `mode_purity` and `agreement` of novel views; and the `estimate`, the answer of the deterministic model
-that sampling starts from (pixelNeRF's). How early it is seen: at every step of sampling the areas under the ROC curve
-by which the predicted scene's `context_error`, its distance to the estimate and the `spread` of results tell these
-pictures from held-out ones. Writes `index.html`, two plots, results behind the first pictures and `unlike.json` to
-`<workdir>/score_distillation_unlike/`; the last line on standard output is that JSON.
+upside down and with their colours exchanged, and photographs below FOLDER; `--of_each` many, or all photographs where
+these are fewer. Of each kind and method: `context_psnr`, how the scene behind a result looks from where the picture was
+taken; `saturation`, `contrast`, `diversity`, `mode_purity` and `agreement` of novel views; and the `estimate`, the
+answer of the deterministic model that sampling starts from (pixelNeRF's). How early it is seen: at every step of
+sampling the areas under the ROC curve by which the predicted scene's `context_error`, its distance to the estimate and
+the `spread` of results tell these pictures from held-out ones. Writes `index.html`, two plots, results behind the first
+pictures and `unlike.json` to `<workdir>/score_distillation_unlike/`; the last line on standard output is that JSON.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from dfm_jax.config import Config
 from dfm_jax.data.make_toy import with_data_set
 from dfm_jax.errors import Parser, UserError
 from dfm_jax.evaluation import made_from
-from dfm_jax.forward_models.build import require_scenes
+from dfm_jax.forward_models.build import require_colours, require_scenes
 from dfm_jax.runs import fingerprints, log
 from dfm_jax.runs.barriers import from_first, is_first
 from dfm_jax.runs.output_folders import writing_to
@@ -68,10 +68,11 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
     """Measures every kind of picture, writes the folder, and returns the numbers. The first process does it.
 
     Raises:
-      UserError: the model has no scenes, is deterministic or knows no guidance, there is no checkpoint or data set, or
-        no photograph in the folder, another process is at it, or the folder cannot be written.
+      UserError: the model has no scenes or no colours, is deterministic or knows no guidance, there is no checkpoint or
+        data set, or no photograph in the folder, another process is at it, or the folder cannot be written.
     """
     require_scenes(config, "this study")
+    require_colours(config, "this study")
     trained = restore_trained(config, workdir)
     if config.model.deterministic or not trained.trained_with["diffusion"]["guidance_dropout"]:
         raise UserError(f"the model in {workdir} knows no guidance: there is no score without context to compare with")
@@ -79,10 +80,10 @@ def study(config: Config, workdir: str, folder: Path, options: Options) -> dict[
 
     def run() -> dict[str, Any]:
         with writing_to(folder, "sampling behind other pictures", "what is complete stays"):
-            scenes = measures.scenes_of(config, options.of_each)
+            scenes = measures.scenes_of(config, options.of_each, "--of_each")
             known = np.asarray(scenes.example.context.images[:, 0])
-            kinds = {HELD_OUT: known} | other_pictures(known) | photographs_in(config, options.folder)
-            kinds = {kind: _evenly(images, options.of_each) for kind, images in kinds.items()}
+            kinds = {HELD_OUT: known} | other_pictures(known, options.of_each)
+            kinds |= photographs_in(config, options.folder, options.of_each)
             source = made_from.model_and_data(trained.params, trained.step, scenes.data) | {"seed": config.seed}
             found, steps, rows = {}, {}, {}
             for kind, images in kinds.items():
@@ -131,11 +132,6 @@ def _of_kind(
     estimate = np.asarray(_estimates(sampler, jax.device_put(scenes.example)))
     shown = [np.asarray(scenes.example.context.images[0, 0]), estimate[0], *results]
     return found | {"estimate": measures.of_pictures(scenes, estimate[:, None])}, shown
-
-
-def _evenly(images: np.ndarray, count: int) -> np.ndarray:
-    """As many of some pictures, or all: from all parts of what they were chosen from."""
-    return images[np.unique(np.linspace(0, len(images) - 1, count).astype(int))]
 
 
 @jax.jit
