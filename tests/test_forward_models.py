@@ -342,7 +342,7 @@ READ_COLOURS = {
 def test_what_reads_colours_refuses_models_without_them(study, tmp_path):
     config = read_config(f"{ROOT / 'configs' / 'toy.py'}:tiny,depth", [])
     with pytest.raises(UserError, match=r"reads colours, and this model, 'partial_views', knows none"):
-        study(config, tmp_path, tmp_path / "results", **READ_COLOURS[study])
+        study(config, str(tmp_path), tmp_path / "results", **READ_COLOURS[study])
     assert fit_solver._odds(config, ["a scene"], None, {}) == {}  # what is fitted needs no colours
 
 
