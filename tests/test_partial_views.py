@@ -2,11 +2,13 @@
 
 import dataclasses
 import pathlib
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import ConfigError
@@ -16,13 +18,14 @@ from dfm_jax.data.loading.view_sampling import ViewIndices
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.evaluation.recorded_views import as_recorded
-from dfm_jax.evaluation.scores import SceneSamples
 from dfm_jax.forward_models.partial_views import PartialViews
+from dfm_jax.forward_models.radiance_field import rendered_scenes
 from dfm_jax.forward_models.radiance_field.observations import LUMA
+from dfm_jax.forward_models.radiance_field.rendering import image_rays
 from dfm_jax.losses import training_loss
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.rendering.ray_marching import render_single_pass
-from dfm_jax.structs import Example, Measurements, Rays, RenderedViews, Rendering, Scene, Views
+from dfm_jax.structs import Camera, Example, Measurements, Rays, RenderedViews, Rendering, Scene, Views
 from tests.test_forward_models import OF_ESTIMATE, SMALL_SCENES
 from tests.tiny import jit, random_params
 
@@ -97,6 +100,51 @@ def test_several_records_share_the_channels():
     np.testing.assert_array_equal(both, np.concatenate([grey[..., :2], depth[..., :1]], axis=-1))
 
 
+def test_grey_is_no_matrix_product_which_accelerators_round():
+    model, rendering = model_of("grey"), seen(lambda points: points[..., 2] > 2)
+    assert "dot_general" not in str(jax.make_jaxpr(lambda it: model.recorded(it, SCENE).rgb)(rendering))
+
+
+@pytest.mark.parametrize("variant", ["depth", "silhouette", "grey", "masked"])
+def test_what_cameras_see_of_scenes_is_what_is_observed_along_their_rays(variant, monkeypatch):
+    """Of two scenes that end elsewhere, and three cameras."""
+
+    def rendered(params, networks, scene, rays, keys=None, cache=None):
+        opacity = jnp.abs(rays.directions[..., :1])
+        depth = opacity[..., 0] * (scene.near + 0.3 * (scene.far - scene.near))[:, None]
+        return Rendering((rays.directions + 1) / 2, depth, rays.directions[..., :0], opacity, opacity)
+
+    monkeypatch.setattr(rendered_scenes, "render", rendered)
+    model, scene = model_of(variant), Scene(None, jnp.array([NEAR, 2.0]), jnp.array([FAR, 9.0]))
+    turned = Rotation.from_rotvec(np.linspace(0, 1, 18).reshape(6, 3)).as_matrix()
+    pose = np.tile(np.eye(4), (2, 3, 1, 1))
+    pose[..., :3, :3] = turned.reshape(2, 3, 3, 3)
+    cameras = Camera(jnp.asarray(pose), jnp.tile(toy_scenes.intrinsics(), (2, 3, 1, 1)))
+    views = model.render({}, scene, cameras, 4, 5)
+    rays = image_rays(cameras, 4, 5, model.config.pixel_grid)
+    observed = model.observe({}, scene, jax.tree.map(lambda x: x.reshape(2, 60, 3), rays))
+    np.testing.assert_array_equal(views.rgb.reshape(2, 60, 3), observed.rgb)
+    np.testing.assert_array_equal(views.depth.reshape(2, 60), observed.depth)
+
+
+def test_behind_everything_cameras_record_what_rays_show_that_meet_nothing():
+    model = model_of("depth", **{"model.observation": "grey+depth", "model.ray_marching.background": 0.25})
+    empty = RenderedViews(jnp.full((1, 3), 0.25), depth=jnp.zeros(1), opacity=jnp.zeros(1))
+    rendering = Rendering(empty.rgb, empty.depth, empty.rgb, empty.opacity[:, None], empty.depth[:, None])
+    recorded = model.recorded(jax.tree.map(lambda x: x[None], rendering), SCENE).rgb[0, 0]
+    np.testing.assert_array_equal(model.background, recorded)
+    np.testing.assert_allclose(recorded, [0.25, 0.25, 1])
+
+
+def test_the_pixels_of_masked_views_are_drawn_once(monkeypatch):
+    config, sample_pixels = config_of("masked"), Mock(wraps=rendered_scenes.sample_pixels)
+    monkeypatch.setattr(rendered_scenes, "sample_pixels", sample_pixels)
+    keys = jax.random.split(jax.random.key(0), 1)
+    query, _ = jax.eval_shape(PartialViews.from_config(config).supervision, synthetic_example(config, 1), keys)
+    assert query.observed.shape == query.rays.origins.shape[:2]
+    sample_pixels.assert_called_once()
+
+
 def test_the_loss_of_a_masked_view_does_not_see_what_is_hidden():
     config = config_of("masked", **{"train.batch_size": 2})
     model, schedule = PartialViews.from_config(config), cosine_schedule(config.diffusion.num_timesteps)
@@ -135,7 +183,7 @@ def toy() -> tuple[SceneRecord, np.ndarray]:
     return record, made.images.astype(np.float32) / 255
 
 
-def told(toy, *names: str, flip: bool = False, scale: float = 1.0) -> tuple[Example, Example]:
+def told(toy, *names: str, flip: bool = False, scale: float = 1.0, seed: int = 0) -> tuple[Example, Example]:
     """An example of front and back, and the same with what was asked for."""
     record, pictures = toy
     views = lambda frames: Views(pictures[frames][:, :, :: -1 if flip else 1], None, None, np.ones(len(frames), bool))
@@ -143,7 +191,7 @@ def told(toy, *names: str, flip: bool = False, scale: float = 1.0) -> tuple[Exam
     example = Example(views(indices.context), views(indices.target), None, None, None)
     data = SceneDataset(pathlib.Path("data/toy"), "train", ("toy",), (len(pictures),), 0, None, (None,))
     vars(data)["_frames"] = [{}] * len(pictures)  # without masks
-    rng, given = np.random.default_rng(0), jax.tree.map(np.copy, example)
+    rng, given = np.random.default_rng(seed), jax.tree.map(np.copy, example)
     found = measurements.with_measurements(given, data, record, indices, names, rng, flip=flip, scale=scale)
     return example, found
 
@@ -174,6 +222,15 @@ def test_nothing_is_left_of_what_a_mask_hides(toy):
     assert 0.6 < np.mean(shares) < 0.75 and np.max(shares) > 0.9
 
 
+def test_a_tenth_of_the_masked_examples_is_whole_as_those_to_sample_from(toy):
+    whole = []
+    for seed in range(400):
+        example, found = told(toy, "random_masks", seed=seed)
+        given = np.array_equal(found.context.images, example.context.images)
+        whole.append((given, bool(found.target.measured.observed.all())))
+    assert all(given == shown for given, shown in whole) and 0.06 < np.mean(whole) < 0.14
+
+
 @pytest.mark.parametrize("name", ["depth", "opacity", "masks"])
 def test_what_a_data_set_does_not_know_is_one_clear_error(name, toy):
     photographs = dataclasses.replace(toy[0], attributes={}), toy[1]
@@ -198,15 +255,11 @@ def test_settings_that_do_not_go_together_are_named(variant, setting, said):
         read_config(f"{CONFIG}:tiny,{variant}", [f"--config.{setting}"])
 
 
-def test_evaluation_looks_at_records_of_renderings_and_of_true_views():
+def test_evaluation_looks_at_records_of_true_views():
     config = config_of("depth")
     model, example = PartialViews.from_config(config), jax.tree.map(lambda x: x[0], synthetic_example(config, 1))
     depth = np.asarray(example.target.measured.depth)
-    met, rgb = np.isfinite(depth), np.zeros((*depth.shape, 3), np.float32)
-    rendered = RenderedViews(rgb, np.where(met, depth, 0), met.astype(np.float32))  # of a model that knows the truth
-    samples = SceneSamples(jax.tree.map(lambda x: x[None], rendered), rgb[:1], rgb[0])
-    true, shown = as_recorded(model, example, samples)
-    expected = (np.where(met, depth, example.far) - example.near) / (example.far - example.near)
+    true = as_recorded(model, example)
+    expected = (np.where(np.isfinite(depth), depth, example.far) - example.near) / (example.far - example.near)
     np.testing.assert_allclose(true.target.images, np.repeat(expected[..., None], 3, axis=-1), atol=1e-6)
-    np.testing.assert_allclose(shown.views.rgb[0], true.target.images, atol=1e-6)
     assert np.isnan(true.context.images).all()  # of which nothing was measured

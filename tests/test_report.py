@@ -22,7 +22,7 @@ def views(images: np.ndarray, valid: list[bool]) -> Views:
 
 
 @pytest.fixture
-def made(tmp_path):
+def pictured() -> tuple[Example, SampledImages]:
     """Two context views and a padding one, one target view; samples that are off by 0.1 from contexts and truth."""
     contexts, truth = np.full((3, SIZE, SIZE, 3), 0.5), np.full((1, SIZE, SIZE, 3), 0.4)
     contexts[2] = 0.0
@@ -32,8 +32,12 @@ def made(tmp_path):
     seen = np.tile(np.concatenate([contexts, truth]) + 0.1, (1, SAMPLES, 1, 1, 1, 1))
     seen[:, :, 2] = 0.9  # at the padding view: must not count
     seen[:, 1, 3] += 0.3
-    drawn = SampledImages(seen, seen[:, :, 3], truth + 0.01, np.zeros((1, SAMPLES)))
-    scene = write_scene(tmp_path, 0, NAME, example, drawn)
+    return example, SampledImages(seen, seen[:, :, 3], truth + 0.01, np.zeros((1, SAMPLES)))
+
+
+@pytest.fixture
+def made(tmp_path, pictured):
+    scene = write_scene(tmp_path, 0, NAME, *pictured)
     summary = Summary(5, False, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {}, {"loading": 1.0})
     return tmp_path, scene, summary
 
@@ -70,6 +74,18 @@ def test_page_does_not_promise_many_scenes_of_a_deterministic_model(made):
     assert "many possible scenes" in write_report(folder, summary, []).read_text()
     page = write_report(folder, dataclasses.replace(summary, deterministic=True), []).read_text()
     assert "many possible scenes" not in page and "one 3D scene" in page
+
+
+def test_samples_without_colours_are_compared_with_what_diffusion_ended_with_alone(made, pictured):
+    folder, _, summary = made
+    (folder / "depth").mkdir()
+    scene = write_scene(folder / "depth", 0, NAME, *pictured, in_colour=False)
+    against_truth = {scene.estimate_psnr, scene.mean_psnr}
+    against_truth |= {x for found in scene.samples for x in (found.context_psnr, found.target_psnr, found.novel_psnr)}
+    assert against_truth == {None} and all(found.scene_psnr == 99.0 for found in scene.samples)
+    told = dataclasses.replace(summary, scenes=(scene,), context_psnr=None, estimate_psnr=None)
+    page = write_report(folder, told, []).read_text()
+    assert "dB" not in page and "True target view" in page and "dB" in write_report(folder, summary, []).read_text()
 
 
 def test_curve_is_drawn_within_its_frame_whatever_the_values(made):

@@ -103,8 +103,7 @@ def measure_scene(
     num_context, given = len(example.context.valid), example.context.images
     known = _known(config, data, number, example, samples.views.rgb[:, num_context:], in_colour(model))
     if not in_colour(model):
-        told = _with_measurements(config, data, view, example, scale or 1.0)
-        example, samples = as_recorded(model, told, samples)
+        example = as_recorded(model, _with_measurements(config, data, view, example, scale or 1.0))
     grid = config.model.pixel_grid
     scores = measure(
         data.names[number],

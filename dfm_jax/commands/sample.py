@@ -85,9 +85,9 @@ def sample(
         with failing_together():
             pictures.check_video_encoder(files.folder)
         summary = _sample(config, workdir, files, options)
-    logger.info(
-        f"sampled scenes agree with their context views at {summary.context_psnr:.1f} dB; look at {folder / PAGE}"
-    )
+    psnr = summary.context_psnr
+    agreement = "" if psnr is None else f" agree with their context views at {psnr:.1f} dB"
+    logger.info(f"sampled scenes{agreement}; look at {folder / PAGE}")
     return summary
 
 
@@ -198,7 +198,7 @@ def _summary(
     seconds: dict[str, float],
     familiarity: Familiarity | None,
 ) -> Summary:
-    estimates = [scene.estimate_psnr for scene in scenes]
+    mean = lambda values: None if None in values else float(np.mean(values))
     return Summary(
         step=source.made_from["step"],
         deterministic=config.model.deterministic,
@@ -210,9 +210,9 @@ def _summary(
         },
         commands=_commands(),
         scenes=tuple(scenes),
-        context_psnr=float(np.mean([sample.context_psnr for scene in scenes for sample in scene.samples])),
-        estimate_psnr=None if None in estimates else float(np.mean(estimates)),
-        spread=float(np.mean([scene.spread for scene in scenes])),
+        context_psnr=mean([sample.context_psnr for scene in scenes for sample in scene.samples]),
+        estimate_psnr=mean([scene.estimate_psnr for scene in scenes]),
+        spread=mean([scene.spread for scene in scenes]),
         hidden=hidden,
         made_from=source.made_from,
         assumptions=source.assumptions,

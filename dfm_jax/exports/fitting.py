@@ -116,7 +116,7 @@ def _step(
 
 
 def view(
-    gaussians: Gaussians, cameras: Camera, height: int, width: int, near: float, background: float
+    gaussians: Gaussians, cameras: Camera, height: int, width: int, near: float, background: float | np.ndarray
 ) -> RenderedViews:
     """What cameras [k] see of gaussians, [k, h, w] in numpy; pixels as in `geometry.pixel_grid` 'centres'."""
     origin = np.asarray(cameras.camera_to_world)[:, :3, 3].mean(0)

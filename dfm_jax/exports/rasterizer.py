@@ -60,7 +60,7 @@ def rasterize(
       cameras: float32; pixels of the image lie as in `geometry.pixel_grid` 'centres'.
       near: gaussians nearer than this along the optical axis are not seen.
       per_tile: see above; `most_per_tile` tells how many are needed.
-      background: grey behind the gaussians.
+      background: grey behind the gaussians, or `[c]`.
     """
     with jax.default_matmul_precision("highest"):
         layers = jax.vmap(partial(_layers, splats, height=height, width=width, near=near, per_tile=per_tile))(cameras)
@@ -71,7 +71,7 @@ def rasterize(
         form = "(b ty tx) c (y x) -> b (ty y) (tx x) c"
         images = rearrange(blended, form, b=num_cameras, tx=across, x=TILE)[:, :height, :width]
         rgb, depth, opacity = images[..., :-2], images[..., -2], images[..., -1]
-        return RenderedViews(rgb + (1 - opacity[..., None]) * background, depth, opacity)
+        return RenderedViews(rgb + (1 - opacity[..., None]) * jnp.broadcast_to(background, rgb.shape), depth, opacity)
 
 
 def most_per_tile(splats: Splats, cameras: Camera, height: int, width: int, near: float | Array) -> Int[Array, ""]:

@@ -7,7 +7,6 @@ they let see). Of what no camera records nothing is learnt: a model of depth map
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -15,15 +14,15 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Key, Num
+from jaxtyping import Bool, Float, Int, Key, Num
 
-from dfm_jax.config import LossConfig, ModelConfig
+from dfm_jax.config import ModelConfig
 from dfm_jax.config.model import settings_of
-from dfm_jax.forward_models.protocol import Inference, Params, Prediction
+from dfm_jax.forward_models.protocol import Inference, Params
 from dfm_jax.forward_models.radiance_field.model import EncodedContext, RadianceFieldModel
 from dfm_jax.forward_models.radiance_field.observations import RECORDS, Seen, record
-from dfm_jax.forward_models.terms import Terms, mean_squared_error
-from dfm_jax.structs import Example, Rays, RenderedViews, Rendering, Scene, Views
+from dfm_jax.forward_models.terms import mean_squared_error
+from dfm_jax.structs import Camera, Example, Rays, RenderedViews, Rendering, Scene, Views
 
 MASKED = "masked"
 MASKS = ("masks", "random_masks")  # of `config.data.measured`
@@ -103,17 +102,20 @@ class PartialViews(RadianceFieldModel):
     def in_colour(self) -> bool:
         return not self.config.recorded
 
-    def recorded_views(self, views: RenderedViews, near: Array, far: Array) -> Float[Array, "*batch 3"]:
-        """What the target views' cameras record of views, in [0, 1]; nothing is masked."""
-        return record(self.config.recorded, Seen.of_views(views, near, far))
+    @property
+    def background(self) -> Float[Array, "3"]:
+        nothing, all_of_it = jnp.zeros(()), jnp.ones(())
+        behind = jnp.full(3, self.config.background)
+        return record(self.config.recorded, Seen(behind, all_of_it, opacity=nothing, near=nothing, far=all_of_it))
 
     def recorded_truth(self, views: Views, near: Array, far: Array) -> Float[Array, "*batch 3"]:
-        """The same of true views; NaN where it is not known."""
+        """What the target views' cameras record of true views, in [0, 1]; nothing is masked. NaN where it is not
+        known."""
         return record(self.config.recorded, Seen.of_truth(views, near, far))
 
     def recorded(self, rendering: Rendering, scene: Scene) -> Rendering:
         views = RenderedViews(rendering.rgb, rendering.depth, jnp.sum(rendering.weights, axis=-1))
-        return rendering.replace(rgb=self.recorded_views(views, scene.near[:, None], scene.far[:, None]))
+        return rendering.replace(rgb=self._record(views, scene.near[:, None], scene.far[:, None]))
 
     def truth(self, example: Example) -> Float[Array, "b t h w 3"]:
         near, far = (x[:, None, None, None] for x in (example.near, example.far))
@@ -135,11 +137,13 @@ class PartialViews(RadianceFieldModel):
             x_t = jnp.where(context.estimate_channels[..., -1:] > 0, x_t, HIDDEN)
         return super().infer(params, context, x_t, timestep)
 
-    def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays | PartlySeen, Float[Array, "b r 3"]]:
-        rays, truth = super().supervision(example, keys)
+    def supervision_at(
+        self, example: Example, pixels: Int[Array, "b t p"]
+    ) -> tuple[Rays | PartlySeen, Float[Array, "b r 3"]]:
+        rays, truth = super().supervision_at(example, pixels)
         if not self.config.masked:
             return rays, truth
-        observed = self._at_pixels(self._observed(example)[..., None], self._supervised_pixels(example, keys))
+        observed = self._at_pixels(self._observed(example)[..., None], pixels)
         return PartlySeen(rays, observed[..., 0]), truth
 
     def observe(self, params: Params, signal: Scene, query: Any, keys: Key[Array, "b"] | None = None) -> Rendering:
@@ -148,19 +152,21 @@ class PartialViews(RadianceFieldModel):
         rendering = super().observe(params, signal, query.rays, keys)
         return rendering.replace(rgb=jnp.where(query.observed[..., None], rendering.rgb, (HIDDEN + 1) / 2))
 
-    def loss_terms(
-        self,
-        example: Example,
-        prediction: Prediction,
-        weights: LossConfig,
-        perceptual: Callable[[Array, Array], Array] | None = None,
-    ) -> Terms:
-        terms = super().loss_terms(example, prediction, weights, perceptual)
-        if self.config.masked:
-            shown = self._estimate_observed(example)[..., None]
-            estimate, truth = self.to_x0(prediction.estimate), self.estimate_truth(example)
-            terms["estimate"] = mean_squared_error(jnp.where(shown, estimate, 0), jnp.where(shown, truth, 0))
-        return terms
+    def render(self, params: Params, signal: Scene, camera: Camera, height: int, width: int) -> RenderedViews:
+        """What cameras like those of the target views, but without masks, record of scenes."""
+        views = super().render(params, signal, camera, height, width)
+        near, far = (x[:, None, None, None] for x in (signal.near, signal.far))
+        return views.replace(rgb=self._record(views, near, far))
+
+    def estimate_error(self, example: Example, estimate: Rendering) -> Float[Array, "b"]:
+        if not self.config.masked:
+            return super().estimate_error(example, estimate)
+        shown = self._estimate_observed(example)[..., None]
+        seen, truth = self.to_x0(estimate), self.estimate_truth(example)
+        return mean_squared_error(jnp.where(shown, seen, 0), jnp.where(shown, truth, 0))
+
+    def _record(self, views: RenderedViews, near: Array, far: Array) -> Float[Array, "*batch 3"]:
+        return record(self.config.recorded, Seen.of_views(views, near, far))
 
     def _observed(self, example: Example) -> Bool[Array, "b t h w"]:
         known = example.target.measured

@@ -101,16 +101,14 @@ class SceneModel(ForwardModel, Protocol):
 
 @runtime_checkable
 class RecordingModel(SceneModel, Protocol):
-    """A model of scenes whose target views are of cameras that may take no pictures in colour. Its `x0` and estimate
-    are what they record, laid out as pictures."""
+    """A model of scenes whose target views are of cameras that may take no pictures in colour. Its `x0`, estimate and
+    renderings are what they record, laid out as pictures."""
 
-    in_colour: bool  # whether they do; else its scenes have no colours that mean anything
-
-    def recorded_views(self, views: RenderedViews, near: Any, far: Any) -> Array:
-        """What they would record of views, as pictures [*batch, 3] in [0, 1]; bounds broadcast against the depth."""
+    in_colour: bool  # whether they do; else nothing is known of its scenes' colours
 
     def recorded_truth(self, views: Views, near: Any, far: Any) -> Array:
-        """The same of true views; NaN where what was measured of them does not tell."""
+        """What they would record of true views, as pictures [*batch, 3] in [0, 1]; NaN where what was measured of these
+        does not tell. Bounds broadcast against the depth."""
 
 
 def in_colour(model: ForwardModel) -> bool:

@@ -125,7 +125,7 @@ def _numbers(sampled: Mapping[str, dict[str, Any]], to: Mapping[str, str]) -> st
         [
             escape(heading),
             f"{summary['step']}",
-            f"{summary['context_psnr']:.1f} dB",
+            f"{summary['context_psnr']:.1f} dB" if summary["context_psnr"] is not None else "",
             f"{summary['hidden']['purity']:.0%}" if summary["hidden"] else "",
             f"{summary['hidden']['total_variation']:.2f}" if summary["hidden"] else "",
             f'<a href="{escape(to[heading])}/index.html">its page</a>',

@@ -55,14 +55,13 @@ def _page(body: str) -> str:
 
 
 def _opening(summary: Summary) -> str:
-    facts = [
-        (
-            _decibel(summary.context_psnr),
-            "agreement of the sampled scenes, rendered at the context camera, with the context view: an error of "
-            + _percent(10 ** (-summary.context_psnr / 20), 1),
-        ),
-        (_percent(summary.spread, 1), "standard deviation of the samples, averaged over the target view"),
-    ]
+    facts = [(_percent(summary.spread, 1), "standard deviation of the samples, averaged over the target view")]
+    if summary.context_psnr is not None:
+        agreement = (
+            "agreement of the sampled scenes, rendered at the context camera, with the context view: an error of"
+        )
+        error = _percent(10 ** (-summary.context_psnr / 20), 1)
+        facts.insert(0, (_decibel(summary.context_psnr), f"{agreement} {error}"))
     if summary.hidden:
         facts.append(
             (
@@ -142,10 +141,12 @@ def _video(index: int, sample: SampleResult, caption: str) -> str:
             f'aria-label="Sample {index + 1}, {kind}"></video>'
         )
 
+    psnr = sample.context_psnr
+    agreement = "" if psnr is None else f"<small>context view: {_decibel(psnr)}</small>"
     return f"""<figure>
 {tag("colour", sample.rgb_video, f' poster="{escape(sample.poster)}"')}
 {tag("distance", sample.depth_video, "")}
-<figcaption>Sample {index + 1} {caption}<small>context view: {_decibel(sample.context_psnr)}</small></figcaption>
+<figcaption>Sample {index + 1} {caption}{agreement}</figcaption>
 </figure>"""
 
 
@@ -211,33 +212,40 @@ the deterministic estimates, which are mixtures, {_percent(hidden.estimate_purit
 
 
 def _numbers(summary: Summary) -> str:
-    known = all(scene.truth for scene in summary.scenes)
+    in_colour = summary.context_psnr is not None
+    known = in_colour and all(scene.truth for scene in summary.scenes)
     rows = [
         (
             f"{i + 1} {escape(scene.name)}",
-            _decibel(sum(sample.context_psnr for sample in scene.samples) / len(scene.samples)),
+            *(_against_context(scene) if in_colour else ()),
             *(_against_truth(scene) if known else ()),
             _percent(scene.spread, 1),
         )
         for i, scene in enumerate(summary.scenes)
     ]
-    against = ("Best sample", "Mean of samples", "Deterministic estimate") if known else ()
+    against = ("Context view",) if in_colour else ()
+    against += ("Best sample", "Mean of samples", "Deterministic estimate") if known else ()
     return f"""<h2>Numbers, and how to read them</h2>
-{table(rows, ("Scene", "Context view", *against, "Standard deviation"))}
+{table(rows, ("Scene", *against, "Standard deviation"))}
 <dl>
-<dt>Context view</dt>
-<dd>Each sampled scene is rendered at the context camera and compared with the context view (PSNR: 20&nbsp;dB is an
-error of 10&nbsp;%, 30&nbsp;dB of 3&nbsp;%; higher is better). This tells whether samples agree with what is known.</dd>
-{TRUTH if known else ""}<dt>Standard deviation</dt>
+{CONTEXT if in_colour else ""}{TRUTH if known else ""}<dt>Standard deviation</dt>
 <dd>Of the samples, averaged over the target view. 0&nbsp;% would mean: only one answer is possible.</dd>
 </dl>"""
 
 
+CONTEXT = """<dt>Context view</dt>
+<dd>Each sampled scene is rendered at the context camera and compared with the context view (PSNR: 20&nbsp;dB is an
+error of 10&nbsp;%, 30&nbsp;dB of 3&nbsp;%; higher is better). This tells whether samples agree with what is known.</dd>
+"""
 TRUTH = """<dt>Best sample, mean of samples, deterministic estimate</dt>
 <dd>The target view, compared with the truth. A plausible sample that differs from the truth scores <em>low</em> here;
 the best of several tells whether the truth is among them. Means and deterministic estimates score well by mixing the
 possibilities, though no scene looks like that.</dd>
 """
+
+
+def _against_context(scene: SceneResult) -> tuple[str]:
+    return (_decibel(sum(sample.context_psnr for sample in scene.samples) / len(scene.samples)),)
 
 
 def _against_truth(scene: SceneResult) -> tuple[str, str, str]:

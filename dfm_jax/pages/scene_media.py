@@ -56,7 +56,7 @@ class _Stills:
     at_targets: np.ndarray  # [n, t, h, w, 3]
     estimate: np.ndarray  # of target view 0, as all that follow
     x0: np.ndarray  # [n, h, w, 3] what diffusion ended with
-    in_colour: bool  # whether this and the estimate are pictures in colour
+    in_colour: bool  # whether what is rendered, this and the estimate are pictures in colour
 
     @classmethod
     def of(cls, example: Example, sampled: SampledImages, scene: int, known: bool, in_colour: bool) -> "_Stills":
@@ -83,9 +83,13 @@ class _Stills:
     def truth(self) -> dict[str, np.ndarray]:
         return {} if self.truths is None else {"truth": self.truths[0]}
 
+    def against(self, truths: np.ndarray | None, images: np.ndarray) -> float | None:
+        """PSNR; None where there are no true pictures, or these images are no such."""
+        return None if truths is None or not len(truths) or not self.in_colour else _psnr(images, truths)
+
     def against_truth(self, images: np.ndarray) -> float | None:
-        """PSNR at target view 0; None where the truth is not known."""
-        return None if self.truths is None else _psnr(images, self.truths[0])
+        """The same at target view 0."""
+        return self.against(None if self.truths is None else self.truths[:1], images)
 
 
 def write_scene(
@@ -109,7 +113,7 @@ def write_scene(
       path: of the videos, in the coordinates of the source's cameras; kept as nerfstudio's `camera_path.json`, if that
         has such cameras.
       known: whether the target views are.
-      in_colour: whether what diffusion ended with and the estimate are pictures in colour.
+      in_colour: whether samples, what diffusion ended with and the estimate are pictures in colour.
     """
     (folder / scene_folder(scene)).mkdir(parents=True, exist_ok=True)
     stills = _Stills.of(example, sampled, scene, known, in_colour)
@@ -121,7 +125,7 @@ def write_scene(
         **{"truth": "", **files},
         arrays=_write_arrays(folder, scene, stills, hidden),
         samples=_sample_results(scene, stills),
-        estimate_psnr=stills.against_truth(stills.estimate) if in_colour else None,
+        estimate_psnr=stills.against_truth(stills.estimate),
         mean_psnr=stills.against_truth(stills.mean),
         spread=float(np.sqrt(stills.variance).mean()),
         photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
@@ -157,16 +161,16 @@ def _write_arrays(folder: Path, scene: int, stills: _Stills, hidden: np.ndarray 
 
 def _sample_results(scene: int, stills: _Stills) -> tuple[SampleResult, ...]:
     """The numbers and files of each sample of a scene."""
-    truths = stills.truths
+    novel = None if stills.truths is None else stills.truths[1:]
     return tuple(
         SampleResult(
             rgb_video=f"{sample_folder(scene, j)}/rgb.mp4",
             depth_video=f"{sample_folder(scene, j)}/depth.mp4",
             poster=f"{sample_folder(scene, j)}/poster.png",
-            context_psnr=_psnr(stills.at_contexts[j], stills.contexts),
+            context_psnr=stills.against(stills.contexts, stills.at_contexts[j]),
             target_psnr=stills.against_truth(targets[0]),
-            novel_psnr=None if truths is None or len(truths) == 1 else _psnr(targets[1:], truths[1:]),
-            scene_psnr=_psnr(targets[0], stills.x0[j]) if stills.in_colour else None,
+            novel_psnr=stills.against(novel, targets[1:]),
+            scene_psnr=_psnr(targets[0], stills.x0[j]),
         )
         for j, targets in enumerate(stills.at_targets)
     )

@@ -1,6 +1,7 @@
 """What a sampling run found, as frozen records: `samples.json` is these, and the page is made of nothing else.
 
-Paths are relative to the folder that holds `samples.json`. PSNR is in dB.
+Paths are relative to the folder that holds `samples.json`. PSNR is in dB; against true pictures it is None of models
+that sample no pictures in colour.
 """
 
 import dataclasses
@@ -14,13 +15,11 @@ class SampleResult:
     rgb_video: str
     depth_video: str
     poster: str  # a frame of rgb_video that shows what the context view does not
-    context_psnr: float  # the sampled scene rendered at the context camera, against the context image
+    context_psnr: float | None  # the sampled scene rendered at the context camera, against the context image
     # At the target camera, against the truth; low for a good sample that differs from it. None where it is not known.
     target_psnr: float | None
     novel_psnr: float | None  # the same at the other target views; None where there are none
-    # The sampled scene at the target camera, against the image that diffusion ended with; None where that is no picture
-    # in colour.
-    scene_psnr: float | None
+    scene_psnr: float  # the sampled scene at the target camera, against the image that diffusion ended with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +34,7 @@ class SceneResult:
     contact_sheet: str
     arrays: str  # samples, mean and variance as numbers (.npz)
     samples: tuple[SampleResult, ...]
-    # The deterministic estimate against the truth; None where that is not known, or the estimate has no colours.
-    estimate_psnr: float | None
+    estimate_psnr: float | None  # the deterministic estimate against the truth; None where that is not known
     mean_psnr: float | None  # the mean of the samples against the truth
     spread: float  # standard deviation of the samples, averaged over pixels and colours; colour units in [0, 1]
     photographs: tuple[str, ...] = ()  # of one's own, as viewers show them; none: a data set's
@@ -87,7 +85,7 @@ class Summary:
     settings: dict[str, Any]  # config.sample and what else decides the result
     commands: tuple[str, ...]  # that made this; none where it was not made from a command line
     scenes: tuple[SceneResult, ...]
-    context_psnr: float  # mean over all samples
+    context_psnr: float | None  # mean over all samples
     estimate_psnr: float | None  # mean over scenes; None where the truth is not known
     spread: float  # mean over scenes
     hidden: HiddenColours | None  # of data sets with a known hidden attribute

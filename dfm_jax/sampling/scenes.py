@@ -153,9 +153,9 @@ class SampledScene:
         return self.sampled.example.context.images[self.source, 0]
 
     @property
-    def background(self) -> float:
-        """Grey in [0, 1] behind the scene."""
-        return self.sampler.model.config.background
+    def background(self) -> float | np.ndarray:
+        """Grey in [0, 1] behind the scene; `[3]` of renderings that are no pictures in colour."""
+        return jax.device_get(self.sampler.model.background)
 
     def _camera(self, cameras: Camera) -> Camera:
         """The first of cameras [s, v], in the coordinates of the source."""

@@ -9,6 +9,7 @@ from viser import CameraFrustumHandle
 
 from dfm_jax.errors import UserError
 from dfm_jax.exports.gaussians import Gaussians
+from dfm_jax.forward_models.build import make_model
 from dfm_jax.structs import Camera
 from dfm_jax.viewer import limits, objects
 from dfm_jax.viewer.answers import on, tell
@@ -54,8 +55,7 @@ class Browser:
         self._lock = threading.RLock()
         self.controls = self._add_controls()
         self._secret = viewer.returning.secret(client)
-        background = viewer.session.sampler.config.model.background
-        self._motion = Motion(client, background, self.request)
+        self._motion = Motion(client, make_model(viewer.session.sampler.config).background, self.request)
         viewer.scheduler.join(client.client_id, self.receive)
         self.refresh()
         self._take_up(viewer.returning.come(self._secret))

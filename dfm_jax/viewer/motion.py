@@ -16,14 +16,14 @@ NAME = "/gaussians"
 class Motion:
     """Of one browser. Gaussians are drawn by the browser itself; they are hidden whenever a frame is there."""
 
-    def __init__(self, client: Any, background: float, rests: Callable[[], None]):
+    def __init__(self, client: Any, background: Any, rests: Callable[[], None]):
         """
         Args:
-          background: brightness behind them, in [0, 1].
+          background: brightness behind them, in [0, 1]; of each colour, or of all.
           rests: called when the camera has come to rest.
         """
         self._client, self._rests = client, rests
-        self._backdrop = np.full((2, 2, 3), round(255 * background), np.uint8)
+        self._backdrop = np.full((2, 2, 3), np.round(255 * np.asarray(background)), np.uint8)
         self._gaussians: Gaussians | None = None
         self._handle: Any = None
         self._alone = False  # without the last frame behind them

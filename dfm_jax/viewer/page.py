@@ -155,8 +155,8 @@ def _add_cameras(server: viser.ViserServer, scene: Any, to_page: np.ndarray) -> 
         )
 
 
-def _set_background(server: viser.ViserServer, grey: float) -> None:
-    server.scene.set_background_image(np.full((1, 1, 3), round(255 * grey), np.uint8))
+def _set_background(server: viser.ViserServer, background: float | np.ndarray) -> None:
+    server.scene.set_background_image(np.full((1, 1, 3), np.round(255 * background), np.uint8))
 
 
 def _is_all_around(scene: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,16 @@ class Generator:
     depth: Callable[[Mapping[str, Any], np.ndarray, np.ndarray, int], np.ndarray]
 
 
+def _generator(module: ModuleType, scenes: Callable[[int, int, int], ProceduralScenes], image_size: int) -> Generator:
+    attributes = frozenset(module.ATTRIBUTES)
+    return Generator(
+        scenes, module.intrinsics, module.NEAR, module.FAR, image_size, attributes, depth=module.view_depth
+    )
+
+
 GENERATORS: Mapping[str, Generator] = {
-    "shapes": Generator(
-        shapes_scenes.ShapesScenes,
-        shapes_scenes.intrinsics,
-        shapes_scenes.NEAR,
-        shapes_scenes.FAR,
-        image_size=48,
-        attributes=frozenset(shapes_scenes.ATTRIBUTES),
-        depth=shapes_scenes.view_depth,
-    ),
-    "toy": Generator(
-        toy_scenes.ToyScenes,
-        toy_scenes.intrinsics,
-        toy_scenes.NEAR,
-        toy_scenes.FAR,
-        image_size=24,
-        attributes=frozenset(toy_scenes.ATTRIBUTES),
-        depth=toy_scenes.view_depth,
-    ),
+    "shapes": _generator(shapes_scenes, shapes_scenes.ShapesScenes, image_size=48),
+    "toy": _generator(toy_scenes, toy_scenes.ToyScenes, image_size=24),
 }
 
 

@@ -23,6 +23,7 @@ SUPERSAMPLING = 3  # rays along a pixel's side
 INSIDE = 0.5  # of a mask's values in [0, 1]
 HIDDEN = 0.5  # colour of what is not observed: that of a context that is dropped
 HIDDEN_SIDE = 0.4, 1.0  # of the rectangle that hides a part of a picture, as shares of its side; uniform
+WHOLE = 0.1  # share of the examples of 'random_masks' that hide nothing, as none do that are sampled from
 
 
 def check(data: SceneDataset, number: int, names: Sequence[str]) -> None:
@@ -64,7 +65,7 @@ def with_measurements(
     """An example of training, without batch axis, with what is asked for.
 
     Args:
-      rng: draws the masks of 'random_masks'.
+      rng: draws the masks of 'random_masks', and which examples are whole.
       flip, scale: what was done to its views.
     """
     size, images = example.target.images.shape[-2], example.target.images
@@ -74,9 +75,10 @@ def with_measurements(
     if found.depth is not None:
         found = found.replace(depth=(found.depth * scale).astype(np.float32))
     if "random_masks" in names:
-        found = found.replace(observed=random_masks(rng, len(indices.target), size))
-        hidden = ~random_masks(rng, len(indices.context), size)
-        example = _hide_context(example, hidden)
+        whole = rng.uniform() < WHOLE
+        observed, given = (whole | random_masks(rng, len(x), size) for x in (indices.target, indices.context))
+        found = found.replace(observed=observed)
+        example = _hide_context(example, ~given)
     elif "masks" in names:
         example = partial_context(example, data, scene, indices, names, flip=flip)
     if found.observed is not None:

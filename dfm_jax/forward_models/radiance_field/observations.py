@@ -41,7 +41,8 @@ class Seen:
 
 def grey(seen: Seen) -> Float[Array, "*batch"]:
     """The luma of colours."""
-    return jnp.einsum("...c,c->...", seen.rgb, LUMA)
+    # No matrix product, which accelerators would round.
+    return sum(share * seen.rgb[..., i] for i, share in enumerate(LUMA))
 
 
 def depth(seen: Seen) -> Float[Array, "*batch"]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,11 @@ class RenderedScenes:
         del scene
         return rendering
 
+    @property
+    def background(self) -> float | Float[Array, "3"]:
+        """What they record where nothing stops a ray, in [0, 1]."""
+        return self.config.background
+
     def truth(self, example: Example) -> Float[Array, "b t h w 3"]:
         """What they recorded, in [-1, 1]."""
         return 2 * example.target.images - 1
@@ -102,18 +108,19 @@ class RenderedScenes:
         uv = jnp.broadcast_to(uv, (x0.shape[0], *uv.shape[1:]))
         return lookup_features(rearrange(x0, "b (h w) c -> b 1 h w c", h=size), uv, grid)[:, 0]
 
-    def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Rays, Float[Array, "b r 3"]]:
+    def supervision(self, example: Example, keys: Key[Array, "b"]) -> tuple[Any, Float[Array, "b r 3"]]:
         """Rays through some pixels of all target views, `r = t * patch_size^2`, and their colours in [-1, 1]."""
-        size, pixels = self.image_size, self._supervised_pixels(example, keys)
+        num_views, size = example.target.images.shape[1], self.image_size
+        draw = partial(sample_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
+        return self.supervision_at(example, jax.vmap(draw)(keys))
+
+    def supervision_at(self, example: Example, pixels: Int[Array, "b t p"]) -> tuple[Rays, Float[Array, "b r 3"]]:
+        """The same of given pixels, row-major indices."""
+        size = self.image_size
         xy = rearrange(pixel_grid(size, size, self.config.pixel_grid), "h w xy -> (h w) xy")[pixels]
         rays = cast_rays(example.target.camera, xy)
         rays = jax.tree.map(lambda x: rearrange(x, "b t r c -> b (t r) c"), rays)
         return rays, self._at_pixels(self.truth(example), pixels)
-
-    def _supervised_pixels(self, example: Example, keys: Key[Array, "b"]) -> Int[Array, "b t p"]:
-        num_views, size = example.target.images.shape[1], self.image_size
-        draw = partial(sample_pixels, num_views=num_views, image_size=size, supervision=self.trained_on)
-        return jax.vmap(draw)(keys)
 
     def _at_pixels(self, images: Shaped[Array, "b t h w c"], pixels: Int[Array, "b t p"]) -> Shaped[Array, "b r c"]:
         rows = rearrange(images, "b t h w c -> b t (h w) c")
@@ -154,9 +161,12 @@ class RenderedScenes:
         """`target`; `estimate` of models that make one; and what only renderings have, see `rendering_terms`."""
         terms = {"target": mean_squared_error(self.to_x0(prediction.observation), prediction.truth)}
         if prediction.estimate is not None:
-            terms["estimate"] = mean_squared_error(self.to_x0(prediction.estimate), self.estimate_truth(example))
+            terms["estimate"] = self.estimate_error(example, prediction.estimate)
         rendering, truth = prediction.observation, prediction.truth
         return terms | rendering_terms(rendering, truth, example.near, example.far, weights, perceptual)
+
+    def estimate_error(self, example: Example, estimate: Rendering) -> Float[Array, "b"]:
+        return mean_squared_error(self.to_x0(estimate), self.estimate_truth(example))
 
     def estimate_truth(self, example: Example) -> Float[Array, "b r 3"]:
         """The target view in [-1, 1], at the size of the deterministic estimate."""
