@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from dfm_jax.commands import evaluate
 from dfm_jax.config.command_line import read_config
 from dfm_jax.config.reading import ConfigError
 from dfm_jax.data.loading import measurements, toy_scenes
@@ -263,3 +264,8 @@ def test_evaluation_looks_at_records_of_true_views():
     expected = (np.where(np.isfinite(depth), depth, example.far) - example.near) / (example.far - example.near)
     np.testing.assert_allclose(true.target.images, np.repeat(expected[..., None], 3, axis=-1), atol=1e-6)
     assert np.isnan(true.context.images).all()  # of which nothing was measured
+
+
+def test_a_scale_is_not_chosen_by_pictures_that_the_model_does_not_make(tmp_path):
+    with pytest.raises(UserError, match="num_scales chooses by pictures in colour"):
+        evaluate.evaluate(config_of("depth", **{"evaluate.num_scales": 2}), tmp_path)

@@ -65,6 +65,10 @@ def evaluate(config: Config, workdir: str | os.PathLike, out: str | os.PathLike 
         if config.evaluate.protocol_name or config.evaluate.index or config.evaluate.masks != "none":
             raise UserError("index files, protocols and masks are for models of scenes: signals of this one are none")
         return signals.evaluate(config, workdir, out)
+    if config.evaluate.num_scales and not in_colour(make_model(config)):
+        raise UserError(
+            "evaluate.num_scales chooses by pictures in colour, which this model does not make: set it to 0"
+        )
     folder = results_folder(workdir, "evaluation", out)
     with failing_together():
         require_checkpoints(workdir)
