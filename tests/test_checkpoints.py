@@ -11,7 +11,6 @@ import pytest
 
 from dfm_jax.config import MeshConfig, OptimizerConfig
 from dfm_jax.config.command_line import read_config
-from dfm_jax.config.data import VIEW_RULES
 from dfm_jax.config.reading import flatten, from_dict
 from dfm_jax.errors import UserError
 from dfm_jax.runs import checkpoints, compatibility
@@ -143,7 +142,7 @@ def test_every_setting_that_was_added_has_a_value_as_before():
     assert flatten(compatibility.complete(FIRST)) == flat, "what is compared with a new run's settings has them too"
 
 
-@pytest.mark.parametrize("rule", VIEW_RULES)
+@pytest.mark.parametrize("rule", compatibility.BEFORE_BY_RULE)
 def test_older_runs_take_photographs_as_their_configs_do(rule):
     flat = flatten(read_config(f"configs/{rule}.py"))
     assert flat["data.view_sampling.rule"] == rule
