@@ -1,15 +1,9 @@
-"""Laws of every forward model that `build.py` knows: a new one is held to them by its entry there and its config.
-
-Of a model `NAME` that is `configs/NAME.py` (`:tiny`, if there is such a variant).
+"""Laws of every forward model that `build.py` knows: a new one is held to them by its entry there and its config
+(`tests/forward_model_cases.py`). `test_forward_model_runs.py` holds its runs to more.
 """
 
-import dataclasses
 import functools
-import importlib
-import json
-import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,139 +13,18 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from dfm_jax.commands.stablehlo import export_denoiser, to_inputs
-from dfm_jax.config import Config
-from dfm_jax.config.command_line import read_config
-from dfm_jax.denoiser import cache_context, denoise, guided_denoise
-from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.diffusion.schedule import cosine_schedule
 from dfm_jax.errors import UserError
 from dfm_jax.forward_models.build import MODELS, make_model
-from dfm_jax.forward_models.protocol import ForwardModel, GeneratingModel, Params, SceneModel, frozen_groups
+from dfm_jax.forward_models.protocol import GeneratingModel, SceneModel, frozen_groups
 from dfm_jax.losses import training_loss
-from dfm_jax.profiling.synthetic import synthetic_example
-from dfm_jax.runs.checkpoints import restore_params
 from dfm_jax.runs.train_state import split_frozen, with_frozen
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.sampler import Sampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.structs import Example
-from dfm_jax.studies import (
-    calibration,
-    familiarity,
-    few_steps,
-    fit_solver,
-    guidance_sweep,
-    savings_sweep,
-    steps_sweep,
-    tilt,
-)
-from dfm_jax.studies.score_distillation import causes, unlike
-from dfm_jax.training import loop
-from dfm_jax.training.setup import make_train_setup
-from tests.programs import environment, run_command
+from tests.forward_model_cases import BATCH, Case, case_of
 from tests.tiny import jit
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-OF_SCENES = {
-    "radiance_field": "toy.py:tiny",
-    "partial_views": "toy.py:tiny,masked",
-    "pixelnerf": "toy.py:tiny,pixelnerf",
-}
-# Two context views, which the toy has not; and all as small as it goes.
-SMALL_SCENES = {
-    "image_size": 8,
-    "data.view_sampling.max_context": 2,
-    "model.encoder.depth": 1,
-    "model.encoder.width": 16,
-    "model.encoder.num_heads": 2,
-    "model.encoder.features": 8,
-    "model.scene_field.width": 16,
-    "model.scene_field.view_blocks": 1,
-    "model.rendered_features": 4,
-    "model.ray_marching.num_coarse": 4,
-    "loss.patch_size": 2,
-}
-OF_ESTIMATE = {
-    "model.conditioning_field.width": 16,
-    "model.conditioning_field.view_blocks": 1,
-    "model.estimate_size": 4,
-    "model.ray_marching.num_conditioning": 4,
-}
-TRAINING = {
-    "train.num_steps": 4,
-    "train.batch_size": 4,
-    "train.checkpoint_every": 2,
-    "train.log_every": 1,
-    "train.sample_every": 0,
-    "train.optimizer.warmup_steps": 1,
-}
-BATCH = 4
-
-
-def config_of(name: str) -> Config:
-    small = {}
-    if name in OF_SCENES:
-        file, small = OF_SCENES[name], SMALL_SCENES | ({} if name == "pixelnerf" else OF_ESTIMATE)
-    else:
-        variants = getattr(importlib.import_module(f"configs.{name}"), "VARIANTS", ())
-        file = f"{name}.py:tiny" if any("tiny" in choice for choice in variants) else f"{name}.py"
-    overrides = [f"--config.{setting}={value}" for setting, value in (small | TRAINING).items()]
-    return read_config(str(ROOT / "configs" / file), overrides)
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A model, parameters of ordinary size, and what it is asked about."""
-
-    config: Config
-    model: ForwardModel
-    params: Params
-    example: Any
-    x_t: jax.Array
-    timestep: jax.Array
-
-    @functools.cached_property
-    def _program(self) -> Any:
-        model = self.model
-
-        @jit
-        def run(params, example, x_t, timestep):
-            """Predictions with context, the same guided by 1, and without context; and what is cached without one."""
-            both = cache_context(params, model, example, guided=True, cache_bytes=2**30)
-            plain = denoise(params, model, x_t, timestep, both.conditional(BATCH))
-            guided = guided_denoise(params, model, x_t, timestep, both, Guidance(1.0), jnp.zeros_like(x_t))[0]
-            dropped = model.drop_context(example, jnp.ones(BATCH, bool))
-            without = denoise(params, model, x_t, timestep, cache_context(params, model, dropped))
-            uncached = denoise(params, model, x_t, timestep, cache_context(params, model, example))
-            return {"plain": plain.x0, "guided": guided.x0, "without": without.x0, "uncached": uncached.x0}
-
-        return run
-
-    def predictions(self, **changes: Any) -> dict[str, np.ndarray]:
-        given = {name: changes.get(name, getattr(self, name)) for name in ("params", "example", "x_t", "timestep")}
-        return jax.device_get(self._program(*given.values()))
-
-
-def random_params(model: ForwardModel) -> Params:
-    """None of them zero: new ones may close every gate."""
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
-    scale = lambda shape: 1 / np.sqrt(np.prod(shape[-4:-1])) if len(shape) > 1 else 0.1
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale(x.shape), x.shape), x.dtype), shapes)
-
-
-@functools.cache
-def case_of(name: str) -> Case:
-    config = config_of(name)
-    model, example = make_model(config), synthetic_example(config, BATCH)
-    x_t = jax.random.normal(jax.random.key(1), model.target(example)[0].shape)
-    levels = jnp.array([0, 300, 600, 999]) * config.diffusion.num_timesteps // 1000
-    return Case(config, model, random_params(model), example, x_t, levels)
-
-
-# The same programs as the radiance field's but for what cameras record: what compiles them many times is slow.
-LONG = ("partial_views",)
-QUICK = tuple(name for name in MODELS if name not in LONG)
-EVERY = (*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG))
 
 
 @pytest.fixture(params=MODELS)
@@ -317,71 +190,3 @@ def test_an_exported_denoiser_is_the_one_in_this_process(case):
     sampler = DiffusionSampler(case.model, case.params, schedule, case.config.sample)
     assert not sampler.guided
     close(exported, case.predictions()["plain"])
-
-
-@pytest.mark.parametrize("sweep", [guidance_sweep.sweep, steps_sweep.sweep])
-def test_what_only_scenes_can_do_is_one_clear_error(sweep, tmp_path):
-    with pytest.raises(UserError, match=r"_sweep needs a model of scenes, and this one is 'linear': it can be trained"):
-        sweep(config_of("linear"), tmp_path, tmp_path / "results")
-
-
-READ_COLOURS = {
-    calibration.sweep: {"seeds": [0]},
-    causes.study: {"causes": ["scale"], "options": (1, 16)},
-    familiarity.sweep: {},
-    few_steps.sweep: {"seeds": [0], "chosen": "", "files": [], "at_once": 0},
-    guidance_sweep.sweep: {},
-    savings_sweep.sweep: {"seeds": [0], "chosen": []},
-    steps_sweep.sweep: {},
-    unlike.study: {"options": unlike.Options({}, 1, "")},
-    lambda config, workdir, folder: tilt._of_model(config, workdir): {},
-}
-
-
-@pytest.mark.parametrize("study", READ_COLOURS)
-def test_what_reads_colours_refuses_models_without_them(study, tmp_path):
-    config = read_config(f"{ROOT / 'configs' / 'toy.py'}:tiny,depth", [])
-    with pytest.raises(UserError, match=r"reads colours, and this model, 'partial_views', knows none"):
-        study(config, str(tmp_path), tmp_path / "results", **READ_COLOURS[study])
-    assert fit_solver._odds(config, ["a scene"], None, {}) == {}  # what is fitted needs no colours
-
-
-class MadeUp:
-    """Batches of made-up examples, of which each depends on its number alone."""
-
-    def __init__(self, config: Config):
-        self.config = config
-        self.fingerprint = {"scenes": 1, "frames": 1, "holdout": 0, "index": "0", "files": None}
-
-    def batches(self, start_step: int) -> Iterator[Any]:
-        for n in range(start_step, 100):
-            example = synthetic_example(self.config, BATCH, seed=n)
-            yield jax.tree.map(np.asarray, example.replace(index=example.index + n * BATCH))
-
-    def scene_names(self, step: int) -> list[str]:
-        return [f"batch {step}"]
-
-
-@pytest.mark.parametrize("case", EVERY, indirect=True)
-def test_a_run_that_was_ended_goes_on_to_the_same_bits(case, tmp_path):
-    setup = make_train_setup(case.config)  # one for all parts: they are traced once
-    half = dataclasses.replace(case.config, train=dataclasses.replace(case.config.train, num_steps=2))
-    for config, workdir in ((case.config, "whole"), (half, "parts"), (case.config, "parts")):
-        ended = loop.train(config, tmp_path / workdir, make_setup=lambda _: setup, open_data=MadeUp)
-        assert ended == loop.EXIT_DONE
-    whole, parts = (restore_params(tmp_path / name, which="params") for name in ("whole", "parts"))
-    assert whole[1] == parts[1] == 4
-    jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
-
-
-@pytest.mark.parametrize("names", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])
-def test_four_devices_compute_what_one_does(names):
-    """Of every model a training step, and samples; in one process that has as many devices."""
-    done = run_command("tests.on_four_devices.forward_models", *names, env=environment(devices=4))
-    assert done.returncode == 0, done.stderr[-3000:]
-    differences = json.loads(done.stdout.splitlines()[-1])
-    assert differences.keys() == set(names)
-    for name, found in differences.items():
-        # Sums over devices are in another order: float32's rounding through the model, forth and back.
-        assert found["loss"] < 1e-5 and found["gradients"] < 1e-4 * found["largest_gradient"], name
-        assert found["samples"] < 1e-4 < found["spread"], name

@@ -14,7 +14,7 @@ from dfm_jax.forward_models.motion import flow_colours, moving, splatting
 from dfm_jax.forward_models.motion.model import Motion
 from dfm_jax.forward_models.motion.moving_model import MovingModel, Pair
 from dfm_jax.profiling.synthetic import synthetic_example
-from tests.test_forward_models import ROOT, config_of, random_params
+from tests.forward_model_cases import ROOT, config_of, random_params
 from tests.tiny import jit
 
 SIZE = 8

@@ -27,7 +27,7 @@ from dfm_jax.losses import training_loss
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.rendering.ray_marching import render_single_pass
 from dfm_jax.structs import Camera, Example, Measurements, Rays, RenderedViews, Rendering, Scene, Views
-from tests.test_forward_models import OF_ESTIMATE, SMALL_SCENES
+from tests.forward_model_cases import OF_ESTIMATE, SMALL_SCENES
 from tests.tiny import jit, random_params
 
 CONFIG = str(pathlib.Path(__file__).resolve().parents[1] / "configs" / "toy.py")

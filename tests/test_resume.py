@@ -23,8 +23,8 @@ from tests.programs import Command, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 24
-# Model and data, as small as they go. pixelNeRF is half the program, and has what a run has: `test_forward_models.py`
-# resumes each model.
+# Model and data, as small as they go. pixelNeRF is half the program, and has what a run has; each model is resumed by
+# `test_forward_model_runs.py`.
 SETTINGS = {
     "image_size": 12,
     "data.toy_scenes": 16,

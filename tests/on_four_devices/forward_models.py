@@ -18,7 +18,7 @@ from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.training import sharding
 from dfm_jax.training.setup import TrainSetup, make_train_setup
-from tests.test_forward_models import BATCH, config_of, random_params
+from tests.forward_model_cases import BATCH, config_of, random_params
 
 NUM_SAMPLES = 2  # behind each of two contexts: one for each device
 
