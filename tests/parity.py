@@ -13,7 +13,8 @@ import dataclasses
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -246,14 +247,18 @@ def relative_error(ours: jax.Array, reference: np.ndarray) -> float:
     return float(np.linalg.norm(ours - reference) / (np.linalg.norm(reference) or 1.0))
 
 
-def compute(fx: Fixture) -> dict[str, jax.Array]:
-    """All that can be compared, by the names of the fixture's outputs."""
+def program(fx: Fixture) -> Callable[[Params], dict[str, Any]]:
+    """What computes all outputs of a fixture from parameters."""
     parts = (scene_outputs, loss_outputs, schedule_outputs, trajectory_outputs)
-    run = jax.jit(
+    return jax.jit(
         lambda params: {name: value for part in parts for name, value in part(params, fx)},
         compiler_options=QUICK_COMPILATION,
     )
-    computed = run(fx.params)
+
+
+def compute(fx: Fixture) -> dict[str, jax.Array]:
+    """All that can be compared, by the names of the fixture's outputs."""
+    computed = program(fx)(fx.params)
     gradients = computed.pop("gradients", None)
     if gradients is not None:
         computed |= named_gradients(gradients, fx)

@@ -65,7 +65,8 @@ def made_up_inputs(b: int = 2, t: int = 2) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory):
-    """A fixture of our own making (guided, with fine samples, two context views, two scenes), and its outputs."""
+    """A fixture of our own making (guided, with fine samples, two context views, two scenes), its outputs, and what
+    computes them."""
     path = tmp_path_factory.mktemp("parity") / "made_up.npz"
     sizes = {"depth": META["depth"], "width": META["hidden"], "num_heads": META["heads"], "features": META["feat"]}
     changes = {f"model.encoder.{name}": value for name, value in sizes.items()}
@@ -81,15 +82,17 @@ def made_up(tmp_path_factory):
     arrays = {"meta": np.array(repr(META))} | {f"params/{name}": array for name, array in state.items()}
     arrays |= {f"inputs/{name}": array for name, array in made_up_inputs().items()}
     np.savez(path, **arrays)
-    outputs = jax.device_get(parity.compute(parity.Fixture(str(path))))
+    fixture = parity.Fixture(str(path))
+    run = parity.program(fixture)
+    outputs = jax.device_get(run(fixture.params))
     np.savez(path, **arrays, **{f"out/{name}": value for name, value in outputs.items()})
-    return path, outputs
+    return path, outputs, run
 
 
 @pytest.fixture
 def fixture_file(made_up, monkeypatch):
     """The file, whose outputs are not computed again."""
-    path, outputs = made_up
+    path, outputs, _ = made_up
     monkeypatch.setattr(parity, "compute", lambda fx: dict(outputs))
     return path
 
@@ -109,8 +112,9 @@ def test_equal_numbers_pass(fixture_file, monkeypatch, capsys):
     assert "ddim_trajectory" in capsys.readouterr().out
 
 
-def test_a_perturbed_parameter_fails(made_up, tmp_path):
-    path, _ = made_up
+def test_a_perturbed_parameter_fails(made_up, tmp_path, monkeypatch):
+    path, _, run = made_up
+    monkeypatch.setattr(parity, "program", lambda fx: run)  # the same inputs: it is compiled once
     name = "params/model.pixelNeRF_joint.mlp_fine.blocks.4.fc_0.bias"
     errors = parity.compare(str(changed(path, tmp_path, **{name: np.load(path)[name] + 0.05})))
     wrong = {name for name, error in errors.items() if error > parity.TOLERANCE}

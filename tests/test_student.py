@@ -134,7 +134,7 @@ def test_from_the_lowest_level_the_teacher_ends_in_its_sample():
     np.testing.assert_allclose(lesson.answer, LINEAR.observe(params, signal, lesson.query), rtol=1e-5)
 
 
-MODEL = tiny_model(chunk_size=UNCHUNKED)
+MODEL = tiny_model(num_fine=0, chunk_size=UNCHUNKED)
 
 
 @pytest.fixture(scope="module")
