@@ -89,7 +89,11 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
 
 
-@pytest.mark.parametrize("names", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])
+# The radiance field's samples `test_devices.py` and `test_evaluate.py` draw on four devices.
+ON_FOUR = [f"{name}:training" if name == "radiance_field" else name for name in QUICK]
+
+
+@pytest.mark.parametrize("names", [ON_FOUR, pytest.param(["radiance_field", *LONG], marks=pytest.mark.slow)])
 def test_four_devices_compute_what_one_does(names):
     """Of every model a training step, and samples; in one process that has as many devices."""
     done = run_command("tests.on_four_devices.forward_models", *names, env=environment(devices=4))
@@ -99,4 +103,4 @@ def test_four_devices_compute_what_one_does(names):
     for name, found in differences.items():
         # Sums over devices are in another order: float32's rounding through the model, forth and back.
         assert found["loss"] < 1e-5 and found["gradients"] < 1e-4 * found["largest_gradient"], name
-        assert found["samples"] < 1e-4 < found["spread"], name
+        assert name.endswith(":training") or found["samples"] < 1e-4 < found["spread"], name

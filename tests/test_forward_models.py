@@ -115,9 +115,11 @@ def test_guidance_of_one_is_the_conditional_prediction(case):
 
 def test_a_context_is_seen_unless_it_is_dropped(case):
     assert any(context_leaves(case))
-    before, after = case.predictions(), case.predictions(example=with_another_context(case))
-    np.testing.assert_array_equal(after["without"], before["without"])
-    assert np.abs(after["plain"] - before["plain"]).max() > 1e-3
+    examples = (case.example, with_another_context(case))
+    before, after = (case.predictions(example=example)["plain"] for example in examples)
+    assert np.abs(after - before).max() > 1e-3
+    dropped = [case.model.drop_context(example, jnp.ones(BATCH, bool)) for example in examples]
+    np.testing.assert_array_equal(*(case.predictions(example=example)["plain"] for example in dropped))
     kept = case.model.drop_context(case.example, jnp.zeros(BATCH, bool))
     jax.tree.map(np.testing.assert_array_equal, kept, case.example)
 
@@ -181,6 +183,11 @@ def test_the_door_samples_behind_examples_of_a_model(case):
             sampler.sample(source, **said)
 
 
+# `test_export.py` samples with the radiance field's, and what partial views export are its programs.
+EXPORTED = [pytest.param(name, marks=[pytest.mark.slow] * (name == "radiance_field")) for name in MODELS]
+
+
+@pytest.mark.parametrize("case", EXPORTED, indirect=True)
 def test_an_exported_denoiser_is_the_one_in_this_process(case):
     pytest.importorskip("flatbuffers", reason="jax.export needs it: install this package again")
     called = jax.export.deserialize(export_denoiser(case.config, case.model)).call

@@ -32,6 +32,22 @@ def at():
     return {}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The parameters of a run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(settings(), workdir)
+    return parameters(workdir)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A workdir with the checkpoints of steps 2 and 4, to be copied."""
+    workdir = tmp_path_factory.mktemp("half")
+    train(settings(num_steps=4), workdir)
+    return workdir
+
+
 # --- damaged checkpoints ----------------------------------------------------------------------------------------------
 
 
@@ -56,9 +72,8 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, at, tmp_path, capsys):
-    train(settings(), tmp_path / "whole", at)
-    train(settings(num_steps=4), tmp_path / "run", at)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, whole, half, at, tmp_path, capsys):
+    shutil.copytree(half, tmp_path / "run")
     assert steps(tmp_path / "run") == [2, 4]
     DAMAGE[damage](tmp_path / "run" / "checkpoints" / "4")
     capsys.readouterr()
@@ -67,11 +82,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, at
     assert "warning: the checkpoint of step 4 is damaged: " in errors
     assert "resuming from step 2" in errors
     assert [path.name for path in (tmp_path / "run" / "damaged").iterdir()] == ["4-1"]
-    np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+    np.testing.assert_array_equal(parameters(tmp_path / "run"), whole)
 
 
-def test_if_all_checkpoints_are_damaged_nothing_is_touched(at, tmp_path):
-    train(settings(num_steps=4), tmp_path, at)
+def test_if_all_checkpoints_are_damaged_nothing_is_touched(half, at, tmp_path):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
     for step in (2, 4):
         flip_a_bit(largest_file(tmp_path / "checkpoints" / str(step) / "params" / "d"))
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read") as error:
@@ -81,8 +96,8 @@ def test_if_all_checkpoints_are_damaged_nothing_is_touched(at, tmp_path):
     assert steps(tmp_path) == [2, 4]
 
 
-def test_sampling_goes_back_to_the_one_before_and_looks_at_what_it_needs_only(at, tmp_path, capsys):
-    train(settings(num_steps=4), tmp_path, at)
+def test_sampling_goes_back_to_the_one_before_and_looks_at_what_it_needs_only(half, tmp_path, capsys):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
     flip_a_bit(largest_file(tmp_path / "checkpoints" / "4" / "opt_state" / "d"))
     assert restore_params(tmp_path)[1] == 4
     flip_a_bit(largest_file(tmp_path / "checkpoints" / "4" / "ema" / "d"))
@@ -91,8 +106,8 @@ def test_sampling_goes_back_to_the_one_before_and_looks_at_what_it_needs_only(at
     assert steps(tmp_path) == [2, 4]
 
 
-def test_checkpoints_without_checksums_are_taken_as_they_are(at, tmp_path):
-    train(settings(num_steps=4), tmp_path, at)
+def test_checkpoints_without_checksums_are_taken_as_they_are(half, at, tmp_path):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints" / "4" / checksums.FILE).unlink()
     assert train(settings(), tmp_path, at) == loop.EXIT_DONE
     assert not (tmp_path / "damaged").exists()
@@ -112,8 +127,7 @@ def test_checksums_are_those_of_the_files(tmp_path):
 # --- disks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_path, monkeypatch):
-    train(settings(), tmp_path / "whole", at)
+def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(whole, at, tmp_path, monkeypatch):
     write = checksums.write
 
     def write_if_there_is_room(folder):
@@ -129,7 +143,7 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(at, tmp_pa
     ]
     monkeypatch.undo()
     assert train(settings(), tmp_path / "run", at) == loop.EXIT_DONE
-    np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+    np.testing.assert_array_equal(parameters(tmp_path / "run"), whole)
 
 
 @pytest.fixture
@@ -145,9 +159,8 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
-    at, small_disk, tmp_path, capsys
+    whole, at, small_disk, capsys
 ):
-    train(settings(), tmp_path / "whole", at)
     filling = small_disk / "filling"
 
     def fill():
@@ -166,7 +179,7 @@ def test_a_disk_that_becomes_full_is_one_clear_error_and_the_run_goes_on_when_th
     filling.unlink()
     assert train(settings(), small_disk / "run", at) == loop.EXIT_DONE
     assert "resuming from step 2" in capsys.readouterr().err
-    np.testing.assert_array_equal(parameters(small_disk / "run"), parameters(tmp_path / "whole"))
+    np.testing.assert_array_equal(parameters(small_disk / "run"), whole)
 
 
 def test_numbers_that_cannot_be_written_are_one_error_without_a_traceback(tmp_path, monkeypatch, capfd):
@@ -197,8 +210,7 @@ def test_a_workdir_that_cannot_be_written_is_one_clear_error_at_once(workdir, at
 
 
 @pytest.mark.parametrize("error", [UserError("shard 3 is gone"), RuntimeError("Traceback ...\nshard 3 is gone")])
-def test_if_a_batch_cannot_be_read_what_was_reached_is_saved(error, at, tmp_path, capsys):
-    train(settings(), tmp_path / "whole", at)
+def test_if_a_batch_cannot_be_read_what_was_reached_is_saved(error, whole, at, tmp_path, capsys):
 
     def fail():
         raise error
@@ -210,7 +222,7 @@ def test_if_a_batch_cannot_be_read_what_was_reached_is_saved(error, at, tmp_path
     assert "ended at step 3 of 6: an error" in capsys.readouterr().err
     at.clear()
     train(settings(checkpoint_every=100), tmp_path / "run", at)
-    np.testing.assert_array_equal(parameters(tmp_path / "run"), parameters(tmp_path / "whole"))
+    np.testing.assert_array_equal(parameters(tmp_path / "run"), whole)
 
 
 # --- when to save, and what to keep -----------------------------------------------------------------------------------

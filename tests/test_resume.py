@@ -111,22 +111,19 @@ def stop_at(process, workdir, moment, number):
 
 
 def test_killed_at_any_moment_or_stopped_and_started_again_it_ends_in_the_same_bits(folder, uninterrupted):
-    """With its average on the device or on the host, as it happens. SIGTERM saves, and exits with 75."""
+    """With its average on the host or on the device, as it happens. SIGTERM saves, and exits with 75."""
     workdir, on_host = folder / "stopped", {"train.optimizer.ema_memory": "host"}
-    moments = [random.uniform(1, 6), 8, random.uniform(12, 17)]  # others every time: any must do
+    moments = [random.uniform(1, 12), 14]  # others every time: any must do
 
-    first = start(folder, "stopped")
+    first = start(folder, "stopped", **on_host)
     stop_at(first, workdir, moments[0], signal.SIGKILL)
     first.communicate()
-    second = start(folder, "stopped", **on_host, **{"train.checkpoint_every": 1000})
+    second = start(folder, "stopped", **{"train.checkpoint_every": 1000})
     stop_at(second, workdir, moments[1], signal.SIGTERM)
     assert "stopped by SIGTERM" in finish(second, code=75)
-    third = start(folder, "stopped", **on_host)
-    stop_at(third, workdir, moments[2], signal.SIGKILL)
-    assert "resuming from step" in third.communicate()[1]
-    assert "resuming from step" in finish(start(folder, "stopped"))
+    assert "resuming from step" in finish(start(folder, "stopped", **on_host))
 
-    assert [process.returncode for process in (first, third)] == [-signal.SIGKILL] * 2, f"stopped at {moments}"
+    assert first.returncode == -signal.SIGKILL, f"stopped at {moments}"
     resumed = parameters(workdir)
     assert resumed.keys() == uninterrupted.keys()
     for name, value in resumed.items():
@@ -152,6 +149,7 @@ def test_a_workdir_with_another_configs_checkpoint_is_one_clear_error(folder, un
         train(config, folder / "uninterrupted")
 
 
+@pytest.mark.slow  # `test_forward_model_runs.py` takes a step of each model on four, `test_two_processes.py` whole runs
 def test_four_devices_train_as_one_does(folder, uninterrupted):
     settings = {"train.num_steps": 3, "train.mesh.data": 2, "train.mesh.fsdp": 2}
     finish(start(folder, "four", devices=4, **settings))

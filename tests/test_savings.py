@@ -1,6 +1,7 @@
 """Work that sampling leaves out: none of it by default, and what it costs where it is left out."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ TIMESTEPS = 100
 EXAMPLE = tiny_example()
 MODEL = tiny_model()
 PARAMS = random_params(MODEL)
+ONE_FIELD = tiny_model(num_fine=0)  # half the program, where fine samples are not the question
 # One field in both places: then where fine samples go does not depend on which of the two says it.
 SHARED = PARAMS | {"scene_field": dict.fromkeys(("coarse", "fine"), PARAMS["scene_field"]["fine"])}
 X_T = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
@@ -152,7 +154,7 @@ def test_the_fine_field_takes_the_place_of_an_equal_coarse_one(cache_bytes):
 
 
 def test_a_model_of_one_field_is_asked_twice_for_fine_samples():
-    alone = tiny_model(num_fine=0)
+    alone = ONE_FIELD
     params = PARAMS | {"scene_field": {"coarse": SHARED["scene_field"]["coarse"]}}
     twice = alone.at_level(marching_levels(f"0:{AS_MADE}")[0])
     # As above.
@@ -172,7 +174,11 @@ def test_training_leaves_nothing_out():
 
 def sampler(schedule="", model=MODEL, **settings) -> DiffusionSampler:
     settings = {"marching_schedule": schedule, "context_cache_gb": 4.0, "guidance": 1.0} | settings
-    return DiffusionSampler(model, PARAMS, cosine_schedule(TIMESTEPS), dataclasses.replace(SAMPLE, **settings))
+    params = PARAMS if model is MODEL else random_params(model)
+    return DiffusionSampler(model, params, cosine_schedule(TIMESTEPS), dataclasses.replace(SAMPLE, **settings))
+
+
+guided = partial(sampler, model=ONE_FIELD, guidance=2.0)
 
 
 @jit
@@ -188,16 +194,17 @@ def test_where_nothing_may_be_cached_no_level_caches_anything():
 
 
 def test_levels_as_the_model_was_made_change_nothing():
-    exact = x0_at(sampler(), 90)
-    assert_trees_close(x0_at(sampler(f"0:{AS_MADE}"), 90), exact, rtol=0, atol=0)
+    exact = x0_at(guided(), 90)
+    assert_trees_close(x0_at(guided(f"0:{NUM_COARSE}"), 90), exact, rtol=0, atol=0)
     # One of two programs in a condition: they are compiled apart from each other.
-    assert_trees_close(x0_at(sampler(f"0.5:{AS_MADE}"), 90), exact)
+    assert_trees_close(x0_at(guided(f"0.5:{NUM_COARSE}"), 90), exact)
+    assert_trees_close(step(MODEL.at_level(marching_levels(f"0:{AS_MADE}")[0]), PARAMS), step(MODEL, PARAMS), 0, 0)
 
 
 def test_the_noise_level_says_how_finely_a_step_marches():
-    scheduled = sampler("0.6:4+2/2,0.2:5+3", guidance=2.0)
-    for timestep, level in ((19, ""), (20, "5+3"), (59, "5+3"), (60, "4+2/2"), (99, "4+2/2")):
-        alone = x0_at(sampler(level and f"0:{level}", guidance=2.0), timestep)
+    scheduled = guided("0.6:4/2,0.2:5")
+    for timestep, level in ((19, ""), (20, "5"), (59, "5"), (60, "4/2"), (99, "4/2")):
+        alone = x0_at(guided(level and f"0:{level}"), timestep)
         assert_trees_close(x0_at(scheduled, timestep), alone)  # as above
 
 
@@ -227,7 +234,7 @@ def test_fewer_rays_make_the_image_that_they_are_the_pixels_of(grid):
 @pytest.mark.parametrize("coarse_pass", ["coarse", "fine"])
 def test_without_fine_samples_the_first_field_is_the_result(coarse_pass):
     settings = {"num_coarse": 8, "num_fine": 0}
-    alone = tiny_model(num_fine=0)
+    alone = ONE_FIELD
     config = alone.config
     marching = dataclasses.replace(config.ray_marching, **settings)
     networks = dataclasses.replace(alone.networks, config=dataclasses.replace(config, ray_marching=marching))
@@ -239,8 +246,7 @@ def test_without_fine_samples_the_first_field_is_the_result(coarse_pass):
 
 @pytest.mark.parametrize("name", ["ddim", "dpm-solver++"])
 def test_a_schedule_is_for_every_sampler_and_its_callback(name):
-    made = sampler("0.5:4/2", sampler=name, num_steps=3, spacing="log-snr", model=tiny_model(num_fine=0))
-    made = made.replace(params=random_params(made.model))
+    made = sampler("0.5:4/2", sampler=name, num_steps=3, spacing="log-snr", model=ONE_FIELD)
     keys = jax.random.split(jax.random.key(1), 2)
     samples, (timesteps, x0) = jit(lambda s: s.sample(EXAMPLE, keys, lambda t, x_t, x0: (t, x0)))(made)
     assert len(timesteps) == 3 and timesteps[0] == 99 and timesteps[-1] < 50

@@ -1,4 +1,7 @@
-"""How far four devices are from one, in a training step and in samples, for each forward model named; prints JSON."""
+"""How far four devices are from one, in a training step and in samples, for each forward model named; prints JSON.
+
+Of `NAME:training`, in a training step alone.
+"""
 
 import dataclasses
 import json
@@ -48,20 +51,30 @@ def sampled(config: Config, count: int) -> np.ndarray:
         devices.jax.local_devices = whole
 
 
-def differences(name: str) -> dict[str, float]:
-    config = config_of(name)
+def largest(a: Any, b: Any) -> float:
+    return float(np.abs(np.asarray(a) - np.asarray(b)).max())
+
+
+def of_training(config: Config) -> dict[str, float]:
     setup = make_train_setup(config)
     state = jax.device_get(jax.jit(setup.init)(jax.random.key(0)))  # a step takes the arrays that it is given
     (loss, gradients), (same_loss, same_gradients) = (trained(config, setup, state, count) for count in (1, 4))
-    one, four = (sampled(config, count) for count in (1, 4))
-    largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
     return {
         "loss": abs(loss - same_loss) / abs(loss),
         "gradients": max(jax.tree.leaves(jax.tree.map(largest, gradients, same_gradients))),
         "largest_gradient": max(float(np.abs(x).max()) for x in jax.tree.leaves(gradients)),
-        "samples": largest(one, four),
-        "spread": float(np.ptp(one)),
     }
+
+
+def of_samples(config: Config) -> dict[str, float]:
+    one, four = (sampled(config, count) for count in (1, 4))
+    return {"samples": largest(one, four), "spread": float(np.ptp(one))}
+
+
+def differences(named: str) -> dict[str, float]:
+    name, _, training = named.partition(":")
+    config = config_of(name)
+    return of_training(config) | ({} if training else of_samples(config))
 
 
 if __name__ == "__main__":
