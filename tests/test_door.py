@@ -303,8 +303,7 @@ def test_noise_is_unlike_all_that_the_model_knows_and_its_own_photograph_is_not(
     sampler = door["sampler"]
     reference, _ = find_reference(sampler, "toy")
     noise = np.random.default_rng(0).random((24, 24, 3), np.float32)
-    for source, unlike in ((dfm_jax.example_photo("toy"), False), (noise, True)):
-        scenes = sampler.sample(source, num_samples=2, seed=0)
+    for scenes, unlike in ((door["scenes"], False), (sampler.sample(noise, num_samples=2, seed=0), True)):
         cameras = jax.tree.map(lambda *x: np.stack(x), scenes[0].context_camera, scenes.target_camera)
         views = np.stack([scene.render(cameras, 24, 24).rgb for scene in scenes])[None]
         found = judge(measure(scenes.sampled.example, views, scenes[0].estimate[None])[0], reference)

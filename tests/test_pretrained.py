@@ -66,7 +66,7 @@ def test_the_checkpoint_that_comes_with_the_package_draws_scenes(tmp_path):
     assert pretrained.main(["unpack", f"--workdir={tmp_path / 'run'}"]) == 0
     values = toy_config.get_config("calibrated")
     values.data.update(dir=str(tmp_path / "data"), toy_scenes=4)
-    values.sample.update(num_scenes=2, num_samples=2, num_steps=8, video_frames=2, scenes_in_3d=0)
+    values.sample.update(num_scenes=2, num_samples=1, num_steps=8, video_frames=2, scenes_in_3d=0)
     summary = sample(from_dict(values), tmp_path / "run")
     # 30.5 dB, and all of 720 samples clean, in 15 steps (docs/evaluation.md)
     assert summary.context_psnr > 28 and summary.hidden.purity == 1

@@ -35,6 +35,14 @@ def at():
     return {}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The workdir of a run that nothing happened to; copied before it is used."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(settings(), workdir)
+    return workdir
+
+
 def test_a_run_leaves_checkpoints_a_curve_and_pictures(at, tmp_path):
     assert train(settings(sample_every=3), tmp_path, at) == loop.EXIT_DONE
     assert steps(tmp_path) == [4, 6]  # two are kept
@@ -47,15 +55,14 @@ def test_a_run_leaves_checkpoints_a_curve_and_pictures(at, tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_a_run_in_two_parts_ends_as_one(at, tmp_path):
-    train(settings(), tmp_path / "whole", at)
+def test_a_run_in_two_parts_ends_as_one(whole, at, tmp_path):
     train(settings(num_steps=3), tmp_path / "parts", at)
     train(settings(), tmp_path / "parts", at)
-    np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "parts"))
+    np.testing.assert_array_equal(parameters(whole), parameters(tmp_path / "parts"))
 
 
-def test_a_finished_run_says_so(at, tmp_path, capsys):
-    train(settings(), tmp_path, at)
+def test_a_finished_run_says_so(whole, at, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
     assert train(settings(), tmp_path, at) == loop.EXIT_DONE
     assert "has reached step 6 of 6 already" in capsys.readouterr().err
@@ -75,13 +82,12 @@ def test_a_signal_saves_the_step_and_says_by_the_code_what_to_do(number, code, c
     assert f"stopped by {cause}; step {step} is saved" in capsys.readouterr().err
 
 
-def test_a_run_that_was_stopped_ends_in_the_same_bits(at, tmp_path):
-    train(settings(), tmp_path / "whole", at)
+def test_a_run_that_was_stopped_ends_in_the_same_bits(whole, at, tmp_path):
     at[2] = lambda: os.kill(os.getpid(), signal.SIGINT)
     train(settings(checkpoint_every=100), tmp_path / "stopped", at)
     at.clear()
     assert train(settings(), tmp_path / "stopped", at) == loop.EXIT_DONE
-    np.testing.assert_array_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "stopped"))
+    np.testing.assert_array_equal(parameters(whole), parameters(tmp_path / "stopped"))
 
 
 def test_a_second_run_in_a_workdir_is_refused_and_the_first_is_not_harmed(at, tmp_path, capsys):
@@ -111,8 +117,8 @@ def test_non_finite_numbers_stop_the_run_and_are_never_saved(at, tmp_path, bad_b
     assert np.isfinite(parameters(tmp_path)).all()
 
 
-def test_another_configs_checkpoint_is_refused(at, tmp_path):
-    train(settings(), tmp_path, at)
+def test_another_configs_checkpoint_is_refused(whole, at, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     config = settings()
     encoder = dataclasses.replace(config.model.encoder, depth=9)
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
@@ -151,13 +157,12 @@ def test_a_metric_that_does_not_exist_is_noticed_before_the_first_step(at, tmp_p
     assert len(traced) == 1  # to look at the names costs no second look at the step
 
 
-def test_a_run_may_start_from_anothers_average(at, tmp_path):
-    train(settings(), tmp_path / "first", at)
-    config = dataclasses.replace(settings(), init_from=str(tmp_path / "first"))
+def test_a_run_may_start_from_anothers_average(whole, at, tmp_path):
+    config = dataclasses.replace(settings(), init_from=str(whole))
     optimizer = dataclasses.replace(config.train.optimizer, learning_rate=0.0)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer=optimizer))
     train(config, tmp_path / "second", at)
-    average, _, _ = restore_params(tmp_path / "first", which="ema")
+    average, _, _ = restore_params(whole, which="ema")
     np.testing.assert_array_equal(parameters(tmp_path / "second"), average["w"])
 
 
@@ -167,8 +172,8 @@ def test_starting_from_nothing_is_refused(at, tmp_path):
         train(config, tmp_path / "run", at)
 
 
-def test_another_kind_of_encoder_is_refused_by_its_name_alone(at, tmp_path):
-    train(settings(), tmp_path, at)
+def test_another_kind_of_encoder_is_refused_by_its_name_alone(whole, at, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     config = settings()
     resnet = ResNet34Config("resnet34", base=8, absolute_pose=False, remat=False, init_file="")
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=resnet))
