@@ -24,7 +24,7 @@ from . import published
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = group(seed=0, image_size=48)
+    config = group(seed=0, image_size=32)
     config.data = group(name="shapes", dir="data", split="train", eval_split="test", near=2.8, far=5.2)
     config.data.update(toy_scenes=4000, num_threads=2, prefetch=4)
     # Context: the front; targets: the back, then front or anywhere. This rule knows no gap.
@@ -34,12 +34,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.encoder = group(name="dit", depth=3, width=96, num_heads=4, features=32)
     config.model.conditioning_field = group(width=32, view_blocks=2, joint_blocks=1, density_bias=0.4)
     config.model.scene_field = group(width=64, view_blocks=2, joint_blocks=1, density_bias=0.4)
-    config.model.ray_marching = group(num_coarse=16, num_conditioning=12, chunk_size=2304)  # all rays at once
-    config.diffusion = group(num_timesteps=1000, high_noise_fraction=0.5, high_noise_from=850)
+    config.model.ray_marching = group(num_coarse=20, num_conditioning=12, chunk_size=1024)  # all rays at once
+    config.diffusion = group(num_timesteps=1000, high_noise_fraction=0.5, high_noise_from=750)
     config.loss = group(estimate=1.0, pixels="random", patch_size=10)
-    config.train = group(num_steps=2800, batch_size=16, log_every=20, sample_every=700, checkpoint_every=100)
+    config.train = group(num_steps=5400, batch_size=16, log_every=20, sample_every=1800, checkpoint_every=100)
     adam = group(
-        learning_rate=1.4e-3, warmup_steps=100, decay_steps=2700, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.998
+        learning_rate=1.4e-3, warmup_steps=100, decay_steps=5300, b1=0.9, b2=0.99, clip_norm=1.0, ema_decay=0.998
     )
     config.train.update(keep_checkpoints=2, optimizer=adam)
     config.sample = group(num_scenes=4, num_samples=6, video_frames=24, video_path="orbit")

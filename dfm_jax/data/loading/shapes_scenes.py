@@ -1,11 +1,11 @@
 """Procedural scenes whose hidden side, hidden shape and hidden neighbour have a known joint distribution, with exact
 depth: uncertainty in geometry as well as in colour. In the style of Minens (viewset diffusion), made for ambiguity.
 
-A wall stands on a floor disc in front of a black background. Front and top have a random visible colour; everything
-behind has one hidden colour. From the wall's back nothing juts out, or a round tower, or a ramp; behind that stands a
-yellow pillar, or none. `ODDS` has the probabilities of all eighteen cases: the colour depends on nothing else, and a
-pillar is the likelier the less juts out. The heights of tower, ramp and pillar are uniform. The front view (frame 0)
-shows nothing of all that, so that what a model samples behind it can be compared with the truth.
+A wall stands on a floor disc in front of a black background. Its front and top have a random visible colour; its other
+sides have one hidden colour. At its back nothing juts out, or a narrow round tower, or a wide ramp, both white; behind
+that stands a yellow pillar, or none. `ODDS` has the probabilities of all eighteen cases: the colour depends on nothing
+else, and a pillar is the likelier the less juts out. The heights of tower, ramp and pillar are uniform. The front view
+(frame 0) shows nothing of all that, so that what a model samples behind it can be compared with the truth.
 
 Notation: world z points up, the disc lies at z = 0 around the origin, azimuth 0 looks at the front of the wall (at its
 -y side). A *label* says which paint a ray meets first. What a picture shows is the *coverage* of its pixels by the
@@ -35,8 +35,9 @@ SHAPE_HEIGHT = 0.45, 0.85  # of tower or ramp, uniform
 NEIGHBOUR_HEIGHT = 0.3, 0.75
 
 WALL_BACK = -0.25  # y
-TOWER_RADIUS, TOWER_FACES = 0.42, 6
-RAMP_HALF_WIDTH, RAMP_LENGTH = 0.42, 0.5
+TOWER_RADIUS, TOWER_FACES = 0.26, 6
+RAMP_HALF_WIDTH, RAMP_LENGTH = 0.48, 0.5
+SHAPE_COLOUR = (0.95, 0.95, 0.95)  # of tower or ramp, unlike every side: a mixture of shapes is seen as one
 PILLAR_HALF_WIDTH, PILLAR_FROM, PILLAR_TO = 0.17, 0.5, 0.8  # y
 PILLAR_COLOUR = (0.95, 0.80, 0.15)
 FLOOR_RADIUS = 1.1
@@ -47,12 +48,12 @@ LOOK_AT = np.array([0.0, 0.0, 0.4])
 FOCAL_LENGTH = 1.65  # normalised
 NEAR, FAR = 2.8, 5.2  # bound every visible surface
 
-NUM_LABELS = 5
-NOTHING, FLOOR, VISIBLE, HIDDEN, PILLAR = range(NUM_LABELS)
+NUM_LABELS = 6
+NOTHING, FLOOR, VISIBLE, HIDDEN, SHAPE, PILLAR = range(NUM_LABELS)
 SUPERSAMPLING = 3  # rays along a pixel's side
 
 # What a scene's record knows of it.
-ATTRIBUTES = {"half_width", "thickness", "height", "yaw", "visible_colour", "floor_colour"}
+ATTRIBUTES = {"half_width", "thickness", "height", "yaw", "visible_colour", "floor_colour", "shape_colour"}
 ATTRIBUTES |= {"side", "shape", "neighbour", "shape_height", "neighbour_height"}
 
 
@@ -108,6 +109,7 @@ class ShapesScenes(ProceduralScenes[_Geometry]):
         attributes = geometry.wall | {
             "visible_colour": rng.uniform(0.15, 0.95, 3).tolist(),
             "floor_colour": rng.uniform(0.35, 0.8, 1).repeat(3).tolist(),
+            "shape_colour": list(SHAPE_COLOUR),
             "side": side,
             "shape": shape,
             "neighbour": neighbour,
@@ -157,7 +159,7 @@ def hidden_solids(attributes: Mapping[str, Any]) -> list[Solid]:
     if attributes["shape"] == SHAPES.index("tower"):
         angles = np.linspace(0, np.pi, TOWER_FACES + 1)
         corners = [(TOWER_RADIUS * np.cos(a), WALL_BACK + TOWER_RADIUS * np.sin(a)) for a in angles]
-        found.append(prism(corners, attributes["shape_height"], [HIDDEN] * len(corners), lid=HIDDEN))
+        found.append(prism(corners, attributes["shape_height"], [SHAPE] * len(corners), lid=SHAPE))
     if attributes["shape"] == SHAPES.index("ramp"):
         found.append(_ramp(attributes["shape_height"]))
     if attributes["neighbour"]:
@@ -172,9 +174,9 @@ def _ramp(height: float) -> Solid:
     end = WALL_BACK + RAMP_LENGTH
     corners = [(-RAMP_HALF_WIDTH, WALL_BACK), (RAMP_HALF_WIDTH, WALL_BACK)]
     corners += [(RAMP_HALF_WIDTH, end), (-RAMP_HALF_WIDTH, end)]
-    box = prism(corners, height, [HIDDEN] * 4, lid=HIDDEN)
+    box = prism(corners, height, [SHAPE] * 4, lid=SHAPE)
     slope = np.array([0, height, RAMP_LENGTH]) / np.hypot(height, RAMP_LENGTH)
-    return Solid(np.vstack([box.normals, slope]), np.append(box.offsets, slope[1] * end), np.append(box.labels, HIDDEN))
+    return Solid(np.vstack([box.normals, slope]), np.append(box.offsets, slope[1] * end), np.append(box.labels, SHAPE))
 
 
 def see(solid: Solid, yaw: float, origins: np.ndarray, directions: np.ndarray) -> Seen:
@@ -201,7 +203,8 @@ def label_colours(attributes: Mapping[str, Any]) -> np.ndarray:
     """[labels, 3] in [0, 1]."""
     colours = np.zeros((NUM_LABELS, 3), np.float32)
     colours[FLOOR], colours[VISIBLE] = attributes["floor_colour"], attributes["visible_colour"]
-    colours[HIDDEN], colours[PILLAR] = SIDE_COLOURS[attributes["side"]], PILLAR_COLOUR
+    colours[HIDDEN], colours[SHAPE] = SIDE_COLOURS[attributes["side"]], attributes["shape_colour"]
+    colours[PILLAR] = PILLAR_COLOUR
     return colours
 
 
