@@ -4,10 +4,8 @@
     python -m dfm_jax.main --workdir=runs/shapes --mode=evaluate
 
 Needs nothing: walls that hide what stands behind them are generated in `data.dir` (with `data.toy_scenes=0`, those of
-`prepare --format=shapes` are taken). 48 x 48 pixels as Minens, the set of viewset diffusion that it is modelled on, so
-that the same metrics can be set side by side. 2800 steps take 40 to 47
-minutes on two CPU cores (1.0 to 1.2 a second). Expect the right odds of the hidden side and nearly of the neighbour;
-shapes are still mixed (docs/evaluation.md), so that no model ships.
+`prepare --format=shapes` are taken). They are modelled on Minens, the set of viewset diffusion, so that the same metrics
+can be set side by side.
 
 Variants combine, as in `:tiny,lean`. `tiny` runs all of the program in a minute. `pixelnerf` is the deterministic
 baseline; `resnet34` has its encoder. `fine` samples each ray twice, as published; `lean` too, but first with a small

@@ -12,7 +12,7 @@ from dfm_jax.evaluation.calibration import shapes_modes
 from dfm_jax.evaluation.calibration.known_odds import SHAPES
 from dfm_jax.evaluation.calibration.reading import UNSEEN
 
-SIZE = 48
+SIZE, FINE = 32, 192  # pixels and rays along a side; the former are the config's
 MATRIX = shapes_scenes.intrinsics()
 BACK = np.deg2rad(120)  # the target views of training and evaluation are this far from the front, or farther
 
@@ -103,19 +103,19 @@ def test_a_point_has_one_colour_in_all_views_that_see_it(scenes):
     """Depth carries a pixel to another view: what is seen there, if nothing nearer, has the same label and shade."""
     for scene in scenes[::4]:
         poses = scene.camera_to_world[[5, 7]]
-        one, two = (shapes_scenes.view_of(scene.attributes, pose, MATRIX, 4 * SIZE) for pose in poses)
-        (origin, _), (directions, _) = rays_of(poses, MATRIX, 4 * SIZE)
+        one, two = (shapes_scenes.view_of(scene.attributes, pose, MATRIX, FINE) for pose in poses)
+        (origin, _), (directions, _) = rays_of(poses, MATRIX, FINE)
         there = np.isfinite(one.distance[0])
         points = origin[:, None] + one.distance[0][there] * directions[:, there]
         camera = poses[1, :3, :3].T @ (points - poses[1, :3, 3:])
-        u, v = np.floor(4 * SIZE * (MATRIX @ camera)[:2] / camera[2]).astype(int)
-        met = two.distance.reshape(4 * SIZE, -1)[v, u]
+        u, v = np.floor(FINE * (MATRIX @ camera)[:2] / camera[2]).astype(int)
+        met = two.distance.reshape(FINE, -1)[v, u]
         away = np.linalg.norm(camera, axis=0)
         assert (met <= away + 0.05).mean() > 0.98  # nothing is seen through; at an edge, the next pixel is farther
         same = np.abs(met - away) < 0.01
         assert same.mean() > 0.4
         for name in ("label", "shade"):
-            a, b = getattr(one, name)[0][there], getattr(two, name).reshape(4 * SIZE, -1)[v, u]
+            a, b = getattr(one, name)[0][there], getattr(two, name).reshape(FINE, -1)[v, u]
             assert (a == b)[same].mean() > 0.98
 
 

@@ -31,7 +31,7 @@ def _generator(module: ModuleType, scenes: Callable[[int, int, int], ProceduralS
 
 
 GENERATORS: Mapping[str, Generator] = {
-    "shapes": _generator(shapes_scenes, shapes_scenes.ShapesScenes, image_size=48),
+    "shapes": _generator(shapes_scenes, shapes_scenes.ShapesScenes, image_size=32),
     "toy": _generator(toy_scenes, toy_scenes.ToyScenes, image_size=24),
 }
 
