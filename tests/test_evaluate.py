@@ -223,7 +223,7 @@ def test_pixelnerf_and_the_diffusion_model_are_compared_on_the_same_views(run, p
         for key in ("psnr", "psnr_best", "total_variation", "mode_purity", "step"):
             assert numbers["evaluations"][name][key] == last[key], (name, key)
     table = {line[:34].strip(): line[34:].split() for line in printed.err.splitlines()}
-    assert table["Hidden side: purity"] == [f"{x.result['mode_purity']:.1%}" for x in (run, pixelnerf)]
+    assert table["All that is hidden: purity"] == [f"{x.result['mode_purity']:.1%}" for x in (run, pixelnerf)]
     assert table["PSNR, best sample"] == [f"{run.result['psnr_best']:.1f}", "dB"]  # one answer has no best
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<th>dfm</th><th>pixelnerf</th>" in page and 'src="evaluations.png"' in page

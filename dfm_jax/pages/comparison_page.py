@@ -37,8 +37,8 @@ def evaluations(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str], s
     return f"""<h2>Evaluations <span class="soft">of the same {num_examples} examples</span></h2>
 <p>A model that must give one answer mixes all that could be there: its PSNR against the truth is high, and no scene
 looks like that. A sample commits itself, often to something else than the truth, which PSNR punishes. What tells the
-two apart is whether the best of some samples meets the truth, FID and KID, and on toy scenes whether the hidden side
-is of one colour (purity) in the right share of the samples (total variation).</p>
+two apart is whether the best of some samples meets the truth, FID and KID, and, where odds are known, whether a sample
+shows one of the cases that can be (purity), and each in its share of the samples (total variation).</p>
 {table(cells, heads, text=(len(names) + 1,))}
 """
 

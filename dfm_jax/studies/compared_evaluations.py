@@ -36,14 +36,14 @@ WEIGHTS = {
 OF_ALL_SCENES = ("fid", "kid", "fvd", "vgg_fid", "vgg_kid")  # which no single scene has
 
 ODDS = (
+    ("total_variation", "All that is hidden: total variation", ".3f", "between what samples show of it and its odds"),
+    ("mode_purity", "All that is hidden: purity", ".1%", "samples that show one case and no mixture; a mean is none"),
     (
-        "total_variation",
-        "Hidden side: total variation",
-        ".3f",
-        "between what samples show to be hidden and its true odds",
+        "novel_view_agreement",
+        "All that is hidden: agreement",
+        ".1%",
+        "further views that show the case of the sampled one",
     ),
-    ("mode_purity", "Hidden side: purity", ".1%", "samples that show one case and no mixture; a mean is none"),
-    ("novel_view_agreement", "Hidden side: agreement", ".1%", "further views that show the case of the sampled one"),
 )
 
 
