@@ -95,6 +95,8 @@ def few_steps(path: Path, records: Sequence[Mapping[str, Any]], honest: float | 
             for record, x, y in zip(mine, times, values, strict=True):
                 axes.annotate(str(record["num_steps"]), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("milliseconds a sample")
         axes.set_title(title, fontsize=11)
     if honest is not None and "total_variation" in shown:
