@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dfm_jax.evaluation.calibration.honest_draws import expected_total_variation
-from dfm_jax.visualization.figures import Axes, Figure, FigureCanvasAgg
+from dfm_jax.visualization.figures import Axes, Figure, FigureCanvasAgg, LogFormatter
 
 # Okabe and Ito's, which those who do not see red and green apart tell from each other; and shapes besides.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -96,7 +96,7 @@ def few_steps(path: Path, records: Sequence[Mapping[str, Any]], honest: float | 
                 axes.annotate(str(record["num_steps"]), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(LogFormatter())  # few of them where there are many
         axes.set_xlabel("milliseconds a sample")
         axes.set_title(title, fontsize=11)
     if honest is not None and "total_variation" in shown:

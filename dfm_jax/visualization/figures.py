@@ -15,6 +15,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 finally:
     if _chosen:
         os.environ[VARIABLE] = _chosen
@@ -22,4 +23,4 @@ if _chosen:
     with contextlib.suppress(ValueError):
         rcParams["backend"] = _chosen
 
-__all__ = ["Axes", "Figure", "FigureCanvasAgg", "colormaps"]
+__all__ = ["Axes", "Figure", "FigureCanvasAgg", "LogFormatter", "colormaps"]
