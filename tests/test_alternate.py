@@ -34,7 +34,7 @@ def done(monkeypatch):
         order.append(list(overrides))
         return lambda: order.append("here") or compiled.call(jnp.eye(8)), compiled
 
-    monkeypatch.setattr(alternate, "PROGRAMS", {"train": training_step, "sample": training_step})
+    monkeypatch.setattr(alternate, "PROGRAMS", dict.fromkeys(("train", "gradients", "sample"), training_step))
     read = alternate.load
 
     def load(path):
@@ -57,13 +57,27 @@ def test_programs_run_in_turn_and_the_ratio_is_of_rounds(done, tmp_path, capsys)
     assert row["tflop"] == 2 * 8**3 / 1e12
 
 
-def test_a_sample_of_the_yardstick_is_fifty_of_its_steps(done, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("program", "theirs", "seconds"), [("sample", "step", 50.0), ("gradients", (32, "fp32"), 1.0)])
+def test_a_sample_is_fifty_steps_of_the_yardstick_and_gradients_its_training_step(
+    program, theirs, seconds, done, tmp_path, capsys, monkeypatch
+):
     (tmp_path / "yardstick.py").write_text(YARDSTICK)
     monkeypatch.setattr(alternate, "seconds", lambda start: (start(), 1.0)[1])
-    assert alternate.main([f"--yardstick={tmp_path / 'yardstick.py'}", "--programs=sample", "--rounds=2"]) == 0
-    assert done[1:] == ["step", "here"] * 3
-    row = json.loads(capsys.readouterr().out.splitlines()[-1])["sample"]
-    assert row["rounds"] == [[50.0, 1.0]] * 2 and row["ratio"] == 50
+    assert alternate.main([f"--yardstick={tmp_path / 'yardstick.py'}", f"--programs={program}", "--rounds=2"]) == 0
+    assert done[1:] == [theirs, "here"] * 3
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])[program]
+    assert row["rounds"] == [[seconds, 1.0]] * 2 and row["ratio"] == seconds
+
+
+def test_gradients_are_a_training_step_without_its_optimiser(monkeypatch):
+    monkeypatch.setattr(alternate, "CONFIG", "configs/linear.py")
+    monkeypatch.setattr(alternate, "AT_ITS_SIZE", ("--config.train.batch_size=1",))
+    monkeypatch.setattr(alternate, "SMALL", ())
+    (start, alone), (_, whole) = alternate.gradients(()), alternate.training_step(())
+    assert float(start()["gradient_norm"]) > 0
+    assert alone.flops == whole.flops > 0
+    returned = lambda compiled: compiled.memory.output_size_in_bytes
+    assert returned(alone) < 100 < returned(whole)  # metrics; and the parameters, their average, the optimiser's state
 
 
 @pytest.mark.parametrize(("wrong", "told"), [("--programs=denoize", "denoize"), ("--yardstick=nowhere.py", "no such")])

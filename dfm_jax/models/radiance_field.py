@@ -29,12 +29,20 @@ from dfm_jax.structs import Camera, EncodedViews
 
 
 @struct.dataclass
+class ModulatedParameters:
+    """Of a linear layer, a set for each noise level."""
+
+    kernel: Float[Array, "*batch d d"]
+    bias: Float[Array, "*batch d"]
+
+
+@struct.dataclass
 class ProjectedFeatures:
     """All of a field that does not depend on the point."""
 
     maps: Array  # [b, v, h, w, d] projected feature maps
-    view_film: Array  # [b, v, k, 2 d]
-    joint_film: Array  # [b, k, 2 d]
+    view_layers: tuple[ModulatedParameters, ...]  # k of [b, v]
+    joint_layers: tuple[ModulatedParameters, ...]  # k of [b]
     camera: Camera  # [b, v]
     view_weights: Array  # [b, v] of each view in the average
 
@@ -43,7 +51,7 @@ class ProjectedFeatures:
         some = lambda tree: jax.tree.map(lambda x: x[:, which], tree)
         return self.replace(
             maps=some(self.maps),
-            view_film=some(self.view_film),
+            view_layers=some(self.view_layers),
             camera=some(self.camera),
             view_weights=some(self.view_weights),
         )
@@ -71,22 +79,21 @@ class Head(nn.Dense):
         return (x.reshape(-1, x.shape[-1]) @ kernel + bias[None]).reshape(*x.shape[:-1], -1)
 
 
-class ModulatedLinear(nn.Dense):
-    """`scale (x W + w) + shift`, with the scale multiplied into the (much smaller) parameters.
+class ModulatedLinear(nn.Module):
+    """The parameters of `scale (x W + w) + shift`, with the scale multiplied into the (much smaller) `W` and `w`.
 
-    So a modulation costs nothing at the points; and its gradient, a sum over them, is part of that of the kernel.
+    So a modulation costs nothing at the points; and its gradient, a sum over them, is part of that of the kernel. Made
+    outside of the loop over chunks of rays, that gradient is summed up once, not in every chunk.
     """
 
+    width: int
+
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "*views n c"], scale: Float[Array, "*views d"], shift: Float[Array, "*views d"]
-    ) -> Float[Array, "*views n d"]:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
-        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+    def __call__(self, scale: Float[Array, "*batch d"], shift: Float[Array, "*batch d"]) -> ModulatedParameters:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.width, self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         kernel = kernel.reshape(*[1] * (scale.ndim - 1), *kernel.shape) * scale[..., None, :]
-        bias = bias.reshape(*[1] * (scale.ndim - 1), -1) * scale + shift
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return x @ kernel + bias[..., None, :]
+        return ModulatedParameters(kernel, bias.reshape(*[1] * (scale.ndim - 1), -1) * scale + shift)
 
 
 class ResidualBlock(nn.Module):
@@ -98,21 +105,22 @@ class ResidualBlock(nn.Module):
     first: bool = False  # what enters it is computed again in a moment, and has no name
 
     def setup(self) -> None:
-        self.fc_0 = ModulatedLinear(self.width, dtype=self.dtype)
+        self.fc_0 = ModulatedLinear(self.width)
         self.fc_1 = Linear(self.width, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype)
         self.film = nn.Dense(2 * self.width, dtype=self.dtype)
 
-    def modulation(self, time_code: Float[Array, "*batch e"]) -> Float[Array, "*batch 2*d"]:
-        """`[scale | shift]`."""
-        return self.film(nn.silu(time_code))
+    def modulated(self, time_code: Float[Array, "*batch e"]) -> ModulatedParameters:
+        """Its first layer at a noise level. Float32, as parameters are: so many gradients are added up."""
+        scale, shift = jnp.split(self.film(nn.silu(time_code)), 2, axis=-1)
+        return self.fc_0(1 + scale, shift)
 
-    def hidden(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
-        scale, shift = jnp.split(film, 2, axis=-1)
+    def hidden(self, x: Float[Array, "*batch n d"], layer: ModulatedParameters) -> Float[Array, "*batch n d"]:
         entering = relu(x, "" if self.first else self.kept_as)
-        return relu(self.fc_0(entering, 1 + scale, shift), self.kept_as)
+        entering, kernel, bias = promote_dtype(entering, layer.kernel, layer.bias, dtype=self.dtype)
+        return relu(entering @ kernel + bias[..., None, :], self.kept_as)
 
-    def __call__(self, x: Float[Array, "*batch n d"], film: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch n d"]:
-        return x + self.fc_1(self.hidden(x, film))
+    def __call__(self, x: Float[Array, "*batch n d"], layer: ModulatedParameters) -> Float[Array, "*batch n d"]:
+        return x + self.fc_1(self.hidden(x, layer))
 
 
 def _weighted_sum(weights: Float[Array, "b v"], x: Float[Array, "b v n d"]) -> Float[Array, "b n d"]:
@@ -144,15 +152,15 @@ class RadianceField(nn.Module):
         return jnp.zeros(shape, dtype).at[3].set(self.config.density_bias)
 
     def project_features(self, views: EncodedViews) -> ProjectedFeatures:
-        """Projects the feature maps, and computes the modulation of every view's noise level."""
+        """Projects the feature maps, and computes the layers that every view's noise level modulates."""
         code = field_time_code(views.timestep, self.config.width)
         code = self.time_out(nn.gelu(self.time_in(code), approximate=False))
-        view_film = jnp.stack([block.modulation(code) for block in self.view_blocks], axis=-2)
+        view_layers = tuple(block.modulated(code) for block in self.view_blocks)
         # The last view is the noisy target (or, where there is none, a context view): its time modulates the rest.
-        joint_film = jnp.stack([block.modulation(code[:, -1]) for block in self.joint_blocks], axis=-2)
+        joint_layers = tuple(block.modulated(code[:, -1]) for block in self.joint_blocks)
         maps = self.feature_in(views.features)
         view_weights = views.valid / jnp.sum(views.valid, axis=1, keepdims=True)
-        return ProjectedFeatures(maps, view_film, joint_film, views.camera, view_weights.astype(maps.dtype))
+        return ProjectedFeatures(maps, view_layers, joint_layers, views.camera, view_weights.astype(maps.dtype))
 
     def aggregate_views(
         self, features: ProjectedFeatures, points: Float[Array, "b r s 3"], pixel: Float[Array, "b r 2"] | None = None
@@ -174,9 +182,10 @@ class RadianceField(nn.Module):
             looked_up = repeat(once, "b v r d -> b v (r s) d", s=points.shape[2])
         x = self.point_in(point_code(camera_points)) + looked_up
         *blocks, last = self.view_blocks
-        for i, block in enumerate(blocks):
-            x = block(x, features.view_film[:, :, i])
-        hidden = last.hidden(x, features.view_film[:, :, -1])
+        *layers, last_layer = features.view_layers
+        for block, layer in zip(blocks, layers, strict=True):
+            x = block(x, layer)
+        hidden = last.hidden(x, last_layer)
         return tuple(
             rearrange(_weighted_sum(features.view_weights, y), "b (r s) d -> b r s d", s=points.shape[2])
             for y in (x, hidden)
@@ -238,8 +247,8 @@ class RadianceField(nn.Module):
         x = x + self.view_blocks[-1].fc_1(hidden)
         x = x if context is None else x + context
         x = rearrange(x, "b r s d -> b (r s) d")
-        for i, block in enumerate(self.joint_blocks):
-            x = block(x, features.joint_film[:, i])
+        for block, layer in zip(self.joint_blocks, features.joint_layers, strict=True):
+            x = block(x, layer)
         out = self.out(relu(x, JOINT), columns).astype(jnp.float32)
         return rearrange(out, "b (r s) k -> b r s k", s=points.shape[2])
 

@@ -1,9 +1,11 @@
 """A training step, a denoising step and a sample here and in plain PyTorch, in turn: how many times as fast.
 
-    python -m dfm_jax.profiling.alternate --yardstick=torch_baseline.py [--programs=train,denoise,sample] [--rounds=5]
+    python -m dfm_jax.profiling.alternate --yardstick=torch_baseline.py [--programs=gradients,train,denoise,sample]
+        [--rounds=5]
 
-Both compute the same, in float32, at the yardstick's size (32 pixels; its training step with 4 blocks of 384), here
-with AdamW's update and the average, which it lacks. A machine's speed changes: each round runs one after the other, and
+Both compute the same, in float32, at the yardstick's size (32 pixels; its training step with 4 blocks of 384): with
+`gradients`, what it computes; with `train`, a whole training step, with AdamW's update and the average, which the
+yardstick lacks. A machine's speed changes: each round runs one after the other, and
 the ratio is the median of the rounds' ratios. `--config.*` changes what is computed here. The yardstick has no sampler:
 its sample is the published number of steps, 50, of which one is run; here it is the whole of `config.sample`, without
 guidance. The last line on standard output is one JSON object.
@@ -28,10 +30,11 @@ from dfm_jax import platforms
 from dfm_jax.config.automatic import told
 from dfm_jax.config.command_line import read_config
 from dfm_jax.errors import Parser, UserError
-from dfm_jax.profiling.measure import Compiled
+from dfm_jax.profiling.measure import Compiled, compile_program
 from dfm_jax.profiling.measurement_plan import AS_THE_YARDSTICK
 from dfm_jax.profiling.programs import Inference, Training, compile_quickly
 from dfm_jax.profiling.pytorch_baseline import load, step_of
+from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.runs import log
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,16 @@ def training_step(overrides: Sequence[str]) -> Started:
     return training.program(compiled).start, compiled
 
 
+def gradients(overrides: Sequence[str]) -> Started:
+    """The training step's loss and the norm of its gradients: of the state that follows, nothing is computed."""
+    training = Training(read_config(CONFIG, [*AT_ITS_SIZE, *SMALL, *overrides]))
+    metrics = lambda *arguments: training.setup.step(*arguments)[1]
+    given = (training.init, lambda _: synthetic_example(training.config, 1), lambda key: key)
+    key = jax.random.key(0)
+    compiled = compile_program(metrics, *(jax.eval_shape(make, key) for make in given))
+    return partial(compiled.call, *(compile_quickly(make, key) for make in given)), compiled
+
+
 def inference(name: str, overrides: Sequence[str]) -> Started:
     """A part of `Inference`."""
     made = Inference(read_config(CONFIG, [*AT_ITS_SIZE, "--config.sample.guidance=1", *overrides]))
@@ -72,12 +85,13 @@ def inference(name: str, overrides: Sequence[str]) -> Started:
 
 
 PROGRAMS: dict[str, Callable[[Sequence[str]], Started]] = {
+    "gradients": gradients,
     "train": training_step,
     "denoise": partial(inference, "denoising step"),
     "sample": partial(inference, "sample"),
 }
 # The yardstick's program, where it has another name, and how many of it make one.
-MADE_OF = {"sample": ("denoise", 50)}
+MADE_OF = {"gradients": ("train", 1), "sample": ("denoise", 50)}
 
 
 def seconds(start: Callable[[], Any]) -> float:
