@@ -277,3 +277,7 @@ def test_points_of_few_steps(tmp_path):
     assert ("fitted", 7) not in every
     with pytest.raises(UserError, match="SAMPLER:STEPS"):
         few_steps.points("toy", "unipc:many", [])
+    students = few_steps.points("toy-distilled", "", [], few_steps.STEPS_OF_STUDENTS)
+    assert {(each.settings["sampler"], each.settings["spacing"]) for each in students} == {
+        ("consistency", "high-noise")
+    }

@@ -4,8 +4,8 @@
         [--points=fitted:5,unipc:5] [--config.FIELD=VALUE ...]
 
 Samples `evaluate.num_samples` scenes behind each of `evaluate.num_scenes` contexts of the evaluation split, for each
-seed: by the solvers that are fitted to the model (where there are files), and by others with steps even in log-SNR; or
-only by those of `--points` and `--solver_files`. Of each, in the scenes' renderings as in `--mode=evaluate`: the
+seed: by the solvers that are fitted to the model (where there are files), and by others with steps even in log-SNR; a
+student by `consistency` at high noise; or only by those of `--points` and `--solver_files`. Of each, in the scenes' renderings as in `--mode=evaluate`: the
 context view in dB; where the odds are known (toy), total variation to them, mode purity, and how many
 novel views agree; purity in what diffusion ended with is `purity_of_x0`. `seconds` are those of a sample without its
 scene, of the fastest batch. Writes `few_steps.json`, as it goes, and `few_steps.png` to `<workdir>/few_steps/`; the
@@ -16,7 +16,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 OURS = ("few_steps.png", "few_steps.json")
 STEPS = {"fitted": (2, 3, 4, 5), "dpm-solver++": (2, 3, 4, 5, 8, 10, 15), "unipc": (3, 4, 5, 8, 10)}
+STUDENT = "consistency"
+STEPS_OF_STUDENTS = {STUDENT: (1, 2, 3, 4)}
 TIMED = 3  # batches
 
 
@@ -74,7 +76,8 @@ def sweep(
     if config.model.deterministic:
         raise UserError("this config's model is deterministic: it has no sampling steps")
     trained, config = restore_trained(config, workdir), with_data_set(config)
-    measured = points(workdir, chosen, files)
+    steps = STEPS_OF_STUDENTS if config.sample.sampler == STUDENT else STEPS
+    measured = points(workdir, chosen, files, steps)
 
     def write() -> dict[str, Any]:
         scenes = SampledScenes.to_evaluate(config)
@@ -94,8 +97,8 @@ def sweep(
         return from_first(write)
 
 
-def points(workdir: str, chosen: str, files: Sequence[str]) -> list[Point]:
-    """The points of `sampler:steps,...` and of files; without either, all.
+def points(workdir: str, chosen: str, files: Sequence[str], steps: Mapping[str, Sequence[int]] = STEPS) -> list[Point]:
+    """The points of `sampler:steps,...` and of files; without either, of `steps` of each sampler.
 
     Raises:
       UserError: there is no such sampler, or a file is no solver.
@@ -105,13 +108,14 @@ def points(workdir: str, chosen: str, files: Sequence[str]) -> list[Point]:
     elif files:
         named = []
     else:
-        named = [(sampler, ":", str(n)) for sampler, numbers in STEPS.items() for n in numbers]
+        named = [(sampler, ":", str(n)) for sampler, numbers in steps.items() for n in numbers]
         named = [each for each in named if each[0] != FITTED or file_beside(workdir, int(each[2])).exists()]
     found = []
-    for sampler, _, steps in named:
-        if sampler not in SAMPLERS or not steps.isdigit():
+    for sampler, _, number in named:
+        if sampler not in SAMPLERS or not number.isdigit():
             raise UserError(f"--points={chosen}: SAMPLER:STEPS,... is needed, with one of {', '.join(SAMPLERS)}")
-        settings = {"sampler": sampler, "spacing": "log-snr", "num_steps": int(steps), "solver_file": ""}
+        spacing = "high-noise" if sampler == STUDENT else "log-snr"  # the levels that students are made for
+        settings = {"sampler": sampler, "spacing": spacing, "num_steps": int(number), "solver_file": ""}
         found.append(Point(sampler, settings))
     for file in files:
         settings = {"sampler": FITTED, "num_steps": len(read(file)["timesteps"]), "solver_file": file}
