@@ -6,9 +6,9 @@
 Samples `evaluate.num_samples` scenes behind each of `evaluate.num_scenes` contexts of the evaluation split, for each
 seed: by the solvers that are fitted to the model (where there are files), and by others with steps even in log-SNR; a
 student by `consistency` at high noise; or only by those of `--points` and `--solver_files`. Of each, in the scenes'
-renderings as in `--mode=evaluate`: the context view in dB; where the odds are known (toy), total variation to them, mode
-purity, and how many novel views agree; purity in what diffusion ended with is `purity_of_x0`. `seconds` are those of a
-sample without its scene, of the fastest batch. Writes `few_steps.json`, as it goes, and `few_steps.png` to
+renderings as in `--mode=evaluate`: the context view in dB; where the odds are known (toy), total variation to them,
+mode purity, and how many novel views agree; purity in what diffusion ended with is `purity_of_x0`. `seconds` are those
+of a sample without its scene, of the fastest batch. Writes `few_steps.json`, as it goes, and `few_steps.png` to
 `<workdir>/few_steps/`; the last line on standard output is that JSON.
 """
 
