@@ -86,8 +86,8 @@ def distilled(config: ConfigDict, teacher: str) -> None:
     """Learns where the steps of a trained model of this config end, to take them in one or two."""
     config.distillation = group(teacher=teacher, num_steps=10)
     config.diffusion.guidance_dropout = 0.0  # a student is not guided
-    config.train.update(num_steps=600, batch_size=32, sample_every=300, checkpoint_every=50)
-    config.train.optimizer.update(learning_rate=1.5e-3, warmup_steps=50, decay_steps=550, ema_decay=0.995)
+    config.train.update(num_steps=540, batch_size=32, sample_every=270, checkpoint_every=50)
+    config.train.optimizer.update(learning_rate=1.5e-3, warmup_steps=50, decay_steps=490, ema_decay=0.995)
     config.sample.update(sampler="consistency", spacing="high-noise", num_steps=2)
 
 
