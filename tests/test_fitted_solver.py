@@ -278,6 +278,17 @@ def test_points_of_few_steps(tmp_path):
     with pytest.raises(UserError, match="SAMPLER:STEPS"):
         few_steps.points("toy", "unipc:many", [])
     students = few_steps.points("toy-distilled", "", [], few_steps.STEPS_OF_STUDENTS)
-    assert {(each.settings["sampler"], each.settings["spacing"]) for each in students} == {
-        ("consistency", "high-noise")
-    }
+    assert named(students) == [("consistency", n) for n in (1, 2, 3, 4)]
+    assert {each.settings["spacing"] for each in students} == {"high-noise"}
+
+
+def test_few_steps_of_other_models_are_named_or_one_clear_error(tmp_path):
+    records = [{"name": "fitted", "num_steps": n, "seconds": 0.1} for n in (3, 5)]
+    (tmp_path / "few_steps.json").write_text(json.dumps({"records": records}))
+    found = few_steps.other_records(f"teacher={tmp_path / 'few_steps.json'}")
+    assert [(each["name"], each["num_steps"]) for each in found] == [("teacher: fitted", 3), ("teacher: fitted", 5)]
+    assert few_steps.other_records("") == []
+    (tmp_path / "other.json").write_text("[]")
+    for wrong in ("teacher", f"teacher={tmp_path / 'none.json'}", f"teacher={tmp_path / 'other.json'}"):
+        with pytest.raises(UserError, match="that this command wrote"):
+            few_steps.other_records(wrong)

@@ -1,7 +1,7 @@
 """What few sampling steps cost: quality against time, of fitted solvers and of those that are not.
 
     python -m dfm_jax.studies.few_steps --workdir=W [--seeds=0,1,2] [--solver_files=A.json,B.json]
-        [--points=fitted:5,unipc:5] [--config.FIELD=VALUE ...]
+        [--points=fitted:5,unipc:5] [--beside=NAME=few_steps.json,...] [--config.FIELD=VALUE ...]
 
 Samples `evaluate.num_samples` scenes behind each of `evaluate.num_scenes` contexts of the evaluation split, for each
 seed: by the solvers that are fitted to the model (where there are files), and by others with steps even in log-SNR; a
@@ -9,7 +9,8 @@ student by `consistency` at high noise; or only by those of `--points` and `--so
 renderings as in `--mode=evaluate`: the context view in dB; where the odds are known (toy), total variation to them,
 mode purity, and how many novel views agree; purity in what diffusion ended with is `purity_of_x0`. `seconds` are those
 of a sample without its scene, of the fastest batch. Writes `few_steps.json`, as it goes, and `few_steps.png` to
-`<workdir>/few_steps/`; the last line on standard output is that JSON.
+`<workdir>/few_steps/`; the last line on standard output is that JSON. With `--beside`, the plot shows other models as
+well, a student's teacher say, by the JSON that was written of each.
 """
 
 import dataclasses
@@ -63,9 +64,20 @@ class Point:
 
 
 def sweep(
-    config: Config, workdir: str, folder: Path, seeds: Sequence[int], chosen: str, files: Sequence[str], at_once: int
+    config: Config,
+    workdir: str,
+    folder: Path,
+    *,
+    seeds: Sequence[int],
+    chosen: str,
+    files: Sequence[str],
+    at_once: int,
+    beside: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Measures every point, writes the folder, and returns the numbers. The first process does it.
+
+    Args:
+      beside: records of other models, for the plot.
 
     Raises:
       UserError: the model has no scenes or no colours, or is deterministic, there is no checkpoint or data set, a file
@@ -90,7 +102,7 @@ def sweep(
             for point in measured:
                 records.append(point.record | _measure(trained, point, scenes, seeds, finishing, at_once, bar.update))
                 (folder / OURS[1]).write_text(json.dumps(about | {"records": records}, indent=1) + "\n")
-        plots.few_steps(folder / OURS[0], records, about.get("total_variation_of_honest_draws"))
+        plots.few_steps(folder / OURS[0], [*records, *beside], about.get("total_variation_of_honest_draws"))
         return about | {"records": records}
 
     with by_first(writing_to(folder, "measuring few steps", f"what was measured is in {folder}")):
@@ -157,6 +169,24 @@ def _joined(scenes: SampledScenes, parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(by_scene, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
+def other_records(given: str) -> list[dict[str, Any]]:
+    """The records in files of `NAME=few_steps.json,...`, by these names.
+
+    Raises:
+      UserError: there is no such file, or it is another.
+    """
+    found = []
+    for part in filter(None, given.split(",")):
+        name, _, file = part.partition("=")
+        try:
+            records = json.loads(Path(file).read_text())["records"]
+            found += [record | {"name": f"{name}: {record['name']}"} for record in records if record["seconds"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            needed = "NAME=few_steps.json,... is needed, with files that this command wrote"
+            raise UserError(f"--beside={given}: {needed}; {file or 'no file'}: {error}") from error
+    return found
+
+
 def table(result: dict[str, Any]) -> str:
     """The numbers as lines of text: of all seeds together, and their range over the seeds."""
     columns = ("total_variation", "purity", "purity_of_x0", "novel_view_agreement", "context_psnr")
@@ -181,11 +211,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--points", default="")
     parser.add_argument("--solver_files", default="")
+    parser.add_argument("--beside", default="")
     parser.add_argument("--batch_size", type=int, default=0)
     own, rest = parser.parse_known_args(argv)
     files = [file for file in own.solver_files.split(",") if file]
     own_settings = {"seeds": parse_seeds(own.seeds), "chosen": own.points, "files": files, "at_once": own.batch_size}
-    measure = partial(sweep, **own_settings)
+    measure = partial(sweep, **own_settings, beside=other_records(own.beside))
     result, folder = run_sweep(rest, __doc__, measure, name="few_steps", ours=OURS, marker=OURS[1])
     logger.info(f"{table(result)}\nlook at {folder / OURS[0]}")
     if is_first():
