@@ -71,7 +71,7 @@ def test_a_sample_is_fifty_steps_of_the_yardstick_and_gradients_its_training_ste
 
 def test_gradients_are_a_training_step_without_its_optimiser(monkeypatch):
     monkeypatch.setattr(alternate, "CONFIG", "configs/linear.py")
-    monkeypatch.setattr(alternate, "AT_ITS_SIZE", ("--config.train.batch_size=1",))
+    monkeypatch.setattr(alternate, "AT_ITS_SIZE", ())
     monkeypatch.setattr(alternate, "SMALL", ())
     (start, alone), (_, whole) = alternate.gradients(()), alternate.training_step(())
     assert float(start()["gradient_norm"]) > 0

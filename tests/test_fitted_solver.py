@@ -20,6 +20,7 @@ from dfm_jax.diffusion.timesteps import uniform_timesteps
 from dfm_jax.errors import UserError
 from dfm_jax.examples import held_out_examples
 from dfm_jax.forward_models.build import make_model
+from dfm_jax.pages import plots
 from dfm_jax.runs import fingerprints, packed
 from dfm_jax.runs.checkpoints import Checkpoints
 from dfm_jax.runs.retention import Retention
@@ -288,7 +289,11 @@ def test_few_steps_of_other_models_are_named_or_one_clear_error(tmp_path):
     found = few_steps.other_records(f"teacher={tmp_path / 'few_steps.json'}")
     assert [(each["name"], each["num_steps"]) for each in found] == [("teacher: fitted", 3), ("teacher: fitted", 5)]
     assert few_steps.other_records("") == []
-    (tmp_path / "other.json").write_text("[]")
+    # Whose odds are not known: what all have measured is drawn.
+    mine = [{"name": "consistency", "num_steps": 1, "seconds": 0.05, "context_psnr": 30.0, "purity": 1.0}]
+    plots.few_steps(tmp_path / "plot.png", mine + [each | {"context_psnr": 29.0} for each in found], None)
+    assert (tmp_path / "plot.png").exists()
+    (tmp_path / "other.json").write_text(json.dumps({"records": [{"name": "ddim", "seconds": 0.1}]}))
     for wrong in ("teacher", f"teacher={tmp_path / 'none.json'}", f"teacher={tmp_path / 'other.json'}"):
         with pytest.raises(UserError, match="that this command wrote"):
             few_steps.other_records(wrong)

@@ -85,7 +85,7 @@ def few_steps(path: Path, records: Sequence[Mapping[str, Any]], honest: float | 
         "novel_view_agreement": "Novel views that agree",
         "context_psnr": "Context view, rendered, dB",
     }
-    shown = {name: title for name, title in titles.items() if name in records[0]}
+    shown = {name: title for name, title in titles.items() if all(name in record for record in records)}
     figure, every = new_figure(len(shown), (4.2 * len(shown), 4.0))
     for axes, (name, title) in zip(every, shown.items(), strict=True):
         for colour, marker, kind in zip(cycle(COLOURS[1:]), cycle(MARKERS), dict.fromkeys(r["name"] for r in records)):

@@ -5,10 +5,10 @@
 
 Both compute the same, in float32, at the yardstick's size (32 pixels; its training step with 4 blocks of 384): with
 `gradients`, what it computes; with `train`, a whole training step, with AdamW's update and the average, which the
-yardstick lacks. A machine's speed changes: each round runs one after the other, and
-the ratio is the median of the rounds' ratios. `--config.*` changes what is computed here. The yardstick has no sampler:
-its sample is the published number of steps, 50, of which one is run; here it is the whole of `config.sample`, without
-guidance. The last line on standard output is one JSON object.
+yardstick lacks. A machine's speed changes: each round runs one after the other, and the ratio is the median of the
+rounds' ratios. `--config.*` changes what is computed here. The yardstick has no sampler: its sample is the published
+number of steps, 50, of which one is run; here it is the whole of `config.sample`, without guidance. The last line on
+standard output is one JSON object.
 """
 
 import argparse
@@ -53,20 +53,25 @@ SMALL = (
 Started = tuple[Callable[[], Any], Compiled]
 
 
-def training_step(overrides: Sequence[str]) -> Started:
+def _training(overrides: Sequence[str]) -> Training:
     config = read_config(CONFIG, [*AT_ITS_SIZE, *SMALL, *overrides])
     training = Training(config)
     logger.info(f"the training step: {told(config, training.config)}")
+    return training
+
+
+def training_step(overrides: Sequence[str]) -> Started:
+    training = _training(overrides)
     compiled = training.compile()
     return training.program(compiled).start, compiled
 
 
 def gradients(overrides: Sequence[str]) -> Started:
     """The training step's loss and the norm of its gradients: of the state that follows, nothing is computed."""
-    training = Training(read_config(CONFIG, [*AT_ITS_SIZE, *SMALL, *overrides]))
-    metrics = lambda *arguments: training.setup.step(*arguments)[1]
-    given = (training.init, lambda _: synthetic_example(training.config, 1), lambda key: key)
-    key = jax.random.key(0)
+    training, key = _training(overrides), jax.random.key(0)
+    metrics = lambda *arguments: training.setup.step(*arguments, *training.setup.frozen_params)[1]
+    example = lambda _: synthetic_example(training.config, training.config.train.batch_size)
+    given = (training.init, example, lambda key: key)
     compiled = compile_program(metrics, *(jax.eval_shape(make, key) for make in given))
     return partial(compiled.call, *(compile_quickly(make, key) for make in given)), compiled
 

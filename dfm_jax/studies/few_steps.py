@@ -180,7 +180,9 @@ def other_records(given: str) -> list[dict[str, Any]]:
         name, _, file = part.partition("=")
         try:
             records = json.loads(Path(file).read_text())["records"]
-            found += [record | {"name": f"{name}: {record['name']}"} for record in records if record["seconds"]]
+            for record in records:
+                plotted = {"num_steps": int(record["num_steps"]), "seconds": float(record["seconds"])}
+                found.append(record | plotted | {"name": f"{name}: {record['name']}"})
         except (OSError, ValueError, KeyError, TypeError) as error:
             needed = "NAME=few_steps.json,... is needed, with files that this command wrote"
             raise UserError(f"--beside={given}: {needed}; {file or 'no file'}: {error}") from error
