@@ -5,12 +5,13 @@ Notation: `xy` and `uv` are image coordinates normalised to [0, 1] (x right, y d
 
 `pixel_grid` and `to_pixels` are all that knows where in an image its pixels lie.
 
-All products are float32-exact on every backend: a TPU would round the inputs of a default product to bfloat16, which
-moves a camera by pixels.
+Products are sums of float32 products, written out, and never left to a device's matrix units: these would round
+their inputs (a TPU to bfloat16, which moves a camera by pixels), and on a GPU libraries for products of so many matrices
+as small as these are slow, and were seen to return wrong ones.
 """
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float
 
 from dfm_jax.structs import Camera, Rays
@@ -21,7 +22,7 @@ UNKNOWN_GRID = "unknown pixel grid {!r}: 'centres' or 'corners'"
 
 
 def _matvec(matrix: Float[Array, "*#batch i j"], vectors: Float[Array, "*#batch n j"]) -> Float[Array, "*batch n i"]:
-    return jnp.einsum("...ij,...nj->...ni", matrix, vectors, precision=lax.Precision.HIGHEST)
+    return sum(matrix[..., None, :, j] * vectors[..., j, None] for j in range(vectors.shape[-1]))
 
 
 def invert_pose(pose: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch 4 4"]:
@@ -37,7 +38,8 @@ def relative_poses(
     camera_to_world: Float[Array, "*#batch 4 4"], reference: Float[Array, "*#batch 4 4"]
 ) -> Float[Array, "*batch 4 4"]:
     """Poses in the frame of the camera `reference`."""
-    return jnp.matmul(invert_pose(reference), camera_to_world, precision=lax.Precision.HIGHEST)
+    columns = _matvec(invert_pose(reference), jnp.swapaxes(camera_to_world, -1, -2))
+    return jnp.swapaxes(columns, -1, -2)
 
 
 def invert_intrinsics(intrinsics: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
