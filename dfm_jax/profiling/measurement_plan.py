@@ -138,15 +138,13 @@ def _patient(wave: Wave, factor: float) -> Wave:
 def _waves(sizes: Sizes) -> list[Wave]:
     return [
         Wave(PYTORCH, tuple(_yardstick(sizes))),
-        Wave(JAX, tuple(_denoising_64(sizes))),
-        Wave(JAX, tuple(_chosen(sizes))),
-        Wave(JAX, (*_chosen_training("64"), *_resuming())),
-        Wave(JAX, tuple(_chosen_training("128"))),
-        Wave(JAX, tuple(_precisions(sizes))),
+        Wave(JAX, (*_denoising_64(sizes), *_chosen(sizes), *_products_by())),
+        Wave(JAX, (*_chosen_training("64"), *_resuming(), *_at_128(sizes))),
         Wave(JAX, tuple(_training(sizes))),
-        Wave(JAX, tuple(_at_128(sizes))),
-        Wave(JAX, tuple(_co3d(sizes))),
         Wave(JAX, tuple(_training_precisions(sizes))),
+        Wave(JAX, tuple(_precisions(sizes))),
+        Wave(JAX, tuple(_chosen_training("128"))),
+        Wave(JAX, tuple(_co3d(sizes))),
         Wave(JAX, tuple(_profile(sizes))),
         Wave(JAX, tuple(_sweeps(sizes))),
         Wave(TESTS, tuple(_tests(sizes))),
@@ -216,6 +214,13 @@ def _chosen(sizes: Sizes) -> Iterator[Measurement]:
         yield _part(config, "denoising step", chunk=CHOSEN, name=f"denoising step {config}, bf16{AS_CHOSEN}")
 
 
+def _products_by() -> Iterator[Measurement]:
+    """Denoising steps as chosen, whose products XLA's own kernels may not compute."""
+    for config in ("64", "128"):
+        name = f"denoising step {config}, bf16, products by cuBLAS alone"
+        yield _part(config, "denoising step", chunk=CHOSEN, options={"xla_gpu_enable_triton_gemm": False}, name=name)
+
+
 def _chosen_training(config: str) -> Iterator[Measurement]:
     overrides = AS_THE_YARDSTICK if config == "64" else ONE_SCENE
     yield _train(config, chunk=CHOSEN, overrides=overrides, name=f"training step {config}, bf16{AS_CHOSEN}")
@@ -265,9 +270,6 @@ def _profile(sizes: Sizes) -> Iterator[Measurement]:
     yield Measurement("rendering 64, bf16: marching alone", "marching", common)
     yield Measurement("rendering 64, bf16: products alone", "chained", common)
     yield _part("64", "rendering with maps of one pixel", name="rendering 64, bf16: maps of one pixel")
-    for products, triton in (("Triton where XLA chooses it", True), ("cuBLAS alone", False)):
-        name = f"denoising step 64, bf16, products by {products}"
-        yield _part("64", "denoising step", options={"xla_gpu_enable_triton_gemm": triton}, name=name)
 
 
 def _resuming() -> Iterator[Measurement]:
