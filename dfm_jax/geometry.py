@@ -5,9 +5,9 @@ Notation: `xy` and `uv` are image coordinates normalised to [0, 1] (x right, y d
 
 `pixel_grid` and `to_pixels` are all that knows where in an image its pixels lie.
 
-Products are sums of float32 products, written out, and never left to a device's matrix units: these would round
-their inputs (a TPU to bfloat16, which moves a camera by pixels), and on a GPU libraries for products of so many matrices
-as small as these are slow, and were seen to return wrong ones.
+Products are sums in float32, written out, and never left to a device's matrix units: these round their inputs (a TPU
+to bfloat16, which moves a camera by pixels), and on a GPU cuBLAS was seen to return wrong products of many matrices as
+small as these (docs/gpu.md).
 """
 
 import jax.numpy as jnp
@@ -21,14 +21,22 @@ DEPTH_EPSILON = 1e-9
 UNKNOWN_GRID = "unknown pixel grid {!r}: 'centres' or 'corners'"
 
 
-def _matvec(matrix: Float[Array, "*#batch i j"], vectors: Float[Array, "*#batch n j"]) -> Float[Array, "*batch n i"]:
+def transform(matrix: Float[Array, "*#batch i j"], vectors: Float[Array, "*#batch n j"]) -> Float[Array, "*batch n i"]:
+    """A small matrix times each of the vectors."""
+    rank = max(matrix.ndim, vectors.ndim)
+    matrix, vectors = (jnp.expand_dims(x, range(rank - x.ndim)) for x in (matrix, vectors))
     return sum(matrix[..., None, :, j] * vectors[..., j, None] for j in range(vectors.shape[-1]))
+
+
+def compose(a: Float[Array, "*#batch i j"], b: Float[Array, "*#batch j k"]) -> Float[Array, "*batch i k"]:
+    """The product of small matrices."""
+    return jnp.swapaxes(transform(a, jnp.swapaxes(b, -1, -2)), -1, -2)
 
 
 def invert_pose(pose: Float[Array, "*batch 4 4"]) -> Float[Array, "*batch 4 4"]:
     """Inverse of rigid motions, by transposing the rotation."""
     rotation = jnp.swapaxes(pose[..., :3, :3], -1, -2)
-    translation = -_matvec(rotation, pose[..., None, :3, 3])
+    translation = -transform(rotation, pose[..., None, :3, 3])
     top = jnp.concatenate([rotation, jnp.swapaxes(translation, -1, -2)], axis=-1)
     bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], pose.dtype), (*pose.shape[:-2], 1, 4))
     return jnp.concatenate([top, bottom], axis=-2)
@@ -38,8 +46,7 @@ def relative_poses(
     camera_to_world: Float[Array, "*#batch 4 4"], reference: Float[Array, "*#batch 4 4"]
 ) -> Float[Array, "*batch 4 4"]:
     """Poses in the frame of the camera `reference`."""
-    columns = _matvec(invert_pose(reference), jnp.swapaxes(camera_to_world, -1, -2))
-    return jnp.swapaxes(columns, -1, -2)
+    return compose(invert_pose(reference), camera_to_world)
 
 
 def invert_intrinsics(intrinsics: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
@@ -87,9 +94,9 @@ def to_pixels(uv: Float[Array, "*batch 2"], height: int, width: int, grid: str) 
 def cast_rays(camera: Camera, xy: Float[Array, "*#batch r 2"]) -> Rays:
     """Rays through image points `xy` of `camera` (batch axes broadcast), with unit directions in the world."""
     homogeneous = jnp.concatenate([xy, jnp.ones_like(xy[..., :1])], axis=-1)
-    directions = _matvec(invert_intrinsics(camera.intrinsics), homogeneous)
+    directions = transform(invert_intrinsics(camera.intrinsics), homogeneous)
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-    directions = _matvec(camera.camera_to_world[..., :3, :3], directions)
+    directions = transform(camera.camera_to_world[..., :3, :3], directions)
     origins = jnp.broadcast_to(camera.camera_to_world[..., None, :3, 3], directions.shape)
     return Rays(origins=origins, directions=directions)
 
@@ -102,8 +109,8 @@ def project(
     Points behind the camera are projected like all others; look at the sign of the camera z to tell them apart.
     """
     world_to_camera = invert_pose(camera.camera_to_world)
-    camera_points = _matvec(world_to_camera[..., :3, :3], points) + world_to_camera[..., None, :3, 3]
-    homogeneous = _matvec(camera.intrinsics, camera_points)
+    camera_points = transform(world_to_camera[..., :3, :3], points) + world_to_camera[..., None, :3, 3]
+    homogeneous = transform(camera.intrinsics, camera_points)
     uv = homogeneous[..., :2] / (homogeneous[..., 2:] + DEPTH_EPSILON)
     return uv, camera_points
 

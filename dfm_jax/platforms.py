@@ -17,6 +17,10 @@ TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # up to v4, and since
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "JAX_FORCE_TPU_INIT")
 NVIDIA_DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/dxg")
 CUDA_PLUGINS = {"xla_cuda12", "xla_cuda13"}
+# XLA would fuse matrix products into kernels of its own (Triton) where cuBLAS is faster: a denoising step of
+# realestate10k.py:64 in bfloat16 takes 21.0 ms so, and 17.1 ms with cuBLAS alone (H200, docs/gpu.md). What cuBLAS was
+# seen to get wrong, products of many 3 x 3 matrices, is written out (geometry.py).
+GPU_FLAGS = {"xla_gpu_enable_triton_gemm": "false"}
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of containers
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")  # in what the runtime says
 HOW = "leave JAX_PLATFORMS unset for what this machine has, or set JAX_PLATFORMS=cpu"
@@ -60,6 +64,12 @@ def without_absent_tpu(asked: str, machine: Machine) -> str:
     return "cuda,cpu" if machine.plugins and machine.nvidia else "cpu"
 
 
+def with_gpu_flags(given: str, machine: Machine) -> str:
+    """XLA_FLAGS with those of `GPU_FLAGS` that it does not name, where there is a GPU."""
+    added = [f"--{name}={value}" for name, value in GPU_FLAGS.items() if machine.nvidia and name not in given]
+    return " ".join([given, *added]).strip()
+
+
 def start() -> None:
     """Starts jax's devices; to be called once this process has joined the others of its run, if there are any.
 
@@ -67,6 +77,8 @@ def start() -> None:
       UserError: what JAX_PLATFORMS asks for is not there, or a device does not start.
     """
     skip_absent_tpu()
+    if flags := with_gpu_flags(os.environ.get("XLA_FLAGS", ""), inspect_machine()):  # XLA reads them when it starts
+        os.environ["XLA_FLAGS"] = flags
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

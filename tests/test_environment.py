@@ -49,6 +49,20 @@ def test_a_tpu_that_the_environment_names_is_there(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("given", "machine", "expected"),
+    [
+        ("", Machine(CUDA, nvidia=True), "--xla_gpu_enable_triton_gemm=false"),
+        ("--xla_dump_to=a", Machine(nvidia=True), "--xla_dump_to=a --xla_gpu_enable_triton_gemm=false"),
+        ("--xla_gpu_enable_triton_gemm=true", Machine(nvidia=True), "--xla_gpu_enable_triton_gemm=true"),
+        ("--xla_dump_to=a", Machine(CUDA), "--xla_dump_to=a"),
+        ("", Machine(), ""),
+    ],
+)
+def test_flags_for_gpus_are_added_to_those_that_are_given(given, machine, expected):
+    assert platforms.with_gpu_flags(given, machine) == expected
+
+
+@pytest.mark.parametrize(
     ("asked", "machine", "said"),
     [
         ("cuda", Machine(), "JAX_PLATFORMS=cuda: this machine shows no NVIDIA GPU"),

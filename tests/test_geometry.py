@@ -1,5 +1,6 @@
 """Cameras: what is projected comes back, and the conventions are those of OpenCV."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,6 +90,18 @@ def test_relative_poses_compose_to_the_world():
     relative = relative_poses(poses, reference)
     np.testing.assert_allclose(np.asarray(reference) @ np.asarray(relative), poses, atol=1e-5)
     np.testing.assert_allclose(relative_poses(reference, reference)[:, 0], np.tile(np.eye(4), (2, 1, 1)), atol=1e-6)
+
+
+def test_products_are_left_to_no_matrix_unit():
+    camera = random_camera(np.random.default_rng(1), (3,))
+    points, poses = jnp.ones((3, 5, 3)), camera.camera_to_world
+    for function, arguments in (
+        (cast_rays, (camera, points[..., :2])),
+        (project, (camera, points)),
+        (unproject, (camera, points[..., :2], points[..., 2])),
+        (relative_poses, (poses, poses)),
+    ):
+        assert "dot_general" not in str(jax.make_jaxpr(function)(*arguments)), function
 
 
 def test_rays_are_unit_and_the_principal_ray_is_the_optical_axis():

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from dfm_jax.config import DiffusionConfig
@@ -19,8 +18,6 @@ from tests.tiny import LOSS, RESNET, SIZE, jit, random_params, tiny_example, tin
 X_T = jnp.asarray(np.random.default_rng(5).normal(size=(2, SIZE, SIZE, 3)), jnp.float32)
 TIMESTEP = jnp.array([300, 800])
 DIFFUSION = DiffusionConfig(num_timesteps=1000, guidance_dropout=0.1, high_noise_fraction=0.0, high_noise_from=0)
-# What geometry asks of its products.
-EXACT = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
 
 
 def equations(jaxpr: Jaxpr) -> Iterator[Any]:
@@ -37,14 +34,13 @@ def equations(jaxpr: Jaxpr) -> Iterator[Any]:
                     yield from equations(inner)
 
 
-def formats_of_products(function, *arguments) -> tuple[set, set]:
-    """Number formats of what is multiplied in geometry, and in networks (products and convolutions)."""
-    geometry, networks = set(), set()
+def formats_of_products(function, *arguments) -> set:
+    """Number formats of what is multiplied (products and convolutions)."""
+    formats = set()
     for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            kind = geometry if equation.params["precision"] == EXACT else networks
-            kind.update(str(x.aval.dtype) for x in equation.invars)
-    return geometry, networks
+            formats.update(str(x.aval.dtype) for x in equation.invars)
+    return formats
 
 
 def step(model):
@@ -62,11 +58,10 @@ def loss(model):
 
 @pytest.mark.parametrize("encoder", [None, RESNET], ids=["dit", "resnet34"])
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_networks_multiply_in_their_format_and_geometry_in_float32(name, encoder):
+def test_networks_multiply_in_their_format(name, encoder):
     model = tiny_model(compute_dtype=name, encoder=encoder)
     params, example = random_params(model), tiny_example()
-    geometry, networks = formats_of_products(step(model), params, example)
-    assert geometry == {"float32"} and networks == {name}
+    assert formats_of_products(step(model), params, example) == {name}
 
 
 def test_what_leaves_the_networks_is_float32():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from dfm_jax import geometry
 from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.exports.rasterizer import Splats
 
@@ -46,7 +47,7 @@ def to_splats(params: Parameters, smallest: Array, largest: Array) -> Splats:
     """Differentiable."""
     turns = _matrices(params.quaternions / jnp.linalg.norm(params.quaternions, axis=-1, keepdims=True))
     axes = turns * (smallest + (largest - smallest) * jax.nn.sigmoid(params.sizes))[:, None]
-    covariances = jnp.einsum("nij,nkj->nik", axes, axes, precision=jax.lax.Precision.HIGHEST)
+    covariances = geometry.compose(axes, jnp.swapaxes(axes, -1, -2))
     return Splats(params.means, covariances, jax.nn.sigmoid(params.opacities), params.colours)
 
 

@@ -80,15 +80,15 @@ class LinearModel:
         nearness = jnp.maximum(0, 1 - jnp.abs(timestep[:, None] - knots[None]) / (knots[1] - knots[0]))
         of_case = lambda either: jnp.where(context.has_context[:, None, None], either[:, 1], either[:, 0])
         coefficients = of_case(jnp.einsum("bk,ckis->bcis", nearness, params["signal"]))
-        signal = jnp.einsum("bi,bis->bs", jnp.concatenate([known, x_t], axis=1), coefficients)
-        estimate = jnp.einsum("bi,bis->bs", known, of_case(params["estimate"][None]))
+        signal = jnp.sum(jnp.concatenate([known, x_t], axis=1)[..., None] * coefficients, axis=1)
+        estimate = jnp.sum(known[..., None] * of_case(params["estimate"][None]), axis=1)
         return Inference(signal, self.observe(params, estimate, self._target_query(context)))
 
     def observe(
         self, params: Params, signal: Float[Array, "b 3"], query: Float[Array, "b q 3"], keys: Array | None = None
     ) -> Float[Array, "b q"]:
         """Projections of the signal on the rows of `query`."""
-        return jnp.einsum("bqs,bs->bq", query, signal)
+        return jnp.sum(query * signal[:, None], axis=-1)
 
     def target(self, example: Projections) -> tuple[Float[Array, "b 2"], Float[Array, "b 2 3"]]:
         return example.target, self._target_query(example)

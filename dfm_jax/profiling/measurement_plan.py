@@ -215,10 +215,12 @@ def _chosen(sizes: Sizes) -> Iterator[Measurement]:
 
 
 def _products_by() -> Iterator[Measurement]:
-    """Denoising steps as chosen, whose products XLA's own kernels may not compute."""
-    for config in ("64", "128"):
-        name = f"denoising step {config}, bf16, products by cuBLAS alone"
-        yield _part(config, "denoising step", chunk=CHOSEN, options={"xla_gpu_enable_triton_gemm": False}, name=name)
+    """Denoising steps as chosen, with and without the products that XLA computes by kernels of its own."""
+    for products, triton in (("cuBLAS alone", False), ("Triton where XLA chooses it", True)):
+        for config in ("64", "128"):
+            options = {"xla_gpu_enable_triton_gemm": triton}
+            name = f"denoising step {config}, bf16, products by {products}"
+            yield _part(config, "denoising step", chunk=CHOSEN, options=options, name=name)
 
 
 def _chosen_training(config: str) -> Iterator[Measurement]:

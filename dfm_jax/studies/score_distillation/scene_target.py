@@ -16,6 +16,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from dfm_jax import geometry
 from dfm_jax.config import Config
 from dfm_jax.diffusion.optimisation import optimised
 from dfm_jax.errors import UserError
@@ -134,7 +135,7 @@ def _results(
 def seen_from(example: Example, camera: Camera) -> Example:
     """The examples [b] with one target view, which the camera [b] sees."""
     world = example.context.absolute_pose[:, 0]
-    turned = jnp.einsum("bij,bjk->bik", world[..., :3], camera.camera_to_world[:, :3], precision="highest")
+    turned = geometry.compose(world[..., :3], camera.camera_to_world[:, :3])
     absolute = turned.at[..., 3].add(world[..., 3])
     first = jax.tree.map(lambda x: x[:, :1], example.target)
     placed = Camera(camera.camera_to_world[:, None], camera.intrinsics[:, None])
