@@ -81,8 +81,8 @@ class Record:
         return [at - self.wanted[shot] for shot, at in came.items()]
 
 
-def at_rest(viewer, client) -> np.ndarray:
-    """A browser's camera, once it stands still: it glides on when the mouse is let go, for as many of its frames."""
+def at_rest(viewer, client) -> None:
+    """Waits until a browser's camera stands still: it glides on when the mouse is let go, for as many of its frames."""
     seen = [np.inf, viewer.browser(client).camera().camera_to_world]
 
     def stands() -> bool:
@@ -91,7 +91,6 @@ def at_rest(viewer, client) -> np.ndarray:
         return np.array_equal(seen[-1], seen[-2])
 
     wait_for(stands)
-    return seen[-1]
 
 
 def turn(page, viewer, client, record: Record) -> None:
@@ -126,8 +125,10 @@ def move_gaussians(viewer, client) -> None:
 
 
 def drop_connection(viewer, client, record: Record) -> None:
-    """It comes back to the same samples and the same camera, and to frames."""
-    mine = at_rest(viewer, client)
+    """It comes back to the same samples and the same camera, and to frames, before anything told that it left."""
+    viewer.server._client_disconnect_cb.clear()
+    at_rest(viewer, client)
+    before = viewer.browser(client)
     record.frames.clear()
     viewer.server._websock_server.disconnect_all_clients()
     wait_for(lambda: client.client_id not in viewer.server.get_clients() and viewer.server.get_clients())
@@ -135,11 +136,12 @@ def drop_connection(viewer, client, record: Record) -> None:
     assert len(viewer.session.samples) == 2
     (again,) = viewer.server.get_clients().values()
     wait_for(lambda: again.client_id in viewer._browsers)
-    wait_for(lambda: np.abs(viewer.browser(again).camera().camera_to_world - mine).max() < 1e-3)
+    moved = lambda: np.abs(viewer.browser(again).camera().camera_to_world - before.camera().camera_to_world).max()
+    wait_for(lambda: moved() < 1e-3)
 
 
 def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
-    monkeypatch.setattr("dfm_jax.viewer.browser.DEFAULT_FINEST", 128)
+    monkeypatch.setattr("dfm_jax.viewer.controls.DEFAULT_FINEST", 128)
     record = Record(viewer, monkeypatch)
     page = open_page(chromium, viewer)
     first = picture_of(page, tmp_path)
@@ -165,6 +167,6 @@ def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     mine, its = (viewer.browser(c).camera().camera_to_world for c in viewer.server.get_clients().values())
     assert np.abs(mine - its).max() > 0.1
     other.close()
-    wait_for(lambda: len(viewer.server.get_clients()) == 1)
+    wait_for(lambda: len(viewer._browsers) == 1)
     drop_connection(viewer, client, record)
     page.close()

@@ -155,6 +155,11 @@ class Viewer:
             tell(client, message, well=False)
 
     def _connect(self, client: Any) -> None:
+        with self._lock:
+            known = [browser.client for browser in self._browsers.values()]
+        for other in known:  # this may be one of them that comes back, before anything told that it left
+            if not self.is_connected(other):
+                self._disconnect(other)
         browser = Browser(client, self)
         with self._lock:
             self._browsers[client.client_id] = browser
@@ -164,6 +169,8 @@ class Viewer:
     def _disconnect(self, client: Any) -> None:
         with self._lock:
             browser = self._browsers.pop(client.client_id, None)
+            if browser is not None:
+                browser.keep()
         if browser is not None:
             browser.leave()
 

@@ -1,6 +1,5 @@
 """One browser: its camera, what it has chosen to see, and the frames that it gets. None of this is shared."""
 
-import dataclasses
 import threading
 from typing import Any
 
@@ -13,6 +12,7 @@ from dfm_jax.forward_models.build import make_model
 from dfm_jax.structs import Camera
 from dfm_jax.viewer import limits, objects
 from dfm_jax.viewer.answers import on, tell
+from dfm_jax.viewer.controls import ALL, CHOICES, NOTHING, PREVIEW, Controls, add_controls
 from dfm_jax.viewer.jobs import Job
 from dfm_jax.viewer.motion import Motion
 from dfm_jax.viewer.overlays import OF_ALL_SAMPLES, OVERLAYS, Look, depth_along_axis, grid_shape, picture
@@ -21,27 +21,7 @@ from dfm_jax.viewer.scheduler import Shot, Shown
 from dfm_jax.viewer.sources import Source
 from dfm_jax.visualization.pictures import enlarge, to_uint8
 
-NOTHING, ALL = "none yet", "all, side by side"
-DEFAULT_FINEST = 512
 COARSE_QUALITY, FINE_QUALITY = 75, 92  # of JPEG
-PREVIEW = 160  # least side of the small picture, pixels
-CHOICES = ("which", "overlay", "step", "finest", "cameras", "smooth")  # of the controls, which a browser finds again
-
-
-@dataclasses.dataclass
-class Controls:
-    """What a browser's own panel consists of: viser's handles."""
-
-    status: Any
-    which: Any
-    overlay: Any
-    step: Any
-    preview: Any
-    finest: Any
-    cameras: Any
-    smooth: Any
-    to_context: Any
-    to_target: Any
 
 
 class Browser:
@@ -62,20 +42,7 @@ class Browser:
         client.camera.on_update(lambda _: self._moved())
 
     def _add_controls(self) -> Controls:
-        gui = self.client.gui
-        with self._viewer.tabs["View"]:
-            made = Controls(
-                status=gui.add_markdown("connecting"),
-                which=gui.add_dropdown("Sample", (NOTHING,)),
-                overlay=gui.add_dropdown("Show", OVERLAYS, hint="The last two compare all samples."),
-                step=gui.add_slider("Step", 1, 2, 1, 2, hint="Denoising steps: the scene that each of them infers."),
-                preview=gui.add_image(np.zeros((PREVIEW, PREVIEW, 3), np.uint8), label="at the target camera"),
-                finest=gui.add_dropdown("Pixels", tuple(map(str, limits.FINEST)), initial_value=str(DEFAULT_FINEST)),
-                cameras=gui.add_checkbox("Cameras of views", True),
-                smooth=gui.add_checkbox("Gaussians while moving", True, hint="Once they are fitted to the sample."),
-                to_context=gui.add_button("To the context camera"),
-                to_target=gui.add_button("To the target camera"),
-            )
+        made = add_controls(self.client.gui, self._viewer.tabs["View"])
         for handle in (made.which, made.overlay, made.finest, made.cameras, made.smooth):
             on(handle, lambda _: self._chosen())
         on(made.step, lambda _: self._stepped())
@@ -86,6 +53,9 @@ class Browser:
     def leave(self) -> None:
         self._motion.end()
         self._viewer.scheduler.leave(self.client.client_id)
+
+    def keep(self) -> None:
+        """Keeps its camera and choices for when it comes back."""
         seen, controls = self.client.camera, self.controls
         camera = {name: getattr(seen, name) for name in ("position", "look_at", "up_direction", "fov")}
         choices = {name: getattr(controls, name).value for name in CHOICES}

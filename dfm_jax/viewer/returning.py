@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 KEY = "dfm_jax_viewer"  # of what a browser stores
-WAIT = 3.0  # seconds for its answer
+WAIT = 30.0  # seconds for its answer: it comes once a page is drawn, which on a busy machine takes a while
 MAX_KEPT = 32  # states of browsers that have left
 
 
