@@ -37,9 +37,9 @@ def measured(results: Results, name: str, value: str = "seconds") -> float | Non
 
 
 def best(results: Results, step: str, value: str = "seconds") -> float | None:
-    """Of a step, or of the fastest of its chunk sizes: 'denoising step 64, bf16', '..., chunks of 128', '..., as
-    chosen'."""
-    alike = (f"{step}, chunks of", f"{step}{AS_CHOSEN}")
+    """Of a step, or of the fastest of its ways: 'denoising step 64, bf16', '..., chunks of 128', '..., as chosen',
+    '..., products by cuBLAS alone'."""
+    alike = (f"{step}, chunks of", f"{step}{AS_CHOSEN}", f"{step}, products by")
     rows = [r for name, r in results.items() if (name == step or name.startswith(alike))]
     rows = [r for r in rows if r.get("seconds")]
     return min(rows, key=lambda r: r["seconds"])[value] if rows else None
