@@ -53,7 +53,7 @@ emit(event="partial", name="a", numbers={"counts": 3}); time.sleep(60)"""
     began = time.monotonic()
     _, ended = run_python(code, waves_of("a", limit_s=1.0))
     assert ended == {"a": {"counts": 3, "failed": "measuring: took longer than 1 s"}}
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50
 
 
 def test_what_does_not_compile_in_time_is_blamed_alone():

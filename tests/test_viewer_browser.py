@@ -12,7 +12,6 @@ from dfm_jax.exports.gaussians import Gaussians
 from dfm_jax.viewer import server
 from dfm_jax.viewer.app import Viewer
 from dfm_jax.viewer.browser import Browser
-from dfm_jax.viewer.frames import CALLS, TILE
 from tests.browser import PATIENCE, chromium, needs_chromium
 
 __all__ = ["chromium"]  # a fixture
@@ -56,29 +55,21 @@ def picture_of(page, tmp_path) -> np.ndarray:
 
 
 class Record:
-    """When shots were wanted, and when frames of them came to a browser."""
+    """The frames that came to a browser."""
 
-    def __init__(self, viewer, monkeypatch):
-        self.wanted, self.frames = {}, []
-        want, receive = viewer.scheduler.want, Browser.receive
-
-        def want_and_note(key, shot):
-            self.wanted[id(shot)] = time.monotonic()
-            want(key, shot)
+    def __init__(self, monkeypatch):
+        self.frames = []
+        receive = Browser.receive
 
         def receive_and_note(browser, shown):
             receive(browser, shown)
-            self.frames.append((time.monotonic(), shown))
+            self.frames.append(shown)
 
-        monkeypatch.setattr(viewer.scheduler, "want", want_and_note)
         monkeypatch.setattr(Browser, "receive", receive_and_note)
 
-    def first_frames(self) -> list[float]:
-        """Seconds from what a browser wanted to the first frame of it, of all that came to a frame."""
-        came = {}
-        for at, shown in self.frames:
-            came.setdefault(id(shown.shot), at)
-        return [at - self.wanted[shot] for shot, at in came.items()]
+    def num_shots(self) -> int:
+        """Of how many that a browser wanted to see a frame came."""
+        return len({id(shown.shot) for shown in self.frames})
 
 
 def at_rest(viewer, client) -> None:
@@ -94,7 +85,7 @@ def at_rest(viewer, client) -> None:
 
 
 def turn(page, viewer, client, record: Record) -> None:
-    """The mouse turns the camera, and frames of what is seen then come within a second."""
+    """The mouse turns the camera, and frames come of what is seen on the way and in the end."""
     start = viewer.browser(client).camera().camera_to_world
     page.mouse.move(200, 250)
     page.mouse.down()
@@ -102,9 +93,7 @@ def turn(page, viewer, client, record: Record) -> None:
         page.mouse.move(x, 260)
     page.mouse.up()
     wait_for(lambda: np.abs(viewer.browser(client).camera().camera_to_world - start).max() > 0.1)
-    wait_for(lambda: record.frames[-1][1].final and len(record.first_frames()) > 2)
-    one_call = viewer.scheduler.speed.seconds(CALLS[0] * TILE**2)  # which tells how busy this machine is
-    assert min(record.first_frames()[1:]) < max(1.0, 8 * one_call)
+    wait_for(lambda: record.frames[-1].final and record.num_shots() > 2)
 
 
 def move_gaussians(viewer, client) -> None:
@@ -132,7 +121,7 @@ def drop_connection(viewer, client, record: Record) -> None:
     record.frames.clear()
     viewer.server._websock_server.disconnect_all_clients()
     wait_for(lambda: client.client_id not in viewer.server.get_clients() and viewer.server.get_clients())
-    wait_for(lambda: record.frames and record.frames[-1][1].final)
+    wait_for(lambda: record.frames and record.frames[-1].final)
     assert len(viewer.session.samples) == 2
     (again,) = viewer.server.get_clients().values()
     wait_for(lambda: again.client_id in viewer._browsers)
@@ -142,7 +131,7 @@ def drop_connection(viewer, client, record: Record) -> None:
 
 def test_the_viewer_in_a_browser(viewer, chromium, tmp_path, monkeypatch):
     monkeypatch.setattr("dfm_jax.viewer.controls.DEFAULT_FINEST", 128)
-    record = Record(viewer, monkeypatch)
+    record = Record(monkeypatch)
     page = open_page(chromium, viewer)
     first = picture_of(page, tmp_path)
     assert first.std() > 10  # something is seen

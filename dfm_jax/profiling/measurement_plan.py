@@ -91,7 +91,7 @@ PUBLISHED = Sizes(
     rounds=5,
     patience=1.0,
     tests=TESTS_OF_MATHS,
-    test_limit_s=150.0,
+    test_limit_s=240.0,
 )
 TINY = Sizes(
     configs={
@@ -139,13 +139,11 @@ def _waves(sizes: Sizes) -> list[Wave]:
     return [
         Wave(PYTORCH, tuple(_yardstick(sizes))),
         Wave(JAX, (*_denoising_64(sizes), *_chosen(sizes), *_products_by())),
-        Wave(JAX, (*_chosen_training("64"), *_resuming(), *_at_128(sizes))),
-        Wave(JAX, tuple(_training(sizes))),
-        Wave(JAX, tuple(_training_precisions(sizes))),
-        Wave(JAX, tuple(_precisions(sizes))),
-        Wave(JAX, tuple(_chosen_training("128"))),
-        Wave(JAX, tuple(_co3d(sizes))),
+        Wave(JAX, (*_chosen_training("64"), *_training_precisions(sizes), *_at_128(sizes))),
+        Wave(JAX, (*_precisions(sizes), *_co3d(sizes))),
         Wave(JAX, tuple(_profile(sizes))),
+        Wave(JAX, (*_training(sizes), *_resuming())),
+        Wave(JAX, tuple(_chosen_training("128"))),
         Wave(JAX, tuple(_sweeps(sizes))),
         Wave(TESTS, tuple(_tests(sizes))),
         Wave(PYTORCH, tuple(_yardstick(sizes, ", at the end"))),
