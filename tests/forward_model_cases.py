@@ -19,8 +19,9 @@ from dfm_jax.config.command_line import read_config
 from dfm_jax.denoiser import cache_context, denoise, guided_denoise
 from dfm_jax.diffusion.guidance import Guidance
 from dfm_jax.forward_models.build import MODELS, make_model
-from dfm_jax.forward_models.protocol import ForwardModel, Params
+from dfm_jax.forward_models.protocol import ForwardModel, Params, parameter_shapes
 from dfm_jax.profiling.synthetic import synthetic_example
+from dfm_jax.training.setup import TrainSetup, make_train_setup
 from tests.tiny import jit
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -104,7 +105,7 @@ class Case:
 
 def random_params(model: ForwardModel) -> Params:
     """None of them zero: new ones may close every gate."""
-    shapes, rng = jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0)
+    shapes, rng = parameter_shapes(model), np.random.default_rng(0)
     scale = lambda shape: 1 / np.sqrt(np.prod(shape[-4:-1])) if len(shape) > 1 else 0.1
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale(x.shape), x.shape), x.dtype), shapes)
 
@@ -113,9 +114,16 @@ def random_params(model: ForwardModel) -> Params:
 def case_of(name: str) -> Case:
     config = config_of(name)
     model, example = make_model(config), synthetic_example(config, BATCH)
-    x_t = jax.random.normal(jax.random.key(1), model.target(example)[0].shape)
-    levels = jnp.array([0, 300, 600, 999]) * config.diffusion.num_timesteps // 1000
+    shape = jax.eval_shape(model.target, example)[0].shape
+    x_t = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
+    levels = jnp.asarray(np.array([0, 300, 600, 999], np.int32) * config.diffusion.num_timesteps // 1000)
     return Case(config, model, random_params(model), example, x_t, levels)
+
+
+@functools.cache
+def setup_of(name: str) -> TrainSetup:
+    """One for all who train the model: its step is traced and compiled once."""
+    return make_train_setup(config_of(name))
 
 
 # What compiles programs many times is slow of these. Those of partial views are the radiance field's but for what

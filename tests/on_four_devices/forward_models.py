@@ -1,81 +1,74 @@
-"""How far four devices are from one, in a training step and in samples, for each forward model named; prints JSON.
+"""A training step and samples of each forward model named, on four devices; written into a folder, for each a file of
+arrays:
 
-Of `NAME:training`, in a training step alone.
+python -m tests.on_four_devices.forward_models FOLDER NAME...
+
+Of `NAME:training`, a training step alone.
 """
 
 import dataclasses
-import json
+import functools
+import pathlib
 import sys
-from typing import Any
 
 import jax
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 
-from dfm_jax.config import Config, MeshConfig
+from dfm_jax.config import MeshConfig
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.forward_models.build import make_model
+from dfm_jax.forward_models.protocol import frozen_groups
 from dfm_jax.profiling.synthetic import synthetic_example
-from dfm_jax.sampling import devices
+from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.training import sharding
-from dfm_jax.training.setup import TrainSetup, make_train_setup
-from tests.forward_model_cases import BATCH, config_of, random_params
+from dfm_jax.training.optimizers import make_optimizer
+from tests.forward_model_cases import BATCH, Case, case_of, setup_of
 
 NUM_SAMPLES = 2  # behind each of two contexts: one for each device
 
 
-def trained(config: Config, setup: TrainSetup, state: Any, count: int) -> tuple[float, Any]:
-    """Loss of a training step from a state on so many devices, and the gradients: those that Adam's first moment is
-    made of."""
-    mesh = sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:count])
-    key, state = (sharding.replicate(tree, mesh) for tree in (jax.random.key(0), state))
-    step = sharding.compile_train_step(setup.step, state, mesh, ())
-    batch = sharding.shard_batch(jax.tree.map(np.asarray, synthetic_example(config, BATCH)), mesh)
-    state, metrics = step(state, batch, key)
-    return float(metrics["loss"]), jax.device_get(optax.tree.get(state.opt_state, "mu"))
+def first_state(case: Case) -> TrainState:
+    """Before the first step, with the case's parameters: no gate is closed, and nothing is compiled."""
+    optimizer = make_optimizer(case.config.train.optimizer)
+    make = lambda params: create(params, optimizer, frozen_groups(case.model))
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(make, case.params))
+    trained = {name: case.params[name] for name in state.params}
+    frozen = {name: case.params[name] for name in state.frozen}
+    return jax.device_get(state.replace(params=trained, ema=trained, frozen=frozen))
 
 
-def sampled(config: Config, count: int) -> np.ndarray:
-    """Samples on so many devices."""
-    model = make_model(config)
-    settings = dataclasses.replace(config.sample, num_steps=min(2, config.sample.num_steps))
-    schedule = cosine_schedule(config.diffusion.num_timesteps)
-    sampler = DiffusionSampler(model, random_params(model), schedule, settings)
-    whole = devices.jax.local_devices
-    devices.jax.local_devices = lambda: whole()[:count]
-    try:
-        return sample_signals(sampler, synthetic_example(config, 2), NUM_SAMPLES, jax.random.key(1)).x0
-    finally:
-        devices.jax.local_devices = whole
+@functools.cache
+def trained(name: str) -> dict[str, np.ndarray]:
+    """Losses of a training step on all devices, and the gradients: those that Adam's first moment is made of."""
+    case = case_of(name)
+    mesh, state = sharding.make_mesh(MeshConfig(-1, 1)), first_state(case)
+    state = jax.device_put(state, sharding.state_shardings(state, mesh))
+    step = sharding.compile_train_step(setup_of(name).step, state, mesh)
+    batch = sharding.shard_batch(jax.tree.map(np.asarray, synthetic_example(case.config, BATCH)), mesh)
+    state, metrics = step(state, batch, sharding.replicate(jax.random.key(0), mesh))
+    metrics, moments = jax.device_get((metrics, optax.tree.get(state.opt_state, "mu")))
+    gradients = {f"gradient {path}": x for path, x in flatten_dict(moments, sep=".").items()}
+    return {"loss": metrics["loss"], "target": metrics["target"]} | gradients
 
 
-def largest(a: Any, b: Any) -> float:
-    return float(np.abs(np.asarray(a) - np.asarray(b)).max())
+def sampled(name: str) -> dict[str, np.ndarray]:
+    """Samples on all devices."""
+    case = case_of(name)
+    settings = dataclasses.replace(case.config.sample, num_steps=min(2, case.config.sample.num_steps))
+    schedule = cosine_schedule(case.config.diffusion.num_timesteps)
+    sampler = DiffusionSampler(case.model, case.params, schedule, settings)
+    return {"samples": sample_signals(sampler, synthetic_example(case.config, 2), NUM_SAMPLES, jax.random.key(1)).x0}
 
 
-def of_training(config: Config) -> dict[str, float]:
-    setup = make_train_setup(config)
-    state = jax.device_get(jax.jit(setup.init)(jax.random.key(0)))  # a step takes the arrays that it is given
-    (loss, gradients), (same_loss, same_gradients) = (trained(config, setup, state, count) for count in (1, 4))
-    return {
-        "loss": abs(loss - same_loss) / abs(loss),
-        "gradients": max(jax.tree.leaves(jax.tree.map(largest, gradients, same_gradients))),
-        "largest_gradient": max(float(np.abs(x).max()) for x in jax.tree.leaves(gradients)),
-    }
-
-
-def of_samples(config: Config) -> dict[str, float]:
-    one, four = (sampled(config, count) for count in (1, 4))
-    return {"samples": largest(one, four), "spread": float(np.ptp(one))}
-
-
-def differences(named: str) -> dict[str, float]:
+def computed(named: str) -> dict[str, np.ndarray]:
     name, _, training = named.partition(":")
-    config = config_of(name)
-    return of_training(config) | ({} if training else of_samples(config))
+    return trained(name) | ({} if training else sampled(name))
 
 
 if __name__ == "__main__":
-    print(json.dumps({name: differences(name) for name in sys.argv[1:]}))
+    assert jax.device_count() == 4
+    for named in sys.argv[2:]:
+        np.savez(pathlib.Path(sys.argv[1]) / f"{named}.npz", **computed(named))
