@@ -22,7 +22,7 @@ from dfm_jax.forward_models.build import MODELS, make_model
 from dfm_jax.forward_models.protocol import ForwardModel, Params, parameter_shapes
 from dfm_jax.profiling.synthetic import synthetic_example
 from dfm_jax.training.setup import TrainSetup, make_train_setup
-from tests.tiny import jit
+from tests.tiny import jit, on_device
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OF_SCENES = {
@@ -107,7 +107,7 @@ def random_params(model: ForwardModel) -> Params:
     """None of them zero: new ones may close every gate."""
     shapes, rng = parameter_shapes(model), np.random.default_rng(0)
     scale = lambda shape: 1 / np.sqrt(np.prod(shape[-4:-1])) if len(shape) > 1 else 0.1
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale(x.shape), x.shape), x.dtype), shapes)
+    return jax.tree.map(lambda x: on_device(rng.normal(0, scale(x.shape), x.shape)), shapes)
 
 
 @functools.cache
@@ -115,9 +115,9 @@ def case_of(name: str) -> Case:
     config = config_of(name)
     model, example = make_model(config), synthetic_example(config, BATCH)
     shape = jax.eval_shape(model.target, example)[0].shape
-    x_t = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
-    levels = jnp.asarray(np.array([0, 300, 600, 999], np.int32) * config.diffusion.num_timesteps // 1000)
-    return Case(config, model, random_params(model), example, x_t, levels)
+    x_t = on_device(np.random.default_rng(1).normal(size=shape))
+    levels = np.array([0, 300, 600, 999], np.int32) * config.diffusion.num_timesteps // 1000
+    return Case(config, model, random_params(model), example, x_t, jax.device_put(levels))
 
 
 @functools.cache

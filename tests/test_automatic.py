@@ -138,10 +138,8 @@ def test_imported_checkpoints_are_computed_as_published_unless_less_is_asked_for
 
 # --- what it computes
 
-MODEL = tiny_model(chunk_size=16, view_blocks=2)
+MODEL = tiny_model(chunk_size=16)
 SCENE = tiny_scene(b=1)
-CAMERA = jax.tree.map(lambda x: x[:, 0], SCENE.views.camera)
-RAYS = image_rays(CAMERA, SIZE, SIZE // 4, "centres")
 
 
 def rendering_loss(what):
@@ -150,8 +148,10 @@ def rendering_loss(what):
     nets = reconfigured(MODEL, ray_marching=marching).networks
 
     def loss(params):
-        estimate = estimate_image(params, nets, SCENE, CAMERA)
-        rendering = render(params, nets, SCENE, RAYS, jax.random.split(jax.random.key(0), 1))
+        camera = jax.tree.map(lambda x: x[:, 0], SCENE.views.camera)
+        estimate = estimate_image(params, nets, SCENE, camera)
+        rays = image_rays(camera, SIZE, SIZE // 4, "centres")
+        rendering = render(params, nets, SCENE, rays, jax.random.split(jax.random.key(0), 1))
         return sum(jnp.sum(jnp.square(x)) for x in (estimate.rgb, rendering.rgb, rendering.depth))
 
     return loss

@@ -4,7 +4,6 @@ import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dfm_jax.config import (
@@ -19,6 +18,7 @@ from dfm_jax.config import (
 from dfm_jax.forward_models.pixelnerf import PixelNeRF
 from dfm_jax.forward_models.protocol import Params, parameter_shapes
 from dfm_jax.forward_models.radiance_field.model import RadianceFieldModel
+from dfm_jax.forward_models.radiance_field.networks import SceneNetworks
 from dfm_jax.forward_models.radiance_field.rendered_scenes import RenderedScenes
 from dfm_jax.structs import Camera, EncodedViews, Example, Scene, Views
 from tests.programs import QUICK_OPTIONS, USERS_OPTIONS
@@ -84,13 +84,28 @@ def random_params(model: RenderedScenes, seed: int = 0) -> Params:
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         names = [part.key for part in path]
         if names[-1] == "kernel":
-            return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[-4:-1])), jnp.float32)
+            return on_device(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[-4:-1])))
         bias = 0.1 * rng.normal(size=leaf.shape)
         if names[-2] == "out":
             bias[3] = 1.0
-        return jnp.asarray(bias, jnp.float32)
+        return on_device(bias)
 
-    return jax.tree_util.tree_map_with_path(draw, parameter_shapes(model))
+    return jax.tree_util.tree_map_with_path(draw, parameter_shapes(_of_same_parameters(model)))
+
+
+def on_device(x: np.ndarray) -> jax.Array:
+    """In float32; for that `jnp.asarray` would compile a program for each shape."""
+    return jax.device_put(np.asarray(x, np.float32))
+
+
+def _of_same_parameters(model: RenderedScenes) -> RenderedScenes:
+    """As the model but for what its parameters do not depend on: it is traced once for all that differ in that."""
+    config, default = model.config, tiny_model()
+    marching = dataclasses.replace(default.config.ray_marching, num_fine=min(1, config.ray_marching.num_fine))
+    settings = {name: getattr(default.config, name) for name in ("pixel_grid", "compute_dtype", "matmul_precision")}
+    settings |= {"encoder": dataclasses.replace(config.encoder, remat=False), "ray_marching": marching}
+    networks = SceneNetworks(dataclasses.replace(config, **settings), model.image_size)
+    return dataclasses.replace(model, networks=networks, trained_on=default.trained_on)
 
 
 def random_rotations(rng: np.random.Generator, shape: tuple[int, ...], angle: float) -> np.ndarray:
@@ -109,13 +124,14 @@ def random_camera(rng: np.random.Generator, shape: tuple[int, ...], angle: float
     intrinsics[..., 0, 0] = rng.uniform(0.8, 1.4, shape)
     intrinsics[..., 1, 1] = rng.uniform(0.8, 1.4, shape)
     intrinsics[..., :2, 2] = rng.uniform(0.45, 0.55, (*shape, 2))
-    return Camera(jnp.asarray(pose, jnp.float32), jnp.asarray(intrinsics, jnp.float32))
+    return Camera(on_device(pose), on_device(intrinsics))
 
 
 def random_views(rng: np.random.Generator, b: int, v: int) -> Views:
     camera = random_camera(rng, (b, v))
-    images = jnp.asarray(rng.uniform(size=(b, v, SIZE, SIZE, 3)), jnp.float32)
-    return Views(images, camera, random_camera(rng, (b, v)).camera_to_world[..., :3, :], jnp.ones((b, v), bool))
+    images = on_device(rng.uniform(size=(b, v, SIZE, SIZE, 3)))
+    absolute_pose = np.asarray(random_camera(rng, (b, v)).camera_to_world)[..., :3, :]
+    return Views(images, camera, on_device(absolute_pose), jax.device_put(np.ones((b, v), bool)))
 
 
 def tiny_example(b: int = 2, v: int = 2, t: int = 2, seed: int = 0) -> Example:
@@ -123,14 +139,14 @@ def tiny_example(b: int = 2, v: int = 2, t: int = 2, seed: int = 0) -> Example:
     return Example(
         context=random_views(rng, b, v),
         target=random_views(rng, b, t),
-        near=jnp.asarray(rng.uniform(NEAR, 1.2 * NEAR, b), jnp.float32),
-        far=jnp.asarray(rng.uniform(0.8 * FAR, FAR, b), jnp.float32),
-        index=jnp.arange(b, dtype=jnp.int32),
+        near=on_device(rng.uniform(NEAR, 1.2 * NEAR, b)),
+        far=on_device(rng.uniform(0.8 * FAR, FAR, b)),
+        index=jax.device_put(np.arange(b, dtype=np.int32)),
     )
 
 
 def tiny_scene(b: int = 2, v: int = 3, seed: int = 0) -> Scene:
-    return Scene(tiny_views(b, v, seed), near=jnp.full((b,), NEAR), far=jnp.full((b,), FAR))
+    return Scene(tiny_views(b, v, seed), near=on_device(np.full(b, NEAR)), far=on_device(np.full(b, FAR)))
 
 
 def tiny_views(b: int = 2, v: int = 3, seed: int = 0) -> EncodedViews:
@@ -139,10 +155,10 @@ def tiny_views(b: int = 2, v: int = 3, seed: int = 0) -> EncodedViews:
     timestep = np.zeros((b, v))
     timestep[:, -1] = rng.integers(0, 1000, b)
     return EncodedViews(
-        features=jnp.asarray(rng.normal(size=(b, v, SIZE, SIZE, 8)), jnp.float32),
+        features=on_device(rng.normal(size=(b, v, SIZE, SIZE, 8))),
         camera=random_camera(rng, (b, v)),
-        timestep=jnp.asarray(timestep, jnp.float32),
-        valid=jnp.ones((b, v), bool),
+        timestep=on_device(timestep),
+        valid=jax.device_put(np.ones((b, v), bool)),
     )
 
 
