@@ -17,10 +17,11 @@ from dfm_jax.runs.metric_writers import read_metrics
 from dfm_jax.training import loop
 from dfm_jax.training.data import PosedScenes
 from dfm_jax.training.initialization import compare_position_codes
+from tests.forward_model_cases import made_up_start
 
 SIZE = 8
 
-open_data = partial(PosedScenes.open, prepare=with_data_set)
+train = partial(loop.train, make_setup=made_up_start, open_data=partial(PosedScenes.open, prepare=with_data_set))
 
 
 def stage(folder, variant="", **settings):
@@ -55,7 +56,7 @@ def chain(tmp_path_factory):
     third = stage(folder, "pixelnerf", init_from=str(folder / "pixelnerf"), train=frozen)  # half the program
     third.image_size, third.data.dir = 2 * SIZE, str(folder / "more_pixels")
     for name, config in (("pixelnerf", first), ("small", second), ("large", third)):
-        assert loop.train(from_dict(config), folder / name, open_data=open_data) == loop.EXIT_DONE
+        assert train(from_dict(config), folder / name) == loop.EXIT_DONE
     return folder
 
 
@@ -106,7 +107,7 @@ def test_pixelnerf_is_sampled_by_the_same_command(chain):
 def test_a_stage_that_needs_a_rule_says_so(chain):
     config = stage(chain, init_from=str(chain / "pixelnerf"))
     with pytest.raises(UserError, match=r"set config\.init_rule='pixelnerf'"):
-        loop.train(from_dict(config), chain / "refused")
+        train(from_dict(config), chain / "refused")
 
 
 def test_pixelnerf_takes_no_settings_of_what_it_has_not(chain):

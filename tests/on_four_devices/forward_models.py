@@ -18,35 +18,22 @@ from flax.traverse_util import flatten_dict
 
 from dfm_jax.config import MeshConfig
 from dfm_jax.diffusion.schedule import cosine_schedule
-from dfm_jax.forward_models.protocol import frozen_groups
 from dfm_jax.profiling.synthetic import synthetic_example
-from dfm_jax.runs.train_state import TrainState, create
 from dfm_jax.sampling.diffusion_sampler import DiffusionSampler
 from dfm_jax.sampling.signals import sample_signals
 from dfm_jax.training import sharding
-from dfm_jax.training.optimizers import make_optimizer
-from tests.forward_model_cases import BATCH, Case, case_of, setup_of
+from tests.forward_model_cases import BATCH, case_of, setup_of
 
 NUM_SAMPLES = 2  # behind each of two contexts: one for each device
-
-
-def first_state(case: Case) -> TrainState:
-    """Before the first step, with the case's parameters: no gate is closed, and nothing is compiled."""
-    optimizer = make_optimizer(case.config.train.optimizer)
-    make = lambda params: create(params, optimizer, frozen_groups(case.model))
-    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(make, case.params))
-    trained = {name: case.params[name] for name in state.params}
-    frozen = {name: case.params[name] for name in state.frozen}
-    return jax.device_get(state.replace(params=trained, ema=trained, frozen=frozen))
 
 
 @functools.cache
 def trained(name: str) -> dict[str, np.ndarray]:
     """Losses of a training step on all devices, and the gradients: those that Adam's first moment is made of."""
     case = case_of(name)
-    mesh, state = sharding.make_mesh(MeshConfig(-1, 1)), first_state(case)
-    state = jax.device_put(state, sharding.state_shardings(state, mesh))
-    step = sharding.compile_train_step(setup_of(name).step, state, mesh)
+    setup, mesh = setup_of(name), sharding.make_mesh(MeshConfig(-1, 1))
+    state = sharding.initialize(setup.init, jax.random.key(0), mesh)
+    step = sharding.compile_train_step(setup.step, state, mesh)
     batch = sharding.shard_batch(jax.tree.map(np.asarray, synthetic_example(case.config, BATCH)), mesh)
     state, metrics = step(state, batch, sharding.replicate(jax.random.key(0), mesh))
     metrics, moments = jax.device_get((metrics, optax.tree.get(state.opt_state, "mu")))
