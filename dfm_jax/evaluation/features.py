@@ -63,7 +63,7 @@ def load_inception(path: str) -> Extractor:
       UserError: they are not its weights.
     """
     weights = inception_weights.load(path)
-    params = jax.tree.map(jnp.asarray, weights.params)
+    params = jax.device_put(weights.params)
     if weights.published_fid:
         return Extractor("", f"Inception v3 of published FIDs, {path}", params, "inception")
     description = f"Inception v3 of torchvision (no numbers to compare with published FIDs), {path}"

@@ -39,7 +39,7 @@ def load(path: str) -> VideoNetwork:
     Raises:
       UserError: they are not its weights.
     """
-    return VideoNetwork(jax.tree.map(jnp.asarray, i3d_weights.load(path)))
+    return VideoNetwork(jax.device_put(i3d_weights.load(path)))
 
 
 def video_numbers(

@@ -23,7 +23,7 @@ def synthetic_example(config: Config, batch_size: int, seed: int = 0) -> Any:
     that makes its own examples makes these, too.)"""
     model = make_model(config)
     if isinstance(model, GeneratingModel):
-        return jax.tree.map(jnp.asarray, model.generate(seed, np.arange(batch_size)))
+        return jax.device_put(model.generate(seed, np.arange(batch_size)))
     rng, views = np.random.default_rng(seed), config.data.view_sampling
     near, far = (config.data.near, config.data.far) if config.data.near else (NEAR, FAR)
 
@@ -50,7 +50,7 @@ def synthetic_example(config: Config, batch_size: int, seed: int = 0) -> Any:
         far=everywhere(far),
         index=np.arange(batch_size, dtype=np.int32),
     )
-    return jax.tree.map(jnp.asarray, example)
+    return jax.device_put(example)
 
 
 def _measured(rng: np.random.Generator, shape: tuple[int, ...], far: float, names: Sequence[str]) -> Measurements:

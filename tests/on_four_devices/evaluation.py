@@ -1,40 +1,37 @@
-"""Evaluates three scenes in the given folder, on one device and on four; prints, as JSON, the shapes of the meshes that
-were used."""
+"""Evaluates the run of `tests/test_evaluate.py` on four devices, its model and its data:
 
+python -m tests.on_four_devices.evaluation RUN WORKDIR
+
+Prints, as JSON, the shapes of the meshes that were used."""
+
+import dataclasses
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 
 from dfm_jax.commands import evaluate
-from dfm_jax.config.reading import from_dict
 from dfm_jax.sampling import devices
-from tests.test_evaluate import save_untrained
-from tests.test_sample import tiny_config
-
-SCENES, SAMPLES = 3, 2
+from tests.test_evaluate import evaluated_config, save_untrained
 
 make_mesh, used = devices.make_mesh, []
 
 
-def mesh_of(count, scenes, rays):
-    mesh = make_mesh(scenes, rays, jax.local_devices()[:count])
+def noted_mesh(*pairs):
+    mesh = make_mesh(*pairs)
     used.append(mesh.devices.shape)
     return mesh
 
 
 def main():
-    folder = Path(sys.argv[1])
-    for count in (1, 4):
-        values = tiny_config(folder / "data", guidance=1.0)
-        values.evaluate.update(num_scenes=SCENES, num_target=2, num_samples=SAMPLES, sweep_samples=0)
-        config = from_dict(values)
-        devices.make_mesh = partial(mesh_of, count)
-        workdir = folder / str(count)
-        save_untrained(config, workdir)
-        evaluate.evaluate(config, workdir)
+    run, workdir = map(Path, sys.argv[1:])
+    assert jax.local_device_count() == 4
+    config = evaluated_config(run)
+    config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, sweep_samples=0))
+    devices.make_mesh = noted_mesh
+    save_untrained(config, workdir)
+    evaluate.evaluate(config, workdir)
     print(json.dumps(used))
 
 
