@@ -182,7 +182,7 @@ def test_what_takes_long_says_so_while_it_runs(capsys):
 
 def test_made_up_parameters_have_the_models_shapes_and_an_ordinary_size():
     model = tiny_model()
-    made = synthetic_parameters(model.init, jax.random.key(0))
+    made = synthetic_parameters(model, jax.random.key(0))
     shapes = parameter_shapes(model)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
     kernel = np.asarray(made["scene_field"]["coarse"]["point_in"]["kernel"])

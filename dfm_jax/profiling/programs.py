@@ -57,9 +57,9 @@ class Inference:
         """Arguments that no part makes, to be called by one that compiles or evaluates shapes."""
         config, key = self.config, jax.random.key(self.config.seed)
         if name == "params":
-            return synthetic_parameters(self.model.init, key)
+            return synthetic_parameters(self.model, key)
         if name == "cast params":
-            params = synthetic_parameters(self.model.init, key)
+            params = synthetic_parameters(self.model, key)
             return jax.tree.map(lambda x: x.astype(compute_dtype(config)), params)
         if name == "keys":
             return jax.random.split(key, 1)
@@ -168,8 +168,9 @@ class Training:
 
     def init(self, key: Array) -> TrainState:
         """A state with synthetic parameters."""
-        params = synthetic_parameters(lambda key: self.setup.init(key).model_params, key)
-        return create(params, make_optimizer(self.config.train.optimizer), frozen_groups(make_model(self.config)))
+        model = make_model(self.config)
+        params = synthetic_parameters(model, key)
+        return create(params, make_optimizer(self.config.train.optimizer), frozen_groups(model))
 
     def compile(self, **settings: Any) -> Compiled:
         config, mesh = self.config, self.mesh

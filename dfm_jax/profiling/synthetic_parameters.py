@@ -1,25 +1,22 @@
 """Parameters of a model's shapes, for measuring: no checkpoint is needed."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax import Array
 
+from dfm_jax.forward_models.protocol import ForwardModel, Params, parameter_shapes
+
 BIAS = 0.1
 
 
-def synthetic_parameters(init: Callable[[Array], Any], key: Array) -> Any:
-    """Parameters of ordinary size, none of them zero; to be compiled.
+def synthetic_parameters(model: ForwardModel, key: Array) -> Params:
+    """A model's parameters of ordinary size, none of them zero; to be compiled.
 
     New ones will not do: their closed gates multiply by zeros, which takes some devices less power and so less time.
     Nor would drawing each on its own: all are cut from the same random numbers, which compiles in a moment.
-
-    Args:
-      init: makes the model's parameters of a key; only its shapes are used.
     """
-    shapes = jax.eval_shape(init, key)
+    shapes = parameter_shapes(model)
     largest = max(x.size for x in jax.tree.leaves(shapes))
     noise = jax.random.uniform(key, (largest,), minval=-(3**0.5), maxval=3**0.5)  # of variance 1
 
