@@ -25,6 +25,14 @@ from tests.tiny import (
 )
 
 
+def observed_with(model, params, example, sizes):
+    """Of each size of the cache: what a step observes, and its query. The scene is inferred once, without a cache."""
+    context = cache_context(params, model, example).context
+    scene, asked = model.infer(params, context, X_T, TIMESTEP).signal, model.target(example)[1]
+    queries = {n: model.cache(params, context, asked, n) for n in sizes}
+    return {n: (model.observe(params, scene, query, KEYS), query) for n, query in queries.items()}
+
+
 @pytest.mark.parametrize("num_fine", [0, NUM_FINE])
 def test_the_cache_changes_nothing(num_fine):
     """Neither of all rays nor of those that fit fewer bytes, in whole chunks; with padding views and random samples."""
@@ -34,13 +42,7 @@ def test_the_cache_changes_nothing(num_fine):
     bytes_per_ray = parts * NUM_COARSE * width * 4
     half = bytes_per_ray * SIZE**2 // 2
 
-    @jit
-    def run(params, example):
-        cached = {n: cache_context(params, model, example, cache_bytes=n) for n in (0, half, 10 * half)}
-        step = lambda cache: denoise(params, model, X_T, TIMESTEP, cache, KEYS).observation
-        return {n: (step(cache), cache.query) for n, cache in cached.items()}
-
-    made = run(params, example)
+    made = jit(lambda *given: observed_with(model, *given, (0, half, 10 * half)))(params, example)
     plain, partly, wholly = (made[memory][0] for memory in (0, half, 10 * half))
     none, some, whole = (made[memory][1][1].activations for memory in (0, half, 10 * half))
     assert none == {} and some["coarse"].shape == (2, 96, NUM_COARSE, width)  # two chunks of 48 rays
@@ -70,14 +72,9 @@ def test_a_proposal_places_the_samples_and_has_a_cache():
     params, example = random_params(model), tiny_example()
     assert params["scene_field"].keys() == {"proposal", "fine"}
 
-    @jit
-    def run(params, example):
-        prepared = [cache_context(params, model, example, cache_bytes=memory) for memory in (0, 2**30)]
-        _, cache = prepared[1].query
-        return cache.activations, [denoise(params, model, X_T, TIMESTEP, p, KEYS).observation for p in prepared]
-
-    activations, (plain, cached) = run(params, example)
-    assert activations.keys() == {"proposal"}
+    made = jit(lambda *given: observed_with(model, *given, (0, 2**30)))(params, example)
+    (plain, _), (cached, (_, cache)) = made.values()
+    assert cache.activations.keys() == {"proposal"}
     assert plain.weights.shape == (2, SIZE**2, NUM_FINE) and plain.proposal[0].shape == (2, SIZE**2, NUM_COARSE)
     assert bool(np.all(np.diff(plain.distances, axis=-1) >= 0))
     # Sums of the views in another order: points' codes and densities enlarge float32's rounding.
@@ -102,7 +99,7 @@ def test_the_interlevel_loss_reaches_the_proposal_and_colours_do_not():
         _, pull_back = jax.vjp(losses, scene_field)
         return [pull_back(seed)[0] for seed in ((1.0, 0.0), (0.0, 1.0))]
 
-    size = lambda tree: sum(float(jnp.sum(jnp.abs(x))) for x in jax.tree.leaves(tree))
+    size = lambda tree: sum(float(np.abs(x).sum()) for x in jax.tree.leaves(tree))
     of_colours, of_interlevel = gradients(params["scene_field"])
     assert size(of_colours["proposal"]) == 0 and size(of_colours["fine"]) > 0
     assert size(of_interlevel["proposal"]) > 0 and size(of_interlevel["fine"]) == 0
