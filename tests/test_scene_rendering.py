@@ -30,7 +30,7 @@ def some_rays() -> Rays:
     return jax.tree.map(lambda x: x[:, :NUM_RAYS], image_rays(camera, SIZE, SIZE, "centres"))
 
 
-SCENE, RAYS = tiny_scene(), some_rays()
+SCENE, RAYS = tiny_scene(), jit(some_rays)()
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 
