@@ -104,9 +104,10 @@ ON_FOUR = [f"{name}:training" if name == "radiance_field" else name for name in 
 @pytest.mark.parametrize("names", [ON_FOUR, pytest.param(["radiance_field", *LONG], marks=pytest.mark.slow)])
 def test_four_devices_compute_what_one_does(names, tmp_path):
     """Of every model a training step, and samples; in one process that has as many devices."""
+    if jax.device_count() > 1:
+        pytest.skip("this process has several devices itself")
     done = run_command("tests.on_four_devices.forward_models", tmp_path, *names, env=environment(devices=4))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert jax.device_count() == 1
     for name in names:
         one, four = computed(name), dict(np.load(tmp_path / f"{name}.npz"))
         assert one.keys() == four.keys()
