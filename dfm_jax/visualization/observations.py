@@ -7,7 +7,6 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from dfm_jax.visualization.figures import Figure, FigureCanvasAgg
 from dfm_jax.visualization.pictures import grid
 
 SIDE = 320  # pixels of a plot
@@ -33,6 +32,8 @@ def observation_sheet(
 
 def _points(x0: np.ndarray, truth: np.ndarray, estimate: np.ndarray | None) -> UInt8[np.ndarray, "h w 3"]:
     """The first two numbers of each sample as a point; of a single number, its distribution."""
+    from dfm_jax.visualization.figures import Figure, FigureCanvasAgg  # takes long, and images need none of it
+
     figure = Figure((SIDE / 100, SIDE / 100), dpi=100, layout="constrained")
     canvas, axes = FigureCanvasAgg(figure), figure.subplots()
     samples = x0.reshape(len(x0), -1)
