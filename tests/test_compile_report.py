@@ -104,6 +104,7 @@ def test_the_denoising_step_is_the_one_that_sampling_runs():
 
 def test_the_table_has_its_earlier_name_as_well(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compile_table", "--help"])
+    monkeypatch.delitem(sys.modules, "dfm_jax.profiling.compile_table")  # as where nothing has imported it yet
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("dfm_jax.evaluation.compile_table", run_name="__main__")
     printed = capsys.readouterr()
