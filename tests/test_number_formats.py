@@ -1,5 +1,6 @@
 """bfloat16 stays inside the networks: geometry, compositing, losses and all that training keeps are float32."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,19 +35,24 @@ def equations(jaxpr: Jaxpr) -> Iterator[Any]:
                     yield from equations(inner)
 
 
-def formats_of_products(function, *arguments) -> set:
+def formats_of_products(jaxpr: Jaxpr) -> set:
     """Number formats of what is multiplied (products and convolutions)."""
     formats = set()
-    for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+    for equation in equations(jaxpr):
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             formats.update(str(x.aval.dtype) for x in equation.invars)
     return formats
 
 
-def step(model):
-    return lambda params, example: denoise(
+@functools.cache
+def traced_step(name, encoder=None):
+    """A denoising step in a format; and what it is given."""
+    model = tiny_model(compute_dtype=name, encoder=encoder)
+    step = lambda params, example: denoise(
         params, model, X_T, TIMESTEP, cache_context(params, model, example, cache_bytes=2**30)
     )
+    given = random_params(model), tiny_example()
+    return jit(step).trace(*given), given
 
 
 def loss(model):
@@ -59,15 +65,13 @@ def loss(model):
 @pytest.mark.parametrize("encoder", [None, RESNET], ids=["dit", "resnet34"])
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_networks_multiply_in_their_format(name, encoder):
-    model = tiny_model(compute_dtype=name, encoder=encoder)
-    params, example = random_params(model), tiny_example()
-    assert formats_of_products(step(model), params, example) == {name}
+    assert formats_of_products(traced_step(name, encoder)[0].jaxpr.jaxpr) == {name}
 
 
 def test_what_leaves_the_networks_is_float32():
     model = tiny_model(compute_dtype="bfloat16")
     params, example = random_params(model), tiny_example()
-    made = jax.eval_shape(step(model), params, example)
+    made = traced_step("bfloat16")[0].out_info
     assert made.signal.views.features.dtype == jnp.bfloat16
     rest = [
         made.x0,
@@ -81,9 +85,8 @@ def test_what_leaves_the_networks_is_float32():
 
 
 def test_bfloat16_predicts_nearly_the_same():
-    example, models = tiny_example(), [tiny_model(compute_dtype=name) for name in ("float32", "bfloat16")]
-    params = random_params(models[0])
-    exact, rounded = (jit(lambda p, e, m=m: step(m)(p, e).x0)(params, example) for m in models)
+    steps = [traced_step(name) for name in ("float32", "bfloat16")]
+    exact, rounded = (traced.lower().compile()(*given).x0 for traced, given in steps)
     # bfloat16 has 8 bits; errors of single layers mostly average out.
     assert 0 < float(np.mean(np.abs(exact - rounded))) < 0.01
     assert float(np.max(np.abs(exact - rounded))) < 0.15
