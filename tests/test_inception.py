@@ -8,6 +8,7 @@ from dfm_jax.errors import UserError
 from dfm_jax.interop import inception as interop
 from dfm_jax.models import inception
 from tests.tiny import jit
+from tests.torchvision_state import import_torchvision, undrawn
 
 SIDE = 107  # pixels: enough for every pooling, and faster than 299
 
@@ -35,9 +36,8 @@ def classifier(classes: int) -> dict[str, np.ndarray]:
 
 def torchvision_features(state, images: np.ndarray, published_fid: bool, monkeypatch) -> np.ndarray:
     """By torchvision's network; its poolings replaced by those of the network of published FIDs."""
-    torch = pytest.importorskip("torch", reason="compares with torchvision, and torch is not installed")
-    torchvision = pytest.importorskip("torchvision", reason="compares with torchvision, which is not installed")
-    with torch.device("meta"):  # drawing weights that are replaced would take the longest
+    torch, torchvision = import_torchvision()
+    with undrawn():
         network = torchvision.models.Inception3(aux_logits=False, transform_input=False, init_weights=False).eval()
     loaded = {name: torch.from_numpy(np.asarray(x)) for name, x in (state | classifier(1000)).items()}
     network.load_state_dict(loaded, assign=True)
@@ -91,11 +91,12 @@ def test_images_of_any_size_are_resized_as_torch_does():
         np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), atol=1e-4)
 
 
-def test_weights_of_something_else_are_one_error_that_says_what_is_wrong(state, tmp_path):
+def test_weights_of_something_else_are_one_error_that_says_what_is_wrong(state, tmp_path, monkeypatch):
     def error(name: str, arrays: dict[str, np.ndarray]) -> str:
-        np.savez(tmp_path / name, **arrays)
-        with pytest.raises(UserError, match="does not hold the weights of Inception v3") as raised:
-            interop.load(tmp_path / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(interop, "read_state", lambda path: arrays)  # a hundred megabytes, of which one array differs
+            with pytest.raises(UserError, match=f"{name} does not hold the weights of Inception v3") as raised:
+                interop.load(name)
         return str(raised.value)
 
     good = state | classifier(1000)

@@ -20,6 +20,7 @@ from dfm_jax.training import loop
 from dfm_jax.training.choices import fitted
 from dfm_jax.training.setup import make_train_setup
 from tests.tiny import jit, tiny_example
+from tests.torchvision_state import import_torchvision, undrawn
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "realestate10k"
@@ -130,9 +131,14 @@ def test_what_is_no_pair_of_images_is_refused(distance, a, b, message):
 @pytest.fixture(scope="module")
 def package():
     """PyTorch, the package `lpips`, and its network with a random VGG16 (it would download a trained one)."""
-    reason = "compares with PyTorch: make .venv/.installed-reference"
-    torch, package = (pytest.importorskip(name, reason=reason) for name in ("torch", "lpips"))
-    return torch, package, package.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    torch, _ = import_torchvision()
+    package = pytest.importorskip("lpips", reason="compares with PyTorch: make .venv/.installed-reference")
+    with undrawn():  # a hundred million of its numbers are a classifier's, which is not used
+        network = package.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    for layer in convolutions(network).values():
+        torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        torch.nn.init.normal_(layer.bias, std=0.1)
+    return torch, package, network
 
 
 def packages_distance(torch, network, a: np.ndarray, b: np.ndarray) -> np.ndarray:

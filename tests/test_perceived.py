@@ -3,7 +3,6 @@
 import importlib
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,8 +13,12 @@ from dfm_jax.interop import dists_weights
 from dfm_jax.models import lpips
 from dfm_jax.models.dists import CHANNELS, Dists
 from tests import textured_room
+from tests.tiny import jit
+from tests.torchvision_state import import_torchvision, undrawn
 
 RNG = np.random.default_rng(0)
+
+distance_of = jit(lambda distance, a, b: distance(a, b))
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +46,17 @@ def images():
 
 def test_dists_of_equal_images_is_0_and_of_others_the_same_both_ways(dists, images):
     a, b = images
-    measure = jax.jit(lambda x, y: dists(x, y))
-    np.testing.assert_allclose(measure(a, a), 0, atol=1e-5)
-    np.testing.assert_allclose(measure(a, b), measure(b, a), atol=1e-5)
-    assert np.all(np.asarray(measure(a, b)) > 0.01)
+    np.testing.assert_allclose(distance_of(dists, a, a), 0, atol=1e-5)
+    np.testing.assert_allclose(distance_of(dists, a, b), distance_of(dists, b, a), atol=1e-5)
+    assert np.all(np.asarray(distance_of(dists, a, b)) > 0.01)
 
 
 def test_dists_is_that_of_the_published_module(dists, vgg16, images, monkeypatch):
-    torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
+    torch, torchvision = import_torchvision()
     pytest.importorskip("DISTS_pytorch", reason="the package dists-pytorch is not installed")
     published = importlib.import_module("DISTS_pytorch.DISTS_pt")
-    network = models.vgg16(weights=None)
+    with undrawn():
+        network = torchvision.models.vgg16(weights=None)
     convolutions = [layer for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
     with torch.no_grad():
         for layer, weights in zip(convolutions, vgg16.values(), strict=True):
@@ -65,7 +68,7 @@ def test_dists_is_that_of_the_published_module(dists, vgg16, images, monkeypatch
         getattr(theirs, name).data = torch.tensor(np.asarray(weights)).reshape(1, -1, 1, 1)
     a, b = (torch.tensor(x.transpose(0, 3, 1, 2)) for x in images)
     # Float32, in another order.
-    np.testing.assert_allclose(dists(*images), theirs(a, b).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(distance_of(dists, *images), theirs(a, b).detach().numpy(), atol=1e-5)
 
 
 def test_weights_of_dists_that_are_missing_or_others_are_clear_errors(tmp_path, monkeypatch, vgg16):

@@ -1,6 +1,6 @@
 """The ResNet34 encoder: torchvision's network tap for tap, and its laws."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,15 @@ from dfm_jax.forward_models.protocol import parameter_shapes
 from dfm_jax.interop.imagenet import load_encoder
 from dfm_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD, ResidualBlock, resize_aligned
 from tests.tiny import RESNET, SIZE, assert_trees_close, jit, random_params, tiny_model
-from tests.torchvision_state import resnet34_state
+from tests.torchvision_state import import_torchvision, resnet34_state, undrawn
 
 MODEL = tiny_model(encoder=RESNET)
-PARAMS = random_params(MODEL)["encoder"]
 RENDERED = MODEL.config.rendered_features
+
+
+@cache
+def parameters():
+    return random_params(MODEL)["encoder"]
 
 
 def encode(params, *given, model=MODEL, method="encode_clean"):
@@ -49,9 +53,8 @@ def largest(x: jax.Array) -> float:
 @pytest.fixture(scope="module")
 def pretrained():
     """torchvision's network with random weights and statistics, and ours with its weights."""
-    torch = pytest.importorskip("torch", reason="compares with torchvision, and torch is not installed")
-    torchvision = pytest.importorskip("torchvision", reason="compares with torchvision, which is not installed")
-    with torch.device("meta"):  # drawing weights that are replaced would take the longest
+    torch, torchvision = import_torchvision()
+    with undrawn():
         network = torchvision.models.resnet34(weights=None).eval()
     state = resnet34_state(64, classes=1000)
     network.load_state_dict({name: torch.from_numpy(np.asarray(x)) for name, x in state.items()}, assign=True)
@@ -121,14 +124,14 @@ def test_aligned_resizing_is_linear_between_the_corners(height, width):
 
 @pytest.mark.parametrize("size", [SIZE, 17, 24, 36])
 def test_a_feature_map_is_as_large_as_its_image(size):
-    shape = jax.eval_shape(encode, PARAMS, *inputs(size=size)).shape
+    shape = jax.eval_shape(encode, parameters(), *inputs(size=size)).shape
     assert shape == (3, size, size, MODEL.config.encoder.features)
 
 
 def test_an_images_features_do_not_depend_on_the_rest_of_the_batch():
     images, timestep, pose = inputs()
-    together = encode_clean(PARAMS, images, timestep, pose)
-    other = encode_clean(PARAMS, images.at[1:].multiply(3), timestep.at[1:].add(3), pose.at[1:].add(1))
+    together = encode_clean(parameters(), images, timestep, pose)
+    other = encode_clean(parameters(), images.at[1:].multiply(3), timestep.at[1:].add(3), pose.at[1:].add(1))
     np.testing.assert_allclose(together[0], other[0], atol=1e-5)
     assert largest(together[1] - other[1]) > 1e-2
     given = (images, noisy_inputs(images, images), timestep, pose)
@@ -138,9 +141,9 @@ def test_an_images_features_do_not_depend_on_the_rest_of_the_batch():
 def test_time_and_pose_modulate_every_layer_but_the_first():
     images, timestep, pose = inputs()
     base = RESNET.base
-    before = np.asarray(encode_clean(PARAMS, images, timestep, pose))
+    before = np.asarray(encode_clean(parameters(), images, timestep, pose))
     for given in ((images, timestep + 50, pose), (images, timestep, pose + 1)):
-        after = np.asarray(encode_clean(PARAMS, *given))
+        after = np.asarray(encode_clean(parameters(), *given))
         np.testing.assert_array_equal(after[..., :base], before[..., :base])
         for layer in np.split(np.arange(base, 8 * base), [base, 3 * base]):
             assert largest(after[..., layer] - before[..., layer]) > 1e-3
@@ -185,10 +188,10 @@ def test_signals_of_a_new_encoder_keep_their_size_from_map_to_map(new):
 def test_a_noisy_view_is_seen_with_all_that_the_estimate_rendered():
     images, timestep, pose = inputs()
     given = noisy_inputs(images, images[::-1])
-    before = encode_noisy(PARAMS, given, timestep, pose)
+    before = encode_noisy(parameters(), given, timestep, pose)
     assert before.shape == (3, SIZE, SIZE, MODEL.config.encoder.features)
     for channel in range(7 + RENDERED):
-        changed = encode_noisy(PARAMS, given.at[..., channel].add(0.5), timestep, pose)
+        changed = encode_noisy(parameters(), given.at[..., channel].add(0.5), timestep, pose)
         assert largest(changed - before) > 1e-2, channel
 
 
@@ -201,7 +204,7 @@ def test_recomputing_blocks_changes_neither_values_nor_gradients():
         return jnp.mean(jnp.square(encode(params, *given, model=model)))
 
     with jax.enable_x64(True):
-        exact = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (PARAMS, inputs(2)))
+        exact = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (parameters(), inputs(2)))
         run = jit(jax.value_and_grad(loss), static_argnums=2)
         kept, recomputed = (run(*exact, encoder) for encoder in (RESNET, again))
         assert kept[0].dtype == jnp.float64
@@ -210,8 +213,8 @@ def test_recomputing_blocks_changes_neither_values_nor_gradients():
 
 def test_bfloat16_computes_nearly_the_same():
     model = tiny_model(encoder=RESNET, compute_dtype="bfloat16")
-    low = jit(lambda *given: encode(PARAMS, *given, model=model))(*inputs())
-    high = encode_clean(PARAMS, *inputs())
+    low = jit(partial(encode, model=model))(parameters(), *inputs())
+    high = encode_clean(parameters(), *inputs())
     assert low.dtype == jnp.bfloat16
     error = float(jnp.linalg.norm(low.astype(jnp.float32) - high) / jnp.linalg.norm(high))
     assert 0 < error < 0.03
