@@ -27,6 +27,7 @@ def import_torchvision() -> tuple[types.ModuleType, types.ModuleType]:
             patch.setitem(sys.modules, COMPILER, types.ModuleType(COMPILER))
             patch.setitem(sys.modules, asked.__name__, asked)
         torchvision = pytest.importorskip("torchvision", reason="compares with torchvision, which is not installed")
+    torch.set_num_threads(1)  # several would spin while they wait for each other, and for the other tests
     return torch, torchvision
 
 
