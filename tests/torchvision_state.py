@@ -1,32 +1,19 @@
 """torchvision, its networks without weights, and a made-up state dict of its resnet34, or of a narrower one."""
 
 import contextlib
-import sys
 import types
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-COMPILER = "torch._dynamo"
-
 BLOCKS = (3, 4, 6, 3)
 
 
 def import_torchvision() -> tuple[types.ModuleType, types.ModuleType]:
-    """torch and torchvision; where they are not installed, the test is skipped.
-
-    torchvision imports torch's compiler, to ask whether it knows the device of boxes that are cut out. That takes
-    longer than all comparisons with torchvision, and none cuts out boxes.
-    """
-    torch = pytest.importorskip("torch", reason="compares with torchvision, and torch is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        if COMPILER not in sys.modules:
-            asked = types.ModuleType(f"{COMPILER}.utils")
-            asked.is_compile_supported = lambda device: False
-            patch.setitem(sys.modules, COMPILER, types.ModuleType(COMPILER))
-            patch.setitem(sys.modules, asked.__name__, asked)
-        torchvision = pytest.importorskip("torchvision", reason="compares with torchvision, which is not installed")
+    """torch and torchvision; where they are not installed, the test is skipped."""
+    reason = "compares with torchvision: make .venv/.installed-reference"
+    torch, torchvision = (pytest.importorskip(name, reason=reason) for name in ("torch", "torchvision"))
     torch.set_num_threads(1)  # several would spin while they wait for each other, and for the other tests
     return torch, torchvision
 
