@@ -98,8 +98,8 @@ def test_a_scene_of_nothing_has_no_surface(tmp_path):
             seen = super().render(camera, height, width)
             return RenderedViews(seen.rgb, seen.depth, 0 * seen.opacity)
 
-    for name in ("a.ply", "a.glb"):
-        kind = {".ply": "points", ".glb": "mesh"}[name[1:]]
+    for name in ("a.ply", "a.glb", "b.GLB"):
+        kind = {".ply": "points", ".glb": "mesh"}[name[1:].lower()]
         with pytest.raises(UserError, match="nothing in the scene is opaque"):
             export_scene([Nothing()], 0, tmp_path / name, kind, 3, 8)
     assert not list(tmp_path.iterdir())

@@ -286,6 +286,8 @@ def corrupt(folder):
     return folder / "cut.png"
 
 
+PIXELS = np.array([[30.0, 0, 24], [0, 30, 16], [0, 0, 1]])
+MOVED = np.eye(4) + np.outer([1, 2, 3, 0], [0, 0, 0, 1.0])
 MISTAKES = {
     "a folder": (lambda folder: given(folder), "is a folder: name the photograph in it"),
     "an address": (lambda _: given("https://example.org/a.jpg"), "is an address: download the photograph first"),
@@ -293,7 +295,15 @@ MISTAKES = {
     "no file": (lambda folder: given(folder / "no.png"), r"no.png is missing"),
     "no angle": (lambda _: given(PHOTO, fov=180.0), "fov=180.0 is a horizontal field of view in degrees"),
     "no number": (lambda _: given(PHOTO, fov=float("nan")), "fov=nan is a horizontal"),
+    "a word": (lambda _: given(PHOTO, fov="60"), "fov='60' is a horizontal"),
     "no focal length": (lambda _: given(PHOTO, focal=0), "focal=0 is a focal length in pixels"),
+    "no colours": (lambda _: given(np.full((9, 9, 3), np.nan)), "some are infinite or no number"),
+    "bytes as floats": (lambda _: given(PHOTO.astype(float)), "divide by 255"),
+    "pixels": (lambda _: given(PHOTO, camera=Camera(np.eye(4), PIXELS)), "intrinsics in pixels, it seems: divide"),
+    "a mirror": (lambda _: given(PHOTO, camera=Camera(np.diag([1, 1, -1.0, 1]), np.eye(3))), "mirrors the world"),
+    "a scaled pose": (lambda _: given(PHOTO, camera=Camera(np.diag([2, 2, 2.0, 1]), np.eye(3))), "are they scaled"),
+    "a transposed pose": (lambda _: given(PHOTO, camera=Camera(MOVED.T, np.eye(3))), "is it transposed"),
+    "a target in pixels": (lambda _: given(PHOTO, target_camera=Camera(np.eye(4), PIXELS)), "target_camera .* pixels"),
     "both": (lambda _: given(PHOTO, fov=50, focal=50), "fov and focal say the same"),
     "two lenses": (lambda _: given(PHOTO, camera=Camera(np.eye(4), np.eye(3)), fov=50), "have intrinsics of their own"),
     "no crop": (lambda _: given(PHOTO, crop="left"), "crop='left' is none of centre, pad"),

@@ -70,7 +70,7 @@ def choose(path: str | os.PathLike, kind: str | None = None) -> Format:
     Raises:
       UserError: there is none.
     """
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if kind is not None and kind not in KINDS:
         raise UserError(f"there is no kind={kind!r} of export; there are {', '.join(KINDS)}")
     fitting = [each for each in FORMATS if kind in (None, each.kind) and each.suffix in (suffix, "")]

@@ -11,6 +11,8 @@ from dfm_jax.errors import UserError
 from dfm_jax.sampling.trajectories import make_path
 from dfm_jax.structs import Camera
 
+FARTHEST_CENTRE = 10  # widths or heights from a picture's corner to its principal point: in pixels there are more
+NEARLY = 1e-2  # how far the products of a rotation's axes may be off: files state few digits
 PATH_FRAMES = 48  # among which the target camera of a path is looked for
 
 
@@ -34,8 +36,27 @@ def checked_camera(camera: Any, count: int | None = None, what: str = "camera") 
         raise UserError(f"{what} has poses {list(pose.shape)} and intrinsics {list(intrinsics.shape)}: give {needed}")
     if not (np.isfinite(pose).all() and np.isfinite(intrinsics).all() and (intrinsics[..., [0, 1], [0, 1]] > 0).all()):
         raise UserError(f"{what} has numbers that are not finite, or a focal length that is not above 0")
+    if (np.abs(intrinsics[..., :2, 2]) > FARTHEST_CENTRE).any():
+        raise UserError(
+            f"{what} has intrinsics in pixels, it seems: divide their first row by the picture's width, and the second "
+            "by its height"
+        )
+    if problem := _pose_problem(pose):
+        raise UserError(f"{what} has a camera_to_world {problem}")
     batch = tuple(lengths) if count is None else (count,)
     return Camera(np.broadcast_to(pose, (*batch, 4, 4)), np.broadcast_to(intrinsics, (*batch, 3, 3)))
+
+
+def _pose_problem(pose: np.ndarray) -> str:
+    """Why no camera stands so [..., 4, 4]; empty where one may."""
+    axes = pose[..., :3, :3]
+    if not np.allclose(pose[..., 3, :], [0, 0, 0, 1], atol=1e-6):
+        return "whose last row is not 0, 0, 0, 1: is it transposed?"
+    if not np.allclose(np.swapaxes(axes, -1, -2) @ axes, np.eye(3), atol=NEARLY):
+        return "whose upper left 3 x 3 numbers are no rotation: are they scaled?"
+    if (np.linalg.det(axes) < 0).any():
+        return "that mirrors the world: turn two of its axes, not one"
+    return ""
 
 
 def target_pose(settings: TargetCameraConfig) -> np.ndarray:

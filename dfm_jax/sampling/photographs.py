@@ -73,10 +73,10 @@ def focal_length(width: int, fov: float | None, focal: float | None) -> float | 
         raise UserError("fov and focal say the same of a lens: give one of them")
     if fov is not None:
         if not (_is_number(fov) and 0 < fov < 180):
-            raise UserError(f"fov={fov} is a horizontal field of view in degrees: above 0 and below 180")
+            raise UserError(f"fov={fov!r} is a horizontal field of view in degrees: above 0 and below 180")
         return 0.5 * width / math.tan(math.radians(fov) / 2)
     if focal is not None and not (_is_number(focal) and 0 < focal < math.inf):
-        raise UserError(f"focal={focal} is a focal length in pixels of the photograph: above 0")
+        raise UserError(f"focal={focal!r} is a focal length in pixels of the photograph: above 0")
     return focal
 
 
@@ -206,6 +206,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _checked(array: np.ndarray) -> np.ndarray:
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= LARGEST):
+    if not np.isfinite(array).all():
+        raise UserError(f"{MEANT}; not floats of which some are infinite or no number")
+    if not (array.min() >= 0 and array.max() <= LARGEST):
         raise UserError(f"{MEANT}; not floats from {array.min():g} to {array.max():g}: divide by 255?")
     return np.minimum(array, 1)

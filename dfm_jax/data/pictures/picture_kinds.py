@@ -4,7 +4,7 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
 READ += (".jfif", ".jpe", ".mpo", ".jp2", ".j2k", ".gif", ".apng", ".ppm", ".pgm", ".pnm", ".pfm", ".tga", ".psd")
@@ -45,6 +45,9 @@ def why_undecodable(error: Exception, encoded: bytes) -> str:
             return f"image is {OTHER[suffix]}, which is not read: convert it to PNG or JPEG"
     if isinstance(error, UnidentifiedImageError):  # its text names a path, or a place in memory
         return "image does not decode (it is no picture, or of an unknown kind)"
+    if isinstance(error, Image.DecompressionBombError):
+        largest = 2 * Image.MAX_IMAGE_PIXELS // 10**6  # Pillow warns of half as many
+        return f"image is larger than {largest} million pixels, which is not read: scale it down"
     return f"image does not decode ({error or type(error).__name__})"
 
 
