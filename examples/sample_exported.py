@@ -9,6 +9,8 @@ import sys
 import jax
 import numpy as np
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 folder = pathlib.Path(sys.argv[1])
 try:
     about = json.loads((folder / "export.json").read_text())

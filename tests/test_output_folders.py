@@ -182,6 +182,15 @@ def test_a_folder_that_may_not_be_written_is_one_clear_error():
             pytest.fail("the work has begun")
 
 
+@pytest.mark.parametrize("below", [".", "below", "far/below"])
+def test_a_file_in_the_place_of_a_folder_is_one_clear_error(tmp_path, below):
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(UserError, match=r"photo.jpg.* cannot be written .*: a file stands where a folder is needed"):  # noqa: SIM117
+        with replacing(tmp_path / "photo.jpg" / below):
+            pytest.fail("the work has begun")
+    assert (tmp_path / "photo.jpg").read_text() == "mine"
+
+
 def test_a_cure_fits_its_cause():
     assert "has room" in cure_of(ValueError("RESOURCE_EXHAUSTED: write: No space left on device"))
     assert "may be written" in cure_of(OSError(errno.EROFS, "Read-only file system"))

@@ -26,6 +26,7 @@ INCOMPLETE, COMPLETE, PLACING, REPLACED = ".incomplete", ".complete", ".placing"
 PAGES = ".pages"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 PROBE_BYTES = 2**16  # an empty file has room on a full disk, too
 
 
@@ -226,6 +227,8 @@ def cure_of(error: BaseException) -> str:
         return "see that the disk has room, and start the same command again"
     if said(REFUSED):
         return "see that it may be written, and start the same command again"
+    if said(NO_FOLDER):
+        return "a file stands where a folder is needed: give another one"
     if said([errno.ENOENT]):
         return "files of it were removed by something else; see what works there, and start the same command again"
     return "start the same command again"
