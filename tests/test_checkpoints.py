@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -167,6 +168,16 @@ def test_settings_that_are_there_stay_and_encoders_get_their_own():
 def test_what_is_no_group_of_settings_is_one_clear_error(saved):
     with pytest.raises(UserError, match=r"must be a group of fields|must be one of dit"):
         from_dict(compatibility.complete(saved))
+
+
+@pytest.mark.parametrize("part", ["checkpoints", "checkpoints/1", "samples", "samples/scene_00"])
+def test_of_a_part_of_a_run_the_run_is_named(tmp_path, part):
+    with Checkpoints(tmp_path / "run", keep=Retention(1)) as store:
+        store.save(1, init(jax.random.key(0)), read_config(TOY))
+    with pytest.raises(UserError, match=f"name the run that it is a part of, {re.escape(str(tmp_path / 'run'))}$"):
+        checkpoints.restore_params(tmp_path / "run" / part)
+    with pytest.raises(UserError, match="is this the --workdir of a training run"):
+        checkpoints.restore_params(tmp_path / "elsewhere" / part)
 
 
 def test_a_run_from_before_a_setting_existed_goes_on_if_the_setting_changes_nothing(tmp_path):

@@ -257,6 +257,7 @@ def test_a_config_file_that_cannot_be_used_is_one_line(content, tmp_path):
             "sample.sampler=fast",
             r"sample.sampler must be one of ddim, ddpm, dpm-solver\+\+, .*not 'fast'",
         ),
+        ("evaluate.protocol_name=mine", "must be one of '', pixelsplat, .*not 'mine'"),
         ("data.view_sampling.rule=kitti", "rule must be one of realestate10k, co3d, toy, captures"),
     ],
 )

@@ -130,7 +130,8 @@ def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
     if typing.get_origin(hint) is Literal:
         words = typing.get_args(hint)
         if value not in words:
-            problems.append(f"{where} must be one of {', '.join(words)}, not {value!r}")
+            known = ", ".join(word or "''" for word in words)
+            problems.append(f"{where} must be one of {known}, not {value!r}")
         return value
     kind, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -38,7 +38,10 @@ def require_checkpoints(workdir: str | os.PathLike) -> None:
 
 def require_directory(directory: pathlib.Path) -> None:
     if not directory.is_dir():
-        raise UserError(f"there is no checkpoint in {directory}: is this the --workdir of a training run?")
+        around = (path for path in directory.parent.parents if (path / directory.name).is_dir())
+        run = next((path for path in around if steps(path / directory.name)), None)
+        cure = f"name the run that it is a part of, {run}" if run else "is this the --workdir of a training run?"
+        raise UserError(f"there is no checkpoint in {directory}: {cure}")
 
 
 def make_writable(directory: pathlib.Path) -> None:
