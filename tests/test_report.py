@@ -54,6 +54,17 @@ def test_numbers_count_real_views_only(made):
     assert scene.spread == pytest.approx(np.std([0.5, 0.8, 0.5]))
 
 
+def test_one_sample_has_no_spread_and_says_nothing_of_certainty(tmp_path, pictured):
+    example, sampled = pictured
+    one = SampledImages(sampled.views[:, :1], sampled.x0[:, :1], sampled.estimate, sampled.inside[:, :1])
+    scene = write_scene(tmp_path, 0, NAME, example, one)
+    summary = Summary(5, False, {"seed": 1}, (), (scene,), 20.0, 40.0, scene.spread, None, {}, {"loading": 1.0})
+    page = write_report(tmp_path, summary, []).read_text()
+    assert scene.spread is None
+    for absent in ("Uncertainty", "Mean of the samples", "averaged over the target view</li>", "0.0&nbsp;%</td>"):
+        assert absent not in page
+
+
 def test_named_pictures_exist(made):
     folder, scene, _ = made
     for path in (*scene.contexts, *dataclasses.asdict(scene).values()):

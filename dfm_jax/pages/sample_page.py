@@ -55,7 +55,8 @@ def _page(body: str) -> str:
 
 
 def _opening(summary: Summary) -> str:
-    facts = [(_percent(summary.spread, 1), "standard deviation of the samples, averaged over the target view")]
+    spread = (_percent(summary.spread, 1), "standard deviation of the samples, averaged over the target view")
+    facts = [] if summary.spread is None else [spread]
     if summary.context_psnr is not None:
         agreement = (
             "agreement of the sampled scenes, rendered at the context camera, with the context view: an error of"
@@ -99,13 +100,12 @@ def _scene(index: int, scene: SceneResult, hidden: HiddenColours | None) -> str:
     samples = "".join(
         _video(j, sample, caption) for j, (sample, caption) in enumerate(zip(scene.samples, captions, strict=True))
     )
-    pictures = "".join(
-        [
-            _picture(scene.mean, "Mean of the samples", "sharp where they agree, blurred where they do not"),
-            _picture(scene.uncertainty, "Uncertainty", "grey: the samples agree; glowing: they differ"),
-            _picture(scene.estimate, "Deterministic estimate", "a single answer is a mixture of all possible ones"),
-        ]
-    )
+    if scene.spread is None:
+        pictures = _picture(scene.mean, "The sample", "of several, what they agree on would be told")
+    else:
+        pictures = _picture(scene.mean, "Mean of the samples", "sharp where they agree, blurred where they do not")
+        pictures += _picture(scene.uncertainty, "Uncertainty", "grey: the samples agree; glowing: they differ")
+    pictures += _picture(scene.estimate, "Deterministic estimate", "a single answer is a mixture of all possible ones")
     if scene.truth:
         pictures += _picture(scene.truth, "True target view", "not shown to the model: one possibility of many")
     inside = f"<p>In {_percent(scene.inside)} of the frames the camera is inside of something opaque.</p>\n"
@@ -229,7 +229,7 @@ def _numbers(summary: Summary) -> str:
 {table(rows, ("Scene", *against, "Standard deviation"))}
 <dl>
 {CONTEXT if in_colour else ""}{TRUTH if known else ""}<dt>Standard deviation</dt>
-<dd>Of the samples, averaged over the target view. 0&nbsp;% would mean: only one answer is possible.</dd>
+<dd>Of the samples, averaged over the target view. 0&nbsp;%: only one answer is possible. One sample has none.</dd>
 </dl>"""
 
 
@@ -294,5 +294,5 @@ def _decibel(value: float | None) -> str:
     return "&ndash;" if value is None else f"{value:.1f}&nbsp;dB"
 
 
-def _percent(value: float, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f}&nbsp;%"
+def _percent(value: float | None, digits: int = 0) -> str:
+    return "&ndash;" if value is None else f"{100 * value:.{digits}f}&nbsp;%"

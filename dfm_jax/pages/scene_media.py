@@ -127,7 +127,7 @@ def write_scene(
         samples=_sample_results(scene, stills),
         estimate_psnr=stills.against_truth(stills.estimate),
         mean_psnr=stills.against_truth(stills.mean),
-        spread=float(np.sqrt(stills.variance).mean()),
+        spread=float(np.sqrt(stills.variance).mean()) if sampled.views.shape[1] > 1 else None,
         photographs=tuple(_write_photograph(folder, scene, i, image) for i, image in enumerate(photographs)),
         camera_path="" if path is None else _write_path(folder, scene, path),
         inside=float(sampled.inside[scene].mean()),

@@ -36,7 +36,8 @@ class SceneResult:
     samples: tuple[SampleResult, ...]
     estimate_psnr: float | None  # the deterministic estimate against the truth; None where that is not known
     mean_psnr: float | None  # the mean of the samples against the truth
-    spread: float  # standard deviation of the samples, averaged over pixels and colours; colour units in [0, 1]
+    # Standard deviation of the samples, averaged over pixels and colours, in [0, 1]; None where there is one sample.
+    spread: float | None
     photographs: tuple[str, ...] = ()  # of one's own, as viewers show them; none: a data set's
     camera_path: str = ""  # of the videos, as nerfstudio reads it; '' where that has no such cameras
     inside: float = 0.0  # share of the videos' frames whose camera is inside of something opaque
@@ -87,7 +88,7 @@ class Summary:
     scenes: tuple[SceneResult, ...]
     context_psnr: float | None  # mean over all samples
     estimate_psnr: float | None  # mean over scenes; None where the truth is not known
-    spread: float  # mean over scenes
+    spread: float | None  # mean over scenes; None of one sample of each
     hidden: HiddenColours | None  # of data sets with a known hidden attribute
     made_from: dict[str, Any]  # fingerprints, `made_from.model_and_data`
     seconds: dict[str, float]  # wall clock of each stage
