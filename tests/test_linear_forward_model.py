@@ -230,6 +230,9 @@ def test_scores_know_exact_samples_from_others():
     narrow = posterior_scores(mean[:, None] + 0.7 * (exact - mean[:, None]), mean, covariance)
     # 1 - 0.7^2, and what 2000 samples leave open.
     assert narrow["covariance_error"] == pytest.approx(0.51, abs=0.03) and narrow["mean_error"] < scores["mean_error"]
+    one = posterior_scores(exact[:, :1], mean, covariance) | observation_scores(exact[:, :1] @ TARGET.T, example.target)
+    assert {name for name, value in one.items() if value is None} == {"spread", "calibration_error", "covariance_error"}
+    assert np.isfinite([value for value in one.values() if value is not None]).all()
     honest = observation_scores(exact @ TARGET.T, example.target)
     # 80 truths: 1.6 / sqrt(80) is exceeded by one honest set in a hundred, and this one is always the same.
     assert honest["calibration_error"] < 0.18

@@ -15,7 +15,7 @@ from dfm_jax.evaluation.calibration.reading import UNSEEN
 from dfm_jax.evaluation.image_metrics import psnr
 
 
-def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray, "s ..."]) -> dict[str, float]:
+def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray, "s ..."]) -> dict[str, float | None]:
     """Of the sampled targets against the true ones, in diffusion's range.
 
     `target_error`: root mean square error of the samples' mean. `spread`: standard deviation of the samples, averaged
@@ -23,9 +23,9 @@ def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray
     probability; this is the largest difference of the distribution of its ranks, over all numbers of all targets, to
     that (Kolmogorov-Smirnov).
     With `k` truths, samples of the posterior come to about 0.87 / sqrt(k). Of images also `psnr`, in dB, the mean over
-    samples, and `psnr_best`, that of the best of each example's.
+    samples, and `psnr_best`, that of the best of each example's. One sample of each has no spread and no ranks: None.
     """
-    error = x0.mean(1) - truth
+    error, several = x0.mean(1) - truth, x0.shape[1] > 1
     below = np.mean(x0 < truth[:, None], axis=1).ravel()
     below.sort()
     steps = np.arange(1, below.size + 1) / below.size
@@ -33,8 +33,8 @@ def observation_scores(x0: Float[np.ndarray, "s n ..."], truth: Float[np.ndarray
     largest = np.maximum(np.abs(steps - below), np.abs(steps - 1 / below.size - below)).max()
     return {
         "target_error": float(np.sqrt(np.mean(np.square(error)))),
-        "spread": float(np.sqrt(np.mean(x0.var(1)))),
-        "calibration_error": float(largest),
+        "spread": float(np.sqrt(np.mean(x0.var(1)))) if several else None,
+        "calibration_error": float(largest) if several else None,
         **(_image_scores(x0, truth) if truth.ndim == 4 and truth.shape[-1] == 3 else {}),
     }
 
@@ -48,22 +48,24 @@ def _image_scores(x0: Float[np.ndarray, "s n h w 3"], truth: Float[np.ndarray, "
 
 def posterior_scores(
     signal: Float[np.ndarray, "s n d"], mean: Float[np.ndarray, "s d"], covariance: Float[np.ndarray, "s d d"]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Of sampled signals against the moments of the posterior; root mean squares over the examples.
 
     `mean_error`: distance of the samples' mean to the posterior's, relative to the posterior's standard deviation (root
     of its variance in all directions together). `covariance_error`: Frobenius norm of the difference of the
     covariances, relative to that of the posterior's. Of `n` exact samples the first is `1 / sqrt(n)` on average.
+    One sample has no covariance: None.
     """
     signal = np.asarray(signal, np.float64)
-    centred = signal - signal.mean(1, keepdims=True)
-    found = np.einsum("snd,sne->sde", centred, centred) / (signal.shape[1] - 1)
-    variance = np.trace(covariance, axis1=1, axis2=2)
-    mean_error = np.square(signal.mean(1) - mean).sum(-1) / variance
-    norm = lambda x: np.square(x).sum((1, 2))
-    covariance_error = norm(found - covariance) / norm(covariance)
     root = lambda x: float(np.sqrt(np.mean(x)))
-    return {"mean_error": root(mean_error), "covariance_error": root(covariance_error)}
+    variance = np.trace(covariance, axis1=1, axis2=2)
+    scores = {"mean_error": root(np.square(signal.mean(1) - mean).sum(-1) / variance), "covariance_error": None}
+    if signal.shape[1] > 1:
+        centred = signal - signal.mean(1, keepdims=True)
+        found = np.einsum("snd,sne->sde", centred, centred) / (signal.shape[1] - 1)
+        norm = lambda x: np.square(x).sum((1, 2))
+        scores["covariance_error"] = root(norm(found - covariance) / norm(covariance))
+    return scores
 
 
 def odds_scores(
