@@ -76,6 +76,9 @@ OF_MODES = (
     ((_PROTOCOL, _INDEX), ("evaluate",)),
     ((_FORMAT, _NUM_VIEWS), ("export",)),
 )
+# What says the same in other modes.
+SETTINGS = {("evaluate", "num_samples"): "evaluate.num_samples", ("export", "num_samples"): "sample.num_samples"}
+SETTINGS |= {(mode, "seed"): "seed" for mode in ("train", "evaluate", "export")}
 _PROGRAMS = flags.DEFINE_list("programs", [], "Programs to measure, all by default; with --mode=benchmark.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for, such as v5e:4x4; with --mode=compile.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of that topology; with --mode=compile.", lower_bound=1)
@@ -118,7 +121,9 @@ def _as_said(mode: str, config: Config) -> Config:
     """The config with what options of sampling and of evaluation change in it, each for its modes alone."""
     for options, modes in OF_MODES:
         if mode not in modes and (said := [option.name for option in options if option.present]):
-            raise UserError(f"--{said[0]} is for --mode={' and --mode='.join(modes)}")
+            setting = SETTINGS.get((mode, said[0]))
+            instead = f"; in --mode={mode} it is --config.{setting}" if setting else ""
+            raise UserError(f"--{said[0]} is for --mode={' and --mode='.join(modes)}{instead}")
     said = {"num_samples": _NUM_SAMPLES.value, "seed": _SEED.value, "video_path": _PATH.value or None}
     config = with_evaluation(config, {"protocol_name": _PROTOCOL.value, "index": _INDEX.value})
     return with_sampling(config, said, of_commands=True)

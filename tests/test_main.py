@@ -92,6 +92,10 @@ MISTAKES = {
     ),
     "results of training elsewhere": ([f"--config={TOY}", "--out=x"], "--out is for the results of sample"),
     "photographs to train on": ([f"--config={TOY}", "--image=a.jpg"], "--image is for --mode=sample"),
+    "samples to evaluate": (
+        ["--workdir=toy", "--mode=evaluate", "--num_samples=3"],
+        "in --mode=evaluate it is --config.evaluate.num_samples",
+    ),
     "an index file to train by": ([f"--config={TOY}", "--index=a.json"], "--index is for --mode=evaluate"),
     "a protocol that there is not": (
         [f"--config={TOY}", "--mode=evaluate", "--protocol=lvsm"],
