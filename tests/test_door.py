@@ -170,7 +170,7 @@ MISTAKES = {
     "no photograph": (lambda: example_of(3), "a photograph is a path, an image"),
     "nothing": (lambda: example_of([]), "a photograph is a path, an image"),
     "levels as floats": (lambda: example_of(PHOTO.astype(np.float32)), "divide by 255"),
-    "not a number": (lambda: example_of(np.full((24, 24, 3), np.nan)), "not floats from nan"),
+    "not a number": (lambda: example_of(np.full((24, 24, 3), np.nan)), "some are infinite or no number"),
     "integers": (lambda: example_of(PHOTO.astype(np.int64)), "not an array of int64"),
     "channels first": (lambda: example_of(np.moveaxis(PHOTO, -1, 0)), r"not an array of shape \(3, 40, 60\)"),
     "two without cameras": (lambda: example_of([PHOTO, PHOTO]), "2 photographs of a scene need their cameras"),
