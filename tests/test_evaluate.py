@@ -281,10 +281,12 @@ def test_what_cannot_be_compared_is_one_clear_error(run, pixelnerf, tmp_path, ca
 
 def test_four_devices_measure_what_one_measures(run, tmp_path):
     """Scenes and samples side by side on them; where these are fewer, rays: `test_devices.py`."""
+    if jax.device_count() > 1:
+        pytest.skip("this process has several devices itself")
     variables = environment(devices=4, DFM_JAX_LPIPS=tmp_path / "nowhere.npz")
     done = run_command("tests.on_four_devices.evaluation", run.workdir, tmp_path, env=variables)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert jax.device_count() == 1 and json.loads(done.stdout.splitlines()[-1]) == [[4, 1]]
+    assert json.loads(done.stdout.splitlines()[-1]) == [[4, 1]]
     one, four = run.folder, tmp_path / "evaluation"
     tables = [list(csv.DictReader((folder / "scenes.csv").open())) for folder in (one, four)]
     assert [len(table) for table in tables] == [SCENES, SCENES]
